@@ -1,0 +1,85 @@
+//! Every bound that a peer, the network or a misuse could otherwise push without end.
+//!
+//! One file, so that the memory a connection can cost is a sum one can read. A bound that the
+//! embedder may choose is a default here and a field of the configuration; the rest are fixed.
+
+use std::time::Duration;
+
+/// The smallest UDP payload that every QUIC path carries (RFC 9000 §14).
+pub const MIN_UDP_PAYLOAD: usize = 1200;
+/// The largest UDP payload: 65,535 less the 8-byte UDP header, as IPv6 carries it.
+pub const MAX_UDP_PAYLOAD: usize = 65_527;
+/// The longest connection ID of version 1 (RFC 9000 §17.2).
+pub const MAX_CID_LEN: usize = 20;
+/// The length of the connection IDs that we issue unless configured otherwise: seven bytes of
+/// randomness and the masked shard number.
+pub const DEFAULT_CID_LEN: usize = 8;
+/// Bytes of a stateless reset token (RFC 9000 §10.3).
+pub const RESET_TOKEN_LEN: usize = 16;
+
+/// Segments in one train: one `sendmsg` with UDP_SEGMENT, one receive with UDP_GRO.
+pub const MAX_TRAIN_SEGMENTS: usize = 64;
+/// Bytes in one train; the kernel takes at most 65,507 over IPv4 in one UDP_SEGMENT send.
+pub const MAX_TRAIN_BYTES: usize = 65_507;
+
+/// Bytes of CRYPTO data buffered ahead of what has been read, per level (RFC 9000 §7.5 asks for at
+/// least 4,096).
+pub const CRYPTO_WINDOW: u64 = 64 * 1024;
+/// Gaps in the received part of one stream; more is a peer that fragments on purpose.
+pub const STREAM_GAPS: usize = 1024;
+/// Ranges of received packet numbers remembered per space; older ranges are forgotten and what
+/// falls below them is treated as a duplicate.
+pub const ACK_RANGES: usize = 64;
+/// Ranges accepted in one ACK frame before the rest is ignored.
+pub const ACK_FRAME_RANGES: usize = 1024;
+/// PATH_RESPONSE frames queued per path; further challenges are ignored until some left.
+pub const PATH_RESPONSES: usize = 8;
+/// Paths of one connection, open or validating.
+pub const PATHS: usize = 8;
+/// Connection IDs that we keep active per path, and let the peer issue to us.
+pub const ACTIVE_CIDS: usize = 4;
+/// RETIRE_CONNECTION_ID frames waiting to be acknowledged (RFC 9000 §5.1.2 suggests twice the
+/// active limit); one more is CONNECTION_ID_LIMIT_ERROR.
+pub const PENDING_RETIREMENTS: usize = 2 * ACTIVE_CIDS;
+/// Packets kept because their keys are not there yet.
+pub const UNDECRYPTABLE_PACKETS: usize = 10;
+/// Datagrams (RFC 9221) queued for sending by default, in bytes.
+pub const DATAGRAM_SEND_BYTES: usize = 1024 * 1024;
+/// Received datagrams (RFC 9221) waiting for the application by default, in bytes.
+pub const DATAGRAM_RECV_BYTES: usize = 1024 * 1024;
+/// Streams of each direction that a peer may have open, by default.
+pub const STREAMS: u64 = 1024;
+/// Receive window of one stream at the start, by default, in bytes.
+pub const STREAM_WINDOW: u64 = 1024 * 1024;
+/// Receive window of one stream that auto-tuning may reach, by default, in bytes.
+pub const STREAM_WINDOW_MAX: u64 = 16 * 1024 * 1024;
+/// Receive window of a connection at the start, by default, in bytes.
+pub const CONNECTION_WINDOW: u64 = 2 * 1024 * 1024;
+/// Receive window of a connection that auto-tuning may reach, by default, in bytes.
+pub const CONNECTION_WINDOW_MAX: u64 = 32 * 1024 * 1024;
+/// Bytes that one stream holds for the application before `write` takes no more, by default.
+pub const SEND_BUFFER: usize = 4 * 1024 * 1024;
+/// Packets sent and not yet acknowledged, lost or discarded, per space.
+pub const SENT_PACKETS: usize = 1 << 17;
+/// Events waiting for the application of one connection; the engine merges what it can.
+pub const EVENTS: usize = 4096;
+/// Bytes of a close reason that we send; the rest is cut.
+pub const REASON_BYTES: usize = 256;
+
+/// Connections on one shard that have not finished their handshake, by default.
+pub const HALF_OPEN: usize = 4096;
+/// Established connections of a shard that the application has not taken, by default.
+pub const ACCEPT_BACKLOG: usize = 1024;
+/// Time for a handshake to finish, by default.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// Datagrams waiting in the ring between two shards.
+pub const MAILBOX_DATAGRAMS: usize = 1024;
+/// Commands waiting from application handles for one shard.
+pub const MAILBOX_COMMANDS: usize = 4096;
+
+const _: () = assert!(CRYPTO_WINDOW >= 4096);
+const _: () = assert!(MIN_UDP_PAYLOAD <= MAX_UDP_PAYLOAD && MAX_UDP_PAYLOAD <= u16::MAX as usize);
+const _: () = assert!(DEFAULT_CID_LEN <= MAX_CID_LEN && DEFAULT_CID_LEN >= 8);
+const _: () = assert!(STREAM_WINDOW <= STREAM_WINDOW_MAX);
+const _: () = assert!(CONNECTION_WINDOW <= CONNECTION_WINDOW_MAX);
+const _: () = assert!(ACTIVE_CIDS >= 2);

@@ -1,0 +1,72 @@
+//! Addresses of a path and the ECN field of an IP packet.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// The two ends of a network path as one endpoint sees them.
+///
+/// `local` carries the address that the packet was sent to (from packet info), so that a reply
+/// leaves from there; its IP is unspecified where the system did not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FourTuple {
+    /// Our end.
+    pub local: SocketAddr,
+    /// The peer's end.
+    pub remote: SocketAddr,
+}
+
+impl FourTuple {
+    /// A tuple of two known ends.
+    pub const fn new(local: SocketAddr, remote: SocketAddr) -> Self {
+        Self { local, remote }
+    }
+
+    /// Whether two tuples name the same path: an unspecified local IP matches any.
+    pub fn matches(&self, other: &Self) -> bool {
+        self.remote == other.remote
+            && self.local.port() == other.local.port()
+            && (self.local.ip() == other.local.ip()
+                || self.local.ip().is_unspecified()
+                || other.local.ip().is_unspecified())
+    }
+}
+
+/// An IPv4-mapped IPv6 address as plain IPv4, any other address as it is.
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr.ip() {
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(IpAddr::V4(v4), addr.port()),
+            None => addr,
+        },
+        IpAddr::V4(_) => addr,
+    }
+}
+
+/// The unspecified IPv4 address with port 0.
+pub const UNSPECIFIED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// The ECN field of an IP header (RFC 3168 §5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Ecn {
+    /// Not ECN-capable.
+    #[default]
+    NotEct = 0b00,
+    /// ECT(1).
+    Ect1 = 0b01,
+    /// ECT(0).
+    Ect0 = 0b10,
+    /// Congestion experienced.
+    Ce = 0b11,
+}
+
+impl Ecn {
+    /// The ECN field in the low two bits of a TOS or traffic-class byte.
+    pub const fn from_tos(tos: u8) -> Self {
+        match tos & 0b11 {
+            0b01 => Self::Ect1,
+            0b10 => Self::Ect0,
+            0b11 => Self::Ce,
+            _ => Self::NotEct,
+        }
+    }
+}

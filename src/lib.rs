@@ -1,0 +1,15 @@
+//! corelane: a thread-per-core transport engine for Linux.
+#![warn(missing_docs)]
+
+pub mod api;
+pub mod base;
+pub mod conn;
+pub mod crypto;
+pub mod io;
+pub mod mem;
+pub mod path;
+pub mod recovery;
+pub mod shard;
+pub mod stream;
+pub mod sys;
+pub mod wire;

@@ -1,0 +1,76 @@
+//! Connection IDs (RFC 9000 §5.1): up to 20 opaque bytes, held in place.
+
+use crate::base::limits::MAX_CID_LEN;
+use std::fmt;
+
+/// A connection ID of 0 to 20 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct ConnectionId {
+    len: u8,
+    // Bytes past `len` are zero, so that equality and hashing may look at all of them.
+    bytes: [u8; MAX_CID_LEN],
+}
+
+impl ConnectionId {
+    /// The zero-length connection ID.
+    pub const EMPTY: Self = Self {
+        len: 0,
+        bytes: [0; MAX_CID_LEN],
+    };
+
+    /// A connection ID of these bytes; `None` when there are more than 20.
+    #[inline]
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        let mut out = Self::EMPTY;
+        out.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        out.len = bytes.len() as u8;
+        Some(out)
+    }
+
+    /// Its length in bytes.
+    #[inline]
+    pub const fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether it is the zero-length connection ID.
+    #[inline]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Its bytes.
+    #[inline]
+    pub fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..self.len as usize).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_slice()
+            .iter()
+            .try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_most_twenty_bytes() {
+        assert_eq!(ConnectionId::new(&[7; 20]).map(|c| c.len()), Some(20));
+        assert_eq!(ConnectionId::new(&[7; 21]), None);
+        assert_eq!(
+            ConnectionId::new(&[0xab, 1]).map(|c| c.to_string()),
+            Some("ab01".into())
+        );
+    }
+}
