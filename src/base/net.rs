@@ -44,6 +44,39 @@ pub fn canonical(addr: SocketAddr) -> SocketAddr {
 /// The unspecified IPv4 address with port 0.
 pub const UNSPECIFIED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
+/// One of a shard's sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct SocketId(pub u32);
+
+/// Where a received train came from. Its segments all have `segment_size` bytes but the last,
+/// which may be shorter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecvMeta {
+    /// The socket it arrived on.
+    pub socket: SocketId,
+    /// Our address (from packet info, with the socket's port) and the sender's.
+    pub path: FourTuple,
+    /// The ECN field that all of its packets carried.
+    pub ecn: Ecn,
+    /// Bytes of each segment; the train's length when there is but one.
+    pub segment_size: usize,
+}
+
+/// Where a train goes and how it is cut into UDP datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// The socket it leaves by.
+    pub socket: SocketId,
+    /// A specified local IP is the source address; the system chooses otherwise.
+    pub path: FourTuple,
+    /// The ECN field of every packet.
+    pub ecn: Ecn,
+    /// Bytes of each segment; equal to `len` when there is but one.
+    pub segment_size: usize,
+    /// Bytes in all.
+    pub len: usize,
+}
+
 /// The ECN field of an IP header (RFC 3168 §5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]

@@ -1,1 +1,135 @@
-//! path
+//! One network path of a connection, and the set of them.
+//!
+//! A path owns everything that RFC 9002 and the multipath text keep per path: its addresses, its
+//! connection IDs, round-trip times, congestion controller, pacer, MTU, ECN state, and the 1-RTT
+//! packet number space with what was sent and what was received in it. A connection has one path
+//! until the multipath extension opens more. Streams, keys and frames live elsewhere; `F` is the
+//! connection's record of a frame that it sent.
+
+pub mod cids;
+pub mod set;
+pub mod validate;
+
+use crate::base::{FourTuple, SocketId, Timestamp};
+use crate::recovery::ack_policy::AckPolicy;
+use crate::recovery::cc::{self, Controller};
+use crate::recovery::ecn::EcnState;
+use crate::recovery::mtu::{Mtu, MtuConfig};
+use crate::recovery::pacer::Pacer;
+use crate::recovery::rtt::Rtt;
+use crate::recovery::sent::SentSpace;
+pub use cids::{LocalCids, RemoteCids};
+pub use set::PathSet;
+use std::time::Duration;
+pub use validate::Validation;
+
+/// Identifies a path within its connection; 0 is the one that the handshake ran on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct PathId(pub u32);
+
+impl PathId {
+    /// The path of the handshake.
+    pub const ZERO: Self = Self(0);
+}
+
+/// What a path is built from, out of the connection's configuration.
+#[derive(Clone, Debug)]
+pub struct PathConfig {
+    /// RTT assumed before the first sample (RFC 9002 §6.2.2).
+    pub initial_rtt: Duration,
+    /// Congestion control algorithm.
+    pub congestion: cc::Algorithm,
+    /// Whether sends are spread over the round trip (RFC 9002 §7.7).
+    pub pacing: bool,
+    /// Whether outgoing packets try ECN.
+    pub ecn: bool,
+    /// Datagram sizes and probing.
+    pub mtu: MtuConfig,
+}
+
+/// One path's whole state.
+#[derive(Debug)]
+pub struct Path<F: Copy> {
+    /// Its identifier.
+    pub id: PathId,
+    /// The socket that it sends by.
+    pub socket: SocketId,
+    /// Its addresses.
+    pub tuple: FourTuple,
+    /// Round-trip times.
+    pub rtt: Rtt,
+    /// Congestion control.
+    pub cc: Controller,
+    /// Pacing.
+    pub pacer: Pacer,
+    /// Datagram size.
+    pub mtu: Mtu,
+    /// Explicit congestion notification.
+    pub ecn: EcnState,
+    /// 1-RTT (and 0-RTT) packets sent.
+    pub sent: SentSpace<F>,
+    /// 1-RTT packets received, and when to acknowledge them.
+    pub acks: AckPolicy,
+    /// Address validation and the anti-amplification limit.
+    pub validation: Validation,
+    /// Connection IDs that the peer uses towards us.
+    pub local_cids: LocalCids,
+    /// Connection IDs that we use towards the peer.
+    pub remote_cids: RemoteCids,
+    /// Consecutive probe timeouts without an acknowledgement.
+    pub pto_count: u32,
+    /// Bytes in flight over all packet number spaces that run on this path.
+    pub bytes_in_flight: u64,
+    /// When a packet was last received.
+    pub last_received: Timestamp,
+}
+
+impl<F: Copy> Path<F> {
+    /// A path over `tuple` with nothing sent or received yet.
+    pub fn new(
+        id: PathId,
+        socket: SocketId,
+        tuple: FourTuple,
+        config: &PathConfig,
+        now: Timestamp,
+    ) -> Self {
+        let mtu = Mtu::new(config.mtu, now);
+        let size = mtu.current();
+        Self {
+            id,
+            socket,
+            tuple,
+            rtt: Rtt::new(config.initial_rtt),
+            cc: Controller::new(config.congestion, size as u64, now),
+            pacer: Pacer::new(config.pacing, size as u64, now),
+            mtu,
+            ecn: EcnState::new(config.ecn),
+            sent: SentSpace::new(),
+            acks: AckPolicy::new_application(),
+            validation: Validation::default(),
+            local_cids: LocalCids::default(),
+            remote_cids: RemoteCids::default(),
+            pto_count: 0,
+            bytes_in_flight: 0,
+            last_received: now,
+        }
+    }
+
+    /// Bytes that the congestion window still admits.
+    #[inline]
+    pub fn window_room(&self) -> u64 {
+        self.cc.window().saturating_sub(self.bytes_in_flight)
+    }
+
+    /// Starts round-trip times, congestion control and MTU afresh, as a new address demands
+    /// (RFC 9000 §9.4); what is in flight stays counted.
+    pub fn reset_for_new_address(&mut self, config: &PathConfig, now: Timestamp) {
+        self.mtu = Mtu::new(config.mtu, now);
+        let size = self.mtu.current() as u64;
+        self.rtt = Rtt::new(config.initial_rtt);
+        self.cc = Controller::new(config.congestion, size, now);
+        self.pacer = Pacer::new(config.pacing, size, now);
+        self.ecn = EcnState::new(config.ecn);
+        self.pto_count = 0;
+    }
+}

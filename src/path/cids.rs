@@ -1,0 +1,357 @@
+//! Connection IDs of one path (RFC 9000 §5.1): those that the peer sends to, and those that we
+//! send to.
+//!
+//! Both sides are bounded: at most [`limits::ACTIVE_CIDS`] active each way, at most
+//! [`limits::PENDING_RETIREMENTS`] retirements unacknowledged. Which bytes a connection ID has is
+//! the endpoint's choice: it hands them in, and takes back what was retired.
+
+use crate::base::limits;
+use crate::wire::{ConnectionId, TransportError};
+use smallvec::SmallVec;
+
+/// A stateless reset token (RFC 9000 §10.3).
+pub type ResetToken = [u8; limits::RESET_TOKEN_LEN];
+
+/// Whether two tokens are equal, in time that does not depend on where they differ
+/// (RFC 9000 §10.3.1).
+pub fn tokens_equal(a: &ResetToken, b: &ResetToken) -> bool {
+    std::hint::black_box(a.iter().zip(b).fold(0u8, |acc, (x, y)| acc | (x ^ y))) == 0
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Issued {
+    seq: u64,
+    cid: ConnectionId,
+    token: ResetToken,
+    /// A NEW_CONNECTION_ID frame for it waits to be sent.
+    announce: bool,
+}
+
+/// What a NEW_CONNECTION_ID frame of ours says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// Sequence number.
+    pub seq: u64,
+    /// The connection ID.
+    pub cid: ConnectionId,
+    /// Its reset token.
+    pub token: ResetToken,
+}
+
+/// Connection IDs that we issued and that the peer puts in its packets.
+#[derive(Debug, Default)]
+pub struct LocalCids {
+    issued: SmallVec<[Issued; limits::ACTIVE_CIDS]>,
+    next_seq: u64,
+    /// How many the peer stores (its active_connection_id_limit); 0 until its parameters came.
+    peer_limit: u64,
+    retired: SmallVec<[ConnectionId; limits::ACTIVE_CIDS]>,
+}
+
+impl LocalCids {
+    /// The connection ID of the handshake, which needs no frame; its sequence number is 0.
+    pub fn set_first(&mut self, cid: ConnectionId) {
+        self.issued.push(Issued { seq: 0, cid, token: [0; limits::RESET_TOKEN_LEN], announce: false });
+        self.next_seq = 1;
+    }
+
+    /// The preferred address's connection ID takes sequence number 1 without a frame
+    /// (RFC 9000 §5.1.1).
+    pub fn set_peer_limit(&mut self, limit: u64) {
+        self.peer_limit = limit;
+    }
+
+    /// How many more connection IDs to issue.
+    pub fn wanted(&self) -> usize {
+        if self.issued.first().is_some_and(|i| i.cid.is_empty()) {
+            return 0;
+        }
+        let target = self.peer_limit.min(limits::ACTIVE_CIDS as u64) as usize;
+        target.saturating_sub(self.issued.len())
+    }
+
+    /// Issues one more; it is announced with the next packet.
+    pub fn issue(&mut self, cid: ConnectionId, token: ResetToken) {
+        self.issued.push(Issued { seq: self.next_seq, cid, token, announce: true });
+        self.next_seq += 1;
+    }
+
+    /// Whether an announcement waits.
+    pub fn wants_to_send(&self) -> bool {
+        self.issued.iter().any(|i| i.announce)
+    }
+
+    /// The next announcement, which counts as sent.
+    pub fn poll_announcement(&mut self) -> Option<Announcement> {
+        let i = self.issued.iter_mut().find(|i| i.announce)?;
+        i.announce = false;
+        Some(Announcement { seq: i.seq, cid: i.cid, token: i.token })
+    }
+
+    /// The packet that announced `seq` was lost.
+    pub fn on_lost(&mut self, seq: u64) {
+        if let Some(i) = self.issued.iter_mut().find(|i| i.seq == seq) {
+            i.announce = true;
+        }
+    }
+
+    /// RETIRE_CONNECTION_ID arrived in a packet that was sent to `used` (RFC 9000 §19.16).
+    pub fn on_retire(&mut self, seq: u64, used: &ConnectionId) -> Result<(), TransportError> {
+        if seq >= self.next_seq {
+            return Err(TransportError::protocol_violation("retires a connection ID never issued"));
+        }
+        let Some(at) = self.issued.iter().position(|i| i.seq == seq) else { return Ok(()) };
+        if self.issued[at].cid == *used {
+            return Err(TransportError::protocol_violation(
+                "retires the connection ID of the packet that says so",
+            ));
+        }
+        let gone = self.issued.remove(at);
+        self.retired.push(gone.cid);
+        Ok(())
+    }
+
+    /// A connection ID that no longer routes here.
+    pub fn poll_retired(&mut self) -> Option<ConnectionId> {
+        self.retired.pop()
+    }
+
+    /// Every connection ID that routes here.
+    pub fn iter(&self) -> impl Iterator<Item = &ConnectionId> {
+        self.issued.iter().map(|i| &i.cid)
+    }
+
+    /// Whether `cid` is one of ours.
+    pub fn contains(&self, cid: &ConnectionId) -> bool {
+        self.iter().any(|c| c == cid)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Remote {
+    seq: u64,
+    cid: ConnectionId,
+    token: Option<ResetToken>,
+}
+
+/// Connection IDs that the peer issued and that we send to.
+#[derive(Debug, Default)]
+pub struct RemoteCids {
+    /// The one in use is first.
+    known: SmallVec<[Remote; limits::ACTIVE_CIDS]>,
+    retire_prior_to: u64,
+    /// Sequence numbers whose RETIRE_CONNECTION_ID waits to be sent.
+    to_retire: SmallVec<[u64; limits::ACTIVE_CIDS]>,
+    /// RETIRE_CONNECTION_ID frames sent and not acknowledged.
+    retiring: usize,
+}
+
+impl RemoteCids {
+    /// The connection ID of the handshake: the first choice, then what the peer's packets name.
+    pub fn set_first(&mut self, cid: ConnectionId) {
+        self.known.clear();
+        self.known.push(Remote { seq: 0, cid, token: None });
+    }
+
+    /// The reset token of the handshake's connection ID, from the transport parameters.
+    pub fn set_first_token(&mut self, token: ResetToken) {
+        if let Some(r) = self.known.iter_mut().find(|r| r.seq == 0) {
+            r.token = Some(token);
+        }
+    }
+
+    /// The connection ID to send to.
+    #[inline]
+    pub fn active(&self) -> ConnectionId {
+        self.known.first().map_or(ConnectionId::EMPTY, |r| r.cid)
+    }
+
+    /// NEW_CONNECTION_ID arrived (RFC 9000 §19.15).
+    pub fn on_new(
+        &mut self,
+        seq: u64,
+        retire_prior_to: u64,
+        cid: ConnectionId,
+        token: ResetToken,
+    ) -> Result<(), TransportError> {
+        if self.active().is_empty() {
+            return Err(TransportError::protocol_violation(
+                "issues a connection ID where it uses none",
+            ));
+        }
+        for r in &self.known {
+            let same_seq = r.seq == seq;
+            let same_cid = r.cid == cid;
+            if same_seq != same_cid || (same_seq && r.token.is_some_and(|t| t != token)) {
+                return Err(TransportError::protocol_violation("a connection ID is issued twice"));
+            }
+        }
+        let repeated = self.known.iter().any(|r| r.seq == seq);
+        self.retire_prior_to = self.retire_prior_to.max(retire_prior_to);
+        if seq < self.retire_prior_to {
+            // RFC 9000 §19.15: told to retire it before it came; retire it at once.
+            if !repeated && !self.to_retire.contains(&seq) {
+                self.retire(seq)?;
+            }
+        } else if !repeated {
+            self.known.push(Remote { seq, cid, token: Some(token) });
+        }
+        let old: SmallVec<[u64; limits::ACTIVE_CIDS]> =
+            self.known.iter().map(|r| r.seq).filter(|s| *s < self.retire_prior_to).collect();
+        for seq in old {
+            self.known.retain(|r| r.seq != seq);
+            self.retire(seq)?;
+        }
+        if self.known.is_empty() {
+            return Err(TransportError::protocol_violation("retires every connection ID"));
+        }
+        if self.known.len() > limits::ACTIVE_CIDS {
+            return Err(TransportError::connection_id_limit_error(
+                "more connection IDs than active_connection_id_limit",
+            ));
+        }
+        Ok(())
+    }
+
+    fn retire(&mut self, seq: u64) -> Result<(), TransportError> {
+        if self.to_retire.len() + self.retiring >= limits::PENDING_RETIREMENTS {
+            return Err(TransportError::connection_id_limit_error(
+                "too many retirements unacknowledged",
+            ));
+        }
+        self.to_retire.push(seq);
+        Ok(())
+    }
+
+    /// Moves to an unused connection ID, as a new address demands (RFC 9000 §9.5). False when the
+    /// peer issued none; the one in use then stays.
+    pub fn rotate(&mut self) -> bool {
+        if self.known.len() < 2 {
+            return false;
+        }
+        let seq = self.known[0].seq;
+        if self.retire(seq).is_err() {
+            return false;
+        }
+        self.known.remove(0);
+        true
+    }
+
+    /// Whether a retirement waits to be sent.
+    pub fn wants_to_send(&self) -> bool {
+        !self.to_retire.is_empty()
+    }
+
+    /// The next sequence number to retire, which counts as sent.
+    pub fn poll_retire(&mut self) -> Option<u64> {
+        let seq = self.to_retire.pop()?;
+        self.retiring += 1;
+        Some(seq)
+    }
+
+    /// RETIRE_CONNECTION_ID was acknowledged.
+    pub fn on_retire_acked(&mut self) {
+        self.retiring = self.retiring.saturating_sub(1);
+    }
+
+    /// RETIRE_CONNECTION_ID was lost.
+    pub fn on_retire_lost(&mut self, seq: u64) {
+        self.retiring = self.retiring.saturating_sub(1);
+        self.to_retire.push(seq);
+    }
+
+    /// Whether `token` resets this path (RFC 9000 §10.3.1): only tokens of connection IDs in use.
+    pub fn is_reset_token(&self, token: &ResetToken) -> bool {
+        // Every token is compared, so that the time does not tell which one matched.
+        self.known
+            .iter()
+            .filter_map(|r| r.token.as_ref())
+            .fold(false, |hit, t| hit | tokens_equal(t, token))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::error::Code;
+
+    fn cid(n: u64) -> ConnectionId {
+        ConnectionId::new(&n.to_be_bytes()).expect("8 bytes")
+    }
+
+    fn remote() -> RemoteCids {
+        let mut r = RemoteCids::default();
+        r.set_first(cid(0));
+        r
+    }
+
+    #[test]
+    fn rising_retire_prior_to_without_acks_is_bounded() {
+        let mut r = remote();
+        let err = (1..1000u64).find_map(|n| {
+            let out = r.on_new(n, n, cid(n), [n as u8; 16]).err();
+            while r.poll_retire().is_some() {}
+            out
+        });
+        assert_eq!(err.map(|e| e.code), Some(Code::CONNECTION_ID_LIMIT_ERROR));
+        assert!(r.known.len() <= limits::ACTIVE_CIDS + 1);
+    }
+
+    #[test]
+    fn more_than_the_limit_is_an_error() {
+        let mut r = remote();
+        for n in 1..limits::ACTIVE_CIDS as u64 {
+            assert_eq!(r.on_new(n, 0, cid(n), [1; 16]), Ok(()));
+        }
+        let e = r.on_new(99, 0, cid(99), [1; 16]).expect_err("one too many");
+        assert_eq!(e.code, Code::CONNECTION_ID_LIMIT_ERROR);
+    }
+
+    #[test]
+    fn the_same_frame_twice_is_no_error_but_a_different_one_is() {
+        let mut r = remote();
+        assert_eq!(r.on_new(1, 0, cid(1), [1; 16]), Ok(()));
+        assert_eq!(r.on_new(1, 0, cid(1), [1; 16]), Ok(()));
+        assert!(r.on_new(1, 0, cid(2), [1; 16]).is_err());
+        assert!(r.on_new(2, 0, cid(1), [1; 16]).is_err());
+        assert!(r.on_new(1, 0, cid(1), [2; 16]).is_err());
+    }
+
+    #[test]
+    fn a_retirement_comes_back_when_lost() {
+        let mut r = remote();
+        assert_eq!(r.on_new(1, 1, cid(1), [1; 16]), Ok(()));
+        assert_eq!(r.active(), cid(1));
+        assert_eq!(r.poll_retire(), Some(0));
+        r.on_retire_lost(0);
+        assert_eq!(r.poll_retire(), Some(0));
+        r.on_retire_acked();
+        assert_eq!((r.poll_retire(), r.retiring), (None, 0));
+    }
+
+    #[test]
+    fn retiring_is_checked_against_what_was_issued_and_used() {
+        let mut l = LocalCids::default();
+        l.set_first(cid(0));
+        l.set_peer_limit(4);
+        assert_eq!(l.wanted(), 3);
+        l.issue(cid(1), [0; 16]);
+        assert_eq!(l.poll_announcement().map(|a| a.seq), Some(1));
+        assert!(l.on_retire(2, &cid(0)).is_err(), "never issued");
+        assert!(l.on_retire(0, &cid(0)).is_err(), "carries the packet");
+        assert_eq!(l.on_retire(0, &cid(1)), Ok(()));
+        assert_eq!(l.on_retire(0, &cid(1)), Ok(()), "a repeat is ignored");
+        assert_eq!(l.poll_retired(), Some(cid(0)));
+        assert_eq!(l.wanted(), 3);
+    }
+
+    #[test]
+    fn only_tokens_in_use_reset() {
+        let mut r = remote();
+        assert!(!r.is_reset_token(&[0; 16]));
+        assert_eq!(r.on_new(1, 0, cid(1), [9; 16]), Ok(()));
+        assert!(r.is_reset_token(&[9; 16]) && !r.is_reset_token(&[8; 16]));
+        assert_eq!(r.on_new(2, 2, cid(2), [7; 16]), Ok(()));
+        assert!(!r.is_reset_token(&[9; 16]));
+    }
+}
