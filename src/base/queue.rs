@@ -40,6 +40,11 @@ impl<T> BoundedQueue<T> {
         self.items.front()
     }
 
+    /// The newest item.
+    pub fn back(&self) -> Option<&T> {
+        self.items.back()
+    }
+
     /// Items held.
     pub fn len(&self) -> usize {
         self.items.len()

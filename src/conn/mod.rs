@@ -1,1 +1,254 @@
-//! conn
+//! The QUIC connection as a state machine without sockets, clocks or threads.
+//!
+//! Four verbs. `handle_*` takes something in: a train of datagrams, a timeout. The application's
+//! calls (`streams_mut`, `send_datagram`, `close`) take commands in. `poll_*` gives something out:
+//! a train to send, the next timeout, an event. Nothing else has effects, and time and randomness
+//! are arguments, so the same code runs under io_uring, epoll and a simulator.
+//!
+//! After any `handle_*` or application call, poll in this order: [`Connection::poll_event`] until
+//! `None`, [`Connection::poll_transmit`] until `None`, then [`Connection::poll_timeout`] once.
+//! [`Endpoint`] does this for any number of connections and routes datagrams to them.
+//!
+//! Everything that RFC 9000 keeps per path is a path's (`crate::path`), though there is one path
+//! until the multipath extension opens more.
+
+mod ack;
+mod build;
+mod close;
+pub mod config;
+mod crypto_stream;
+pub mod endpoint;
+pub mod error;
+mod events;
+mod frames;
+mod handshake;
+mod input;
+mod router;
+mod space;
+mod state;
+mod stats;
+mod timers;
+mod train;
+
+use crate::base::{FourTuple, Rng, SocketId, Timestamp};
+use crate::crypto::{OneRttKeys, Session};
+use crate::path::{Path, PathId, PathSet};
+use crate::stream::{Datagrams, Streams};
+use crate::wire::{ConnectionId, Side, TransportParameters};
+use bytes::Bytes;
+pub use config::TransportConfig;
+use crypto_stream::CryptoStream;
+pub use endpoint::{Application, ConnId, Endpoint, EndpointConfig};
+pub use error::ConnectionError;
+pub use events::Event;
+use events::Events;
+use handshake::HandshakeIds;
+pub use router::CidGenerator;
+use space::{HandshakeSpace, SentFrame};
+use state::State;
+pub use stats::{ConnectionStats, PathStats};
+use std::sync::Arc;
+use timers::Timers;
+
+/// Frames that wait outside streams, one flag or count each.
+#[derive(Debug, Default)]
+struct Pending {
+    handshake_done: bool,
+    ping: bool,
+    /// Probes owed in the 1-RTT space after a PTO.
+    probes: u8,
+}
+
+/// A packet that came before its keys, kept whole.
+#[derive(Debug)]
+struct EarlyPacket {
+    meta: crate::base::RecvMeta,
+    bytes: Vec<u8>,
+}
+
+/// One QUIC connection. See the module's documentation for how to drive it.
+pub struct Connection {
+    side: Side,
+    config: Arc<TransportConfig>,
+    state: State,
+    session: Session,
+    ids: HandshakeIds,
+    initial: Option<Box<HandshakeSpace>>,
+    handshake: Option<Box<HandshakeSpace>>,
+    one_rtt: Option<Box<OneRttKeys>>,
+    one_rtt_crypto: CryptoStream,
+    paths: PathSet<SentFrame>,
+    streams: Streams,
+    datagrams: Datagrams,
+    peer_params: TransportParameters,
+    timers: Timers,
+    events: Events,
+    pending: Pending,
+    early: Vec<EarlyPacket>,
+    /// Frames of the packet being built; kept for its capacity.
+    scratch: Vec<SentFrame>,
+    rng: Rng,
+    stats: ConnectionStats,
+}
+
+/// What a new connection is made from.
+pub(crate) struct ConnectionInit {
+    pub(crate) side: Side,
+    pub(crate) config: Arc<TransportConfig>,
+    pub(crate) session: Session,
+    pub(crate) ids: HandshakeIds,
+    pub(crate) socket: SocketId,
+    pub(crate) tuple: FourTuple,
+    pub(crate) rng: Rng,
+}
+
+impl Connection {
+    pub(crate) fn new(now: Timestamp, init: ConnectionInit, initial: HandshakeSpace) -> Self {
+        let ConnectionInit { side, config, session, ids, socket, tuple, rng } = init;
+        let mut path = Path::new(PathId::ZERO, socket, tuple, &config.path(), now);
+        path.local_cids.set_first(ids.local_scid);
+        path.remote_cids.set_first(ids.first_remote());
+        if side == Side::Client {
+            // The client chose the server's address: it owes no proof to itself.
+            path.validation.set_validated();
+        }
+        Self {
+            side,
+            streams: Streams::new(side, &config.streams),
+            datagrams: Datagrams::new(config.datagram_send_buffer, config.datagram_receive_buffer),
+            timers: Timers::new(now, &config),
+            state: State::Handshaking,
+            session,
+            ids,
+            initial: Some(Box::new(initial)),
+            handshake: None,
+            one_rtt: None,
+            one_rtt_crypto: CryptoStream::default(),
+            paths: PathSet::new(path),
+            peer_params: TransportParameters::default(),
+            events: Events::default(),
+            pending: Pending::default(),
+            early: Vec::new(),
+            scratch: Vec::with_capacity(16),
+            rng,
+            stats: ConnectionStats::default(),
+            config,
+        }
+    }
+
+    /// Which side of the connection this is.
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Whether the handshake is still running.
+    pub fn is_handshaking(&self) -> bool {
+        self.state.is_handshaking()
+    }
+
+    /// Whether the connection is over for the application: closing, draining or gone.
+    pub fn is_closed(&self) -> bool {
+        self.state.is_closed()
+    }
+
+    /// Whether nothing is left to send, receive or wait for: it can be dropped.
+    pub fn is_drained(&self) -> bool {
+        self.state.is_drained()
+    }
+
+    /// The connection's streams: open, write, read.
+    pub fn streams_mut(&mut self) -> &mut Streams {
+        &mut self.streams
+    }
+
+    /// The connection's streams.
+    pub fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
+    /// Queues a datagram (RFC 9221). It is sent at most once.
+    ///
+    /// # Errors
+    /// The peer takes no datagrams, this one is larger than it takes or than the path carries, or
+    /// the queue is full; [`Event::DatagramsUnblocked`] follows in the last case.
+    pub fn send_datagram(&mut self, data: Bytes) -> Result<(), crate::stream::SendDatagramError> {
+        self.datagrams.send(data)
+    }
+
+    /// The oldest received datagram.
+    pub fn recv_datagram(&mut self) -> Option<Bytes> {
+        self.datagrams.recv()
+    }
+
+    /// The largest datagram that can be sent now, in bytes; `None` when the peer takes none.
+    pub fn max_datagram_size(&self) -> Option<usize> {
+        self.datagrams.max_size()
+    }
+
+    /// The protocol that ALPN chose.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.session.alpn()
+    }
+
+    /// The TLS session: certificates, server name, exporters.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The addresses in use.
+    pub fn path(&self) -> FourTuple {
+        self.paths.primary().tuple
+    }
+
+    /// What the connection counted.
+    pub fn stats(&self) -> ConnectionStats {
+        self.stats
+    }
+
+    /// What is known of the path in use.
+    pub fn path_stats(&self) -> PathStats {
+        let p = self.paths.primary();
+        PathStats {
+            smoothed_rtt: p.rtt.smoothed(),
+            min_rtt: p.rtt.min(),
+            rttvar: p.rtt.var(),
+            congestion_window: p.cc.window(),
+            bytes_in_flight: p.bytes_in_flight,
+            mtu: p.mtu.current(),
+        }
+    }
+
+    /// The next event; `None` when there is none for now.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        if let Some(e) = self.events.pop() {
+            return Some(e);
+        }
+        if let Some(e) = self.streams.poll_event() {
+            return Some(Event::Stream(e));
+        }
+        if self.datagrams.take_unblocked() {
+            return Some(Event::DatagramsUnblocked);
+        }
+        self.events.take_closed().map(Event::Closed)
+    }
+
+    /// Connection IDs to issue to the peer; give them to [`Connection::issue_cid`].
+    pub(crate) fn cids_wanted(&self) -> usize {
+        if self.state.is_established() { self.paths.primary().local_cids.wanted() } else { 0 }
+    }
+
+    /// Issues a connection ID that now routes here.
+    pub(crate) fn issue_cid(&mut self, cid: ConnectionId, token: [u8; 16]) {
+        self.paths.primary_mut().local_cids.issue(cid, token);
+    }
+
+    /// A connection ID that no longer routes here.
+    pub(crate) fn poll_retired_cid(&mut self) -> Option<ConnectionId> {
+        self.paths.primary_mut().local_cids.poll_retired()
+    }
+
+    /// Every connection ID that routes here.
+    pub(crate) fn local_cids(&self) -> impl Iterator<Item = &ConnectionId> {
+        self.paths.iter().flat_map(|p| p.local_cids.iter())
+    }
+}

@@ -188,13 +188,15 @@ impl RemoteCids {
         }
         let repeated = self.known.iter().any(|r| r.seq == seq);
         self.retire_prior_to = self.retire_prior_to.max(retire_prior_to);
-        if seq < self.retire_prior_to {
-            // RFC 9000 §19.15: told to retire it before it came; retire it at once.
+        let floor = self.known.first().map_or(0, |r| r.seq).max(self.retire_prior_to);
+        if seq < floor {
+            // RFC 9000 §19.15: told to retire it before it came, or moved on past it: not used.
             if !repeated && !self.to_retire.contains(&seq) {
                 self.retire(seq)?;
             }
         } else if !repeated {
-            self.known.push(Remote { seq, cid, token: Some(token) });
+            let at = self.known.iter().position(|r| r.seq > seq).unwrap_or(self.known.len());
+            self.known.insert(at, Remote { seq, cid, token: Some(token) });
         }
         let old: SmallVec<[u64; limits::ACTIVE_CIDS]> =
             self.known.iter().map(|r| r.seq).filter(|s| *s < self.retire_prior_to).collect();

@@ -1,0 +1,280 @@
+//! Acknowledgements received, packets lost, probe timeouts: where the packet number spaces meet
+//! the path's RTT, congestion control, ECN and MTU (RFC 9002).
+
+use super::space::SentFrame;
+use super::{Connection, HandshakeSpace};
+use crate::base::Timestamp;
+use crate::path::Path;
+use crate::recovery::cc::AckEvent;
+use crate::recovery::ecn::EcnOutcome;
+use crate::recovery::sent::{AckSummary, LostSummary};
+use crate::wire::frame::{Ack, EcnCounts};
+use crate::wire::{PacketType, TransportError};
+use std::time::Duration;
+
+/// Frames of a packet that come back to be sent again.
+#[derive(Clone, Copy)]
+enum Fate {
+    Acked,
+    Lost,
+}
+
+impl Connection {
+    pub(super) fn on_ack(
+        &mut self,
+        now: Timestamp,
+        ty: PacketType,
+        ack: &Ack<'_>,
+    ) -> Result<(), TransportError> {
+        let summary = match ty {
+            PacketType::Initial => ack_handshake(now, self.initial.as_deref_mut(), ack)?,
+            PacketType::Handshake => ack_handshake(now, self.handshake.as_deref_mut(), ack)?,
+            _ => Some(self.ack_one_rtt(now, ack)?),
+        };
+        let Some(summary) = summary.filter(|s| s.newly_acked_any) else { return Ok(()) };
+        let delay = self.ack_delay(ty, ack.delay);
+        self.after_ack(now, ty, &summary, delay, ack.ecn);
+        Ok(())
+    }
+
+    fn ack_one_rtt(
+        &mut self,
+        now: Timestamp,
+        ack: &Ack<'_>,
+    ) -> Result<AckSummary, TransportError> {
+        let Self { paths, streams, one_rtt_crypto, .. } = self;
+        let Path { sent, acks, mtu, remote_cids, .. } = paths.primary_mut();
+        let summary = sent.on_ack_received(now, ack.ranges, ack.largest, |_, packet, frames| {
+            if packet.mtu_probe {
+                mtu.on_probe_acked(now, usize::from(packet.size));
+            }
+            for frame in frames {
+                match *frame {
+                    SentFrame::Stream(f) => streams.on_acked(f),
+                    SentFrame::Ack { largest } => acks.on_ack_of_ack(largest),
+                    SentFrame::Crypto { offset, len } => one_rtt_crypto.on_acked(offset, len),
+                    SentFrame::RetireConnectionId { .. } => remote_cids.on_retire_acked(),
+                    SentFrame::HandshakeDone
+                    | SentFrame::NewConnectionId { .. }
+                    | SentFrame::Unreliable => {}
+                }
+            }
+        })?;
+        if let Some(largest) = sent.largest_acked()
+            && let Some(keys) = self.one_rtt.as_deref_mut()
+        {
+            keys.on_acked(largest);
+        }
+        Ok(summary)
+    }
+
+    /// The peer's delay, capped as RFC 9002 §5.3 says.
+    fn ack_delay(&self, ty: PacketType, raw: u64) -> Duration {
+        if ty != PacketType::OneRtt {
+            return Duration::ZERO;
+        }
+        let exponent = self.peer_params.ack_delay_exponent.min(20);
+        let delay = Duration::from_micros(raw.saturating_mul(1 << exponent));
+        if self.state.is_confirmed() { delay.min(self.peer_params.max_ack_delay) } else { delay }
+    }
+
+    fn after_ack(
+        &mut self,
+        now: Timestamp,
+        ty: PacketType,
+        summary: &AckSummary,
+        delay: Duration,
+        ecn: Option<EcnCounts>,
+    ) {
+        self.stats.packets_spuriously_lost += u64::from(summary.spurious);
+        let path = self.paths.primary_mut();
+        let in_flight = path.bytes_in_flight;
+        path.bytes_in_flight = in_flight.saturating_sub(summary.acked_bytes);
+        let Some((_, sent_at)) = summary.largest_newly_acked else { return };
+        if summary.largest_is_new && summary.acked_ack_eliciting {
+            path.rtt.on_sample(now, now - sent_at, delay);
+        }
+        if ty == PacketType::OneRtt && summary.largest_is_new {
+            match path.ecn.on_ack(summary.acked_ect0, summary.acked_ect1, ecn) {
+                EcnOutcome::Congestion => {
+                    self.stats.congestion_events += 1;
+                    path.cc.on_congestion_event(now, sent_at, true);
+                }
+                EcnOutcome::None => {}
+            }
+        }
+        if summary.acked_bytes > 0 {
+            path.cc.on_ack(
+                &AckEvent {
+                    now,
+                    acked_bytes: summary.acked_bytes,
+                    largest_sent_time: sent_at,
+                    app_limited: summary.app_limited,
+                    bytes_in_flight: in_flight,
+                },
+                &path.rtt,
+            );
+            path.mtu.on_packet_acked(now);
+        }
+        if summary.spurious > 0 {
+            path.cc.on_spurious_loss();
+        }
+        // RFC 9002 §6.2.1: a client whose address the server may not have validated keeps its
+        // backoff through acknowledgements of Initial packets.
+        if ty != PacketType::Initial || self.handshake_keys_known() {
+            self.paths.primary_mut().pto_count = 0;
+        }
+        self.detect_lost(now, ty);
+    }
+
+    fn handshake_keys_known(&self) -> bool {
+        self.handshake.is_some() || self.one_rtt.is_some()
+    }
+
+    /// Declares packets lost and queues their frames again (RFC 9002 §6.1).
+    pub(super) fn detect_lost(&mut self, now: Timestamp, ty: PacketType) {
+        let rtt = self.paths.primary().rtt;
+        let summary = match ty {
+            PacketType::Initial => lose_handshake(now, self.initial.as_deref_mut(), &rtt),
+            PacketType::Handshake => lose_handshake(now, self.handshake.as_deref_mut(), &rtt),
+            _ => {
+                let mut lost = std::mem::take(&mut self.scratch);
+                lost.clear();
+                let path = self.paths.primary_mut();
+                let Path { sent, mtu, ecn, .. } = path;
+                let delay = self.peer_params.max_ack_delay;
+                let summary = sent.detect_lost(now, &rtt, delay, |_, packet, frames| {
+                    if packet.mtu_probe {
+                        mtu.on_probe_lost(now, usize::from(packet.size));
+                    } else {
+                        mtu.on_packet_lost(now, usize::from(packet.size));
+                        ecn.on_lost(packet.ecn);
+                    }
+                    lost.extend_from_slice(frames);
+                });
+                for frame in lost.drain(..) {
+                    self.apply(frame, Fate::Lost);
+                }
+                self.scratch = lost;
+                Some(summary)
+            }
+        };
+        if let Some(s) = summary.filter(|s| s.count > 0) {
+            self.after_loss(now, &s);
+        }
+    }
+
+    fn after_loss(&mut self, now: Timestamp, summary: &LostSummary) {
+        self.stats.packets_lost += u64::from(summary.count);
+        let path = self.paths.primary_mut();
+        path.bytes_in_flight = path.bytes_in_flight.saturating_sub(summary.bytes);
+        // RFC 9000 §14.4: a lost MTU probe says nothing about congestion.
+        if summary.congestion {
+            let before = path.cc.window();
+            path.cc.on_congestion_event(now, summary.largest_lost_sent, false);
+            if path.cc.window() < before {
+                self.stats.congestion_events += 1;
+            }
+            if summary.persistent_congestion {
+                path.cc.on_persistent_congestion();
+                path.rtt.on_persistent_congestion();
+            }
+        }
+        path.pacer.on_window_changed();
+    }
+
+    fn apply(&mut self, frame: SentFrame, fate: Fate) {
+        let path = self.paths.primary_mut();
+        match (frame, fate) {
+            (SentFrame::Stream(f), Fate::Lost) => self.streams.on_lost(f),
+            (SentFrame::Crypto { offset, len }, Fate::Lost) => {
+                self.one_rtt_crypto.on_lost(offset, len);
+            }
+            (SentFrame::HandshakeDone, Fate::Lost) => self.pending.handshake_done = true,
+            (SentFrame::NewConnectionId { seq }, Fate::Lost) => path.local_cids.on_lost(seq),
+            (SentFrame::RetireConnectionId { seq }, Fate::Lost) => {
+                path.remote_cids.on_retire_lost(seq);
+            }
+            _ => {}
+        }
+    }
+
+    /// A probe timeout fired (RFC 9002 §6.2.4): two probes are owed, made of the oldest data in
+    /// flight where there is some.
+    pub(super) fn on_pto(&mut self, ty: PacketType) {
+        const PROBES: u8 = 2;
+        self.stats.ptos += 1;
+        self.paths.primary_mut().pto_count += 1;
+        match ty {
+            PacketType::Initial => probe_handshake(self.initial.as_deref_mut(), PROBES),
+            PacketType::Handshake => probe_handshake(self.handshake.as_deref_mut(), PROBES),
+            _ => {
+                self.pending.probes = PROBES;
+                let mut again = std::mem::take(&mut self.scratch);
+                again.clear();
+                let mut left = PROBES;
+                self.paths.primary().sent.for_each_outstanding(|_, packet, frames| {
+                    if packet.ack_eliciting && left > 0 && !packet.mtu_probe {
+                        left -= 1;
+                        again.extend_from_slice(frames);
+                    }
+                    left > 0
+                });
+                for frame in again.drain(..) {
+                    // Retirements are counted once a frame; the loss of this one will repeat it.
+                    if !matches!(frame, SentFrame::RetireConnectionId { .. }) {
+                        self.apply(frame, Fate::Lost);
+                    }
+                }
+                self.scratch = again;
+            }
+        }
+    }
+}
+
+fn ack_handshake(
+    now: Timestamp,
+    space: Option<&mut HandshakeSpace>,
+    ack: &Ack<'_>,
+) -> Result<Option<AckSummary>, TransportError> {
+    let Some(space) = space else { return Ok(None) };
+    let HandshakeSpace { sent, acks, crypto, .. } = space;
+    let summary = sent.on_ack_received(now, ack.ranges, ack.largest, |_, _, frames| {
+        for frame in frames {
+            match *frame {
+                SentFrame::Crypto { offset, len } => crypto.on_acked(offset, len),
+                SentFrame::Ack { largest } => acks.on_ack_of_ack(largest),
+                _ => {}
+            }
+        }
+    })?;
+    Ok(Some(summary))
+}
+
+fn lose_handshake(
+    now: Timestamp,
+    space: Option<&mut HandshakeSpace>,
+    rtt: &crate::recovery::rtt::Rtt,
+) -> Option<LostSummary> {
+    let HandshakeSpace { sent, crypto, .. } = space?;
+    Some(sent.detect_lost(now, rtt, Duration::ZERO, |_, _, frames| {
+        for frame in frames {
+            if let SentFrame::Crypto { offset, len } = *frame {
+                crypto.on_lost(offset, len);
+            }
+        }
+    }))
+}
+
+fn probe_handshake(space: Option<&mut HandshakeSpace>, probes: u8) {
+    let Some(HandshakeSpace { sent, crypto, probes: owed, .. }) = space else { return };
+    *owed = probes;
+    sent.for_each_outstanding(|_, _, frames| {
+        for frame in frames {
+            if let SentFrame::Crypto { offset, len } = *frame {
+                crypto.on_lost(offset, len);
+            }
+        }
+        true
+    });
+}

@@ -1,0 +1,90 @@
+//! What a connection is configured with.
+//!
+//! Every field has a default that suits a service on a data-centre or Internet path. Limits that
+//! the embedder may not choose are in `base::limits`.
+
+use crate::base::limits;
+use crate::path::PathConfig;
+use crate::recovery::cc::Algorithm;
+use crate::recovery::mtu::MtuConfig;
+use crate::stream::StreamConfig;
+use std::time::Duration;
+
+/// Transport behaviour of a connection; shared by all connections of an endpoint.
+///
+/// ```
+/// use corelane::conn::TransportConfig;
+/// use std::time::Duration;
+///
+/// let mut transport = TransportConfig::default();
+/// transport.max_idle_timeout = Duration::from_secs(5);
+/// transport.keep_alive_interval = Some(Duration::from_secs(2));
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TransportConfig {
+    /// Closes silently after this long without a packet (RFC 9000 §10.1); the smaller of both
+    /// sides' values counts; zero means never. Default 30 s.
+    pub max_idle_timeout: Duration,
+    /// Time for the handshake to finish. Default 10 s.
+    pub handshake_deadline: Duration,
+    /// Sends a PING after this long without having received anything. Default off.
+    pub keep_alive_interval: Option<Duration>,
+    /// RTT assumed before the first sample. Default 333 ms (RFC 9002 §6.2.2).
+    pub initial_rtt: Duration,
+    /// Congestion control. Default CUBIC.
+    pub congestion: Algorithm,
+    /// Spreads sends over the round trip (RFC 9002 §7.7). Default on.
+    pub pacing: bool,
+    /// Marks packets ECT(0) and reacts to CE (RFC 9000 §13.4). Default on.
+    pub ecn: bool,
+    /// Datagram sizes: where to start, how far to probe.
+    pub mtu: MtuConfig,
+    /// Largest UDP payload that we accept, told to the peer. Default 65,527.
+    pub max_udp_payload_size: u16,
+    /// Longest delay of an acknowledgement, told to the peer. Default 25 ms.
+    pub max_ack_delay: Duration,
+    /// Streams and flow control.
+    pub streams: StreamConfig,
+    /// Received datagrams (RFC 9221) held for the application, in bytes; 0 refuses datagrams.
+    pub datagram_receive_buffer: usize,
+    /// Datagrams held for sending, in bytes.
+    pub datagram_send_buffer: usize,
+    /// Updates the packet protection keys after this many packets. Default: only when the AEAD's
+    /// limit nears (RFC 9001 §6.6).
+    pub key_update_packets: Option<u64>,
+}
+
+impl Default for TransportConfig {
+    fn default() -> Self {
+        Self {
+            max_idle_timeout: Duration::from_secs(30),
+            handshake_deadline: limits::HANDSHAKE_DEADLINE,
+            keep_alive_interval: None,
+            initial_rtt: Duration::from_millis(333),
+            congestion: Algorithm::Cubic,
+            pacing: true,
+            ecn: true,
+            mtu: MtuConfig::default(),
+            max_udp_payload_size: limits::MAX_UDP_PAYLOAD as u16,
+            max_ack_delay: Duration::from_millis(25),
+            streams: StreamConfig::default(),
+            datagram_receive_buffer: limits::DATAGRAM_RECV_BYTES,
+            datagram_send_buffer: limits::DATAGRAM_SEND_BYTES,
+            key_update_packets: None,
+        }
+    }
+}
+
+impl TransportConfig {
+    /// The part that a path is built from.
+    pub(crate) fn path(&self) -> PathConfig {
+        PathConfig {
+            initial_rtt: self.initial_rtt,
+            congestion: self.congestion,
+            pacing: self.pacing,
+            ecn: self.ecn,
+            mtu: self.mtu,
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Why a connection ended, by whose doing.
+
+use crate::wire::error::Code;
+use crate::wire::TransportError;
+
+/// Why a connection is over.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectionError {
+    /// The peer broke the protocol, or TLS refused it; we closed and told it so.
+    #[error("the peer misbehaved: {0}")]
+    PeerMisbehaved(#[from] TransportError),
+    /// The peer closed with a transport error: it says that we misbehaved, or it refused us.
+    #[error("the peer closed the connection: {code} {reason:?}")]
+    ClosedByPeer {
+        /// The transport error code.
+        code: Code,
+        /// The peer's explanation, at most a few hundred bytes.
+        reason: String,
+    },
+    /// The peer's application closed.
+    #[error("the peer's application closed the connection with code {code} {reason:?}")]
+    ApplicationClosed {
+        /// The application's code.
+        code: u64,
+        /// The application's explanation.
+        reason: Vec<u8>,
+    },
+    /// Our application closed.
+    #[error("closed by this side's application")]
+    LocallyClosed,
+    /// Nothing arrived for the idle timeout.
+    #[error("timed out: nothing arrived for the idle timeout; is the peer still there?")]
+    TimedOut,
+    /// The handshake did not finish in time.
+    #[error("the handshake did not finish in time; is a QUIC server at that address?")]
+    HandshakeTimedOut,
+    /// The peer lost its state and sent a stateless reset.
+    #[error("reset by the peer: it has no memory of this connection")]
+    Reset,
+    /// The peer speaks no version that we speak.
+    #[error("the peer offers no QUIC version that is spoken here")]
+    VersionMismatch,
+    /// The endpoint was shut down.
+    #[error("the endpoint was shut down")]
+    EndpointClosed,
+}

@@ -1,0 +1,68 @@
+//! What a connection tells its application.
+
+use super::error::ConnectionError;
+use crate::base::{BoundedQueue, limits};
+use crate::stream::StreamEvent;
+
+/// Something that the application may want to act on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The handshake is complete: streams may be opened, and what arrives is authenticated.
+    Connected,
+    /// The handshake is confirmed (RFC 9001 §4.1.2): the peer has our last handshake message.
+    HandshakeConfirmed,
+    /// Something happened on a stream.
+    Stream(StreamEvent),
+    /// A datagram (RFC 9221) can be read.
+    DatagramReceived,
+    /// Datagrams that did not fit before may be sent again.
+    DatagramsUnblocked,
+    /// The peer moved to another address, which is not validated yet.
+    PeerAddressChanged,
+    /// The connection is over; no event follows.
+    Closed(ConnectionError),
+}
+
+/// Events in order, bounded; the last place is kept for the one that must not be lost.
+#[derive(Debug)]
+pub(crate) struct Events {
+    queue: BoundedQueue<Event>,
+    closed: Option<ConnectionError>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { queue: BoundedQueue::new(limits::EVENTS), closed: None }
+    }
+}
+
+impl Events {
+    /// Queues an event; one that repeats the newest is merged into it, and one that does not fit
+    /// is dropped (only repeatable hints can come that often).
+    pub(crate) fn push(&mut self, event: Event) {
+        if self.queue.back() != Some(&event) {
+            let _ = self.queue.push(event);
+        }
+    }
+
+    /// Queues the end.
+    pub(crate) fn push_closed(&mut self, why: ConnectionError) {
+        self.closed.get_or_insert(why);
+    }
+
+    /// The next event that is not the end.
+    pub(crate) fn pop(&mut self) -> Option<Event> {
+        self.queue.pop()
+    }
+
+    /// The end, once.
+    pub(crate) fn take_closed(&mut self) -> Option<ConnectionError> {
+        self.closed.take()
+    }
+
+    /// Whether anything waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.closed.is_none()
+    }
+}

@@ -1,0 +1,166 @@
+//! What each frame does: a dispatcher and one handler a frame.
+//!
+//! A frame that its packet type does not admit, or that breaks its rule, ends the connection with
+//! the code that RFC 9000 names. Acknowledgements are `ack`'s business; stream frames go to
+//! `crate::stream`.
+
+use super::Connection;
+use super::error::ConnectionError;
+use super::events::Event;
+use super::input::Packet;
+use crate::base::Timestamp;
+use crate::stream::StreamSink;
+use crate::wire::frame::{ConnectionClose, Frame, NewConnectionId};
+use crate::wire::{PacketType, Reader, Side, TransportError};
+
+/// What a packet's frames were.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// Some frame asks for an acknowledgement.
+    pub(super) ack_eliciting: bool,
+    /// All frames were probing frames (RFC 9000 §9.1).
+    pub(super) probing: bool,
+}
+
+impl Connection {
+    #[inline]
+    pub(super) fn handle_frames(
+        &mut self,
+        now: Timestamp,
+        packet: &Packet<'_>,
+        sink: &mut dyn StreamSink,
+    ) -> Result<Seen, TransportError> {
+        if packet.payload.is_empty() {
+            return Err(TransportError::protocol_violation("a packet without frames"));
+        }
+        let mut seen = Seen { ack_eliciting: false, probing: true };
+        let mut r = Reader::new(packet.payload);
+        while !r.is_empty() {
+            let frame = Frame::parse(&mut r)?;
+            if packet.ty != PacketType::OneRtt && !Frame::allowed_in(frame.ty(), packet.ty) {
+                return Err(TransportError::protocol_violation(
+                    "a frame that this packet type does not admit",
+                )
+                .with_frame(frame.ty()));
+            }
+            seen.ack_eliciting |= frame.is_ack_eliciting();
+            if let Frame::Stream(stream) = frame {
+                seen.probing = false;
+                let rtt = self.paths.primary().rtt.smoothed();
+                self.streams.on_stream(now, rtt, &stream, sink)?;
+            } else {
+                seen.probing &= is_probing(&frame);
+                let ty = frame.ty();
+                self.handle_frame(now, packet, frame).map_err(|e| e.with_frame(ty))?;
+            }
+            if self.state.is_closed() {
+                break;
+            }
+        }
+        Ok(seen)
+    }
+
+    fn handle_frame(
+        &mut self,
+        now: Timestamp,
+        packet: &Packet<'_>,
+        frame: Frame<'_>,
+    ) -> Result<(), TransportError> {
+        match frame {
+            Frame::Padding | Frame::Ping => Ok(()),
+            Frame::Ack(ack) => self.on_ack(now, packet.ty, &ack),
+            Frame::Crypto { offset, data } => self.on_crypto(now, packet.ty, offset, data),
+            // Handled by the caller, which has the sink.
+            Frame::Stream(_) => Ok(()),
+            Frame::ResetStream(f) => self.streams.on_reset(&f),
+            Frame::StopSending { id, code } => self.streams.on_stop_sending(id, code),
+            Frame::MaxData(max) => self.streams.on_max_data(max),
+            Frame::MaxStreamData { id, max } => self.streams.on_max_stream_data(id, max),
+            Frame::MaxStreams { dir, max } => self.streams.on_max_streams(dir, max),
+            Frame::DataBlocked(limit) => self.streams.on_data_blocked(limit),
+            Frame::StreamDataBlocked { id, limit } => {
+                self.streams.on_stream_data_blocked(id, limit)
+            }
+            Frame::StreamsBlocked { dir, limit } => self.streams.on_streams_blocked(dir, limit),
+            Frame::NewToken(token) => self.on_new_token(token),
+            Frame::NewConnectionId(f) => self.on_new_connection_id(&f),
+            Frame::RetireConnectionId(seq) => self.on_retire_connection_id(seq, packet.dcid),
+            Frame::PathChallenge(data) => {
+                // A challenge beyond the cap is ignored: the peer repeats it.
+                self.paths.primary_mut().validation.on_challenge(data);
+                Ok(())
+            }
+            Frame::PathResponse(data) => {
+                self.on_path_response(now, data);
+                Ok(())
+            }
+            Frame::HandshakeDone => self.on_handshake_done(now),
+            Frame::Datagram(data) => self.on_datagram(data),
+            Frame::ConnectionClose(close) => {
+                self.on_close(now, &close);
+                Ok(())
+            }
+        }
+    }
+
+    fn on_new_token(&mut self, token: &[u8]) -> Result<(), TransportError> {
+        if self.side == Side::Server {
+            return Err(TransportError::protocol_violation("a client sent NEW_TOKEN"));
+        }
+        if token.is_empty() {
+            return Err(TransportError::frame_encoding_error("an empty token"));
+        }
+        Ok(())
+    }
+
+    fn on_new_connection_id(&mut self, f: &NewConnectionId) -> Result<(), TransportError> {
+        let remote = &mut self.paths.primary_mut().remote_cids;
+        remote.on_new(f.seq, f.retire_prior_to, f.cid, f.reset_token)
+    }
+
+    fn on_retire_connection_id(&mut self, seq: u64, used: &[u8]) -> Result<(), TransportError> {
+        let used = crate::wire::ConnectionId::new(used).unwrap_or_default();
+        self.paths.primary_mut().local_cids.on_retire(seq, &used)
+    }
+
+    fn on_handshake_done(&mut self, now: Timestamp) -> Result<(), TransportError> {
+        if self.side == Side::Server {
+            return Err(TransportError::protocol_violation("a client sent HANDSHAKE_DONE"));
+        }
+        self.confirm_handshake(now);
+        Ok(())
+    }
+
+    fn on_datagram(&mut self, data: &[u8]) -> Result<(), TransportError> {
+        if self.datagrams.on_datagram(data)? {
+            self.events.push(Event::DatagramReceived);
+        }
+        Ok(())
+    }
+
+    fn on_close(&mut self, now: Timestamp, close: &ConnectionClose<'_>) {
+        let why = match close.frame_type {
+            Some(_) => ConnectionError::ClosedByPeer {
+                code: close.error,
+                reason: String::from_utf8_lossy(close.reason).into_owned(),
+            },
+            None => ConnectionError::ApplicationClosed {
+                code: close.error.0,
+                reason: close.reason.to_vec(),
+            },
+        };
+        self.state.to_draining();
+        self.events.push_closed(why);
+        self.start_drain_timer(now);
+    }
+}
+
+fn is_probing(frame: &Frame<'_>) -> bool {
+    matches!(
+        frame,
+        Frame::Padding
+            | Frame::PathChallenge(_)
+            | Frame::PathResponse(_)
+            | Frame::NewConnectionId(_)
+    )
+}

@@ -1,0 +1,278 @@
+//! The handshake's course: CRYPTO bytes to and from TLS, keys installed and discarded, transport
+//! parameters checked and applied, Retry and Version Negotiation as a client sees them.
+
+use super::error::ConnectionError;
+use super::events::Event;
+use super::space::HandshakeSpace;
+use super::Connection;
+use crate::base::Timestamp;
+use crate::crypto::{KeyChange, initial_keys, retry};
+use crate::wire::header::VERSION_1;
+use crate::wire::{ConnectionId, PacketType, Side, TransportError, TransportParameters};
+
+/// The level that TLS writes at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Initial,
+    Handshake,
+    OneRtt,
+}
+
+/// The connection IDs that the handshake authenticates (RFC 9000 §7.3), and where TLS stands.
+#[derive(Debug)]
+pub(crate) struct HandshakeIds {
+    /// The first connection ID of ours.
+    pub(crate) local_scid: ConnectionId,
+    /// The destination of the client's very first packet.
+    pub(crate) original_dcid: ConnectionId,
+    /// The peer's first source connection ID, once a packet authenticated.
+    pub(crate) remote_scid: Option<ConnectionId>,
+    /// The source connection ID of a Retry.
+    pub(crate) retry_scid: Option<ConnectionId>,
+    /// The token that a client's Initial packets carry.
+    pub(crate) token: Vec<u8>,
+    level: Level,
+    params_applied: bool,
+}
+
+impl HandshakeIds {
+    pub(crate) fn new(
+        local_scid: ConnectionId,
+        original_dcid: ConnectionId,
+        remote_scid: Option<ConnectionId>,
+        retry_scid: Option<ConnectionId>,
+    ) -> Self {
+        Self {
+            local_scid,
+            original_dcid,
+            remote_scid,
+            retry_scid,
+            token: Vec::new(),
+            level: Level::Initial,
+            params_applied: false,
+        }
+    }
+
+    /// Where the first packet of ours goes.
+    pub(crate) fn first_remote(&self) -> ConnectionId {
+        self.remote_scid.unwrap_or(self.original_dcid)
+    }
+
+    /// The destination that a client's Initial packets carry until it learns ours.
+    pub(crate) fn client_dcid(&self) -> ConnectionId {
+        self.retry_scid.unwrap_or(self.original_dcid)
+    }
+}
+
+impl Connection {
+    /// Starts TLS. A client's first flight waits for `poll_transmit` afterwards.
+    pub(crate) fn start(&mut self, now: Timestamp) -> Result<(), TransportError> {
+        self.drive_tls(now)
+    }
+
+    pub(super) fn on_crypto(
+        &mut self,
+        now: Timestamp,
+        ty: PacketType,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), TransportError> {
+        let (stream, level) = match ty {
+            PacketType::Initial => (self.initial.as_mut().map(|s| &mut s.crypto), Level::Initial),
+            PacketType::Handshake => {
+                (self.handshake.as_mut().map(|s| &mut s.crypto), Level::Handshake)
+            }
+            _ => (Some(&mut self.one_rtt_crypto), Level::OneRtt),
+        };
+        let Some(stream) = stream else { return Ok(()) };
+        let before = stream.received();
+        let session = &mut self.session;
+        let reading = match (session.is_handshaking(), self.handshake.is_some()) {
+            (true, false) => Level::Initial,
+            (true, true) => Level::Handshake,
+            (false, _) => Level::OneRtt,
+        };
+        stream.recv(offset, data, |bytes| {
+            // RFC 9001 §4.1.3: bytes of a level that TLS has left behind are a violation; those
+            // of a level ahead cannot be here, for they had no keys.
+            if level != reading {
+                return Err(TransportError::protocol_violation("CRYPTO data at the wrong level"));
+            }
+            session.read_crypto(bytes)
+        })?;
+        if stream.received() != before {
+            self.drive_tls(now)?;
+        }
+        Ok(())
+    }
+
+    /// Takes from TLS what it has: bytes to send, keys, parameters, completion.
+    fn drive_tls(&mut self, now: Timestamp) -> Result<(), TransportError> {
+        let mut out = Vec::new();
+        loop {
+            out.clear();
+            let change = self.session.write_crypto(&mut out);
+            let stream = match self.ids.level {
+                Level::Initial => self.initial.as_mut().map(|s| &mut s.crypto),
+                Level::Handshake => self.handshake.as_mut().map(|s| &mut s.crypto),
+                Level::OneRtt => Some(&mut self.one_rtt_crypto),
+            };
+            if let Some(stream) = stream {
+                stream.send(&out);
+            }
+            match change {
+                Some(KeyChange::Handshake(keys)) => {
+                    self.handshake = Some(Box::new(HandshakeSpace::new(keys)));
+                    self.ids.level = Level::Handshake;
+                }
+                Some(KeyChange::OneRtt(keys)) => {
+                    self.one_rtt = Some(Box::new(keys));
+                    self.ids.level = Level::OneRtt;
+                }
+                None if out.is_empty() => break,
+                None => {}
+            }
+        }
+        if !self.ids.params_applied && self.ids.level != Level::Initial {
+            self.take_peer_params(now)?;
+        }
+        if self.state.is_handshaking() && !self.session.is_handshaking() && self.one_rtt.is_some() {
+            self.complete_handshake(now);
+        }
+        Ok(())
+    }
+
+    fn complete_handshake(&mut self, now: Timestamp) {
+        self.state.to_complete();
+        self.timers.handshake = None;
+        self.events.push(Event::Connected);
+        if self.side == Side::Server {
+            // RFC 9001 §4.1.2: a server's handshake is confirmed when it completes.
+            self.pending.handshake_done = true;
+            self.confirm_handshake(now);
+        }
+    }
+
+    pub(super) fn confirm_handshake(&mut self, now: Timestamp) {
+        if self.state.to_confirmed() {
+            self.discard_initial();
+            self.discard_handshake();
+            self.paths.primary_mut().mtu.start(now);
+            if self.side == Side::Client {
+                self.events.push(Event::HandshakeConfirmed);
+            }
+        }
+    }
+
+    /// A Handshake packet from the peer authenticated (RFC 9000 §8.1, RFC 9001 §4.9.1).
+    pub(super) fn on_handshake_packet_opened(&mut self, _now: Timestamp) {
+        if self.side == Side::Server {
+            self.paths.primary_mut().validation.set_validated();
+            self.discard_initial();
+        }
+    }
+
+    /// Discards Initial keys and forgets what was sent with them (RFC 9002 §6.4).
+    pub(super) fn discard_initial(&mut self) {
+        if let Some(mut space) = self.initial.take() {
+            let path = self.paths.primary_mut();
+            path.bytes_in_flight = path.bytes_in_flight.saturating_sub(space.sent.discard());
+            path.pto_count = 0;
+        }
+    }
+
+    fn discard_handshake(&mut self) {
+        if let Some(mut space) = self.handshake.take() {
+            let path = self.paths.primary_mut();
+            path.bytes_in_flight = path.bytes_in_flight.saturating_sub(space.sent.discard());
+            path.pto_count = 0;
+        }
+    }
+
+    fn take_peer_params(&mut self, now: Timestamp) -> Result<(), TransportError> {
+        let Some(bytes) = self.session.peer_params() else { return Ok(()) };
+        let params = TransportParameters::decode(self.side.peer(), bytes)?;
+        self.check_peer_ids(&params)?;
+        self.ids.params_applied = true;
+        self.streams.set_peer_limits(&params);
+        self.datagrams.set_peer_max(params.max_datagram_frame_size);
+        let path = self.paths.primary_mut();
+        path.local_cids.set_peer_limit(params.active_connection_id_limit);
+        path.mtu.set_peer_max(params.max_udp_payload_size.min(65_535) as usize);
+        if let Some(token) = params.stateless_reset_token {
+            path.remote_cids.set_first_token(token);
+        }
+        self.timers.set_peer_idle(params.max_idle_timeout);
+        self.timers.on_packet_received(now);
+        self.peer_params = params;
+        Ok(())
+    }
+
+    /// RFC 9000 §7.3: the parameters name the connection IDs that the packets carried.
+    fn check_peer_ids(&self, params: &TransportParameters) -> Result<(), TransportError> {
+        if params.initial_source_connection_id != self.ids.remote_scid {
+            return Err(TransportError::transport_parameter_error(
+                "initial_source_connection_id does not match",
+            ));
+        }
+        if self.side == Side::Client {
+            if params.original_destination_connection_id != Some(self.ids.original_dcid) {
+                return Err(TransportError::transport_parameter_error(
+                    "original_destination_connection_id does not match",
+                ));
+            }
+            if params.retry_source_connection_id != self.ids.retry_scid {
+                return Err(TransportError::transport_parameter_error(
+                    "retry_source_connection_id does not match",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A Retry arrived (RFC 9000 §17.2.5): at most one, only before anything else, only authentic.
+    pub(super) fn on_retry(
+        &mut self,
+        _now: Timestamp,
+        packet: &[u8],
+        scid: ConnectionId,
+        token: Vec<u8>,
+        tag: [u8; 16],
+    ) {
+        let welcome = self.side == Side::Client
+            && self.ids.remote_scid.is_none()
+            && self.ids.retry_scid.is_none()
+            && !token.is_empty()
+            && scid != self.ids.original_dcid
+            && retry::verify(VERSION_1, &self.ids.original_dcid, packet, &tag);
+        let Some(space) = self.initial.as_deref_mut().filter(|_| welcome) else {
+            self.stats.packets_dropped += 1;
+            return;
+        };
+        // RFC 9000 §17.2.5.2: new keys from the new destination; packet numbers go on.
+        space.keys = initial_keys(VERSION_1, scid.as_slice(), self.side);
+        space.crypto.resend_all();
+        let path = self.paths.primary_mut();
+        path.bytes_in_flight = path.bytes_in_flight.saturating_sub(space.sent.discard());
+        path.remote_cids.set_first(scid);
+        self.ids.retry_scid = Some(scid);
+        self.ids.token = token;
+    }
+
+    /// Version Negotiation arrived (RFC 9000 §6.2): it counts only for a connection that has
+    /// received nothing else, and never when it offers the version in use.
+    pub(super) fn on_version_negotiation(&mut self, now: Timestamp, ours: bool, offers_v1: bool) {
+        let heed = self.side == Side::Client
+            && ours
+            && !offers_v1
+            && self.ids.remote_scid.is_none()
+            && self.ids.retry_scid.is_none();
+        if !heed {
+            self.stats.packets_dropped += 1;
+            return;
+        }
+        self.state.to_draining();
+        self.events.push_closed(ConnectionError::VersionMismatch);
+        self.start_drain_timer(now);
+    }
+}

@@ -1,0 +1,344 @@
+//! From a received train to packets: header protection off, decryption, duplicates, key phases.
+//!
+//! A packet that cannot be authenticated is dropped and counted, whatever else is wrong with it;
+//! only authenticated packets can close the connection (RFC 9000 §5.2, RFC 9001 §5.5). What the
+//! frames inside mean is `frames`' business.
+
+use super::error::ConnectionError;
+use super::space::HandshakeSpace;
+use super::{Connection, EarlyPacket};
+use crate::base::{RecvMeta, Timestamp, limits};
+use crate::crypto::{open, unprotect};
+use crate::stream::StreamSink;
+use crate::wire::header::{self, Header, LongType};
+use crate::wire::{ConnectionId, PacketType, Side, TransportError, packet_number};
+
+/// An authenticated packet on its way through the frame handlers.
+pub(super) struct Packet<'a> {
+    pub(super) ty: PacketType,
+    pub(super) pn: u64,
+    pub(super) dcid: &'a [u8],
+    pub(super) payload: &'a [u8],
+    pub(super) meta: &'a RecvMeta,
+}
+
+/// The parts of a long header that outlive the parse.
+#[derive(Clone, Copy)]
+struct Long {
+    ty: LongType,
+    dcid: ConnectionId,
+    scid: ConnectionId,
+    pn_offset: usize,
+}
+
+/// Bits that header protection hides and that must be zero (RFC 9000 §17.2, §17.3).
+const LONG_RESERVED: u8 = 0x0c;
+const SHORT_RESERVED: u8 = 0x18;
+
+impl Connection {
+    /// Takes a train of UDP datagrams that are all for this connection. In-order stream data is
+    /// shown to `sink` straight from `data`, which is decrypted in place.
+    pub fn handle_train(
+        &mut self,
+        now: Timestamp,
+        meta: &RecvMeta,
+        data: &mut [u8],
+        sink: &mut dyn StreamSink,
+    ) {
+        for datagram in data.chunks_mut(meta.segment_size.max(1)) {
+            self.handle_udp_datagram(now, meta, datagram, sink);
+        }
+        self.paths.primary_mut().acks.end_of_train(now);
+    }
+
+    fn handle_udp_datagram(
+        &mut self,
+        now: Timestamp,
+        meta: &RecvMeta,
+        datagram: &mut [u8],
+        sink: &mut dyn StreamSink,
+    ) {
+        self.stats.udp_datagrams_received += 1;
+        self.stats.udp_bytes_received += datagram.len() as u64;
+        if self.state.is_closed() {
+            self.on_datagram_while_closed(now, datagram);
+            return;
+        }
+        let path = self.paths.primary_mut();
+        if meta.path.remote == path.tuple.remote {
+            path.validation.on_received(datagram.len());
+        }
+        let mut rest = datagram;
+        while let Some(&first) = rest.first() {
+            let taken = if first & header::FORM_LONG == 0 {
+                self.handle_short(now, meta, rest, sink);
+                rest.len()
+            } else {
+                self.handle_long(now, meta, rest, sink)
+            };
+            rest = rest.get_mut(taken..).unwrap_or_default();
+        }
+    }
+
+    /// Handles one long-header packet; returns the bytes it took of the datagram.
+    fn handle_long(
+        &mut self,
+        now: Timestamp,
+        meta: &RecvMeta,
+        packet: &mut [u8],
+        sink: &mut dyn StreamSink,
+    ) -> usize {
+        let all = packet.len();
+        let (long, len) = match Header::parse(packet, self.ids.local_scid.len()) {
+            Ok(Header::Long { ty, dcid, scid, pn_offset, len, .. }) => {
+                (Long { ty, dcid, scid, pn_offset }, len)
+            }
+            Ok(Header::Retry { scid, token, integrity_tag, .. }) => {
+                let token = token.to_vec();
+                self.on_retry(now, packet, scid, token, integrity_tag);
+                return all;
+            }
+            Ok(Header::VersionNegotiation { dcid, scid, versions }) => {
+                let ours = dcid == self.ids.local_scid.as_slice()
+                    && scid == self.ids.original_dcid.as_slice();
+                let known = versions.into_iter().any(|v| v == header::VERSION_1);
+                self.on_version_negotiation(now, ours, known);
+                return all;
+            }
+            _ => {
+                self.stats.packets_dropped += 1;
+                return all;
+            }
+        };
+        // RFC 9000 §12.2: coalesced packets all carry the first one's destination.
+        if !self.accepts_dcid(&long.dcid) {
+            self.stats.packets_dropped += 1;
+            return len;
+        }
+        let Some(packet) = packet.get_mut(..len) else { return all };
+        if let Err(e) = self.open_long(now, meta, long, packet, sink) {
+            self.fail(now, e);
+            return all;
+        }
+        len
+    }
+
+    fn accepts_dcid(&self, dcid: &ConnectionId) -> bool {
+        self.paths.primary().local_cids.contains(dcid)
+            || (self.side == Side::Server && *dcid == self.ids.client_dcid())
+    }
+
+    fn open_long(
+        &mut self,
+        now: Timestamp,
+        meta: &RecvMeta,
+        long: Long,
+        packet: &mut [u8],
+        sink: &mut dyn StreamSink,
+    ) -> Result<(), TransportError> {
+        let (space, ty) = match long.ty {
+            LongType::Initial => (self.initial.as_deref_mut(), PacketType::Initial),
+            LongType::Handshake => (self.handshake.as_deref_mut(), PacketType::Handshake),
+            LongType::ZeroRtt => (None, PacketType::ZeroRtt),
+        };
+        let Some(space) = space else {
+            if long.ty == LongType::Handshake && self.one_rtt.is_none() {
+                self.keep_early(meta, packet);
+            } else {
+                self.stats.packets_dropped += 1;
+            }
+            return Ok(());
+        };
+        let Some((first, pn, header_len, len)) = open_handshake(space, long.pn_offset, packet)
+        else {
+            self.stats.packets_undecryptable += 1;
+            return Ok(());
+        };
+        if space.acks.is_duplicate(pn) {
+            self.stats.packets_duplicate += 1;
+            return Ok(());
+        }
+        // RFC 9000 §7.2: the peer's first packet names the connection ID that it goes by.
+        match self.ids.remote_scid {
+            None => {
+                self.ids.remote_scid = Some(long.scid);
+                self.paths.primary_mut().remote_cids.set_first(long.scid);
+            }
+            Some(known) if known != long.scid => {
+                self.stats.packets_dropped += 1;
+                return Ok(());
+            }
+            Some(_) => {}
+        }
+        if first & LONG_RESERVED != 0 {
+            return Err(TransportError::protocol_violation("reserved bits are set"));
+        }
+        let Some((_, payload)) = packet.get(..header_len + len).map(|p| p.split_at(header_len))
+        else {
+            return Ok(());
+        };
+        if ty == PacketType::Handshake {
+            self.on_handshake_packet_opened(now);
+        }
+        let packet = Packet { ty, pn, dcid: long.dcid.as_slice(), payload, meta };
+        self.handle_packet(now, &packet, sink)
+    }
+
+    fn handle_short(
+        &mut self,
+        now: Timestamp,
+        meta: &RecvMeta,
+        packet: &mut [u8],
+        sink: &mut dyn StreamSink,
+    ) {
+        // RFC 9001 §5.7: no 1-RTT packet is processed before the handshake is complete.
+        if self.state.is_handshaking() {
+            self.keep_early(meta, packet);
+            return;
+        }
+        if let Err(e) = self.open_short(now, meta, packet, sink) {
+            self.fail(now, e);
+        }
+    }
+
+    #[inline]
+    fn open_short(
+        &mut self,
+        now: Timestamp,
+        meta: &RecvMeta,
+        packet: &mut [u8],
+        sink: &mut dyn StreamSink,
+    ) -> Result<(), TransportError> {
+        let Some(keys) = self.one_rtt.as_deref_mut() else { return Ok(()) };
+        let path = self.paths.primary_mut();
+        let pn_offset = 1 + self.ids.local_scid.len();
+        let fixed = packet.first().is_some_and(|b| b & header::FIXED_BIT != 0);
+        let Some((first, truncated, pn_len)) =
+            unprotect(keys.remote_header(), packet, pn_offset).filter(|_| fixed)
+        else {
+            self.stats.packets_dropped += 1;
+            return Ok(());
+        };
+        let pn = packet_number::decode(truncated, pn_len, path.acks.next_expected());
+        let header_len = pn_offset + pn_len;
+        let phase = first & header::KEY_PHASE != 0;
+        let grace = path.rtt.pto(self.peer_params.max_ack_delay) * 3;
+        let len = match keys.open(now, grace, path.id.0, pn, phase, packet, header_len) {
+            Ok(opened) => {
+                if opened.updated {
+                    self.stats.key_updates += 1;
+                }
+                opened.len
+            }
+            Err(crate::crypto::OpenError::Undecryptable) => {
+                self.stats.packets_undecryptable += 1;
+                self.on_undecryptable(now, packet);
+                return Ok(());
+            }
+            Err(crate::crypto::OpenError::Fatal(e)) => return Err(e),
+        };
+        if path.acks.is_duplicate(pn) {
+            self.stats.packets_duplicate += 1;
+            return Ok(());
+        }
+        if first & SHORT_RESERVED != 0 {
+            return Err(TransportError::protocol_violation("reserved bits are set"));
+        }
+        let Some((head, payload)) = packet.get(..header_len + len).map(|p| p.split_at(header_len))
+        else {
+            return Ok(());
+        };
+        let dcid = head.get(1..pn_offset).unwrap_or_default();
+        let packet = Packet { ty: PacketType::OneRtt, pn, dcid, payload, meta };
+        self.handle_packet(now, &packet, sink)
+    }
+
+    /// A short-header packet that does not authenticate may be a stateless reset
+    /// (RFC 9000 §10.3.1).
+    fn on_undecryptable(&mut self, now: Timestamp, packet: &[u8]) {
+        const MIN_RESET: usize = 21;
+        let Some(token) = packet.last_chunk().filter(|_| packet.len() >= MIN_RESET) else {
+            return;
+        };
+        if self.paths.iter().any(|p| p.remote_cids.is_reset_token(token)) {
+            self.state.to_draining();
+            self.events.push_closed(ConnectionError::Reset);
+            self.start_drain_timer(now);
+        }
+    }
+
+    /// Keeps a packet whose keys may still come, up to a cap.
+    fn keep_early(&mut self, meta: &RecvMeta, packet: &[u8]) {
+        if self.early.len() >= limits::UNDECRYPTABLE_PACKETS {
+            self.stats.packets_dropped += 1;
+            return;
+        }
+        let meta = RecvMeta { segment_size: packet.len(), ..*meta };
+        self.early.push(EarlyPacket { meta, bytes: packet.to_vec() });
+    }
+
+    /// Handles the packets that waited for keys.
+    pub(super) fn replay_early(&mut self, now: Timestamp, sink: &mut dyn StreamSink) {
+        for EarlyPacket { meta, mut bytes } in std::mem::take(&mut self.early) {
+            let long = bytes.first().is_some_and(|b| b & header::FORM_LONG != 0);
+            if self.state.is_closed() {
+                return;
+            } else if long {
+                self.handle_long(now, &meta, &mut bytes, sink);
+            } else {
+                self.handle_short(now, &meta, &mut bytes, sink);
+            }
+        }
+    }
+
+    /// Frames, acknowledgement state, address changes: everything after authentication.
+    #[inline]
+    fn handle_packet(
+        &mut self,
+        now: Timestamp,
+        packet: &Packet<'_>,
+        sink: &mut dyn StreamSink,
+    ) -> Result<(), TransportError> {
+        self.stats.packets_received += 1;
+        let seen = self.handle_frames(now, packet, sink)?;
+        let path = self.paths.primary_mut();
+        path.last_received = now;
+        let ecn = packet.meta.ecn;
+        let highest = match packet.ty {
+            PacketType::OneRtt | PacketType::ZeroRtt => {
+                path.acks.on_packet(now, packet.pn, seen.ack_eliciting, ecn)
+            }
+            PacketType::Initial => match self.initial.as_deref_mut() {
+                Some(s) => s.acks.on_packet(now, packet.pn, seen.ack_eliciting, ecn),
+                None => false,
+            },
+            PacketType::Handshake => match self.handshake.as_deref_mut() {
+                Some(s) => s.acks.on_packet(now, packet.pn, seen.ack_eliciting, ecn),
+                None => false,
+            },
+        };
+        self.timers.on_packet_received(now);
+        if packet.ty == PacketType::OneRtt && highest {
+            self.check_address(now, packet, seen.probing);
+        }
+        if !self.early.is_empty() && (self.handshake.is_some() || !self.state.is_handshaking()) {
+            self.replay_early(now, sink);
+        }
+        Ok(())
+    }
+}
+
+/// Removes header protection and decrypts; gives the first byte, packet number, header length and
+/// plaintext length.
+fn open_handshake(
+    space: &HandshakeSpace,
+    pn_offset: usize,
+    packet: &mut [u8],
+) -> Option<(u8, u64, usize, usize)> {
+    let key = &space.keys.remote;
+    let (first, truncated, pn_len) = unprotect(&*key.header, packet, pn_offset)?;
+    let pn = packet_number::decode(truncated, pn_len, space.acks.next_expected());
+    let header_len = pn_offset + pn_len;
+    let len = open(key, 0, pn, packet, header_len).ok()?;
+    Some((first, pn, header_len, len))
+}

@@ -1,0 +1,51 @@
+//! What each packet number space of the handshake holds, and the record of a sent frame.
+
+use super::crypto_stream::CryptoStream;
+use crate::crypto::Keys;
+use crate::recovery::ack_policy::AckPolicy;
+use crate::recovery::sent::SentSpace;
+use crate::stream;
+
+/// One frame of a sent packet: enough to act when it is acknowledged or lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SentFrame {
+    /// A frame of the stream layer.
+    Stream(stream::SentFrame),
+    /// CRYPTO bytes of the packet's level.
+    Crypto { offset: u64, len: u16 },
+    /// An acknowledgement up to `largest`.
+    Ack { largest: u64 },
+    /// HANDSHAKE_DONE.
+    HandshakeDone,
+    /// NEW_CONNECTION_ID.
+    NewConnectionId { seq: u64 },
+    /// RETIRE_CONNECTION_ID.
+    RetireConnectionId { seq: u64 },
+    /// A frame that is never sent again: PING, DATAGRAM, PATH_CHALLENGE, PATH_RESPONSE.
+    Unreliable,
+}
+
+const _: () = assert!(size_of::<SentFrame>() <= 32);
+
+/// The Initial or the Handshake packet number space, from the moment it has keys until they are
+/// discarded (RFC 9001 §4.9).
+pub(crate) struct HandshakeSpace {
+    pub(crate) keys: Keys,
+    pub(crate) crypto: CryptoStream,
+    pub(crate) sent: SentSpace<SentFrame>,
+    pub(crate) acks: AckPolicy,
+    /// Probes owed after a PTO (RFC 9002 §6.2.4).
+    pub(crate) probes: u8,
+}
+
+impl HandshakeSpace {
+    pub(crate) fn new(keys: Keys) -> Self {
+        Self {
+            keys,
+            crypto: CryptoStream::default(),
+            sent: SentSpace::new(),
+            acks: AckPolicy::new_handshake(),
+            probes: 0,
+        }
+    }
+}
