@@ -5,7 +5,14 @@
 //! state and meaning live in the layers above.
 
 pub mod cid;
+pub mod error;
+pub mod frame;
+pub mod header;
+pub mod packet_number;
 pub mod varint;
 
 pub use cid::ConnectionId;
+pub use error::{Code, TransportError};
+pub use frame::{Dir, Frame, PacketType, Side, StreamId};
+pub use header::{Header, HeaderError, LongType, dcid};
 pub use varint::{Reader, Truncated, Writer};

@@ -22,6 +22,21 @@ pub const fn size(value: u64) -> usize {
     }
 }
 
+/// The most bytes that fit in `room` together with their own length as a varint before them.
+#[inline]
+pub const fn fit_prefixed(room: usize) -> usize {
+    match room {
+        0 => 0,
+        1..=0x40 => room - 1,
+        // At the edge between two sizes of the length, one byte stays unused.
+        0x41 => 0x3f,
+        0x42..=0x4001 => room - 2,
+        0x4002..=0x4003 => 0x3fff,
+        0x4004..=0x4000_0003 => room - 4,
+        _ => 0x3fff_ffff,
+    }
+}
+
 /// The input ended before the value did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Truncated;
@@ -216,6 +231,12 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Replaces the byte at `at`.
+    #[inline]
+    pub fn patch_u8(&mut self, at: usize, v: u8) {
+        self.buf[at] = v;
+    }
+
     /// Appends a varint in two bytes whatever its size, for a length that is filled in later by
     /// [`Writer::patch_varint2`]. Returns its position.
     #[inline]
@@ -265,6 +286,17 @@ mod tests {
             assert_eq!(r.varint(), Ok(value));
             assert!(r.is_empty());
         }
+    }
+
+    #[test]
+    fn a_prefixed_length_fits_exactly_as_much_as_it_can() {
+        let fits = |n: usize, room: usize| size(n as u64) + n <= room;
+        for room in (1..0x100).chain(0x3ff0..0x4020) {
+            let n = fit_prefixed(room);
+            assert!(fits(n, room) && !fits(n + 1, room), "{room}: {n}");
+        }
+        assert_eq!(fit_prefixed(0), 0);
+        assert_eq!(fit_prefixed(usize::MAX), 0x3fff_ffff);
     }
 
     proptest! {
