@@ -1,0 +1,375 @@
+//! What leaves: trains of equal datagrams, and the packet that fills each.
+//!
+//! A train's datagrams all have the size of its first; only the last may be shorter, for that is
+//! what UDP_SEGMENT can send. A train goes to one address with one ECN mark. The handshake's
+//! coalesced datagrams are `build`'s business and go alone.
+
+use super::Connection;
+use super::space::SentFrame;
+use super::state::State;
+use crate::base::{Timestamp, Transmit, limits};
+use crate::crypto::TAG_LEN;
+use crate::path::Path;
+use crate::recovery::sent::SentPacket;
+use crate::wire::frame::{self, ack};
+use crate::wire::{Writer, header, packet_number};
+
+/// What a datagram may hold, given congestion window, pacing and probes owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// Anything.
+    Full,
+    /// Acknowledgements and what else is not in flight.
+    AckOnly,
+    /// Anything, whatever the window says: a probe after a timeout (RFC 9002 §7.5).
+    Probe,
+    /// Nothing: the anti-amplification limit is reached.
+    None,
+}
+
+/// Bytes that a 1-RTT packet needs for its header, tag and the smallest useful frame.
+const MIN_PACKET: usize = 1 + limits::MAX_CID_LEN + 4 + TAG_LEN + 8;
+
+impl Connection {
+    /// Builds the next train into `buf`, which should hold [`limits::MAX_TRAIN_BYTES`]. `None` when
+    /// nothing is to be sent for now.
+    ///
+    /// Call it until `None`; what it returned has been counted as sent at `now`.
+    pub fn poll_transmit(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
+        if let State::Closing { .. } = self.state {
+            return self.poll_close(now, buf);
+        }
+        if self.state.is_closed() {
+            return None;
+        }
+        let (len, segment_size) = if self.initial.is_some() || self.handshake.is_some() {
+            let n = self.handshake_datagram(now, buf);
+            (n, n)
+        } else {
+            match self.mtu_probe(now, buf) {
+                0 => self.one_rtt_train(now, buf),
+                n => (n, n),
+            }
+        };
+        if len == 0 {
+            return None;
+        }
+        Some(self.transmit(len, segment_size))
+    }
+
+    /// Counts a train as sent and addresses it.
+    pub(super) fn transmit(&mut self, len: usize, segment_size: usize) -> Transmit {
+        self.stats.udp_datagrams_sent += len.div_ceil(segment_size) as u64;
+        self.stats.udp_bytes_sent += len as u64;
+        let path = self.paths.primary_mut();
+        path.validation.on_sent(len);
+        Transmit {
+            socket: path.socket,
+            path: path.tuple,
+            ecn: path.ecn.mark(),
+            segment_size,
+            len,
+        }
+    }
+
+    fn one_rtt_train(&mut self, now: Timestamp, buf: &mut [u8]) -> (usize, usize) {
+        let mtu = self.paths.primary().mtu.current().min(buf.len());
+        let (mut len, mut size, mut count) = (0, mtu, 0);
+        while count < limits::MAX_TRAIN_SEGMENTS && self.has_one_rtt_to_send() {
+            let Some(room) = buf.get_mut(len..len + size) else { break };
+            let admission = self.admit(now, len, size);
+            let n = self.one_rtt_packet(now, room, 0, admission);
+            if n == 0 {
+                break;
+            }
+            len += n;
+            count += 1;
+            if count == 1 {
+                size = n;
+            }
+            if n < size || size < mtu {
+                break;
+            }
+        }
+        (len, size)
+    }
+
+    /// Whether anything at all waits for a 1-RTT packet.
+    #[inline]
+    pub(super) fn has_one_rtt_to_send(&self) -> bool {
+        let path = self.paths.primary();
+        self.streams.wants_to_send()
+            || path.acks.should_ack_now()
+            || self.datagrams.wants_to_send()
+            || self.pending.probes > 0
+            || self.pending.ping
+            || self.pending.handshake_done
+            || self.one_rtt_crypto.wants_to_send()
+            || path.validation.wants_to_send()
+            || path.local_cids.wants_to_send()
+            || path.remote_cids.wants_to_send()
+    }
+
+    /// What a datagram of `size` bytes may hold after `before` bytes of the same train.
+    #[inline]
+    pub(super) fn admit(&mut self, now: Timestamp, before: usize, size: usize) -> Admission {
+        let path = self.paths.primary_mut();
+        if path.validation.allowance() < (before + size) as u64 {
+            return Admission::None;
+        }
+        if self.pending.probes > 0 {
+            return Admission::Probe;
+        }
+        if path.window_room() < size as u64 {
+            path.window_limited = true;
+            return Admission::AckOnly;
+        }
+        if before == 0 {
+            self.timers.pacing = None;
+            let (srtt, window) = (path.rtt.smoothed(), path.cc.window());
+            path.paced = path.pacer.budget(now, srtt, window);
+        }
+        if path.paced < (before + size) as u64 {
+            if before == 0 {
+                let (srtt, window) = (path.rtt.smoothed(), path.cc.window());
+                self.timers.pacing = path.pacer.next_release(now, size as u64, srtt, window);
+            }
+            return Admission::AckOnly;
+        }
+        Admission::Full
+    }
+
+    /// Writes, seals and records one 1-RTT packet that fills `buf` at most and is padded to
+    /// `min_len` bytes. Returns its length; 0 when there was nothing to put into it.
+    pub(super) fn one_rtt_packet(
+        &mut self,
+        now: Timestamp,
+        buf: &mut [u8],
+        min_len: usize,
+        admission: Admission,
+    ) -> usize {
+        if buf.len() < MIN_PACKET || admission == Admission::None {
+            return 0;
+        }
+        let Some(keys) = self.one_rtt.as_deref_mut() else { return 0 };
+        let path = self.paths.primary_mut();
+        if !path.sent.has_room(true) {
+            return 0;
+        }
+        let largest_acked = path.sent.largest_acked();
+        let pn = path.sent.next_packet_number();
+        let pn_len = packet_number::encode_len(pn, largest_acked);
+        let room = buf.len() - TAG_LEN;
+        let mut w = Writer::new(&mut buf[..room]);
+        let pn_offset = header::write_short(
+            &mut w,
+            &path.remote_cids.active(),
+            false,
+            keys.key_phase(),
+            pn_len,
+        );
+        packet_number::write(&mut w, pn, pn_len);
+        let header_len = w.position();
+        self.scratch.clear();
+        let must_fill = self.write_frames(now, &mut w, admission);
+        if w.position() == header_len {
+            return 0;
+        }
+        let ack_eliciting = self.scratch.iter().any(|f| !matches!(f, SentFrame::Ack { .. }));
+        // RFC 9001 §5.4.2: the sample starts four bytes after the packet number's first.
+        let least = if must_fill { min_len.max(limits::MIN_UDP_PAYLOAD) } else { min_len };
+        let target = least.saturating_sub(TAG_LEN).max(pn_offset + 4).min(room);
+        let padded = w.position() < target;
+        if padded {
+            w.zeros(target - w.position());
+        }
+        let len = w.position() + TAG_LEN;
+        let Some(keys) = self.one_rtt.as_deref_mut() else { return 0 };
+        let path = self.paths.primary_mut();
+        if keys.seal(path.id.0, pn, &mut buf[..len], pn_offset, pn_len).is_err() {
+            return 0;
+        }
+        self.record_one_rtt(now, len, ack_eliciting, padded, false);
+        len
+    }
+
+    /// Enters the packet whose frames are in `scratch` into loss recovery.
+    fn record_one_rtt(
+        &mut self,
+        now: Timestamp,
+        len: usize,
+        ack_eliciting: bool,
+        padded: bool,
+        mtu_probe: bool,
+    ) {
+        let path = self.paths.primary_mut();
+        let in_flight = ack_eliciting || padded;
+        let packet = SentPacket {
+            time_sent: now,
+            size: len as u16,
+            ack_eliciting,
+            in_flight,
+            mtu_probe,
+            app_limited: !path.window_limited,
+            ecn: path.ecn.mark(),
+        };
+        path.sent.on_packet_sent(packet, &self.scratch);
+        if in_flight {
+            path.bytes_in_flight += len as u64;
+            path.cc.on_packet_sent(now, len as u64);
+            path.pacer.on_sent(len as u64);
+        }
+        self.stats.packets_sent += 1;
+        if ack_eliciting {
+            self.pending.probes = self.pending.probes.saturating_sub(1);
+            path.acks.on_elicited();
+            self.timers.on_ack_eliciting_sent(now);
+        }
+    }
+
+    /// Writes what waits, most urgent first. Returns whether the datagram must have full size
+    /// (RFC 9000 §8.2.1).
+    fn write_frames(&mut self, now: Timestamp, w: &mut Writer<'_>, admission: Admission) -> bool {
+        let Self { paths, streams, datagrams, scratch, .. } = self;
+        let path = paths.primary_mut();
+        write_ack(now, path, w, scratch, &mut self.stats.acks_sent, self.config.ack_delay_exponent);
+        if admission == Admission::AckOnly {
+            return false;
+        }
+        let mut must_fill = false;
+        if path.validation.wants_to_send() {
+            must_fill = write_path_frames(now, path, w, scratch);
+        }
+        if self.one_rtt_crypto.wants_to_send() {
+            while let Some((offset, len)) = self.one_rtt_crypto.write(w) {
+                scratch.push(SentFrame::Crypto { offset, len });
+            }
+        }
+        if self.pending.handshake_done && w.remaining() > 0 {
+            frame::write_handshake_done(w);
+            self.pending.handshake_done = false;
+            scratch.push(SentFrame::HandshakeDone);
+        }
+        write_cid_frames(path, w, scratch);
+        if streams.has_control() {
+            streams.write_control(w, &mut |f| scratch.push(SentFrame::Stream(f)));
+        }
+        while datagrams.wants_to_send() && datagrams.write(w) {
+            scratch.push(SentFrame::Unreliable);
+        }
+        if streams.wants_to_send() {
+            streams.write_data(w, &mut |f| scratch.push(SentFrame::Stream(f)));
+        }
+        let elicits = scratch.iter().any(|f| !matches!(f, SentFrame::Ack { .. }));
+        let owed = self.pending.ping || self.pending.probes > 0;
+        if owed && !elicits && w.remaining() > 0 {
+            frame::write_ping(w);
+            scratch.push(SentFrame::Unreliable);
+        }
+        if owed {
+            self.pending.ping = false;
+        }
+        if !streams.wants_to_send() && !datagrams.wants_to_send() {
+            path.window_limited = false;
+        }
+        must_fill
+    }
+
+    /// A datagram that probes a larger size (RFC 8899 §4.1), when one is due and the window has
+    /// room for it.
+    fn mtu_probe(&mut self, now: Timestamp, buf: &mut [u8]) -> usize {
+        if !self.state.is_confirmed() || self.pending.probes > 0 {
+            return 0;
+        }
+        let path = self.paths.primary_mut();
+        if path.window_room() < 2 * path.mtu.current() as u64 || !path.validation.is_validated() {
+            return 0;
+        }
+        let Some(size) = path.mtu.poll_probe(now).filter(|s| *s <= buf.len()) else { return 0 };
+        let Some(keys) = self.one_rtt.as_deref_mut() else { return 0 };
+        let pn = path.sent.next_packet_number();
+        let pn_len = packet_number::encode_len(pn, path.sent.largest_acked());
+        let mut w = Writer::new(&mut buf[..size - TAG_LEN]);
+        let dcid = path.remote_cids.active();
+        let at = header::write_short(&mut w, &dcid, false, keys.key_phase(), pn_len);
+        packet_number::write(&mut w, pn, pn_len);
+        frame::write_ping(&mut w);
+        w.zeros(w.remaining());
+        if keys.seal(path.id.0, pn, &mut buf[..size], at, pn_len).is_err() {
+            return 0;
+        }
+        self.scratch.clear();
+        self.scratch.push(SentFrame::Unreliable);
+        self.record_one_rtt(now, size, true, true, true);
+        size
+    }
+}
+
+/// Writes an ACK frame when one is due, or when ack-eliciting packets wait for one anyway.
+#[inline]
+fn write_ack(
+    now: Timestamp,
+    path: &mut Path<SentFrame>,
+    w: &mut Writer<'_>,
+    scratch: &mut Vec<SentFrame>,
+    count: &mut u64,
+    exponent: u8,
+) {
+    let acks = &mut path.acks;
+    if !acks.should_ack_now() && acks.deadline().is_none() {
+        return;
+    }
+    let Some(largest) = acks.largest() else { return };
+    let delay = (acks.ack_delay(now).as_micros() as u64) >> exponent;
+    if ack::write(w, acks.ranges(), delay, acks.ecn_counts()) > 0 {
+        if acks.should_elicit() && w.remaining() > 0 {
+            frame::write_ping(w);
+            scratch.push(SentFrame::Unreliable);
+        }
+        acks.on_ack_sent();
+        scratch.push(SentFrame::Ack { largest });
+        *count += 1;
+    }
+}
+
+/// Writes PATH_RESPONSE and PATH_CHALLENGE frames; true when one was written.
+fn write_path_frames(
+    now: Timestamp,
+    path: &mut Path<SentFrame>,
+    w: &mut Writer<'_>,
+    scratch: &mut Vec<SentFrame>,
+) -> bool {
+    let before = w.position();
+    while w.remaining() >= frame::PATH_RESPONSE_SIZE {
+        let Some(data) = path.validation.poll_response() else { break };
+        frame::write_path_response(w, &data);
+        scratch.push(SentFrame::Unreliable);
+    }
+    if w.remaining() >= frame::PATH_CHALLENGE_SIZE
+        && let Some(data) = path.validation.poll_challenge(now)
+    {
+        frame::write_path_challenge(w, &data);
+        scratch.push(SentFrame::Unreliable);
+    }
+    w.position() > before
+}
+
+/// Writes NEW_CONNECTION_ID and RETIRE_CONNECTION_ID frames.
+fn write_cid_frames(path: &mut Path<SentFrame>, w: &mut Writer<'_>, scratch: &mut Vec<SentFrame>) {
+    while path.remote_cids.wants_to_send() && w.remaining() >= frame::RETIRE_CONNECTION_ID_SIZE {
+        let Some(seq) = path.remote_cids.poll_retire() else { break };
+        frame::write_retire_connection_id(w, seq);
+        scratch.push(SentFrame::RetireConnectionId { seq });
+    }
+    while path.local_cids.wants_to_send() && w.remaining() >= frame::NEW_CONNECTION_ID_SIZE {
+        let Some(a) = path.local_cids.poll_announcement() else { break };
+        let f = frame::NewConnectionId {
+            seq: a.seq,
+            retire_prior_to: 0,
+            cid: a.cid,
+            reset_token: a.token,
+        };
+        frame::write_new_connection_id(w, &f);
+        scratch.push(SentFrame::NewConnectionId { seq: a.seq });
+    }
+}
