@@ -1,0 +1,145 @@
+//! The keys of one encryption level, and the Initial keys that both sides derive from a connection
+//! ID (RFC 9001 §5.2).
+//!
+//! Initial packets are AES-128-GCM whatever the handshake later agrees on, so a provider that
+//! leaves that suite out still gets Initial keys, from ring. Key update lives in `update`.
+
+use super::tls::ConfigError;
+use crate::wire::{
+    Side,
+    header::{VERSION_1, VERSION_2},
+};
+use rustls::crypto::CryptoProvider;
+use rustls::quic::{HeaderProtectionKey, PacketKey, PacketKeySet, Suite, Version};
+use rustls::{CipherSuite, ClientConfig, ServerConfig, SupportedCipherSuite};
+use std::fmt;
+
+/// Protects one direction of one encryption level.
+pub struct Key {
+    /// Seals or opens payloads.
+    pub packet: Box<dyn PacketKey>,
+    /// Masks or unmasks headers; outlives key updates (RFC 9001 §6.1).
+    pub header: Box<dyn HeaderProtectionKey>,
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(..)")
+    }
+}
+
+impl From<rustls::quic::DirectionalKeys> for Key {
+    fn from(keys: rustls::quic::DirectionalKeys) -> Self {
+        Self {
+            packet: keys.packet,
+            header: keys.header,
+        }
+    }
+}
+
+/// Both directions of one encryption level.
+#[derive(Debug)]
+pub struct Keys {
+    /// Protects what we send.
+    pub local: Key,
+    /// Removes the protection of what we receive.
+    pub remote: Key,
+}
+
+impl From<rustls::quic::Keys> for Keys {
+    fn from(keys: rustls::quic::Keys) -> Self {
+        Self {
+            local: keys.local.into(),
+            remote: keys.remote.into(),
+        }
+    }
+}
+
+/// The secrets from which every later generation of 1-RTT packet keys follows (RFC 9001 §6.1).
+pub struct NextKeys(pub(super) rustls::quic::Secrets);
+
+impl NextKeys {
+    /// Derives the next generation and moves on.
+    pub(super) fn derive(&mut self) -> PacketKeySet {
+        self.0.next_packet_keys()
+    }
+}
+
+impl fmt::Debug for NextKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NextKeys(..)")
+    }
+}
+
+/// Where Initial keys come from: TLS_AES_128_GCM_SHA256 of some provider.
+#[derive(Clone, Copy)]
+pub struct InitialSuite(Suite);
+
+impl InitialSuite {
+    /// The suite of the provider that `config` was built with, or ring's where that one lacks it.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoInitialSuite`] when neither offers it to QUIC.
+    pub fn of_client(config: &ClientConfig) -> Result<Self, ConfigError> {
+        Self::of_provider(config.crypto_provider())
+    }
+
+    /// Like [`Self::of_client`], for a server's configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoInitialSuite`] when neither offers it to QUIC.
+    pub fn of_server(config: &ServerConfig) -> Result<Self, ConfigError> {
+        Self::of_provider(config.crypto_provider())
+    }
+
+    /// ring's suite, for endpoints that have no configuration at hand.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoInitialSuite`] when ring was built without it.
+    pub fn ring() -> Result<Self, ConfigError> {
+        quic_suite(rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256)
+            .map(Self)
+            .ok_or(ConfigError::NoInitialSuite)
+    }
+
+    fn of_provider(provider: &CryptoProvider) -> Result<Self, ConfigError> {
+        provider
+            .cipher_suites
+            .iter()
+            .filter(|s| s.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256)
+            .find_map(|s| quic_suite(*s))
+            .map_or_else(Self::ring, |suite| Ok(Self(suite)))
+    }
+
+    /// The Initial keys for `dcid`, the Destination Connection ID of the client's first Initial
+    /// packet (after a Retry: of the first one sent in answer to it). `None` for a version that we
+    /// do not know.
+    pub fn keys(&self, version: u32, dcid: &[u8], side: Side) -> Option<Keys> {
+        let version = match version {
+            VERSION_1 => Version::V1,
+            VERSION_2 => Version::V2,
+            _ => return None,
+        };
+        let side = match side {
+            Side::Client => rustls::Side::Client,
+            Side::Server => rustls::Side::Server,
+        };
+        Some(self.0.keys(dcid, side, version).into())
+    }
+}
+
+impl fmt::Debug for InitialSuite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "InitialSuite({:?})", self.0.suite)
+    }
+}
+
+/// Whether and how QUIC may use a cipher suite.
+pub(super) fn quic_suite(suite: SupportedCipherSuite) -> Option<Suite> {
+    suite.tls13()?.quic_suite()
+}
+
+/// Initial keys from ring's suite; see [`InitialSuite::keys`].
+pub fn initial_keys(version: u32, dcid: &[u8], side: Side) -> Option<Keys> {
+    InitialSuite::ring().ok()?.keys(version, dcid, side)
+}

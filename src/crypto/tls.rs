@@ -1,0 +1,285 @@
+//! One TLS 1.3 handshake over CRYPTO bytes: rustls behind the engine's own types (RFC 9001 §4).
+//!
+//! rustls verifies, negotiates and derives; a [`Session`] passes bytes and keys on and turns what
+//! rustls rejects into a CRYPTO_ERROR with the alert's code. Configurations are taken as they are.
+//! Which level the bytes belong to, their order and how much is buffered is `conn`'s business.
+
+use super::keys::{Key, Keys, NextKeys, quic_suite};
+use crate::wire::TransportError;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::quic::{self, ClientConnection, Connection, ServerConnection, Version};
+use rustls::{AlertDescription, ClientConfig, Error, ServerConfig};
+use std::fmt;
+use std::sync::Arc;
+
+/// A TLS configuration that QUIC cannot use, and what to change.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ConfigError {
+    /// TLS 1.3 is switched off.
+    #[error(
+        "the TLS configuration does not offer TLS 1.3, which QUIC requires: build it with \
+         rustls::version::TLS13 among its protocol versions"
+    )]
+    NoTls13,
+    /// No cipher suite of the provider has keys for QUIC.
+    #[error(
+        "no cipher suite of the TLS configuration supports QUIC: use a rustls crypto provider \
+         whose TLS 1.3 suites have it, such as ring or aws-lc-rs"
+    )]
+    NoQuicSuite,
+    /// Initial packets cannot be protected.
+    #[error(
+        "TLS_AES_128_GCM_SHA256, which protects QUIC's Initial packets, is not available: add it \
+         to the crypto provider's cipher suites"
+    )]
+    NoInitialSuite,
+    /// A server that limits early data, which QUIC does in another way.
+    #[error(
+        "max_early_data_size is {0}, and QUIC knows only 0 (no 0-RTT) and u32::MAX (0-RTT, \
+         limited by flow control): set it to one of them"
+    )]
+    EarlyDataSize(u32),
+    /// rustls refuses for a reason of its own.
+    #[error("the TLS configuration does not start a QUIC handshake: {0}")]
+    Tls(#[from] Error),
+}
+
+/// Why no keying material was exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExportError {
+    /// There is no exporter secret before the handshake ends.
+    #[error("keying material is available only after the handshake")]
+    Handshaking,
+    /// More bytes, or a longer label or context, than the exporter takes (RFC 8446 §7.5).
+    #[error("the requested keying material or its label or context is too long or empty")]
+    Length,
+}
+
+/// Keys that became available; data that TLS writes from now on belongs to their level.
+#[derive(Debug)]
+pub enum KeyChange {
+    /// The Handshake level's keys.
+    Handshake(Keys),
+    /// The 1-RTT keys and what later generations derive from.
+    OneRtt(Keys, NextKeys),
+}
+
+/// The TLS side of one connection.
+pub struct Session {
+    tls: Connection,
+    failure: Option<Error>,
+}
+
+impl Session {
+    /// A client's session with the server `name`; `params` are its encoded transport parameters.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when QUIC cannot use `config`.
+    pub fn client(
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        params: Vec<u8>,
+    ) -> Result<Self, ConfigError> {
+        check_suites(config.crypto_provider())?;
+        ClientConnection::new(config, Version::V1, name, params)
+            .map(|tls| Self::new(tls.into()))
+            .map_err(refused)
+    }
+
+    /// A server's session; `params` are its encoded transport parameters.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when QUIC cannot use `config`.
+    pub fn server(config: Arc<ServerConfig>, params: Vec<u8>) -> Result<Self, ConfigError> {
+        check_suites(config.crypto_provider())?;
+        // RFC 9001 §4.6.1: a server that accepts early data says 0xffffffff.
+        match config.max_early_data_size {
+            0 | u32::MAX => {}
+            size => return Err(ConfigError::EarlyDataSize(size)),
+        }
+        ServerConnection::new(config, Version::V1, params)
+            .map(|tls| Self::new(tls.into()))
+            .map_err(refused)
+    }
+
+    fn new(tls: Connection) -> Self {
+        Self { tls, failure: None }
+    }
+
+    /// Takes CRYPTO bytes, in order. Bytes of different levels come in separate calls.
+    ///
+    /// # Errors
+    /// CRYPTO_ERROR with the alert that TLS would send (RFC 9001 §4.8); the session is then dead.
+    pub fn read_crypto(&mut self, data: &[u8]) -> Result<(), TransportError> {
+        self.tls.read_hs(data).map_err(|error| {
+            let alert = self.tls.alert().unwrap_or_else(|| alert_for(&error));
+            let failure = TransportError::crypto(u8::from(alert), reason_for(&error));
+            self.failure = Some(error);
+            failure
+        })
+    }
+
+    /// Appends the CRYPTO bytes that TLS wants sent at the current level, then yields the next
+    /// level's keys if they became available.
+    ///
+    /// Call until it returns `None`: bytes appended by one call belong to the level before the keys
+    /// that the same call returns.
+    pub fn write_crypto(&mut self, out: &mut Vec<u8>) -> Option<KeyChange> {
+        Some(match self.tls.write_hs(out)? {
+            quic::KeyChange::Handshake { keys } => KeyChange::Handshake(keys.into()),
+            quic::KeyChange::OneRtt { keys, next } => {
+                KeyChange::OneRtt(keys.into(), NextKeys(next))
+            }
+        })
+    }
+
+    /// Whether the handshake is still incomplete (RFC 9001 §4.1.1).
+    pub fn is_handshaking(&self) -> bool {
+        self.tls.is_handshaking()
+    }
+
+    /// What TLS rejected, in its own words; set once [`Self::read_crypto`] has failed.
+    pub fn failure(&self) -> Option<&Error> {
+        self.failure.as_ref()
+    }
+
+    /// The peer's encoded transport parameters; authentic only after the handshake (RFC 9001 §8.2).
+    pub fn peer_params(&self) -> Option<&[u8]> {
+        self.tls.quic_transport_parameters()
+    }
+
+    /// The application protocol agreed on, if any.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.tls.alpn_protocol()
+    }
+
+    /// The name that the client asked for; `None` on a client, and before its ClientHello.
+    pub fn server_name(&self) -> Option<&str> {
+        match &self.tls {
+            Connection::Client(_) => None,
+            Connection::Server(server) => server.server_name(),
+        }
+    }
+
+    /// The peer's certificate chain, its own certificate first.
+    pub fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.tls.peer_certificates()
+    }
+
+    /// The cipher suite agreed on.
+    pub fn cipher_suite(&self) -> Option<rustls::CipherSuite> {
+        self.tls
+            .negotiated_cipher_suite()
+            .map(|suite| suite.suite())
+    }
+
+    /// Whether the handshake resumed an earlier session; `None` until that is known.
+    pub fn is_resumed(&self) -> Option<bool> {
+        self.tls
+            .handshake_kind()
+            .map(|kind| kind == rustls::HandshakeKind::Resumed)
+    }
+
+    /// Fills `out` with keying material bound to this connection (RFC 8446 §7.5).
+    ///
+    /// # Errors
+    /// [`ExportError`]; what `out` holds is then of no use.
+    pub fn export_keying_material(
+        &self,
+        out: &mut [u8],
+        label: &[u8],
+        context: Option<&[u8]>,
+    ) -> Result<(), ExportError> {
+        if self.is_handshaking() {
+            return Err(ExportError::Handshaking);
+        }
+        self.tls
+            .export_keying_material(out, label, context)
+            .map(|_| ())
+            .map_err(|_| ExportError::Length)
+    }
+
+    /// The 0-RTT key: for sending on a client, for receiving on a server. `None` without early data.
+    pub fn zero_rtt_keys(&self) -> Option<Key> {
+        self.tls.zero_rtt_keys().map(Key::from)
+    }
+
+    /// Whether the server takes early data. A client knows once it has seen EncryptedExtensions, a
+    /// server once it has read the ClientHello.
+    pub fn early_data_accepted(&self) -> bool {
+        match &self.tls {
+            Connection::Client(client) => client.is_early_data_accepted(),
+            Connection::Server(server) => server.zero_rtt_keys().is_some(),
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("is_handshaking", &self.is_handshaking())
+            .field("failure", &self.failure)
+            .finish_non_exhaustive()
+    }
+}
+
+fn check_suites(provider: &CryptoProvider) -> Result<(), ConfigError> {
+    let mut tls13 = provider
+        .cipher_suites
+        .iter()
+        .filter(|s| s.tls13().is_some());
+    let Some(first) = tls13.next() else {
+        return Err(ConfigError::NoTls13);
+    };
+    if std::iter::once(first)
+        .chain(tls13)
+        .any(|s| quic_suite(*s).is_some())
+    {
+        Ok(())
+    } else {
+        Err(ConfigError::NoQuicSuite)
+    }
+}
+
+/// rustls's refusal to start. It alone knows the configured versions and says so in words.
+fn refused(error: Error) -> ConfigError {
+    match error {
+        Error::General(why) if why.contains("TLS 1.3") => ConfigError::NoTls13,
+        other => ConfigError::Tls(other),
+    }
+}
+
+/// The alert for an error for which rustls queued none.
+fn alert_for(error: &Error) -> AlertDescription {
+    match error {
+        Error::InvalidMessage(what) => AlertDescription::from(what.clone()),
+        Error::InvalidCertificate(what) => AlertDescription::from(what.clone()),
+        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
+            AlertDescription::UnexpectedMessage
+        }
+        Error::PeerMisbehaved(_) => AlertDescription::IllegalParameter,
+        Error::PeerIncompatible(_) => AlertDescription::HandshakeFailure,
+        Error::NoApplicationProtocol => AlertDescription::NoApplicationProtocol,
+        Error::NoCertificatesPresented => AlertDescription::CertificateRequired,
+        _ => AlertDescription::InternalError,
+    }
+}
+
+/// What a peer may be told; [`Session::failure`] has the details.
+fn reason_for(error: &Error) -> &'static str {
+    match error {
+        Error::InvalidMessage(_) => "a TLS message is malformed",
+        Error::InvalidCertificate(_) => "the certificate is not accepted",
+        Error::InvalidCertRevocationList(_) => "a certificate revocation list is not accepted",
+        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
+            "a TLS message came out of turn"
+        }
+        Error::PeerMisbehaved(_) => "TLS was violated",
+        Error::PeerIncompatible(_) => "the two TLS configurations have nothing in common",
+        Error::NoApplicationProtocol => "no application protocol in common",
+        Error::NoCertificatesPresented => "a client certificate is required",
+        Error::DecryptError => "the TLS handshake does not authenticate",
+        _ => "the TLS handshake failed",
+    }
+}
