@@ -1,0 +1,765 @@
+//! Any number of connections behind one door, without sockets or threads: routing by connection ID,
+//! accepting, refusing, Retry, and the list of connections that need attention.
+//!
+//! Drive it like this, once a turn: [`Endpoint::handle_train`] for what arrived and
+//! [`Endpoint::handle_timeout`] for what expired; then, for each [`Endpoint::poll_ready`], take the
+//! connection's events and trains and call [`Endpoint::finish`] for its next timeout; then
+//! [`Endpoint::poll_transmit`] for stateless packets. A shard is this loop over a real backend.
+
+use super::handshake::HandshakeIds;
+use super::router::{CidGenerator, RandomCids, Route, Router};
+use super::space::HandshakeSpace;
+use super::stateless::Stateless;
+use super::{Connection, ConnectionInit, TransportConfig};
+use crate::base::{FourTuple, RecvMeta, Rng, SocketId, Timestamp, Transmit, limits};
+use crate::crypto::{ConfigError, InitialSuite, ResetKey, Session, Token, TokenKey};
+use crate::stream::{StreamSink, Streams};
+use crate::wire::error::Code;
+use crate::wire::header::{self, Header, LongType, VERSION_1};
+use crate::wire::{ConnectionId, Side, StreamId, TransportParameters};
+use rustls::pki_types::ServerName;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Names a connection of one endpoint; never names another one later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId {
+    index: u32,
+    generation: u32,
+}
+
+impl ConnId {
+    /// A dense index, reused after the connection is gone; below the number of connections that
+    /// the endpoint ever had at once.
+    pub const fn index(self) -> u32 {
+        self.index
+    }
+}
+
+/// A connection attempt, as the application sees it before it decides.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Incoming {
+    /// The client's address; proven only if `validated`.
+    pub path: FourTuple,
+    /// Whether a token proved the client's address.
+    pub validated: bool,
+}
+
+/// What to do with a connection attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Begin the handshake.
+    Accept,
+    /// Answer CONNECTION_REFUSED.
+    Refuse,
+    /// Ask the client to prove its address first (RFC 9000 §8.1.2); refuses one that already has.
+    Retry,
+    /// Say nothing.
+    Ignore,
+    /// Keep it until [`Endpoint::decide`] is called with the identifier that
+    /// [`Application::on_held`] gets. At most [`limits::ACCEPT_BACKLOG`] wait; more are ignored.
+    Hold,
+}
+
+/// Names a held connection attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct IncomingId(u32);
+
+/// What an endpoint asks of the code that embeds it, while a train is being handled.
+pub trait Application {
+    /// In-order stream bytes, straight from the receive buffer; returns how many were taken. The
+    /// rest is kept and can be read from the stream. The connection's streams may be written to at
+    /// once.
+    fn on_stream_data(
+        &mut self,
+        conn: ConnId,
+        streams: &mut Streams,
+        id: StreamId,
+        data: &[u8],
+        fin: bool,
+    ) -> usize {
+        let _ = (conn, streams, id, data, fin);
+        0
+    }
+
+    /// A client wants to connect.
+    fn on_incoming(&mut self, incoming: &Incoming) -> Decision {
+        let _ = incoming;
+        Decision::Accept
+    }
+
+    /// A connection attempt was held, as [`Application::on_incoming`] asked.
+    fn on_held(&mut self, id: IncomingId, incoming: &Incoming) {
+        let _ = (id, incoming);
+    }
+
+    /// A connection was accepted; its handshake has begun.
+    fn on_accepted(&mut self, conn: ConnId) {
+        let _ = conn;
+    }
+
+    /// A datagram whose destination is unknown here. True when it was handed to its owner.
+    fn on_foreign(&mut self, dcid: &[u8], meta: &RecvMeta, datagram: &mut [u8]) -> bool {
+        let _ = (dcid, meta, datagram);
+        false
+    }
+}
+
+/// What an endpoint is made from.
+pub struct EndpointConfig {
+    /// Transport behaviour of its connections.
+    pub transport: Arc<TransportConfig>,
+    /// TLS for accepted connections; `None` accepts none.
+    pub server: Option<Arc<rustls::ServerConfig>>,
+    /// Where connection IDs come from.
+    pub cids: Box<dyn CidGenerator>,
+    /// Seeds everything random; [`crypto::random::seed`](crate::crypto::random::seed) on a real
+    /// endpoint.
+    pub seed: [u8; 32],
+    /// The secret behind tokens and stateless resets: the same for all shards of a process.
+    pub secret: [u8; 32],
+    /// Accepted connections whose handshake has not finished, at most.
+    pub max_half_open: usize,
+}
+
+impl EndpointConfig {
+    /// Defaults with random connection IDs and no server role.
+    pub fn new(seed: [u8; 32]) -> Self {
+        let secret = Rng::from_seed(seed).array();
+        Self {
+            transport: Arc::default(),
+            server: None,
+            cids: Box::new(RandomCids),
+            seed,
+            secret,
+            max_half_open: limits::HALF_OPEN,
+        }
+    }
+}
+
+/// Why a connection could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The TLS configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The address family or port is impossible.
+    #[error("cannot connect to {0}: port 0 and the unspecified address name no peer")]
+    Address(std::net::SocketAddr),
+}
+
+/// What an endpoint counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndpointStats {
+    /// Connections begun by this side.
+    pub connected: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Attempts refused with an answer.
+    pub refused: u64,
+    /// Attempts dropped without an answer, for want of room or by decision.
+    pub ignored: u64,
+    /// Retry packets sent.
+    pub retries: u64,
+    /// Version Negotiation packets sent.
+    pub version_negotiations: u64,
+    /// Stateless resets sent.
+    pub resets: u64,
+    /// Datagrams that led nowhere: malformed, too short, or for a connection long gone.
+    pub unroutable: u64,
+}
+
+struct Entry {
+    conn: Box<Connection>,
+    generation: u32,
+    /// In the ready list.
+    queued: bool,
+    half_open: bool,
+    /// The destination of the client's first packet, which routes here too.
+    initial_dcid: Option<ConnectionId>,
+}
+
+/// An Initial packet that may begin a connection.
+struct Attempt {
+    dcid: ConnectionId,
+    scid: ConnectionId,
+    odcid: ConnectionId,
+    retry_scid: Option<ConnectionId>,
+    meta: RecvMeta,
+    validated: bool,
+}
+
+struct Held {
+    attempt: Attempt,
+    datagram: Vec<u8>,
+}
+
+/// What becomes of a connection after its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Call [`Endpoint::handle_timeout`] then, if nothing happens before.
+    Timeout(Timestamp),
+    /// Nothing is due by time alone.
+    Quiet,
+    /// The connection is gone.
+    Gone,
+}
+
+/// Many connections. See the module's documentation.
+pub struct Endpoint {
+    transport: Arc<TransportConfig>,
+    server: Option<(Arc<rustls::ServerConfig>, InitialSuite)>,
+    cids: Box<dyn CidGenerator>,
+    max_half_open: usize,
+    half_open: usize,
+    rng: Rng,
+    reset_key: ResetKey,
+    token_key: TokenKey,
+    router: Router,
+    entries: Vec<Option<Entry>>,
+    free: Vec<(u32, u32)>,
+    ready: VecDeque<ConnId>,
+    held: slab::Slab<Held>,
+    stateless: Stateless,
+    stats: EndpointStats,
+}
+
+impl Endpoint {
+    /// An endpoint without connections.
+    ///
+    /// # Errors
+    /// The server's TLS configuration cannot serve QUIC.
+    pub fn new(config: EndpointConfig) -> Result<Self, ConfigError> {
+        let mut rng = Rng::from_seed(config.seed);
+        let mut secret = Rng::from_seed(config.secret);
+        let server = match config.server {
+            Some(tls) => {
+                let suite = InitialSuite::of_server(&tls)?;
+                // What TLS objects to is told here, not with the first client.
+                Session::server(tls.clone(), Vec::new())?;
+                Some((tls, suite))
+            }
+            None => None,
+        };
+        Ok(Self {
+            transport: config.transport,
+            server,
+            cids: config.cids,
+            max_half_open: config.max_half_open,
+            half_open: 0,
+            reset_key: ResetKey::new(secret.array()),
+            token_key: TokenKey::new(secret.array()),
+            router: Router::default(),
+            entries: Vec::new(),
+            free: Vec::new(),
+            ready: VecDeque::new(),
+            held: slab::Slab::new(),
+            stateless: Stateless::new(rng.fork()),
+            rng,
+            stats: EndpointStats::default(),
+        })
+    }
+
+    /// Begins a connection to `remote`, which must prove to be `name`. `local` is the address of
+    /// `socket`, unspecified where the system chooses.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    #[expect(clippy::too_many_arguments, reason = "each names a different thing of the new path")]
+    pub fn connect(
+        &mut self,
+        now: Timestamp,
+        socket: SocketId,
+        tuple: FourTuple,
+        tls: Arc<rustls::ClientConfig>,
+        name: ServerName<'static>,
+        transport: Option<Arc<TransportConfig>>,
+    ) -> Result<ConnId, ConnectError> {
+        if tuple.remote.port() == 0 || tuple.remote.ip().is_unspecified() {
+            return Err(ConnectError::Address(tuple.remote));
+        }
+        let suite = InitialSuite::of_client(&tls)?;
+        let config = transport.unwrap_or_else(|| self.transport.clone());
+        let local_scid = self.fresh_cid();
+        // RFC 9000 §7.2: at least eight unpredictable bytes.
+        let odcid = ConnectionId::new(&self.rng.array::<8>()).unwrap_or_default();
+        let mut params = super::params::local(&config, local_scid);
+        params.active_connection_id_limit = limits::ACTIVE_CIDS as u64;
+        let session = Session::client(tls, name, self.encode(&params, Side::Client))?;
+        let keys = suite
+            .keys(VERSION_1, odcid.as_slice(), Side::Client)
+            .ok_or(ConfigError::NoInitialSuite)?;
+        let init = ConnectionInit {
+            side: Side::Client,
+            config,
+            session,
+            ids: HandshakeIds::new(local_scid, odcid, None, None),
+            socket,
+            tuple,
+            rng: self.rng.fork(),
+        };
+        let mut conn = Box::new(Connection::new(now, init, HandshakeSpace::new(keys)));
+        conn.start(now);
+        self.stats.connected += 1;
+        Ok(self.add(conn, &[local_scid], None))
+    }
+
+    fn encode(&mut self, params: &TransportParameters, side: Side) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256);
+        params.encode(side, &mut out, &mut self.rng);
+        out
+    }
+
+    fn fresh_cid(&mut self) -> ConnectionId {
+        // A random collision with a live connection ID is tried again; eight bytes make two in a
+        // row impossible in practice, and a lost race only costs the newer route.
+        let cid = self.cids.issue(&mut self.rng);
+        if self.router.get(cid.as_slice()).is_none() { cid } else { self.cids.issue(&mut self.rng) }
+    }
+
+    fn add(
+        &mut self,
+        conn: Box<Connection>,
+        cids: &[ConnectionId],
+        initial_dcid: Option<ConnectionId>,
+    ) -> ConnId {
+        let (index, generation) = self.free.pop().unwrap_or((self.entries.len() as u32, 0));
+        if index as usize == self.entries.len() {
+            self.entries.push(None);
+        }
+        let id = ConnId { index, generation };
+        for cid in cids.iter().chain(&initial_dcid) {
+            self.router.insert(*cid, Route::Connection(id));
+        }
+        let half_open = initial_dcid.is_some();
+        self.half_open += usize::from(half_open);
+        if let Some(slot) = self.entries.get_mut(index as usize) {
+            *slot = Some(Entry { conn, generation, queued: false, half_open, initial_dcid });
+        }
+        self.wake(id);
+        id
+    }
+
+    fn entry(&mut self, id: ConnId) -> Option<&mut Entry> {
+        self.entries
+            .get_mut(id.index as usize)?
+            .as_mut()
+            .filter(|e| e.generation == id.generation)
+    }
+
+    /// The connection of that name. Call [`Endpoint::wake`] after changing it.
+    pub fn connection(&mut self, id: ConnId) -> Option<&mut Connection> {
+        self.entry(id).map(|e| &mut *e.conn)
+    }
+
+    /// Connections that exist.
+    pub fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    /// Whether no connection exists.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Names of all connections.
+    pub fn ids(&self) -> impl Iterator<Item = ConnId> + '_ {
+        self.entries.iter().enumerate().filter_map(|(i, e)| {
+            e.as_ref().map(|e| ConnId { index: i as u32, generation: e.generation })
+        })
+    }
+
+    /// What the endpoint counted.
+    pub fn stats(&self) -> EndpointStats {
+        self.stats
+    }
+
+    /// Routes in the table: at most a few for each connection.
+    pub fn routes(&self) -> usize {
+        self.router.len()
+    }
+
+    /// Puts a connection on the list that [`Endpoint::poll_ready`] walks.
+    #[inline]
+    pub fn wake(&mut self, id: ConnId) {
+        if let Some(e) = self.entry(id)
+            && !e.queued
+        {
+            e.queued = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// A connection with something to do: take its events, then its trains, then call
+    /// [`Endpoint::finish`].
+    pub fn poll_ready(&mut self) -> Option<ConnId> {
+        while let Some(id) = self.ready.pop_front() {
+            if let Some(e) = self.entry(id) {
+                e.queued = false;
+                self.upkeep(id);
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Whether some connection has something to do.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Issues the connection IDs that a connection wants, forgets those that were retired.
+    fn upkeep(&mut self, id: ConnId) {
+        let Some(wanted) = self.entry(id).map(|e| e.conn.cids_wanted()) else { return };
+        for _ in 0..wanted {
+            let cid = self.fresh_cid();
+            let token = self.reset_key.reset_token(&cid);
+            self.router.insert(cid, Route::Connection(id));
+            if let Some(e) = self.entry(id) {
+                e.conn.issue_cid(cid, token);
+            }
+        }
+        while let Some(cid) = self.entry(id).and_then(|e| e.conn.poll_retired_cid()) {
+            self.router.remove(&cid, Route::Connection(id));
+        }
+        if let Some(e) = self.entry(id).filter(|e| e.half_open && !e.conn.is_handshaking()) {
+            e.half_open = false;
+            self.half_open -= 1;
+        }
+    }
+
+    /// Ends a connection's turn: says when to come back, or removes it when it is over.
+    pub fn finish(&mut self, id: ConnId) -> Next {
+        let Some(e) = self.entry(id) else { return Next::Gone };
+        if !e.conn.is_drained() {
+            return e.conn.poll_timeout().map_or(Next::Quiet, Next::Timeout);
+        }
+        self.remove(id);
+        Next::Gone
+    }
+
+    fn remove(&mut self, id: ConnId) {
+        let Some(e) = self.entries.get_mut(id.index as usize).and_then(Option::take) else { return };
+        for cid in e.conn.local_cids().chain(&e.initial_dcid) {
+            self.router.remove(cid, Route::Connection(id));
+        }
+        self.half_open -= usize::from(e.half_open);
+        self.free.push((id.index, id.generation.wrapping_add(1)));
+    }
+
+    /// A connection's time has come.
+    pub fn handle_timeout(&mut self, now: Timestamp, id: ConnId) {
+        if let Some(e) = self.entry(id) {
+            e.conn.handle_timeout(now);
+            self.wake(id);
+        }
+    }
+
+    /// Takes what one receive delivered. Runs of datagrams for one connection are handled together;
+    /// every datagram's own connection ID decides.
+    pub fn handle_train(
+        &mut self,
+        now: Timestamp,
+        meta: &RecvMeta,
+        data: &mut [u8],
+        app: &mut dyn Application,
+    ) {
+        let cid_len = self.cids.len();
+        let step = meta.segment_size.max(1);
+        let (mut start, mut at) = (0, 0);
+        let mut run: Option<(Route, ConnectionId)> = None;
+        while at < data.len() {
+            let end = (at + step).min(data.len());
+            let Some(dcid) = data.get(at..end).and_then(|d| header::dcid(d, cid_len)) else {
+                self.flush(now, meta, data.get_mut(start..at), run.take(), app);
+                self.stats.unroutable += 1;
+                (start, at) = (end, end);
+                continue;
+            };
+            if !run.as_ref().is_some_and(|(_, cid)| cid.as_slice() == dcid) {
+                let route = self.router.get(dcid);
+                let cid = ConnectionId::new(dcid).unwrap_or_default();
+                self.flush(now, meta, data.get_mut(start..at), run.take(), app);
+                start = at;
+                match route {
+                    Some(route) => run = Some((route, cid)),
+                    None => {
+                        if let Some(datagram) = data.get_mut(at..end) {
+                            self.unrouted(now, meta, datagram, app);
+                        }
+                        start = end;
+                    }
+                }
+            }
+            at = end;
+        }
+        self.flush(now, meta, data.get_mut(start..), run, app);
+    }
+
+    fn flush(
+        &mut self,
+        now: Timestamp,
+        meta: &RecvMeta,
+        data: Option<&mut [u8]>,
+        run: Option<(Route, ConnectionId)>,
+        app: &mut dyn Application,
+    ) {
+        let (Some(data), Some((Route::Connection(id), _))) = (data, run) else { return };
+        if let Some(e) = self.entry(id).filter(|_| !data.is_empty()) {
+            e.conn.handle_train(now, meta, data, &mut Sink { app, id });
+            self.wake(id);
+        }
+    }
+
+    /// A datagram whose destination is unknown: another shard's, a new connection, or a stray.
+    fn unrouted(
+        &mut self,
+        now: Timestamp,
+        meta: &RecvMeta,
+        datagram: &mut [u8],
+        app: &mut dyn Application,
+    ) {
+        let cid_len = self.cids.len();
+        if let Some(dcid) = header::dcid(datagram, cid_len) {
+            let dcid = dcid.to_owned();
+            if app.on_foreign(&dcid, meta, datagram) {
+                return;
+            }
+        }
+        let one = RecvMeta { segment_size: datagram.len(), ..*meta };
+        match Header::parse(datagram, cid_len) {
+            Ok(Header::Long { ty: LongType::Initial, dcid, scid, token, .. }) => {
+                let token = token.to_vec();
+                self.on_initial(now, one, dcid, scid, &token, datagram, app);
+            }
+            Ok(Header::UnknownVersion { dcid, scid, .. })
+                if self.server.is_some() && datagram.len() >= limits::MIN_UDP_PAYLOAD =>
+            {
+                self.stats.version_negotiations += 1;
+                self.stateless.version_negotiation(&one, dcid, scid);
+            }
+            Ok(Header::Short { dcid, .. }) => {
+                let token = self.reset_key.reset_token(&dcid);
+                if self.stateless.reset(&one, datagram.len(), token) {
+                    self.stats.resets += 1;
+                }
+            }
+            _ => self.stats.unroutable += 1,
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one Initial packet")]
+    fn on_initial(
+        &mut self,
+        now: Timestamp,
+        meta: RecvMeta,
+        dcid: ConnectionId,
+        scid: ConnectionId,
+        token: &[u8],
+        datagram: &mut [u8],
+        app: &mut dyn Application,
+    ) {
+        // RFC 9000 §14.1 and §7.2: smaller datagrams and shorter connection IDs begin nothing.
+        let fits = datagram.len() >= limits::MIN_UDP_PAYLOAD && dcid.len() >= 8;
+        if self.server.is_none() || !fits {
+            self.stats.unroutable += 1;
+            return;
+        }
+        if self.half_open >= self.max_half_open {
+            // Saturated: no cryptography, no answer.
+            self.stats.ignored += 1;
+            return;
+        }
+        let mut attempt =
+            Attempt { dcid, scid, odcid: dcid, retry_scid: None, meta, validated: false };
+        if !token.is_empty() {
+            let seconds = now.as_nanos() / 1_000_000_000;
+            match self.token_key.open(token, meta.path.remote, seconds, Default::default()) {
+                Ok(Token::Retry { odcid, retry_scid }) if retry_scid == dcid => {
+                    attempt.odcid = odcid;
+                    attempt.retry_scid = Some(retry_scid);
+                    attempt.validated = true;
+                }
+                Ok(Token::Retry { .. }) => {
+                    self.refuse(&attempt, Code::INVALID_TOKEN);
+                    return;
+                }
+                Ok(Token::NewToken { .. }) => attempt.validated = true,
+                Err(e) if e.is_retry() => {
+                    self.refuse(&attempt, Code::INVALID_TOKEN);
+                    return;
+                }
+                Err(_) => {}
+            }
+        }
+        let incoming = Incoming { path: meta.path, validated: attempt.validated };
+        match app.on_incoming(&incoming) {
+            Decision::Hold => self.hold(attempt, datagram, &incoming, app),
+            decision => {
+                self.carry_out(now, decision, attempt, datagram, app);
+            }
+        }
+    }
+
+    fn hold(
+        &mut self,
+        attempt: Attempt,
+        datagram: &[u8],
+        incoming: &Incoming,
+        app: &mut dyn Application,
+    ) {
+        if self.held.len() >= limits::ACCEPT_BACKLOG {
+            self.stats.ignored += 1;
+            return;
+        }
+        let dcid = attempt.dcid;
+        let id = self.held.insert(Held { attempt, datagram: datagram.to_vec() }) as u32;
+        // The client repeats itself meanwhile; those datagrams lead nowhere until the decision.
+        self.router.insert(dcid, Route::Held(id));
+        app.on_held(IncomingId(id), incoming);
+    }
+
+    /// Decides about a held connection attempt; `None` when no connection came of it.
+    pub fn decide(
+        &mut self,
+        now: Timestamp,
+        id: IncomingId,
+        decision: Decision,
+        app: &mut dyn Application,
+    ) -> Option<ConnId> {
+        let Held { attempt, mut datagram } = self.held.try_remove(id.0 as usize)?;
+        self.router.remove(&attempt.dcid, Route::Held(id.0));
+        self.carry_out(now, decision, attempt, &mut datagram, app)
+    }
+
+    fn carry_out(
+        &mut self,
+        now: Timestamp,
+        decision: Decision,
+        attempt: Attempt,
+        datagram: &mut [u8],
+        app: &mut dyn Application,
+    ) -> Option<ConnId> {
+        match decision {
+            Decision::Accept => return self.accept(now, attempt, datagram, app),
+            Decision::Retry if attempt.retry_scid.is_none() => self.send_retry(now, &attempt),
+            Decision::Refuse | Decision::Retry => {
+                self.refuse(&attempt, Code::CONNECTION_REFUSED);
+            }
+            Decision::Ignore | Decision::Hold => self.stats.ignored += 1,
+        }
+        None
+    }
+
+    fn accept(
+        &mut self,
+        now: Timestamp,
+        attempt: Attempt,
+        datagram: &mut [u8],
+        app: &mut dyn Application,
+    ) -> Option<ConnId> {
+        let local_scid = self.fresh_cid();
+        let mut params = super::params::local(&self.transport, local_scid);
+        params.active_connection_id_limit = limits::ACTIVE_CIDS as u64;
+        params.original_destination_connection_id = Some(attempt.odcid);
+        params.retry_source_connection_id = attempt.retry_scid;
+        params.stateless_reset_token = Some(self.reset_key.reset_token(&local_scid));
+        let params = self.encode(&params, Side::Server);
+        let (tls, suite) = self.server.as_ref()?;
+        let session = Session::server(tls.clone(), params).ok()?;
+        let keys = suite.keys(VERSION_1, attempt.dcid.as_slice(), Side::Server)?;
+        let ids = HandshakeIds::new(
+            local_scid,
+            attempt.odcid,
+            Some(attempt.scid),
+            attempt.retry_scid,
+        );
+        let init = ConnectionInit {
+            side: Side::Server,
+            config: self.transport.clone(),
+            session,
+            ids,
+            socket: attempt.meta.socket,
+            tuple: attempt.meta.path,
+            rng: self.rng.fork(),
+        };
+        let mut conn = Box::new(Connection::new(now, init, HandshakeSpace::new(keys)));
+        if attempt.validated {
+            conn.set_address_validated();
+        }
+        let id = self.add(conn, &[local_scid], Some(attempt.dcid));
+        let meta = attempt.meta;
+        let entry = self.entry(id)?;
+        entry.conn.handle_train(now, &meta, datagram, &mut Sink { app, id });
+        if entry.conn.stats().packets_received == 0 {
+            // Not one authentic packet: no connection, whatever the header said.
+            self.remove(id);
+            self.stats.unroutable += 1;
+            return None;
+        }
+        self.stats.accepted += 1;
+        app.on_accepted(id);
+        Some(id)
+    }
+
+    fn refuse(&mut self, attempt: &Attempt, code: Code) {
+        let Some((_, suite)) = &self.server else { return };
+        let Some(keys) = suite.keys(VERSION_1, attempt.dcid.as_slice(), Side::Server) else {
+            return;
+        };
+        self.stats.refused += 1;
+        self.stateless.refuse(&attempt.meta, &attempt.dcid, &attempt.scid, &keys.local, code);
+    }
+
+    fn send_retry(&mut self, now: Timestamp, attempt: &Attempt) {
+        let scid = self.fresh_cid();
+        let mut token = Vec::with_capacity(96);
+        self.token_key.retry_token(
+            &mut self.rng,
+            attempt.meta.path.remote,
+            &attempt.dcid,
+            &scid,
+            now.as_nanos() / 1_000_000_000,
+            &mut token,
+        );
+        self.stats.retries += 1;
+        self.stateless.retry(&attempt.meta, &attempt.dcid, &attempt.scid, &scid, &token);
+    }
+
+    /// A stateless packet to send: Retry, Version Negotiation, reset, refusal.
+    pub fn poll_transmit(&mut self, buf: &mut [u8]) -> Option<Transmit> {
+        self.stateless.poll(buf)
+    }
+
+    /// Closes every connection with an application code; they drain on their own.
+    pub fn close_all(&mut self, now: Timestamp, code: u64, reason: &[u8]) {
+        let ids: Vec<ConnId> = self.ids().collect();
+        for id in ids {
+            if let Some(conn) = self.connection(id) {
+                conn.close(now, code, reason);
+            }
+            self.wake(id);
+        }
+    }
+}
+
+/// Names the connection to the application that stream data belongs to.
+struct Sink<'a> {
+    app: &'a mut dyn Application,
+    id: ConnId,
+}
+
+impl StreamSink for Sink<'_> {
+    #[inline]
+    fn on_stream_data(
+        &mut self,
+        streams: &mut Streams,
+        id: StreamId,
+        data: &[u8],
+        fin: bool,
+    ) -> usize {
+        self.app.on_stream_data(self.id, streams, id, data, fin)
+    }
+}
