@@ -67,6 +67,9 @@ pub const LOST_PACKETS: usize = 1024;
 pub const EVENTS: usize = 4096;
 /// Bytes of a close reason that we send; the rest is cut.
 pub const REASON_BYTES: usize = 256;
+/// Transport parameters of unknown number that are checked for duplicates; more are ignored
+/// without that check.
+pub const UNKNOWN_PARAMETERS: usize = 32;
 
 /// Connections on one shard that have not finished their handshake, by default.
 pub const HALF_OPEN: usize = 4096;

@@ -9,10 +9,12 @@ pub mod error;
 pub mod frame;
 pub mod header;
 pub mod packet_number;
+pub mod tparams;
 pub mod varint;
 
 pub use cid::ConnectionId;
 pub use error::{Code, TransportError};
 pub use frame::{Dir, Frame, PacketType, Side, StreamId};
 pub use header::{Header, HeaderError, LongType, dcid};
+pub use tparams::{PreferredAddress, TransportParameters};
 pub use varint::{Reader, Truncated, Writer};
