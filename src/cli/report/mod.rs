@@ -1,0 +1,1 @@
+//! What a run measured, and every form in which it is shown.
