@@ -39,7 +39,8 @@ impl Source {
 
     /// Marks the whole file as test code: its parent declares it under `#[cfg(test)]`.
     pub fn make_test(&mut self) {
-        self.live = blanked(&self.live, &[0..self.live.len()]);
+        let whole = 0..self.live.len();
+        self.live = blanked(&self.live, std::slice::from_ref(&whole));
     }
 
     /// `path:line` of an offset, for messages.
