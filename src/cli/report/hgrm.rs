@@ -1,5 +1,5 @@
-//! `.hgrm`: the percentile distribution as text, in the layout that HdrHistogram prints and that its
-//! plotters read.
+//! `.hgrm`: the percentile distribution as text, in the layout that HdrHistogram prints and that
+//! its plotters read.
 //!
 //! Values are scaled by a unit; the footer gives mean, deviation, maximum and count.
 

@@ -1,7 +1,7 @@
 //! CPU time and memory of this process and its threads, from `/proc/self`.
 //!
-//! Two snapshots make a measurement. The process's time includes threads that have ended; a thread's
-//! own time is in nanoseconds where the kernel keeps scheduler statistics, else in clock ticks.
+//! Two snapshots make a measurement. The process's time includes threads that have ended; a
+//! thread's own time is in nanoseconds where the kernel keeps scheduler statistics, else in ticks.
 //! Threads that end between two snapshots are missing from the per-thread part, so shards are
 //! measured before they are joined.
 

@@ -11,4 +11,7 @@ pub mod hlog;
 pub mod json;
 pub mod machine;
 pub mod meter;
+pub mod plot;
+pub mod svg;
+pub mod table;
 pub mod units;
