@@ -13,7 +13,7 @@ use super::units;
 const WIDTH: f64 = 840.0;
 const PANEL: f64 = 300.0;
 const LEFT: f64 = 110.0;
-const RIGHT: f64 = 20.0;
+const RIGHT: f64 = 40.0;
 const TOP: f64 = 60.0;
 const BOTTOM: f64 = 50.0;
 
