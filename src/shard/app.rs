@@ -1,0 +1,177 @@
+//! What an application on a shard is: an object that lives on the shard's thread and is called
+//! when something happens, with the shard's connections at hand and nothing to lock.
+
+use crate::base::{FourTuple, RecvMeta, SocketId, Timestamp};
+use crate::conn::endpoint::{ConnectError, Decision, Incoming, IncomingId};
+use crate::conn::{ConnId, Connection, Endpoint, Event, TransportConfig};
+use crate::stream::Streams;
+use crate::wire::StreamId;
+use rustls::pki_types::ServerName;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// An application on one shard. Every method runs on the shard's thread and must not block.
+pub trait ShardApp {
+    /// What handles on other threads send to this application.
+    type Command: Send + 'static;
+
+    /// In-order stream bytes, straight from the receive buffer; returns how many were taken. The
+    /// rest is kept and can be read from the stream. `streams` are the connection's: an answer may
+    /// be written at once.
+    fn on_stream_data(
+        &mut self,
+        conn: ConnId,
+        streams: &mut Streams,
+        id: StreamId,
+        data: &[u8],
+        fin: bool,
+    ) -> usize {
+        let _ = (conn, streams, id, data, fin);
+        0
+    }
+
+    /// A connection has something to tell. After [`Event::Closed`] its name is not used again.
+    fn on_event(&mut self, ctx: &mut Context<'_>, conn: ConnId, event: Event);
+
+    /// A client wants to connect.
+    fn on_incoming(&mut self, incoming: &Incoming) -> Decision {
+        let _ = incoming;
+        Decision::Accept
+    }
+
+    /// A connection attempt was held, as [`ShardApp::on_incoming`] asked; decide by
+    /// [`Context::decide`].
+    fn on_held(&mut self, id: IncomingId, incoming: &Incoming) {
+        let _ = (id, incoming);
+    }
+
+    /// A connection was accepted; its handshake has begun.
+    fn on_accepted(&mut self, conn: ConnId) {
+        let _ = conn;
+    }
+
+    /// A handle's command arrived.
+    fn on_command(&mut self, ctx: &mut Context<'_>, command: Self::Command) {
+        let _ = (ctx, command);
+    }
+
+    /// Once a turn, after everything that arrived was handled and before trains are built. Returns
+    /// when to be called again at the latest; `None` leaves it to what arrives.
+    fn on_turn(&mut self, ctx: &mut Context<'_>) -> Option<Timestamp> {
+        let _ = ctx;
+        None
+    }
+}
+
+/// The shard as its application sees it during a call.
+pub struct Context<'a> {
+    pub(super) now: Timestamp,
+    pub(super) endpoint: &'a mut Endpoint,
+    pub(super) sockets: &'a [(SocketId, SocketAddr)],
+    pub(super) stop: &'a mut bool,
+    pub(super) shard: usize,
+}
+
+impl Context<'_> {
+    /// The turn's time.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// This shard's number.
+    pub fn shard(&self) -> usize {
+        self.shard
+    }
+
+    /// The shard's sockets and the addresses they are bound to.
+    pub fn sockets(&self) -> &[(SocketId, SocketAddr)] {
+        self.sockets
+    }
+
+    /// A connection of this shard, to command; it gets its turn to send afterwards.
+    pub fn connection(&mut self, id: ConnId) -> Option<&mut Connection> {
+        self.endpoint.wake(id);
+        self.endpoint.connection(id)
+    }
+
+    /// Begins a connection from one of the shard's sockets; see [`Endpoint::connect`].
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub fn connect(
+        &mut self,
+        socket: SocketId,
+        remote: SocketAddr,
+        tls: Arc<rustls::ClientConfig>,
+        name: ServerName<'static>,
+        transport: Option<Arc<TransportConfig>>,
+    ) -> Result<ConnId, ConnectError> {
+        let local = self
+            .sockets
+            .iter()
+            .find(|(id, _)| *id == socket)
+            .map_or(crate::base::net::UNSPECIFIED, |(_, addr)| *addr);
+        let tuple = FourTuple::new(local, remote);
+        self.endpoint.connect(self.now, socket, tuple, tls, name, transport)
+    }
+
+    /// Decides about a held connection attempt; `None` when no connection came of it.
+    pub fn decide(&mut self, id: IncomingId, decision: Decision) -> Option<ConnId> {
+        self.endpoint.decide(self.now, id, decision, &mut NoData)
+    }
+
+    /// The endpoint itself: names of connections, counters.
+    pub fn endpoint(&mut self) -> &mut Endpoint {
+        self.endpoint
+    }
+
+    /// Ends the shard's loop after this turn. Connections are not closed by it.
+    pub fn stop(&mut self) {
+        *self.stop = true;
+    }
+}
+
+/// The first flight of a handshake carries no stream data.
+struct NoData;
+
+impl crate::conn::Application for NoData {}
+
+/// Shows an endpoint its application and the way to other shards.
+pub(super) struct Bridge<'a, A, F> {
+    pub(super) app: &'a mut A,
+    pub(super) foreign: F,
+}
+
+impl<A, F> crate::conn::Application for Bridge<'_, A, F>
+where
+    A: ShardApp,
+    F: FnMut(&[u8], &RecvMeta, &mut [u8]) -> bool,
+{
+    #[inline]
+    fn on_stream_data(
+        &mut self,
+        conn: ConnId,
+        streams: &mut Streams,
+        id: StreamId,
+        data: &[u8],
+        fin: bool,
+    ) -> usize {
+        self.app.on_stream_data(conn, streams, id, data, fin)
+    }
+
+    fn on_incoming(&mut self, incoming: &Incoming) -> Decision {
+        self.app.on_incoming(incoming)
+    }
+
+    fn on_held(&mut self, id: IncomingId, incoming: &Incoming) {
+        self.app.on_held(id, incoming);
+    }
+
+    fn on_accepted(&mut self, conn: ConnId) {
+        self.app.on_accepted(conn);
+    }
+
+    fn on_foreign(&mut self, dcid: &[u8], meta: &RecvMeta, datagram: &mut [u8]) -> bool {
+        (self.foreign)(dcid, meta, datagram)
+    }
+}
