@@ -286,3 +286,6 @@ impl Claims {
         ConnectionId::new(r.bytes(len)?).ok_or(Truncated)
     }
 }
+
+#[cfg(test)]
+mod tests;
