@@ -2,8 +2,9 @@
 //!
 //! The cryptography is the provider's: this layer decides which key applies to which packet, counts
 //! what the AEAD limits ask to count, and turns failures into the RFC's error codes. It neither
-//! reads a clock nor keeps timers; times are arguments. The only randomness taken from the system
-//! is [`random::seed`]. Packet layout lives in `wire`, CRYPTO reassembly and timers in `conn`.
+//! reads a clock nor keeps timers; times are arguments. Randomness is an argument too, seeded by
+//! [`random::seed`]; only rustls draws its own (and asks its own clock about certificates). Packet
+//! layout lives in `wire`, CRYPTO reassembly and timers in `conn`.
 #![forbid(unsafe_code)]
 
 pub mod keys;

@@ -2,7 +2,8 @@
 //! certificates made on the spot.
 
 use super::{Key, KeyChange, Keys, NextKeys, Session};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use crate::wire::{Side, TransportError};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::cipher::{AeadKey, Iv};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -37,7 +38,12 @@ pub struct Ca(CertifiedIssuer<'static, KeyPair>);
 
 impl Ca {
     pub fn new() -> Self {
+        Self::named("the tests' authority")
+    }
+
+    pub fn named(name: &str) -> Self {
         let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
@@ -65,7 +71,11 @@ impl Ca {
     }
 
     pub fn client(&self) -> ClientConfig {
-        let mut config = ClientConfig::builder_with_provider(Arc::new(ring_provider()))
+        self.client_with(ring_provider())
+    }
+
+    pub fn client_with(&self, provider: CryptoProvider) -> ClientConfig {
+        let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(self.roots())
@@ -75,8 +85,16 @@ impl Ca {
     }
 
     pub fn server(&self, adjust: impl FnOnce(&mut CertificateParams)) -> ServerConfig {
+        self.server_with(ring_provider(), adjust)
+    }
+
+    pub fn server_with(
+        &self,
+        provider: CryptoProvider,
+        adjust: impl FnOnce(&mut CertificateParams),
+    ) -> ServerConfig {
         let (chain, key) = self.issue("localhost", adjust);
-        let mut config = ServerConfig::builder_with_provider(Arc::new(ring_provider()))
+        let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
@@ -125,4 +143,20 @@ impl End {
             }
         }
     }
+}
+
+/// Runs a handshake to its end, session tickets included, or to the side that fails.
+pub fn handshake(client: &mut End, server: &mut End) -> Result<(), (Side, TransportError)> {
+    for _ in 0..4 {
+        for flight in client.flights() {
+            let read = server.session.read_crypto(&flight);
+            read.map_err(|error| (Side::Server, error))?;
+        }
+        for flight in server.flights() {
+            let read = client.session.read_crypto(&flight);
+            read.map_err(|error| (Side::Client, error))?;
+        }
+    }
+    assert!(!client.session.is_handshaking() && !server.session.is_handshaking());
+    Ok(())
 }

@@ -253,7 +253,7 @@ fn refused(error: Error) -> ConfigError {
 /// The alert for an error for which rustls queued none.
 fn alert_for(error: &Error) -> AlertDescription {
     match error {
-        Error::InvalidMessage(what) => AlertDescription::from(what.clone()),
+        Error::InvalidMessage(what) => AlertDescription::from(*what),
         Error::InvalidCertificate(what) => AlertDescription::from(what.clone()),
         Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
             AlertDescription::UnexpectedMessage
@@ -283,3 +283,6 @@ fn reason_for(error: &Error) -> &'static str {
         _ => "the TLS handshake failed",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -179,7 +179,7 @@ impl TokenKey {
             aead.seal_in_place_separate_tag(nonce(), Aad::from(header), &mut content)
                 .ok()
         });
-        // Without a tag there is no token, which a client presents to no effect.
+        // Always there: the key has the length that AES-256 takes, and the content is short.
         if let Some(tag) = tag {
             out.extend_from_slice(&header);
             out.extend_from_slice(&content);
@@ -286,3 +286,6 @@ impl Claims {
         ConnectionId::new(r.bytes(len)?).ok_or(Truncated)
     }
 }
+
+#[cfg(test)]
+mod tests;

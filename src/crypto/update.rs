@@ -451,3 +451,6 @@ impl PathMarks {
         self.0.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;
