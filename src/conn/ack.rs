@@ -1,15 +1,20 @@
 //! Acknowledgements received, packets lost, probe timeouts: where the packet number spaces meet
 //! the path's RTT, congestion control, ECN and MTU (RFC 9002).
 
+use super::input::Packet;
 use super::space::SentFrame;
 use super::{Connection, HandshakeSpace};
 use crate::base::Timestamp;
+use crate::crypto::UsedKeys;
 use crate::path::Path;
 use crate::recovery::cc::AckEvent;
-use crate::recovery::ecn::EcnOutcome;
-use crate::recovery::sent::{AckSummary, LostSummary};
+use crate::recovery::ecn::Outcome;
+use crate::recovery::loss::LostSummary;
+use crate::recovery::rtt::Rtt;
+use crate::recovery::sent::AckSummary;
 use crate::wire::frame::{Ack, EcnCounts};
 use crate::wire::{PacketType, TransportError};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 /// Frames of a packet that come back to be sent again.
@@ -23,15 +28,16 @@ impl Connection {
     pub(super) fn on_ack(
         &mut self,
         now: Timestamp,
-        ty: PacketType,
+        packet: &Packet<'_>,
         ack: &Ack<'_>,
     ) -> Result<(), TransportError> {
+        let ty = packet.ty;
         let summary = match ty {
-            PacketType::Initial => ack_handshake(now, self.initial.as_deref_mut(), ack)?,
-            PacketType::Handshake => ack_handshake(now, self.handshake.as_deref_mut(), ack)?,
-            _ => Some(self.ack_one_rtt(now, ack)?),
+            PacketType::Initial => ack_handshake(self.initial.as_deref_mut(), ack)?,
+            PacketType::Handshake => ack_handshake(self.handshake.as_deref_mut(), ack)?,
+            _ => Some(self.ack_one_rtt(now, packet.used, ack)?),
         };
-        let Some(summary) = summary.filter(|s| s.newly_acked_any) else { return Ok(()) };
+        let Some(summary) = summary.filter(AckSummary::newly_acked_any) else { return Ok(()) };
         let delay = self.ack_delay(ty, ack.delay);
         self.after_ack(now, ty, &summary, delay, ack.ecn);
         Ok(())
@@ -40,11 +46,12 @@ impl Connection {
     fn ack_one_rtt(
         &mut self,
         now: Timestamp,
+        used: UsedKeys,
         ack: &Ack<'_>,
     ) -> Result<AckSummary, TransportError> {
         let Self { paths, streams, one_rtt_crypto, .. } = self;
         let Path { sent, acks, mtu, remote_cids, .. } = paths.primary_mut();
-        let summary = sent.on_ack_received(now, ack.ranges, ack.largest, |_, packet, frames| {
+        let summary = sent.on_ack_received(ack.ranges, |_, packet, frames| {
             if packet.mtu_probe {
                 mtu.on_probe_acked(now, usize::from(packet.size));
             }
@@ -60,10 +67,8 @@ impl Connection {
                 }
             }
         })?;
-        if let Some(largest) = sent.largest_acked()
-            && let Some(keys) = self.one_rtt.as_deref_mut()
-        {
-            keys.on_acked(largest);
+        if let Some(keys) = self.one_rtt.as_deref_mut() {
+            keys.on_ack(0, ack.largest, used)?;
         }
         Ok(summary)
     }
@@ -86,7 +91,7 @@ impl Connection {
         delay: Duration,
         ecn: Option<EcnCounts>,
     ) {
-        self.stats.packets_spuriously_lost += u64::from(summary.spurious);
+        self.stats.packets_spuriously_lost += u64::from(summary.spurious_losses);
         let path = self.paths.primary_mut();
         let in_flight = path.bytes_in_flight;
         path.bytes_in_flight = in_flight.saturating_sub(summary.acked_bytes);
@@ -94,14 +99,12 @@ impl Connection {
         if summary.largest_is_new && summary.acked_ack_eliciting {
             path.rtt.on_sample(now, now - sent_at, delay);
         }
-        if ty == PacketType::OneRtt && summary.largest_is_new {
-            match path.ecn.on_ack(summary.acked_ect0, summary.acked_ect1, ecn) {
-                EcnOutcome::Congestion => {
-                    self.stats.congestion_events += 1;
-                    path.cc.on_congestion_event(now, sent_at, true);
-                }
-                EcnOutcome::None => {}
-            }
+        if ty == PacketType::OneRtt
+            && summary.largest_advanced
+            && let Outcome::Congestion(_) = path.ecn.on_ack(summary.ect0, ecn)
+        {
+            self.stats.congestion_events += 1;
+            path.cc.on_congestion_event(now, sent_at, true);
         }
         if summary.acked_bytes > 0 {
             path.cc.on_ack(
@@ -116,7 +119,7 @@ impl Connection {
             );
             path.mtu.on_packet_acked(now);
         }
-        if summary.spurious > 0 {
+        if summary.spurious_losses > 0 {
             path.cc.on_spurious_loss();
         }
         // RFC 9002 §6.2.1: a client whose address the server may not have validated keeps its
@@ -141,17 +144,17 @@ impl Connection {
                 let mut lost = std::mem::take(&mut self.scratch);
                 lost.clear();
                 let path = self.paths.primary_mut();
-                let Path { sent, mtu, ecn, .. } = path;
                 let delay = self.peer_params.max_ack_delay;
-                let summary = sent.detect_lost(now, &rtt, delay, |_, packet, frames| {
-                    if packet.mtu_probe {
-                        mtu.on_probe_lost(now, usize::from(packet.size));
-                    } else {
-                        mtu.on_packet_lost(now, usize::from(packet.size));
-                        ecn.on_lost(packet.ecn);
-                    }
+                let summary = path.sent.detect_lost(now, &rtt, delay, |_, _, frames| {
                     lost.extend_from_slice(frames);
                 });
+                if let Some(size) = summary.mtu_probe_lost {
+                    path.mtu.on_probe_lost(now, usize::from(size));
+                }
+                if summary.count > 0 {
+                    path.mtu.on_packet_lost(now, usize::from(summary.max_size));
+                    path.ecn.on_lost(summary.ect0);
+                }
                 for frame in lost.drain(..) {
                     self.apply(frame, Fate::Lost);
                 }
@@ -159,7 +162,7 @@ impl Connection {
                 Some(summary)
             }
         };
-        if let Some(s) = summary.filter(|s| s.count > 0) {
+        if let Some(s) = summary.filter(|s| s.bytes > 0 || s.count > 0) {
             self.after_loss(now, &s);
         }
     }
@@ -169,9 +172,9 @@ impl Connection {
         let path = self.paths.primary_mut();
         path.bytes_in_flight = path.bytes_in_flight.saturating_sub(summary.bytes);
         // RFC 9000 §14.4: a lost MTU probe says nothing about congestion.
-        if summary.congestion {
+        if let Some(sent_at) = summary.largest_lost_sent {
             let before = path.cc.window();
-            path.cc.on_congestion_event(now, summary.largest_lost_sent, false);
+            path.cc.on_congestion_event(now, sent_at, false);
             if path.cc.window() < before {
                 self.stats.congestion_events += 1;
             }
@@ -180,7 +183,6 @@ impl Connection {
                 path.rtt.on_persistent_congestion();
             }
         }
-        path.pacer.on_window_changed();
     }
 
     fn apply(&mut self, frame: SentFrame, fate: Fate) {
@@ -218,7 +220,7 @@ impl Connection {
                         left -= 1;
                         again.extend_from_slice(frames);
                     }
-                    left > 0
+                    if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
                 });
                 for frame in again.drain(..) {
                     // Retirements are counted once a frame; the loss of this one will repeat it.
@@ -233,13 +235,12 @@ impl Connection {
 }
 
 fn ack_handshake(
-    now: Timestamp,
     space: Option<&mut HandshakeSpace>,
     ack: &Ack<'_>,
 ) -> Result<Option<AckSummary>, TransportError> {
     let Some(space) = space else { return Ok(None) };
     let HandshakeSpace { sent, acks, crypto, .. } = space;
-    let summary = sent.on_ack_received(now, ack.ranges, ack.largest, |_, _, frames| {
+    let summary = sent.on_ack_received(ack.ranges, |_, _, frames| {
         for frame in frames {
             match *frame {
                 SentFrame::Crypto { offset, len } => crypto.on_acked(offset, len),
@@ -254,7 +255,7 @@ fn ack_handshake(
 fn lose_handshake(
     now: Timestamp,
     space: Option<&mut HandshakeSpace>,
-    rtt: &crate::recovery::rtt::Rtt,
+    rtt: &Rtt,
 ) -> Option<LostSummary> {
     let HandshakeSpace { sent, crypto, .. } = space?;
     Some(sent.detect_lost(now, rtt, Duration::ZERO, |_, _, frames| {
@@ -275,6 +276,6 @@ fn probe_handshake(space: Option<&mut HandshakeSpace>, probes: u8) {
                 crypto.on_lost(offset, len);
             }
         }
-        true
+        ControlFlow::Continue(())
     });
 }

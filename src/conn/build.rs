@@ -155,7 +155,8 @@ impl Connection {
         if w.remaining() < 1 + dcid.len() + 4 + 32 {
             return None;
         }
-        let at = header::write_short(&mut w, &dcid, false, keys.key_phase(), pn_len);
+        let phase = keys.phase_bit() != 0;
+        let at = header::write_short(&mut w, &dcid, false, phase, pn_len);
         packet_number::write(&mut w, pn, pn_len);
         if !frame::write_connection_close(&mut w, &wire_close(f)) {
             return None;

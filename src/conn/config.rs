@@ -44,6 +44,8 @@ pub struct TransportConfig {
     pub max_udp_payload_size: u16,
     /// Longest delay of an acknowledgement, told to the peer. Default 25 ms.
     pub max_ack_delay: Duration,
+    /// Scales the delays in our acknowledgements (RFC 9000 §18.2), at most 20. Default 3.
+    pub ack_delay_exponent: u8,
     /// Streams and flow control.
     pub streams: StreamConfig,
     /// Received datagrams (RFC 9221) held for the application, in bytes; 0 refuses datagrams.
@@ -68,6 +70,7 @@ impl Default for TransportConfig {
             mtu: MtuConfig::default(),
             max_udp_payload_size: limits::MAX_UDP_PAYLOAD as u16,
             max_ack_delay: Duration::from_millis(25),
+            ack_delay_exponent: 3,
             streams: StreamConfig::default(),
             datagram_receive_buffer: limits::DATAGRAM_RECV_BYTES,
             datagram_send_buffer: limits::DATAGRAM_SEND_BYTES,
@@ -84,6 +87,7 @@ impl TransportConfig {
             congestion: self.congestion,
             pacing: self.pacing,
             ecn: self.ecn,
+            max_ack_delay: self.max_ack_delay,
             mtu: self.mtu,
         }
     }

@@ -12,7 +12,7 @@ use super::space::HandshakeSpace;
 use super::stateless::Stateless;
 use super::{Connection, ConnectionInit, TransportConfig};
 use crate::base::{FourTuple, RecvMeta, Rng, SocketId, Timestamp, Transmit, limits};
-use crate::crypto::{ConfigError, InitialSuite, ResetKey, Session, Token, TokenKey};
+use crate::crypto::{ConfigError, InitialSuite, ResetKey, Session, Token, TokenError, TokenKey};
 use crate::stream::{StreamSink, Streams};
 use crate::wire::error::Code;
 use crate::wire::header::{self, Header, LongType, VERSION_1};
@@ -587,7 +587,7 @@ impl Endpoint {
                     return;
                 }
                 Ok(Token::NewToken { .. }) => attempt.validated = true,
-                Err(e) if e.is_retry() => {
+                Err(TokenError::Expired { retry: true } | TokenError::OtherAddress { retry: true }) => {
                     self.refuse(&attempt, Code::INVALID_TOKEN);
                     return;
                 }

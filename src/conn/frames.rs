@@ -49,7 +49,7 @@ impl Connection {
                 let rtt = self.paths.primary().rtt.smoothed();
                 self.streams.on_stream(now, rtt, &stream, sink)?;
             } else {
-                seen.probing &= is_probing(&frame);
+                seen.probing &= frame.is_probing();
                 let ty = frame.ty();
                 self.handle_frame(now, packet, frame).map_err(|e| e.with_frame(ty))?;
             }
@@ -68,7 +68,7 @@ impl Connection {
     ) -> Result<(), TransportError> {
         match frame {
             Frame::Padding | Frame::Ping => Ok(()),
-            Frame::Ack(ack) => self.on_ack(now, packet.ty, &ack),
+            Frame::Ack(ack) => self.on_ack(now, packet, &ack),
             Frame::Crypto { offset, data } => self.on_crypto(now, packet.ty, offset, data),
             // Handled by the caller, which has the sink.
             Frame::Stream(_) => Ok(()),
@@ -91,7 +91,7 @@ impl Connection {
                 Ok(())
             }
             Frame::PathResponse(data) => {
-                self.on_path_response(now, data);
+                self.on_path_response(data);
                 Ok(())
             }
             Frame::HandshakeDone => self.on_handshake_done(now),
@@ -153,14 +153,4 @@ impl Connection {
         self.events.push_closed(why);
         self.start_drain_timer(now);
     }
-}
-
-fn is_probing(frame: &Frame<'_>) -> bool {
-    matches!(
-        frame,
-        Frame::Padding
-            | Frame::PathChallenge(_)
-            | Frame::PathResponse(_)
-            | Frame::NewConnectionId(_)
-    )
 }

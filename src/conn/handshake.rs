@@ -6,7 +6,7 @@ use super::events::Event;
 use super::space::HandshakeSpace;
 use super::Connection;
 use crate::base::Timestamp;
-use crate::crypto::{KeyChange, initial_keys, retry};
+use crate::crypto::{KeyChange, OneRttKeys, initial_keys, retry};
 use crate::wire::header::VERSION_1;
 use crate::wire::{ConnectionId, PacketType, Side, TransportError, TransportParameters};
 
@@ -66,8 +66,10 @@ impl HandshakeIds {
 
 impl Connection {
     /// Starts TLS. A client's first flight waits for `poll_transmit` afterwards.
-    pub(crate) fn start(&mut self, now: Timestamp) -> Result<(), TransportError> {
-        self.drive_tls(now)
+    pub(crate) fn start(&mut self, now: Timestamp) {
+        if let Err(e) = self.drive_tls(now) {
+            self.fail(now, e);
+        }
     }
 
     pub(super) fn on_crypto(
@@ -125,8 +127,8 @@ impl Connection {
                     self.handshake = Some(Box::new(HandshakeSpace::new(keys)));
                     self.ids.level = Level::Handshake;
                 }
-                Some(KeyChange::OneRtt(keys)) => {
-                    self.one_rtt = Some(Box::new(keys));
+                Some(KeyChange::OneRtt(keys, next)) => {
+                    self.one_rtt = Some(Box::new(OneRttKeys::new(keys, next)));
                     self.ids.level = Level::OneRtt;
                 }
                 None if out.is_empty() => break,
@@ -158,6 +160,9 @@ impl Connection {
             self.discard_initial();
             self.discard_handshake();
             self.paths.primary_mut().mtu.start(now);
+            if let Some(keys) = self.one_rtt.as_deref_mut() {
+                keys.on_handshake_confirmed();
+            }
             if self.side == Side::Client {
                 self.events.push(Event::HandshakeConfirmed);
             }
@@ -176,7 +181,7 @@ impl Connection {
     pub(super) fn discard_initial(&mut self) {
         if let Some(mut space) = self.initial.take() {
             let path = self.paths.primary_mut();
-            path.bytes_in_flight = path.bytes_in_flight.saturating_sub(space.sent.discard());
+            path.bytes_in_flight = path.bytes_in_flight.saturating_sub(space.sent.discard(|_, _, _| {}));
             path.pto_count = 0;
         }
     }
@@ -184,7 +189,7 @@ impl Connection {
     fn discard_handshake(&mut self) {
         if let Some(mut space) = self.handshake.take() {
             let path = self.paths.primary_mut();
-            path.bytes_in_flight = path.bytes_in_flight.saturating_sub(space.sent.discard());
+            path.bytes_in_flight = path.bytes_in_flight.saturating_sub(space.sent.discard(|_, _, _| {}));
             path.pto_count = 0;
         }
     }
@@ -237,23 +242,23 @@ impl Connection {
         packet: &[u8],
         scid: ConnectionId,
         token: Vec<u8>,
-        tag: [u8; 16],
     ) {
         let welcome = self.side == Side::Client
             && self.ids.remote_scid.is_none()
             && self.ids.retry_scid.is_none()
             && !token.is_empty()
             && scid != self.ids.original_dcid
-            && retry::verify(VERSION_1, &self.ids.original_dcid, packet, &tag);
-        let Some(space) = self.initial.as_deref_mut().filter(|_| welcome) else {
+            && retry::is_valid(self.ids.original_dcid.as_slice(), packet);
+        let keys = initial_keys(VERSION_1, scid.as_slice(), self.side);
+        let (Some(space), true, Some(keys)) = (self.initial.as_deref_mut(), welcome, keys) else {
             self.stats.packets_dropped += 1;
             return;
         };
         // RFC 9000 §17.2.5.2: new keys from the new destination; packet numbers go on.
-        space.keys = initial_keys(VERSION_1, scid.as_slice(), self.side);
+        space.keys = keys;
         space.crypto.resend_all();
         let path = self.paths.primary_mut();
-        path.bytes_in_flight = path.bytes_in_flight.saturating_sub(space.sent.discard());
+        path.bytes_in_flight = path.bytes_in_flight.saturating_sub(space.sent.discard(|_, _, _| {}));
         path.remote_cids.set_first(scid);
         self.ids.retry_scid = Some(scid);
         self.ids.token = token;

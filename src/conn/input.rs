@@ -8,7 +8,7 @@ use super::error::ConnectionError;
 use super::space::HandshakeSpace;
 use super::{Connection, EarlyPacket};
 use crate::base::{RecvMeta, Timestamp, limits};
-use crate::crypto::{open, unprotect};
+use crate::crypto::{OpenError, UsedKeys, open, unprotect};
 use crate::stream::StreamSink;
 use crate::wire::header::{self, Header, LongType};
 use crate::wire::{ConnectionId, PacketType, Side, TransportError, packet_number};
@@ -20,6 +20,8 @@ pub(super) struct Packet<'a> {
     pub(super) dcid: &'a [u8],
     pub(super) payload: &'a [u8],
     pub(super) meta: &'a RecvMeta,
+    /// Which 1-RTT keys opened it.
+    pub(super) used: UsedKeys,
 }
 
 /// The parts of a long header that outlive the parse.
@@ -30,10 +32,6 @@ struct Long {
     scid: ConnectionId,
     pn_offset: usize,
 }
-
-/// Bits that header protection hides and that must be zero (RFC 9000 §17.2, §17.3).
-const LONG_RESERVED: u8 = 0x0c;
-const SHORT_RESERVED: u8 = 0x18;
 
 impl Connection {
     /// Takes a train of UDP datagrams that are all for this connection. In-order stream data is
@@ -48,7 +46,7 @@ impl Connection {
         for datagram in data.chunks_mut(meta.segment_size.max(1)) {
             self.handle_udp_datagram(now, meta, datagram, sink);
         }
-        self.paths.primary_mut().acks.end_of_train(now);
+        self.paths.primary_mut().acks.end_of_train();
     }
 
     fn handle_udp_datagram(
@@ -93,15 +91,15 @@ impl Connection {
             Ok(Header::Long { ty, dcid, scid, pn_offset, len, .. }) => {
                 (Long { ty, dcid, scid, pn_offset }, len)
             }
-            Ok(Header::Retry { scid, token, integrity_tag, .. }) => {
+            Ok(Header::Retry { scid, token, .. }) => {
                 let token = token.to_vec();
-                self.on_retry(now, packet, scid, token, integrity_tag);
+                self.on_retry(packet, scid, token);
                 return all;
             }
             Ok(Header::VersionNegotiation { dcid, scid, versions }) => {
                 let ours = dcid == self.ids.local_scid.as_slice()
                     && scid == self.ids.original_dcid.as_slice();
-                let known = versions.into_iter().any(|v| v == header::VERSION_1);
+                let known = versions.contains(header::VERSION_1);
                 self.on_version_negotiation(now, ours, known);
                 return all;
             }
@@ -152,6 +150,9 @@ impl Connection {
         let Some((first, pn, header_len, len)) = open_handshake(space, long.pn_offset, packet)
         else {
             self.stats.packets_undecryptable += 1;
+            if let Some(keys) = self.one_rtt.as_deref_mut() {
+                keys.add_failures(1)?;
+            }
             return Ok(());
         };
         if space.acks.is_duplicate(pn) {
@@ -170,7 +171,7 @@ impl Connection {
             }
             Some(_) => {}
         }
-        if first & LONG_RESERVED != 0 {
+        if first & header::RESERVED_LONG != 0 {
             return Err(TransportError::protocol_violation("reserved bits are set"));
         }
         let Some((_, payload)) = packet.get(..header_len + len).map(|p| p.split_at(header_len))
@@ -180,7 +181,8 @@ impl Connection {
         if ty == PacketType::Handshake {
             self.on_handshake_packet_opened(now);
         }
-        let packet = Packet { ty, pn, dcid: long.dcid.as_slice(), payload, meta };
+        let dcid = long.dcid.as_slice();
+        let packet = Packet { ty, pn, dcid, payload, meta, used: UsedKeys::Current };
         self.handle_packet(now, &packet, sink)
     }
 
@@ -213,43 +215,42 @@ impl Connection {
         let path = self.paths.primary_mut();
         let pn_offset = 1 + self.ids.local_scid.len();
         let fixed = packet.first().is_some_and(|b| b & header::FIXED_BIT != 0);
-        let Some((first, truncated, pn_len)) =
-            unprotect(keys.remote_header(), packet, pn_offset).filter(|_| fixed)
-        else {
+        let Some(head) = unprotect(keys.header_key(), packet, pn_offset).filter(|_| fixed) else {
             self.stats.packets_dropped += 1;
             return Ok(());
         };
-        let pn = packet_number::decode(truncated, pn_len, path.acks.next_expected());
-        let header_len = pn_offset + pn_len;
-        let phase = first & header::KEY_PHASE != 0;
-        let grace = path.rtt.pto(self.peer_params.max_ack_delay) * 3;
-        let len = match keys.open(now, grace, path.id.0, pn, phase, packet, header_len) {
-            Ok(opened) => {
-                if opened.updated {
-                    self.stats.key_updates += 1;
-                }
-                opened.len
-            }
-            Err(crate::crypto::OpenError::Undecryptable) => {
+        let largest = path.acks.largest();
+        let pn = packet_number::decode(head.pn, head.pn_len, next_expected(largest));
+        let header_len = pn_offset + head.pn_len;
+        let opened = match keys.open(path.id.0, pn, largest, packet, header_len) {
+            Ok(opened) => opened,
+            Err(OpenError::Undecryptable(_)) => {
                 self.stats.packets_undecryptable += 1;
                 self.on_undecryptable(now, packet);
                 return Ok(());
             }
-            Err(crate::crypto::OpenError::Fatal(e)) => return Err(e),
+            Err(OpenError::Fatal(e)) => return Err(e),
         };
+        if opened.keys == UsedKeys::New {
+            // RFC 9001 §6.5: old keys stay for three PTO.
+            let pto = path.rtt.pto(self.peer_params.max_ack_delay);
+            keys.keep_previous_until(now + pto * 3);
+            self.stats.key_updates = keys.updates();
+        }
         if path.acks.is_duplicate(pn) {
             self.stats.packets_duplicate += 1;
             return Ok(());
         }
-        if first & SHORT_RESERVED != 0 {
+        if head.first & header::RESERVED_SHORT != 0 {
             return Err(TransportError::protocol_violation("reserved bits are set"));
         }
-        let Some((head, payload)) = packet.get(..header_len + len).map(|p| p.split_at(header_len))
-        else {
+        let end = header_len + opened.len;
+        let Some((header, payload)) = packet.get(..end).map(|p| p.split_at(header_len)) else {
             return Ok(());
         };
-        let dcid = head.get(1..pn_offset).unwrap_or_default();
-        let packet = Packet { ty: PacketType::OneRtt, pn, dcid, payload, meta };
+        let dcid = header.get(1..pn_offset).unwrap_or_default();
+        let used = opened.keys;
+        let packet = Packet { ty: PacketType::OneRtt, pn, dcid, payload, meta, used };
         self.handle_packet(now, &packet, sink)
     }
 
@@ -336,9 +337,15 @@ fn open_handshake(
     packet: &mut [u8],
 ) -> Option<(u8, u64, usize, usize)> {
     let key = &space.keys.remote;
-    let (first, truncated, pn_len) = unprotect(&*key.header, packet, pn_offset)?;
-    let pn = packet_number::decode(truncated, pn_len, space.acks.next_expected());
-    let header_len = pn_offset + pn_len;
-    let len = open(key, 0, pn, packet, header_len).ok()?;
-    Some((first, pn, header_len, len))
+    let head = unprotect(&*key.header, packet, pn_offset)?;
+    let pn = packet_number::decode(head.pn, head.pn_len, next_expected(space.acks.largest()));
+    let header_len = pn_offset + head.pn_len;
+    let len = open(&*key.packet, 0, pn, packet, header_len).ok()?;
+    Some((head.first, pn, header_len, len))
+}
+
+/// The packet number after the largest received.
+#[inline]
+fn next_expected(largest: Option<u64>) -> u64 {
+    largest.map_or(0, |pn| pn + 1)
 }

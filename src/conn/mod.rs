@@ -235,6 +235,20 @@ impl Connection {
         self.events.take_closed().map(Event::Closed)
     }
 
+    /// A token proved the peer's address (RFC 9000 §8.1.2).
+    pub(crate) fn set_address_validated(&mut self) {
+        self.paths.primary_mut().validation.set_validated();
+    }
+
+    /// Moves to new packet protection keys (RFC 9001 §6). False when it is too early: the
+    /// handshake must be confirmed and the peer must have acknowledged a packet of the keys in use.
+    pub fn update_keys(&mut self) -> bool {
+        let Some(keys) = self.one_rtt.as_deref_mut() else { return false };
+        let done = keys.initiate_update().is_ok();
+        self.stats.key_updates = keys.updates();
+        done
+    }
+
     /// Connection IDs to issue to the peer; give them to [`Connection::issue_cid`].
     pub(crate) fn cids_wanted(&self) -> usize {
         if self.state.is_established() { self.paths.primary().local_cids.wanted() } else { 0 }

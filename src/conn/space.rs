@@ -44,7 +44,7 @@ impl HandshakeSpace {
             keys,
             crypto: CryptoStream::default(),
             sent: SentSpace::new(),
-            acks: AckPolicy::new_handshake(),
+            acks: AckPolicy::immediate(),
             probes: 0,
         }
     }

@@ -4,10 +4,12 @@
 //! looks at.
 
 use super::error::ConnectionError;
+use super::space::SentFrame;
 use super::{Connection, TransportConfig};
-use crate::base::Timestamp;
+use crate::base::{Timestamp, limits};
 use crate::path::validate::ValidationTimeout;
 use crate::recovery::pto;
+use crate::recovery::sent::SentSpace;
 use crate::wire::{PacketType, Side};
 use std::time::Duration;
 
@@ -107,66 +109,35 @@ impl Connection {
         at = earlier(at, path.acks.deadline());
         at = earlier(at, path.validation.deadline());
         at = earlier(at, path.mtu.deadline());
+        at = earlier(at, self.one_rtt.as_deref().and_then(|k| k.deadline()));
         for space in [&self.initial, &self.handshake].into_iter().flatten() {
             at = earlier(at, space.acks.deadline());
         }
-        earlier(at, self.loss_timer().map(|(at, _, _)| at))
+        earlier(at, self.loss_timer().map(|t| t.at))
     }
 
     /// The loss detection timer (RFC 9002 §A.8): a time-threshold loss before a probe timeout.
-    fn loss_timer(&self) -> Option<(Timestamp, PacketType, LossTimer)> {
+    fn loss_timer(&self) -> Option<pto::Timer> {
         let path = self.paths.primary();
-        let spaces = [
-            (PacketType::Initial, self.initial.as_ref().map(|s| &s.sent)),
-            (PacketType::Handshake, self.handshake.as_ref().map(|s| &s.sent)),
-            (PacketType::OneRtt, Some(&path.sent)),
-        ];
-        let loss = spaces
-            .iter()
-            .filter_map(|(ty, sent)| Some((sent.as_ref()?.loss_time()?, *ty, LossTimer::Loss)))
-            .min_by_key(|(at, ..)| *at);
-        if loss.is_some() {
-            return loss;
-        }
-        if path.validation.allowance() == 0 {
-            // RFC 9002 §6.2.2.1: a server that may not send waits for the client.
-            return None;
-        }
-        let mut out: Option<(Timestamp, PacketType, LossTimer)> = None;
-        let mut in_flight = false;
-        for (ty, sent) in spaces {
-            let Some(sent) = sent else { continue };
-            if sent.ack_eliciting_in_flight() == 0 {
-                continue;
-            }
-            in_flight = true;
-            // RFC 9002 §6.2.1: no 1-RTT probe before the handshake is confirmed.
-            if ty == PacketType::OneRtt && !self.state.is_confirmed() {
-                continue;
-            }
-            let Some(sent_at) = sent.last_ack_eliciting_sent() else { continue };
-            let delay = match ty {
-                PacketType::OneRtt => self.peer_params.max_ack_delay,
-                _ => Duration::ZERO,
-            };
-            let at = sent_at + pto::backoff(path.rtt.pto(delay), path.pto_count);
-            if out.is_none_or(|(best, ..)| at < best) {
-                out = Some((at, ty, LossTimer::Probe));
-            }
-        }
-        let stuck = !in_flight || out.is_none();
-        if stuck && self.side == Side::Client && !self.state.is_confirmed() {
-            // RFC 9002 §6.2.2.1: the server may wait for bytes of ours to be allowed to send.
-            let ty = match (&self.handshake, &self.initial) {
-                (Some(_), _) => PacketType::Handshake,
-                (None, Some(_)) => PacketType::Initial,
-                (None, None) => return out,
-            };
-            let base = path.last_received.max(self.last_handshake_sent());
-            let at = base + pto::backoff(path.rtt.pto(Duration::ZERO), path.pto_count);
-            return Some((at, ty, LossTimer::Probe));
-        }
-        out
+        let initial = self.initial.as_deref().map(|s| space_times(&s.sent));
+        let handshake = self.handshake.as_deref().map(|s| space_times(&s.sent));
+        let spaces =
+            [initial.unwrap_or_default(), handshake.unwrap_or_default(), space_times(&path.sent)];
+        let confirmed = self.state.is_confirmed();
+        let handshake_acked =
+            self.handshake.as_deref().is_some_and(|s| s.sent.largest_acked().is_some());
+        let status = pto::HandshakeStatus {
+            confirmed,
+            has_handshake_keys: self.handshake.is_some(),
+            peer_completed_address_validation: self.side == Side::Server
+                || confirmed
+                || handshake_acked,
+            at_anti_amplification_limit: path.validation.allowance()
+                < limits::MIN_UDP_PAYLOAD as u64,
+        };
+        let base = path.last_received.max(self.last_handshake_sent());
+        let delay = self.peer_params.max_ack_delay;
+        pto::timer(base, &path.rtt, &spaces, status, delay, path.pto_count)
     }
 
     fn last_handshake_sent(&self) -> Timestamp {
@@ -204,12 +175,15 @@ impl Connection {
             self.timers.pacing = None;
         }
         self.handle_path_timeouts(now);
-        if let Some((at, ty, what)) = self.loss_timer()
-            && at <= now
-        {
-            match what {
-                LossTimer::Loss => self.detect_lost(now, ty),
-                LossTimer::Probe => self.on_pto(ty),
+        if let Some(timer) = self.loss_timer().filter(|t| t.at <= now) {
+            let ty = match timer.space {
+                0 => PacketType::Initial,
+                1 => PacketType::Handshake,
+                _ => PacketType::OneRtt,
+            };
+            match timer.cause {
+                pto::Cause::LossTime => self.detect_lost(now, ty),
+                pto::Cause::Probe => self.on_pto(ty),
             }
         }
     }
@@ -217,6 +191,9 @@ impl Connection {
     fn handle_path_timeouts(&mut self, now: Timestamp) {
         let path = self.paths.primary_mut();
         path.mtu.on_timeout(now);
+        if let Some(keys) = self.one_rtt.as_deref_mut() {
+            keys.on_timeout(now);
+        }
         path.acks.on_timeout(now);
         for space in [&mut self.initial, &mut self.handshake].into_iter().flatten() {
             space.acks.on_timeout(now);
@@ -234,9 +211,12 @@ impl Connection {
     }
 }
 
-/// What the loss detection timer stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LossTimer {
-    Loss,
-    Probe,
+/// What one packet number space contributes to the loss detection timer.
+fn space_times(sent: &SentSpace<SentFrame>) -> pto::SpaceTimes {
+    pto::SpaceTimes {
+        loss_time: sent.loss_time(),
+        last_ack_eliciting_sent: sent
+            .last_ack_eliciting_sent()
+            .filter(|_| sent.ack_eliciting_in_flight() > 0),
+    }
 }

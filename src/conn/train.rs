@@ -156,6 +156,14 @@ impl Connection {
         if !path.sent.has_room(true) {
             return 0;
         }
+        // The reserve behind the AEAD's limit is for the close alone.
+        let phase = match keys.begin_packet() {
+            Ok(phase) => phase,
+            Err(e) => {
+                self.fail(now, e);
+                return 0;
+            }
+        };
         let largest_acked = path.sent.largest_acked();
         let pn = path.sent.next_packet_number();
         let pn_len = packet_number::encode_len(pn, largest_acked);
@@ -165,7 +173,7 @@ impl Connection {
             &mut w,
             &path.remote_cids.active(),
             false,
-            keys.key_phase(),
+            phase != 0,
             pn_len,
         );
         packet_number::write(&mut w, pn, pn_len);
@@ -291,7 +299,8 @@ impl Connection {
         let pn_len = packet_number::encode_len(pn, path.sent.largest_acked());
         let mut w = Writer::new(&mut buf[..size - TAG_LEN]);
         let dcid = path.remote_cids.active();
-        let at = header::write_short(&mut w, &dcid, false, keys.key_phase(), pn_len);
+        let phase = keys.phase_bit() != 0;
+        let at = header::write_short(&mut w, &dcid, false, phase, pn_len);
         packet_number::write(&mut w, pn, pn_len);
         frame::write_ping(&mut w);
         w.zeros(w.remaining());

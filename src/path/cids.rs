@@ -6,17 +6,12 @@
 //! the endpoint's choice: it hands them in, and takes back what was retired.
 
 use crate::base::limits;
+use crate::crypto::reset::same_token;
 use crate::wire::{ConnectionId, TransportError};
 use smallvec::SmallVec;
 
 /// A stateless reset token (RFC 9000 §10.3).
 pub type ResetToken = [u8; limits::RESET_TOKEN_LEN];
-
-/// Whether two tokens are equal, in time that does not depend on where they differ
-/// (RFC 9000 §10.3.1).
-pub fn tokens_equal(a: &ResetToken, b: &ResetToken) -> bool {
-    std::hint::black_box(a.iter().zip(b).fold(0u8, |acc, (x, y)| acc | (x ^ y))) == 0
-}
 
 #[derive(Clone, Copy, Debug)]
 struct Issued {
@@ -268,7 +263,7 @@ impl RemoteCids {
         self.known
             .iter()
             .filter_map(|r| r.token.as_ref())
-            .fold(false, |hit, t| hit | tokens_equal(t, token))
+            .fold(false, |hit, t| hit | same_token(t, token))
     }
 }
 

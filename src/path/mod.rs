@@ -13,7 +13,7 @@ pub mod validate;
 use crate::base::{FourTuple, SocketId, Timestamp};
 use crate::recovery::ack_policy::AckPolicy;
 use crate::recovery::cc::{self, Controller};
-use crate::recovery::ecn::EcnState;
+use crate::recovery::ecn::EcnValidator;
 use crate::recovery::mtu::{Mtu, MtuConfig};
 use crate::recovery::pacer::Pacer;
 use crate::recovery::rtt::Rtt;
@@ -43,6 +43,8 @@ pub struct PathConfig {
     pub pacing: bool,
     /// Whether outgoing packets try ECN.
     pub ecn: bool,
+    /// The longest delay of an acknowledgement that we announced.
+    pub max_ack_delay: Duration,
     /// Datagram sizes and probing.
     pub mtu: MtuConfig,
 }
@@ -65,7 +67,7 @@ pub struct Path<F: Copy> {
     /// Datagram size.
     pub mtu: Mtu,
     /// Explicit congestion notification.
-    pub ecn: EcnState,
+    pub ecn: EcnValidator,
     /// 1-RTT (and 0-RTT) packets sent.
     pub sent: SentSpace<F>,
     /// 1-RTT packets received, and when to acknowledge them.
@@ -80,6 +82,10 @@ pub struct Path<F: Copy> {
     pub pto_count: u32,
     /// Bytes in flight over all packet number spaces that run on this path.
     pub bytes_in_flight: u64,
+    /// The congestion window, not the application, held the last train back.
+    pub window_limited: bool,
+    /// Bytes that pacing admits in the train being built.
+    pub paced: u64,
     /// When a packet was last received.
     pub last_received: Timestamp,
 }
@@ -103,14 +109,16 @@ impl<F: Copy> Path<F> {
             cc: Controller::new(config.congestion, size as u64, now),
             pacer: Pacer::new(config.pacing, size as u64, now),
             mtu,
-            ecn: EcnState::new(config.ecn),
+            ecn: EcnValidator::new(config.ecn),
             sent: SentSpace::new(),
-            acks: AckPolicy::new_application(),
+            acks: AckPolicy::delayed(config.max_ack_delay),
             validation: Validation::default(),
             local_cids: LocalCids::default(),
             remote_cids: RemoteCids::default(),
             pto_count: 0,
             bytes_in_flight: 0,
+            window_limited: false,
+            paced: 0,
             last_received: now,
         }
     }
@@ -129,7 +137,7 @@ impl<F: Copy> Path<F> {
         self.rtt = Rtt::new(config.initial_rtt);
         self.cc = Controller::new(config.congestion, size, now);
         self.pacer = Pacer::new(config.pacing, size, now);
-        self.ecn = EcnState::new(config.ecn);
+        self.ecn = EcnValidator::new(config.ecn);
         self.pto_count = 0;
     }
 }
