@@ -1,6 +1,6 @@
 //! Connection IDs (RFC 9000 §5.1): up to 20 opaque bytes, held in place.
 
-use crate::base::limits::MAX_CID_LEN;
+use crate::base::limits::{DEFAULT_CID_LEN, MAX_CID_LEN};
 use std::fmt;
 
 /// A connection ID of 0 to 20 bytes.
@@ -22,7 +22,12 @@ impl ConnectionId {
     #[inline]
     pub fn new(bytes: &[u8]) -> Option<Self> {
         let mut out = Self::EMPTY;
-        out.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        if let Ok(own) = <&[u8; DEFAULT_CID_LEN]>::try_from(bytes) {
+            // The length of the connection IDs of our own: one move instead of a call.
+            out.bytes[..DEFAULT_CID_LEN].copy_from_slice(own);
+        } else {
+            out.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        }
         out.len = bytes.len() as u8;
         Some(out)
     }
@@ -63,6 +68,16 @@ impl fmt::Display for ConnectionId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_length_keeps_its_bytes() {
+        let bytes: [u8; 20] = std::array::from_fn(|i| i as u8 + 1);
+        for len in 0..=20 {
+            let cid = ConnectionId::new(&bytes[..len]).unwrap_or_default();
+            assert_eq!(cid.as_slice(), &bytes[..len]);
+            assert_eq!((cid.len(), cid.is_empty()), (len, len == 0));
+        }
+    }
 
     #[test]
     fn at_most_twenty_bytes() {

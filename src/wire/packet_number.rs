@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(decode(0x9b32, 2, 0xa82f30ea + 1), 0xa82f9b32);
         // RFC 9001 §A.2, §A.5: the packet numbers of its example packets.
         assert_eq!(decode(2, 4, 0), 2);
-        assert_eq!(decode(0x00bf_f4, 3, 654_360_564), 654_360_564);
+        assert_eq!(decode(0x00_bff4, 3, 654_360_564), 654_360_564);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 const ACK: u8 = 0x02;
 const ECN: u8 = 0x01;
 
-/// Ranges in one frame that [`write`] produces at most: what a one-byte count of further ranges
+/// Ranges in one frame that [`write()`] produces at most: what a one-byte count of further ranges
 /// allows.
 pub const MAX_WRITTEN_RANGES: usize = 64;
 
@@ -225,3 +225,6 @@ pub fn write(
 }
 
 const _: () = assert!(MAX_WRITTEN_RANGES <= 64, "the count is written as one byte");
+
+#[cfg(test)]
+mod tests;

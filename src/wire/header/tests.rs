@@ -1,3 +1,5 @@
+//! Headers against the RFCs' examples, every limit of theirs, and every cut.
+
 use super::*;
 use crate::base::limits::MAX_CID_LEN;
 use crate::wire::packet_number;

@@ -1,3 +1,5 @@
+//! Transport parameters: what comes back, and everything that must be refused.
+
 use super::*;
 use crate::wire::error::Code;
 
