@@ -354,6 +354,12 @@ impl Endpoint {
         self.entry(id).map(|e| &mut *e.conn)
     }
 
+    /// The name of the connection at a dense index.
+    pub fn id_at(&self, index: u32) -> Option<ConnId> {
+        let e = self.entries.get(index as usize)?.as_ref()?;
+        Some(ConnId { index, generation: e.generation })
+    }
+
     /// Connections that exist.
     pub fn len(&self) -> usize {
         self.entries.len() - self.free.len()

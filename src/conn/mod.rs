@@ -198,6 +198,20 @@ impl Connection {
         &self.session
     }
 
+    /// Whether [`Connection::poll_transmit`] may have something to send.
+    pub fn wants_to_send(&self) -> bool {
+        match self.state {
+            State::Closing { send, .. } => send,
+            State::Draining | State::Drained => false,
+            _ => self.initial.is_some() || self.handshake.is_some() || self.has_one_rtt_to_send(),
+        }
+    }
+
+    /// The socket in use.
+    pub fn socket(&self) -> SocketId {
+        self.paths.primary().socket
+    }
+
     /// The addresses in use.
     pub fn path(&self) -> FourTuple {
         self.paths.primary().tuple

@@ -1,1 +1,202 @@
-//! shard
+//! A shard: one thread's share of the engine. It owns sockets behind one backend, the connections
+//! on them, their timers and its mailboxes, and turns all of that by [`Shard::run_once`].
+//!
+//! A shard never blocks in a turn, takes no lock and allocates nothing per packet. It is driven,
+//! rather than driving: an [`engine`](crate::shard::engine) pins it to a core and loops, an embedder
+//! may call it from a thread of its own, and a simulator turns several in one thread. What an
+//! application on it is, says [`ShardApp`].
+
+pub mod app;
+pub mod engine;
+pub mod mailbox;
+mod run;
+pub mod quic_lb;
+pub mod steer;
+pub mod wheel;
+
+use crate::base::{FourTuple, RecvMeta, SocketId, Timestamp};
+use crate::conn::{CidGenerator, ConnId, Endpoint};
+use crate::io::{Backend, IoError, SocketOptions};
+use crate::wire::ConnectionId;
+pub use app::{Context, ShardApp};
+use mailbox::Mailbox;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use steer::CidCodec;
+use wheel::Wheel;
+
+/// What a shard counted, beyond its backend's and its endpoint's counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShardStats {
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Times the shard slept.
+    pub parks: u64,
+    /// Trains received by this shard's sockets.
+    pub trains: u64,
+    /// Datagrams handed to other shards.
+    pub forwarded: u64,
+    /// Datagrams for other shards that were dropped because their ring was full.
+    pub forward_dropped: u64,
+    /// Trains that other shards handed over.
+    pub adopted: u64,
+    /// Commands from application handles.
+    pub commands: u64,
+}
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Something arrived, expired or was sent.
+    pub worked: bool,
+    /// More is to be done at once: do not sleep.
+    pub busy: bool,
+    /// When something expires next.
+    pub next: Option<Timestamp>,
+    /// The application asked the loop to end.
+    pub stopped: bool,
+}
+
+/// One thread's share of the engine. See the module's documentation.
+pub struct Shard<A: ShardApp> {
+    index: usize,
+    backend: Backend,
+    endpoint: Endpoint,
+    wheel: Wheel,
+    mailbox: Mailbox<A::Command>,
+    codec: Arc<CidCodec>,
+    app: A,
+    sockets: Vec<(SocketId, SocketAddr)>,
+    stop: bool,
+    stats: ShardStats,
+}
+
+impl<A: ShardApp> Shard<A> {
+    /// A shard over an open backend. Its endpoint's connection IDs must come from `codec`
+    /// ([`CodecCids`]), so that other shards can tell whose they are.
+    pub fn new(
+        now: Timestamp,
+        index: usize,
+        backend: Backend,
+        endpoint: Endpoint,
+        codec: Arc<CidCodec>,
+        mailbox: Mailbox<A::Command>,
+        app: A,
+    ) -> Self {
+        Self {
+            index,
+            backend,
+            endpoint,
+            wheel: Wheel::new(now),
+            mailbox,
+            codec,
+            app,
+            sockets: Vec::new(),
+            stop: false,
+            stats: ShardStats::default(),
+        }
+    }
+
+    /// Gives the shard a bound socket.
+    ///
+    /// # Errors
+    /// The backend could not take it.
+    pub fn add_socket(
+        &mut self,
+        socket: UdpSocket,
+        options: SocketOptions,
+    ) -> Result<SocketId, IoError> {
+        let id = self.backend.add_socket(socket, options)?;
+        self.note_socket(id);
+        Ok(id)
+    }
+
+    /// Makes a socket known that the backend has already, as the simulated one's.
+    pub fn note_socket(&mut self, id: SocketId) {
+        if let Some(addr) = self.backend.local_addr(id) {
+            self.sockets.push((id, addr));
+        }
+    }
+
+    /// The shard's number.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The application.
+    pub fn app(&self) -> &A {
+        &self.app
+    }
+
+    /// The application.
+    pub fn app_mut(&mut self) -> &mut A {
+        &mut self.app
+    }
+
+    /// The connections.
+    pub fn endpoint(&mut self) -> &mut Endpoint {
+        &mut self.endpoint
+    }
+
+    /// The backend.
+    pub fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
+    /// The shard's sockets and their addresses.
+    pub fn sockets(&self) -> &[(SocketId, SocketAddr)] {
+        &self.sockets
+    }
+
+    /// What the shard counted.
+    pub fn stats(&self) -> ShardStats {
+        self.stats
+    }
+
+    /// Calls `f` with the application and the shard as an application sees it.
+    pub fn with_context<R>(
+        &mut self,
+        now: Timestamp,
+        f: impl FnOnce(&mut A, &mut Context<'_>) -> R,
+    ) -> R {
+        let mut ctx = Context {
+            now,
+            endpoint: &mut self.endpoint,
+            sockets: &self.sockets,
+            stop: &mut self.stop,
+            shard: self.index,
+        };
+        f(&mut self.app, &mut ctx)
+    }
+
+    /// The shard's own socket for a train that arrived on another shard's: the one bound to the
+    /// same port.
+    fn own_socket(&self, path: &FourTuple) -> Option<SocketId> {
+        let port = path.local.port();
+        self.sockets.iter().find(|(_, addr)| addr.port() == port).map(|(id, _)| *id)
+    }
+}
+
+/// Connection IDs that carry a shard's number, for an [`Endpoint`].
+pub struct CodecCids(pub Arc<CidCodec>);
+
+impl CidGenerator for CodecCids {
+    fn issue(&mut self, rng: &mut crate::base::Rng) -> ConnectionId {
+        self.0.issue(rng)
+    }
+
+    fn len(&self) -> usize {
+        self.0.cid_len()
+    }
+}
+
+/// The wheel's key of a connection; 0 is the application's.
+const fn timer_key(id: ConnId) -> u32 {
+    id.index() + 1
+}
+
+/// A train that changed hands: the same, but by another socket.
+fn adopt(meta: &RecvMeta, socket: SocketId) -> RecvMeta {
+    RecvMeta { socket, ..*meta }
+}

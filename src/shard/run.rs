@@ -1,0 +1,189 @@
+//! One turn of a shard, in the order of DESIGN: reap, route, hand over; drain mailboxes; timers;
+//! the application; trains; submit. And what comes between turns: sleeping.
+
+use super::app::Bridge;
+use super::{Shard, ShardApp, ShardStats, Turn, adopt, timer_key};
+use crate::base::{RecvMeta, Timestamp};
+use crate::conn::endpoint::Next;
+use crate::conn::ConnId;
+use crate::io::IoError;
+
+/// Trains that one connection sends before others have their turn.
+const TRAINS_PER_TURN: usize = 4;
+/// Connections served in one turn.
+const CONNECTIONS_PER_TURN: usize = 1024;
+/// The wheel's key of the application.
+const APP_TIMER: u32 = 0;
+
+impl<A: ShardApp> Shard<A> {
+    /// One turn at `now`. Never blocks; bounded work.
+    ///
+    /// # Errors
+    /// The backend is broken for good: the shard cannot go on.
+    pub fn run_once(&mut self, now: Timestamp) -> Result<Turn, IoError> {
+        self.stats.turns += 1;
+        let mut worked = self.receive(now)?;
+        worked |= self.drain_mailbox(now);
+        worked |= self.expire(now);
+        self.app_turn(now);
+        let (served, stalled) = self.serve(now);
+        worked |= served;
+        self.send_stateless();
+        self.backend.flush()?;
+        Ok(Turn {
+            worked,
+            // A connection that waits for a send buffer is woken by the backend.
+            busy: self.endpoint.has_ready() && !stalled,
+            next: self.wheel.next_deadline(),
+            stopped: self.stop,
+        })
+    }
+
+    fn receive(&mut self, now: Timestamp) -> Result<bool, IoError> {
+        let Self { backend, endpoint, app, mailbox, codec, index, stats, .. } = self;
+        let own = *index;
+        let mut trains = 0;
+        backend.recv(&mut |meta, data| {
+            trains += 1;
+            let foreign = |dcid: &[u8], meta: &RecvMeta, datagram: &mut [u8]| {
+                match codec.shard_of(dcid) {
+                    Some(owner) if usize::from(owner) != own => {
+                        count_forward(stats, mailbox.forward(owner.into(), meta, datagram));
+                        true
+                    }
+                    _ => false,
+                }
+            };
+            endpoint.handle_train(now, meta, data, &mut Bridge { app: &mut *app, foreign });
+        })?;
+        self.stats.trains += trains;
+        Ok(trains > 0)
+    }
+
+    fn drain_mailbox(&mut self, now: Timestamp) -> bool {
+        let mut worked = false;
+        while let Some(mut train) = self.mailbox.poll_train() {
+            worked = true;
+            self.stats.adopted += 1;
+            if let Some(socket) = self.own_socket(&train.meta().path) {
+                let meta = adopt(train.meta(), socket);
+                let foreign = |_: &[u8], _: &RecvMeta, _: &mut [u8]| false;
+                let mut bridge = Bridge { app: &mut self.app, foreign };
+                self.endpoint.handle_train(now, &meta, train.bytes_mut(), &mut bridge);
+            }
+            self.mailbox.give_back(train);
+        }
+        while let Some(command) = self.mailbox.poll_command() {
+            worked = true;
+            self.stats.commands += 1;
+            self.with_context(now, |app, ctx| app.on_command(ctx, command));
+        }
+        self.mailbox.flush();
+        worked
+    }
+
+    fn expire(&mut self, now: Timestamp) -> bool {
+        let mut worked = false;
+        while let Some(key) = self.wheel.poll(now) {
+            worked = true;
+            if key != APP_TIMER
+                && let Some(id) = self.endpoint.id_at(key - 1)
+            {
+                self.endpoint.handle_timeout(now, id);
+            }
+        }
+        worked
+    }
+
+    fn app_turn(&mut self, now: Timestamp) {
+        match self.with_context(now, |app, ctx| app.on_turn(ctx)) {
+            Some(at) => self.wheel.set(APP_TIMER, at),
+            None => self.wheel.clear(APP_TIMER),
+        }
+    }
+
+    /// Events to the application, trains to the backend. Tells whether anything was done, and
+    /// whether it ended for want of send buffers.
+    fn serve(&mut self, now: Timestamp) -> (bool, bool) {
+        let mut served = false;
+        let mut stalled = None;
+        for _ in 0..CONNECTIONS_PER_TURN {
+            if stalled.is_some() {
+                break;
+            }
+            let Some(id) = self.endpoint.poll_ready() else { break };
+            served = true;
+            self.deliver_events(now, id);
+            match self.send_trains(now, id) {
+                Sent::All => {}
+                Sent::More => self.endpoint.wake(id),
+                Sent::NoBuffer => stalled = Some(id),
+            }
+            match self.endpoint.finish(id) {
+                Next::Timeout(at) => self.wheel.set(timer_key(id), at),
+                Next::Quiet | Next::Gone => self.wheel.clear(timer_key(id)),
+            }
+        }
+        if let Some(id) = stalled {
+            self.endpoint.wake(id);
+        }
+        (served, stalled.is_some())
+    }
+
+    fn deliver_events(&mut self, now: Timestamp, id: ConnId) {
+        while let Some(event) = self.endpoint.connection(id).and_then(|c| c.poll_event()) {
+            self.with_context(now, |app, ctx| app.on_event(ctx, id, event));
+        }
+    }
+
+    fn send_trains(&mut self, now: Timestamp, id: ConnId) -> Sent {
+        for _ in 0..TRAINS_PER_TURN {
+            let Some(conn) = self.endpoint.connection(id) else { return Sent::All };
+            if !self.backend.can_send(conn.socket()) {
+                return if conn.wants_to_send() { Sent::NoBuffer } else { Sent::All };
+            }
+            let Some(mut buffer) = self.backend.tx_buffer() else {
+                return if conn.wants_to_send() { Sent::NoBuffer } else { Sent::All };
+            };
+            match conn.poll_transmit(now, &mut buffer) {
+                Some(transmit) => self.backend.send(buffer, transmit),
+                None => return Sent::All,
+            }
+        }
+        Sent::More
+    }
+
+    fn send_stateless(&mut self) {
+        while let Some(mut buffer) = self.backend.tx_buffer() {
+            match self.endpoint.poll_transmit(&mut buffer) {
+                Some(transmit) => self.backend.send(buffer, transmit),
+                None => break,
+            }
+        }
+    }
+
+    /// Sleeps until something arrives, `until` passes or another thread calls. Returns early when
+    /// something came in between.
+    ///
+    /// # Errors
+    /// The backend is broken for good.
+    pub fn park(&mut self, now: Timestamp, until: Option<Timestamp>) -> Result<(), IoError> {
+        self.stats.parks += 1;
+        self.backend.wait(until.map(|at| at - now))
+    }
+}
+
+/// How a connection's turn to send ended.
+enum Sent {
+    All,
+    More,
+    NoBuffer,
+}
+
+fn count_forward(stats: &mut ShardStats, taken: bool) {
+    if taken {
+        stats.forwarded += 1;
+    } else {
+        stats.forward_dropped += 1;
+    }
+}
