@@ -7,11 +7,8 @@ use super::{Connection, HandshakeSpace};
 use crate::base::Timestamp;
 use crate::crypto::UsedKeys;
 use crate::path::Path;
-use crate::recovery::cc::AckEvent;
 use crate::recovery::ecn::Outcome;
-use crate::recovery::loss::LostSummary;
-use crate::recovery::rtt::Rtt;
-use crate::recovery::sent::AckSummary;
+use crate::recovery::{AckEvent, AckSummary, Congestion, LostSummary, Rtt};
 use crate::wire::frame::{Ack, EcnCounts};
 use crate::wire::{PacketType, TransportError};
 use std::ops::ControlFlow;
@@ -35,7 +32,7 @@ impl Connection {
         let summary = match ty {
             PacketType::Initial => ack_handshake(self.initial.as_deref_mut(), ack)?,
             PacketType::Handshake => ack_handshake(self.handshake.as_deref_mut(), ack)?,
-            _ => Some(self.ack_one_rtt(now, packet.used, ack)?),
+            _ => Some(self.ack_one_rtt(packet.used, ack)?),
         };
         let Some(summary) = summary.filter(AckSummary::newly_acked_any) else { return Ok(()) };
         let delay = self.ack_delay(ty, ack.delay);
@@ -45,15 +42,14 @@ impl Connection {
 
     fn ack_one_rtt(
         &mut self,
-        now: Timestamp,
         used: UsedKeys,
         ack: &Ack<'_>,
     ) -> Result<AckSummary, TransportError> {
         let Self { paths, streams, one_rtt_crypto, .. } = self;
-        let Path { sent, acks, mtu, remote_cids, .. } = paths.primary_mut();
+        let Path { sent, acks, mtu, cc, remote_cids, .. } = paths.primary_mut();
         let summary = sent.on_ack_received(ack.ranges, |_, packet, frames| {
-            if packet.mtu_probe {
-                mtu.on_probe_acked(now, usize::from(packet.size));
+            if packet.mtu_probe && mtu.on_probe_acked(usize::from(packet.size)) {
+                cc.on_mtu(mtu.current());
             }
             for frame in frames {
                 match *frame {
@@ -104,23 +100,21 @@ impl Connection {
             && let Outcome::Congestion(_) = path.ecn.on_ack(summary.ect0, ecn)
         {
             self.stats.congestion_events += 1;
-            path.cc.on_congestion_event(now, sent_at, true);
+            path.cc.on_congestion_event(now, sent_at, Congestion::Ecn);
         }
         if summary.acked_bytes > 0 {
-            path.cc.on_ack(
-                &AckEvent {
-                    now,
-                    acked_bytes: summary.acked_bytes,
-                    largest_sent_time: sent_at,
-                    app_limited: summary.app_limited,
-                    bytes_in_flight: in_flight,
-                },
-                &path.rtt,
-            );
-            path.mtu.on_packet_acked(now);
+            path.cc.on_ack(&AckEvent {
+                now,
+                acked_bytes: summary.acked_bytes,
+                largest_acked_sent: sent_at,
+                rtt: &path.rtt,
+                app_limited: summary.app_limited,
+                bytes_in_flight: in_flight,
+            });
+            path.mtu.on_packets_acked(summary.max_size);
         }
         if summary.spurious_losses > 0 {
-            path.cc.on_spurious_loss();
+            path.cc.on_spurious(summary.spurious_losses, sent_at);
         }
         // RFC 9002 §6.2.1: a client whose address the server may not have validated keeps its
         // backoff through acknowledgements of Initial packets.
@@ -149,10 +143,12 @@ impl Connection {
                     lost.extend_from_slice(frames);
                 });
                 if let Some(size) = summary.mtu_probe_lost {
-                    path.mtu.on_probe_lost(now, usize::from(size));
+                    path.mtu.on_probe_lost(usize::from(size));
                 }
                 if summary.count > 0 {
-                    path.mtu.on_packet_lost(now, usize::from(summary.max_size));
+                    if path.mtu.on_packets_lost(now, summary.max_size) {
+                        path.cc.on_mtu(path.mtu.current());
+                    }
                     path.ecn.on_lost(summary.ect0);
                 }
                 for frame in lost.drain(..) {
@@ -173,9 +169,7 @@ impl Connection {
         path.bytes_in_flight = path.bytes_in_flight.saturating_sub(summary.bytes);
         // RFC 9000 §14.4: a lost MTU probe says nothing about congestion.
         if let Some(sent_at) = summary.largest_lost_sent {
-            let before = path.cc.window();
-            path.cc.on_congestion_event(now, sent_at, false);
-            if path.cc.window() < before {
+            if path.cc.on_congestion_event(now, sent_at, Congestion::Loss(summary.count)) {
                 self.stats.congestion_events += 1;
             }
             if summary.persistent_congestion {
@@ -203,10 +197,14 @@ impl Connection {
 
     /// A probe timeout fired (RFC 9002 §6.2.4): two probes are owed, made of the oldest data in
     /// flight where there is some.
-    pub(super) fn on_pto(&mut self, ty: PacketType) {
+    pub(super) fn on_pto(&mut self, now: Timestamp, ty: PacketType) {
         const PROBES: u8 = 2;
         self.stats.ptos += 1;
-        self.paths.primary_mut().pto_count += 1;
+        let path = self.paths.primary_mut();
+        path.pto_count += 1;
+        if ty == PacketType::OneRtt && path.mtu.on_pto(now) {
+            path.cc.on_mtu(path.mtu.current());
+        }
         match ty {
             PacketType::Initial => probe_handshake(self.initial.as_deref_mut(), PROBES),
             PacketType::Handshake => probe_handshake(self.handshake.as_deref_mut(), PROBES),

@@ -10,7 +10,7 @@ use super::{Connection, HandshakeIds};
 use crate::base::{Timestamp, Transmit, limits};
 use crate::crypto::{TAG_LEN, seal};
 use crate::path::Path;
-use crate::recovery::sent::SentPacket;
+use crate::recovery::SentPacket;
 use crate::wire::frame::{self, ConnectionClose, ack};
 use crate::wire::header::{self, LongType, VERSION_1};
 use crate::wire::{PacketType, Side, Writer, packet_number};
@@ -287,8 +287,8 @@ fn record(
     };
     space.sent.on_packet_sent(packet, &d.frames);
     if in_flight {
+        path.cc.on_packet_sent(now, len as u64, path.bytes_in_flight);
         path.bytes_in_flight += len as u64;
-        path.cc.on_packet_sent(now, len as u64);
         path.pacer.on_sent(len as u64);
     }
 }

@@ -5,8 +5,7 @@
 
 use crate::base::limits;
 use crate::path::PathConfig;
-use crate::recovery::cc::Algorithm;
-use crate::recovery::mtu::MtuConfig;
+use crate::recovery::{Algorithm, MtuConfig};
 use crate::stream::StreamConfig;
 use std::time::Duration;
 

@@ -94,7 +94,7 @@ impl Connection {
                 self.on_path_response(data);
                 Ok(())
             }
-            Frame::HandshakeDone => self.on_handshake_done(now),
+            Frame::HandshakeDone => self.on_handshake_done(),
             Frame::Datagram(data) => self.on_datagram(data),
             Frame::ConnectionClose(close) => {
                 self.on_close(now, &close);
@@ -123,11 +123,11 @@ impl Connection {
         self.paths.primary_mut().local_cids.on_retire(seq, &used)
     }
 
-    fn on_handshake_done(&mut self, now: Timestamp) -> Result<(), TransportError> {
+    fn on_handshake_done(&mut self) -> Result<(), TransportError> {
         if self.side == Side::Server {
             return Err(TransportError::protocol_violation("a client sent HANDSHAKE_DONE"));
         }
-        self.confirm_handshake(now);
+        self.confirm_handshake();
         Ok(())
     }
 

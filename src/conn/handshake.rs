@@ -139,27 +139,26 @@ impl Connection {
             self.take_peer_params(now)?;
         }
         if self.state.is_handshaking() && !self.session.is_handshaking() && self.one_rtt.is_some() {
-            self.complete_handshake(now);
+            self.complete_handshake();
         }
         Ok(())
     }
 
-    fn complete_handshake(&mut self, now: Timestamp) {
+    fn complete_handshake(&mut self) {
         self.state.to_complete();
         self.timers.handshake = None;
         self.events.push(Event::Connected);
         if self.side == Side::Server {
             // RFC 9001 §4.1.2: a server's handshake is confirmed when it completes.
             self.pending.handshake_done = true;
-            self.confirm_handshake(now);
+            self.confirm_handshake();
         }
     }
 
-    pub(super) fn confirm_handshake(&mut self, now: Timestamp) {
+    pub(super) fn confirm_handshake(&mut self) {
         if self.state.to_confirmed() {
             self.discard_initial();
             self.discard_handshake();
-            self.paths.primary_mut().mtu.start(now);
             if let Some(keys) = self.one_rtt.as_deref_mut() {
                 keys.on_handshake_confirmed();
             }
@@ -170,7 +169,7 @@ impl Connection {
     }
 
     /// A Handshake packet from the peer authenticated (RFC 9000 §8.1, RFC 9001 §4.9.1).
-    pub(super) fn on_handshake_packet_opened(&mut self, _now: Timestamp) {
+    pub(super) fn on_handshake_packet_opened(&mut self) {
         if self.side == Side::Server {
             self.paths.primary_mut().validation.set_validated();
             self.discard_initial();
@@ -203,7 +202,7 @@ impl Connection {
         self.datagrams.set_peer_max(params.max_datagram_frame_size);
         let path = self.paths.primary_mut();
         path.local_cids.set_peer_limit(params.active_connection_id_limit);
-        path.mtu.set_peer_max(params.max_udp_payload_size.min(65_535) as usize);
+        path.set_mtu_ceiling(params.max_udp_payload_size);
         if let Some(token) = params.stateless_reset_token {
             path.remote_cids.set_first_token(token);
         }
@@ -238,7 +237,6 @@ impl Connection {
     /// A Retry arrived (RFC 9000 §17.2.5): at most one, only before anything else, only authentic.
     pub(super) fn on_retry(
         &mut self,
-        _now: Timestamp,
         packet: &[u8],
         scid: ConnectionId,
         token: Vec<u8>,

@@ -179,7 +179,7 @@ impl Connection {
             return Ok(());
         };
         if ty == PacketType::Handshake {
-            self.on_handshake_packet_opened(now);
+            self.on_handshake_packet_opened();
         }
         let dcid = long.dcid.as_slice();
         let packet = Packet { ty, pn, dcid, payload, meta, used: UsedKeys::Current };

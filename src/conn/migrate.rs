@@ -45,8 +45,7 @@ impl Connection {
             path.validation.start(now, before, bytes, data, interval);
             if !same_host {
                 // RFC 9000 §9.4: a change of port alone keeps what was learned of the path.
-                path.reset_for_new_address(&config, now);
-                path.mtu.start(now);
+                path.reset_for_new_address(&config);
             }
         }
         self.events.push(Event::PeerAddressChanged);

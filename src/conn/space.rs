@@ -2,8 +2,7 @@
 
 use super::crypto_stream::CryptoStream;
 use crate::crypto::Keys;
-use crate::recovery::ack_policy::AckPolicy;
-use crate::recovery::sent::SentSpace;
+use crate::recovery::{AckPolicy, SentSpace};
 use crate::stream;
 
 /// One frame of a sent packet: enough to act when it is acknowledged or lost.

@@ -8,8 +8,7 @@ use super::space::SentFrame;
 use super::{Connection, TransportConfig};
 use crate::base::{Timestamp, limits};
 use crate::path::validate::ValidationTimeout;
-use crate::recovery::pto;
-use crate::recovery::sent::SentSpace;
+use crate::recovery::{SentSpace, pto};
 use crate::wire::{PacketType, Side};
 use std::time::Duration;
 
@@ -108,7 +107,6 @@ impl Connection {
         at = earlier(at, t.pacing);
         at = earlier(at, path.acks.deadline());
         at = earlier(at, path.validation.deadline());
-        at = earlier(at, path.mtu.deadline());
         at = earlier(at, self.one_rtt.as_deref().and_then(|k| k.deadline()));
         for space in [&self.initial, &self.handshake].into_iter().flatten() {
             at = earlier(at, space.acks.deadline());
@@ -183,14 +181,13 @@ impl Connection {
             };
             match timer.cause {
                 pto::Cause::LossTime => self.detect_lost(now, ty),
-                pto::Cause::Probe => self.on_pto(ty),
+                pto::Cause::Probe => self.on_pto(now, ty),
             }
         }
     }
 
     fn handle_path_timeouts(&mut self, now: Timestamp) {
         let path = self.paths.primary_mut();
-        path.mtu.on_timeout(now);
         if let Some(keys) = self.one_rtt.as_deref_mut() {
             keys.on_timeout(now);
         }
@@ -203,7 +200,7 @@ impl Connection {
                 Some((socket, tuple)) => {
                     path.socket = socket;
                     path.tuple = tuple;
-                    path.reset_for_new_address(&self.config.path(), now);
+                    path.reset_for_new_address(&self.config.path());
                 }
                 None => self.end_silently(ConnectionError::TimedOut),
             }

@@ -10,7 +10,7 @@ use super::state::State;
 use crate::base::{Timestamp, Transmit, limits};
 use crate::crypto::TAG_LEN;
 use crate::path::Path;
-use crate::recovery::sent::SentPacket;
+use crate::recovery::SentPacket;
 use crate::wire::frame::{self, ack};
 use crate::wire::{Writer, header, packet_number};
 
@@ -126,13 +126,11 @@ impl Connection {
         }
         if before == 0 {
             self.timers.pacing = None;
-            let (srtt, window) = (path.rtt.smoothed(), path.cc.window());
-            path.paced = path.pacer.budget(now, srtt, window);
+            path.paced = path.pacing_budget(now);
         }
         if path.paced < (before + size) as u64 {
             if before == 0 {
-                let (srtt, window) = (path.rtt.smoothed(), path.cc.window());
-                self.timers.pacing = path.pacer.next_release(now, size as u64, srtt, window);
+                self.timers.pacing = path.pacing_release();
             }
             return Admission::AckOnly;
         }
@@ -223,8 +221,8 @@ impl Connection {
         };
         path.sent.on_packet_sent(packet, &self.scratch);
         if in_flight {
+            path.cc.on_packet_sent(now, len as u64, path.bytes_in_flight);
             path.bytes_in_flight += len as u64;
-            path.cc.on_packet_sent(now, len as u64);
             path.pacer.on_sent(len as u64);
         }
         self.stats.packets_sent += 1;

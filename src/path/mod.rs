@@ -11,13 +11,10 @@ pub mod set;
 pub mod validate;
 
 use crate::base::{FourTuple, SocketId, Timestamp};
-use crate::recovery::ack_policy::AckPolicy;
-use crate::recovery::cc::{self, Controller};
-use crate::recovery::ecn::EcnValidator;
-use crate::recovery::mtu::{Mtu, MtuConfig};
-use crate::recovery::pacer::Pacer;
-use crate::recovery::rtt::Rtt;
-use crate::recovery::sent::SentSpace;
+use crate::recovery::{
+    AckPolicy, Algorithm, Controller, EcnValidator, MtuConfig, MtuDiscovery, Pace, Pacer, Rtt,
+    SentSpace,
+};
 pub use cids::{LocalCids, RemoteCids};
 pub use set::PathSet;
 use std::time::Duration;
@@ -38,7 +35,7 @@ pub struct PathConfig {
     /// RTT assumed before the first sample (RFC 9002 §6.2.2).
     pub initial_rtt: Duration,
     /// Congestion control algorithm.
-    pub congestion: cc::Algorithm,
+    pub congestion: Algorithm,
     /// Whether sends are spread over the round trip (RFC 9002 §7.7).
     pub pacing: bool,
     /// Whether outgoing packets try ECN.
@@ -65,7 +62,7 @@ pub struct Path<F: Copy> {
     /// Pacing.
     pub pacer: Pacer,
     /// Datagram size.
-    pub mtu: Mtu,
+    pub mtu: MtuDiscovery,
     /// Explicit congestion notification.
     pub ecn: EcnValidator,
     /// 1-RTT (and 0-RTT) packets sent.
@@ -99,15 +96,15 @@ impl<F: Copy> Path<F> {
         config: &PathConfig,
         now: Timestamp,
     ) -> Self {
-        let mtu = Mtu::new(config.mtu, now);
+        let mtu = MtuDiscovery::new(config.mtu);
         let size = mtu.current();
         Self {
             id,
             socket,
             tuple,
             rtt: Rtt::new(config.initial_rtt),
-            cc: Controller::new(config.congestion, size as u64, now),
-            pacer: Pacer::new(config.pacing, size as u64, now),
+            cc: Controller::new(config.congestion, size),
+            pacer: pacer(config),
             mtu,
             ecn: EcnValidator::new(config.ecn),
             sent: SentSpace::new(),
@@ -129,15 +126,48 @@ impl<F: Copy> Path<F> {
         self.cc.window().saturating_sub(self.bytes_in_flight)
     }
 
+    /// Takes a limit on the datagram size that was learnt late.
+    pub fn set_mtu_ceiling(&mut self, size: u64) {
+        if self.mtu.set_ceiling(size) {
+            self.cc.on_mtu(self.mtu.current());
+        }
+    }
+
+    /// Bytes that pacing admits now.
+    #[inline]
+    pub fn pacing_budget(&mut self, now: Timestamp) -> u64 {
+        let pace = Pace {
+            rtt: &self.rtt,
+            window: self.cc.window(),
+            in_slow_start: self.cc.in_slow_start(),
+            mtu: self.mtu.current(),
+        };
+        self.pacer.budget(now, &pace)
+    }
+
+    /// When pacing lets the next train go; `None` when it holds none back.
+    pub fn pacing_release(&self) -> Option<Timestamp> {
+        let pace = Pace {
+            rtt: &self.rtt,
+            window: self.cc.window(),
+            in_slow_start: self.cc.in_slow_start(),
+            mtu: self.mtu.current(),
+        };
+        self.pacer.next_release(&pace)
+    }
+
     /// Starts round-trip times, congestion control and MTU afresh, as a new address demands
     /// (RFC 9000 §9.4); what is in flight stays counted.
-    pub fn reset_for_new_address(&mut self, config: &PathConfig, now: Timestamp) {
-        self.mtu = Mtu::new(config.mtu, now);
-        let size = self.mtu.current() as u64;
+    pub fn reset_for_new_address(&mut self, config: &PathConfig) {
+        self.mtu = MtuDiscovery::new(config.mtu);
         self.rtt = Rtt::new(config.initial_rtt);
-        self.cc = Controller::new(config.congestion, size, now);
-        self.pacer = Pacer::new(config.pacing, size, now);
+        self.cc = Controller::new(config.congestion, self.mtu.current());
+        self.pacer = pacer(config);
         self.ecn = EcnValidator::new(config.ecn);
         self.pto_count = 0;
     }
+}
+
+fn pacer(config: &PathConfig) -> Pacer {
+    if config.pacing { Pacer::new() } else { Pacer::disabled() }
 }
