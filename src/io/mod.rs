@@ -13,6 +13,7 @@ mod cmsg;
 pub mod errno;
 pub mod error;
 pub mod mmsg;
+pub mod sim;
 mod socket;
 pub mod sockopt;
 pub mod stats;
