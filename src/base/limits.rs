@@ -82,6 +82,9 @@ pub const MAILBOX_DATAGRAMS: usize = 1024;
 /// Commands waiting from application handles for one shard.
 pub const MAILBOX_COMMANDS: usize = 4096;
 
+/// Sockets of one shard's backend, by default.
+pub const SOCKETS: usize = 1024;
+
 const _: () = assert!(CRYPTO_WINDOW >= 4096);
 const _: () = assert!(MIN_UDP_PAYLOAD <= MAX_UDP_PAYLOAD && MAX_UDP_PAYLOAD <= u16::MAX as usize);
 const _: () = assert!(DEFAULT_CID_LEN <= MAX_CID_LEN && DEFAULT_CID_LEN >= 8);

@@ -95,9 +95,8 @@ impl Connection {
         if summary.largest_is_new && summary.acked_ack_eliciting {
             path.rtt.on_sample(now, now - sent_at, delay);
         }
-        if ty == PacketType::OneRtt
-            && summary.largest_advanced
-            && let Outcome::Congestion(_) = path.ecn.on_ack(summary.ect0, ecn)
+        if summary.largest_advanced
+            && let Outcome::Congestion(_) = path.ecn.on_ack(space_index(ty), summary.ect0, ecn)
         {
             self.stats.congestion_events += 1;
             path.cc.on_congestion_event(now, sent_at, Congestion::Ecn);
@@ -130,7 +129,7 @@ impl Connection {
 
     /// Declares packets lost and queues their frames again (RFC 9002 §6.1).
     pub(super) fn detect_lost(&mut self, now: Timestamp, ty: PacketType) {
-        let rtt = self.paths.primary().rtt;
+        let rtt = self.paths.primary().rtt.clone();
         let summary = match ty {
             PacketType::Initial => lose_handshake(now, self.initial.as_deref_mut(), &rtt),
             PacketType::Handshake => lose_handshake(now, self.handshake.as_deref_mut(), &rtt),
@@ -229,6 +228,15 @@ impl Connection {
                 self.scratch = again;
             }
         }
+    }
+}
+
+/// The index of a packet type's number space: Initial, Handshake, Data.
+pub(super) fn space_index(ty: PacketType) -> usize {
+    match ty {
+        PacketType::Initial => 0,
+        PacketType::Handshake => 1,
+        PacketType::ZeroRtt | PacketType::OneRtt => 2,
     }
 }
 

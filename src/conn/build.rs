@@ -3,6 +3,7 @@
 //!
 //! Packets are drafted first and sealed last, because padding goes into the last of them.
 
+use super::ack::space_index;
 use super::space::{HandshakeSpace, SentFrame};
 use super::state::State;
 use super::train::Admission;
@@ -283,8 +284,9 @@ fn record(
         in_flight,
         mtu_probe: false,
         app_limited: true,
-        ecn: path.ecn.mark(),
+        ecn: path.mark,
     };
+    path.ecn.on_sent(space_index(d.ty), 1, path.mark);
     space.sent.on_packet_sent(packet, &d.frames);
     if in_flight {
         path.cc.on_packet_sent(now, len as u64, path.bytes_in_flight);

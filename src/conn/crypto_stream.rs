@@ -3,7 +3,7 @@
 
 use crate::base::limits;
 use crate::stream::{Assembler, RangeSet};
-use crate::wire::frame::crypto;
+use crate::wire::frame::{crypto_fit, write_crypto_header};
 use crate::wire::{TransportError, Writer};
 
 /// Both directions of one level's handshake bytes.
@@ -37,31 +37,32 @@ impl CryptoStream {
     /// Writes one CRYPTO frame if something waits and fits. Returns its offset and length.
     pub(crate) fn write(&mut self, w: &mut Writer<'_>) -> Option<(u64, u16)> {
         let (start, end) = match self.lost.first() {
-            Some(r) => (r.start, r.end),
+            Some(range) => range,
             None if self.next < self.end() => (self.next, self.end()),
             None => return None,
         };
-        let overhead = crypto::header_size(start, w.remaining());
-        let room = w.remaining().checked_sub(overhead).filter(|n| *n > 0)? as u64;
-        let len = room.min(end - start).min(u64::from(u16::MAX));
+        let fit = crypto_fit(w.remaining(), start).min(usize::from(u16::MAX));
+        let len = fit.min((end - start) as usize);
         let at = (start - self.base) as usize;
-        let data = self.out.get(at..at + len as usize)?;
-        crypto::write(w, start, data);
-        self.lost.remove(start..start + len);
-        self.next = self.next.max(start + len);
+        let data = self.out.get(at..at + len).filter(|d| !d.is_empty())?;
+        write_crypto_header(w, start, len);
+        w.bytes(data);
+        let end = start + len as u64;
+        self.lost.remove(start, end);
+        self.next = self.next.max(end);
         Some((start, len as u16))
     }
 
     /// A frame was acknowledged; bytes acknowledged up to some offset are freed.
     pub(crate) fn on_acked(&mut self, offset: u64, len: u16) {
-        let range = offset..offset + u64::from(len);
-        self.lost.remove(range.clone());
-        self.acked.insert(range);
-        if let Some(first) = self.acked.first().filter(|r| r.start <= self.base) {
-            let n = (first.end.saturating_sub(self.base) as usize).min(self.out.len());
+        let end = offset + u64::from(len);
+        self.lost.remove(offset, end);
+        self.acked.insert(offset.max(self.base), end.max(self.base));
+        if let Some((_, end)) = self.acked.first().filter(|(start, _)| *start <= self.base) {
+            let n = (end.saturating_sub(self.base) as usize).min(self.out.len());
             self.out.drain(..n);
             self.base += n as u64;
-            self.acked.remove(0..self.base);
+            self.acked.remove(0, self.base);
         }
     }
 
@@ -72,9 +73,9 @@ impl CryptoStream {
         if start >= end {
             return;
         }
-        self.lost.insert(start..end);
-        for r in self.acked.iter() {
-            self.lost.remove(r);
+        self.lost.insert(start, end);
+        for (start, end) in self.acked.iter() {
+            self.lost.remove(start, end);
         }
     }
 
@@ -100,9 +101,14 @@ impl CryptoStream {
         if end > self.incoming.read_offset() + limits::CRYPTO_WINDOW {
             return Err(TransportError::crypto_buffer_exceeded("CRYPTO data too far ahead"));
         }
-        self.incoming.insert(offset, data)?;
-        while let Some(chunk) = self.incoming.read(usize::MAX) {
-            read(&chunk)?;
+        self.incoming.insert(offset, data).map_err(|_| {
+            TransportError::crypto_buffer_exceeded("CRYPTO data in too many pieces")
+        })?;
+        while self.incoming.readable() > 0 {
+            let chunk = self.incoming.chunk();
+            let end = self.incoming.read_offset() + chunk.len() as u64;
+            read(chunk)?;
+            self.incoming.advance_to(end);
         }
         Ok(())
     }

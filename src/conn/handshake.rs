@@ -79,6 +79,11 @@ impl Connection {
         offset: u64,
         data: &[u8],
     ) -> Result<(), TransportError> {
+        let reading = match (self.session.is_handshaking(), self.handshake.is_some()) {
+            (true, false) => Level::Initial,
+            (true, true) => Level::Handshake,
+            (false, _) => Level::OneRtt,
+        };
         let (stream, level) = match ty {
             PacketType::Initial => (self.initial.as_mut().map(|s| &mut s.crypto), Level::Initial),
             PacketType::Handshake => {
@@ -89,11 +94,6 @@ impl Connection {
         let Some(stream) = stream else { return Ok(()) };
         let before = stream.received();
         let session = &mut self.session;
-        let reading = match (session.is_handshaking(), self.handshake.is_some()) {
-            (true, false) => Level::Initial,
-            (true, true) => Level::Handshake,
-            (false, _) => Level::OneRtt,
-        };
         stream.recv(offset, data, |bytes| {
             // RFC 9001 §4.1.3: bytes of a level that TLS has left behind are a violation; those
             // of a level ahead cannot be here, for they had no keys.

@@ -17,10 +17,7 @@ pub(super) fn local(config: &TransportConfig, scid: ConnectionId) -> TransportPa
         initial_max_streams_uni: s.max_uni_streams,
         ack_delay_exponent: config.ack_delay_exponent,
         max_ack_delay: config.max_ack_delay,
-        max_datagram_frame_size: match config.datagram_receive_buffer {
-            0 => None,
-            n => Some((n as u64).min(u64::from(u16::MAX))),
-        },
+        max_datagram_frame_size: (config.datagram_receive_buffer as u64).min(u16::MAX.into()),
         initial_source_connection_id: Some(scid),
         ..TransportParameters::default()
     }

@@ -42,6 +42,8 @@ impl Connection {
         if self.state.is_closed() {
             return None;
         }
+        let path = self.paths.primary_mut();
+        path.mark = path.ecn.mark();
         let (len, segment_size) = if self.initial.is_some() || self.handshake.is_some() {
             let n = self.handshake_datagram(now, buf);
             (n, n)
@@ -66,7 +68,7 @@ impl Connection {
         Transmit {
             socket: path.socket,
             path: path.tuple,
-            ecn: path.ecn.mark(),
+            ecn: path.mark,
             segment_size,
             len,
         }
@@ -217,8 +219,9 @@ impl Connection {
             in_flight,
             mtu_probe,
             app_limited: !path.window_limited,
-            ecn: path.ecn.mark(),
+            ecn: path.mark,
         };
+        path.ecn.on_sent(2, 1, path.mark);
         path.sent.on_packet_sent(packet, &self.scratch);
         if in_flight {
             path.cc.on_packet_sent(now, len as u64, path.bytes_in_flight);

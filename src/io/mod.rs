@@ -1,1 +1,260 @@
-//! io
+//! Moving UDP datagrams: one [`Backend`], several ways to the network.
+//!
+//! [`mmsg`] is the same contract on epoll for kernels and containers
+//! without io_uring. A backend belongs to one shard, holds its sockets, receives whole GRO trains
+//! into buffers of its own and sends whole GSO trains from leased ones. Bytes are opaque here.
+//!
+//! Nothing that the network does is an error: refused, unreachable or oversized datagrams are
+//! counted in [`IoStats`]. `recv` and `flush` never block, and `flush` makes no system call when
+//! there is nothing to do. Only `wait` sleeps.
+
+mod addr;
+mod cmsg;
+pub mod errno;
+pub mod error;
+pub mod mmsg;
+pub mod sim;
+mod socket;
+pub mod sockopt;
+pub mod stats;
+mod train;
+pub mod waker;
+
+pub use errno::Errno;
+pub use error::IoError;
+pub use sockopt::SocketOptions;
+pub use stats::IoStats;
+pub use waker::Waker;
+
+use crate::base::{Ecn, FourTuple, limits};
+use crate::mem::{Lease, Pages};
+use std::net::{SocketAddr, UdpSocket};
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+/// Bytes of one send buffer; a train is at most [`limits::MAX_TRAIN_BYTES`], a single datagram at
+/// most [`limits::MAX_UDP_PAYLOAD`].
+pub const TX_BUFFER_LEN: usize = 64 * 1024;
+
+/// A socket of one backend: a small dense index, used again some time after the socket is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SocketId(pub u32);
+
+impl SocketId {
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What is known about one received train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecvMeta {
+    /// Where it arrived.
+    pub socket: SocketId,
+    /// From whom to which of our addresses.
+    pub path: FourTuple,
+    /// The ECN field, one for the whole train.
+    pub ecn: Ecn,
+    /// Bytes of every datagram but the last, which may be shorter; the train's length when there
+    /// is only one. Never zero.
+    pub segment_size: usize,
+}
+
+/// What a train to send needs besides its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where it leaves.
+    pub socket: SocketId,
+    /// To whom; a specified local IP is the source address on a wildcard socket.
+    pub path: FourTuple,
+    /// The ECN field of every datagram.
+    pub ecn: Ecn,
+    /// Bytes of every datagram but the last, which may be shorter.
+    pub segment_size: usize,
+    /// Bytes in all.
+    pub len: usize,
+}
+
+impl Transmit {
+    /// Datagrams in the train, at least one.
+    pub fn segments(&self) -> usize {
+        self.len.div_ceil(self.segment_size.max(1)).max(1)
+    }
+}
+
+/// A send buffer: fill it, then give it to [`Backend::send`] or back. Dropping it gives it back,
+/// too.
+#[derive(Debug)]
+pub struct TxBuffer(Lease);
+
+impl TxBuffer {
+    /// A send buffer in leased memory.
+    pub fn new(lease: Lease) -> Self {
+        Self(lease)
+    }
+
+    fn lease(&self) -> &Lease {
+        &self.0
+    }
+}
+
+impl Deref for TxBuffer {
+    type Target = [u8];
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for TxBuffer {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+/// What a backend is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoConfig {
+    /// Receive buffers of 64 KiB each and a little room; a power of two for io_uring, which
+    /// rounds up.
+    pub rx_buffers: usize,
+    /// Send buffers of 64 KiB each.
+    pub tx_buffers: usize,
+    /// Sockets at a time.
+    pub max_sockets: usize,
+    /// The pages behind the buffers.
+    pub pages: Pages,
+}
+
+impl Default for IoConfig {
+    fn default() -> Self {
+        Self {
+            rx_buffers: 16,
+            tx_buffers: 16,
+            max_sockets: limits::SOCKETS,
+            pages: Pages::Base,
+        }
+    }
+}
+
+/// Which backend to open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// io_uring, or the fallback where io_uring is not to be had.
+    #[default]
+    Auto,
+    /// io_uring or an error.
+    Uring,
+    /// The fallback.
+    Mmsg,
+}
+
+/// A shard's way to the network.
+pub enum Backend {
+    /// epoll, `recvmmsg` and `sendmmsg`.
+    Mmsg(Box<mmsg::Mmsg>),
+}
+
+macro_rules! each {
+    ($self:expr, $b:ident => $call:expr) => {
+        match $self {
+            Backend::Mmsg($b) => $call,
+        }
+    };
+}
+
+impl Backend {
+    /// Opens a backend. With [`Choice::Auto`] one log line says why, if it is not io_uring.
+    pub fn open(choice: Choice, config: &IoConfig) -> Result<Self, IoError> {
+        let _ = choice;
+        Ok(Self::Mmsg(Box::new(mmsg::Mmsg::new(config)?)))
+    }
+
+    /// Its name: `uring` or `mmsg`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Mmsg(_) => "mmsg",
+        }
+    }
+
+    /// Takes over a bound socket and begins to receive on it.
+    pub fn add_socket(
+        &mut self,
+        socket: UdpSocket,
+        options: SocketOptions,
+    ) -> Result<SocketId, IoError> {
+        each!(self, b => b.add_socket(socket, options))
+    }
+
+    /// Closes a socket. What it has received and not shown yet, and what it has queued and not
+    /// sent, is dropped; an unknown id does nothing.
+    pub fn remove_socket(&mut self, id: SocketId) {
+        each!(self, b => b.remove_socket(id));
+    }
+
+    /// The address a socket is bound to; `None` for an unknown id.
+    pub fn local_addr(&self, id: SocketId) -> Option<SocketAddr> {
+        each!(self, b => b.local_addr(id))
+    }
+
+    /// Shows received trains to `sink`, in order of arrival per socket, and returns how many. The
+    /// bytes are valid inside `sink` only, which may change them. Never blocks; bounded work.
+    #[inline]
+    pub fn recv(&mut self, sink: &mut dyn FnMut(&RecvMeta, &mut [u8])) -> Result<usize, IoError> {
+        each!(self, b => b.recv(sink))
+    }
+
+    /// A send buffer of [`TX_BUFFER_LEN`] bytes; `None` while all are lent or in flight.
+    #[inline]
+    pub fn tx_buffer(&mut self) -> Option<TxBuffer> {
+        each!(self, b => b.tx_buffer())
+    }
+
+    /// The buffer's bytes; the same as dereferencing it.
+    #[inline]
+    pub fn tx_slice<'a>(&mut self, buffer: &'a mut TxBuffer) -> &'a mut [u8] {
+        buffer
+    }
+
+    /// Whether a train given to [`send`](Self::send) would be taken: false while the socket holds
+    /// its share of the send buffers, or is not there.
+    #[inline]
+    pub fn can_send(&self, id: SocketId) -> bool {
+        each!(self, b => b.can_send(id))
+    }
+
+    /// Queues a train; it leaves at the next [`flush`](Self::flush). One that cannot be queued is
+    /// dropped and counted.
+    #[inline]
+    pub fn send(&mut self, buffer: TxBuffer, transmit: Transmit) {
+        each!(self, b => b.send(buffer, transmit));
+    }
+
+    /// Gives a buffer back unsent; the same as dropping it.
+    pub fn release(&mut self, buffer: TxBuffer) {
+        drop(buffer);
+    }
+
+    /// Hands what is queued to the kernel. Trains that a socket does not take now stay queued.
+    #[inline]
+    pub fn flush(&mut self) -> Result<(), IoError> {
+        each!(self, b => b.flush())
+    }
+
+    /// Flushes, then sleeps until something arrives, a queued train can leave, the waker calls or
+    /// `timeout` passes (`None`: no limit). May return early.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Result<(), IoError> {
+        each!(self, b => b.wait(timeout))
+    }
+
+    /// A handle that ends [`wait`](Self::wait) from any thread.
+    pub fn waker(&self) -> Waker {
+        each!(self, b => b.waker())
+    }
+
+    /// What happened so far.
+    pub fn stats(&self) -> &IoStats {
+        each!(self, b => b.stats())
+    }
+}

@@ -10,7 +10,7 @@ pub mod cids;
 pub mod set;
 pub mod validate;
 
-use crate::base::{FourTuple, SocketId, Timestamp};
+use crate::base::{Ecn, FourTuple, SocketId, Timestamp};
 use crate::recovery::{
     AckPolicy, Algorithm, Controller, EcnValidator, MtuConfig, MtuDiscovery, Pace, Pacer, Rtt,
     SentSpace,
@@ -81,6 +81,8 @@ pub struct Path<F: Copy> {
     pub bytes_in_flight: u64,
     /// The congestion window, not the application, held the last train back.
     pub window_limited: bool,
+    /// The ECN mark of the train being built.
+    pub mark: Ecn,
     /// Bytes that pacing admits in the train being built.
     pub paced: u64,
     /// When a packet was last received.
@@ -115,6 +117,7 @@ impl<F: Copy> Path<F> {
             pto_count: 0,
             bytes_in_flight: 0,
             window_limited: false,
+            mark: Ecn::NotEct,
             paced: 0,
             last_received: now,
         }

@@ -1,1 +1,7 @@
-//! sys
+//! What a shard asks of the machine it runs on: the clock and the processor cores.
+//!
+//! Nothing here knows sockets or QUIC. The clock is read in [`clock`] and nowhere else in the
+//! crate; everything above takes a `Timestamp` as an argument.
+
+pub mod affinity;
+pub mod clock;

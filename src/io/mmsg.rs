@@ -1,0 +1,488 @@
+//! The backend for machines without io_uring: epoll, `recvmmsg` and `sendmmsg`.
+//!
+//! Each socket has its own queue. When its send buffer is full the queue stays, in order, and is
+//! tried again at every flush; `wait` watches it for room. Other sockets are not held up. With
+//! one or two sockets `recv` asks them directly, with more it asks epoll which are worth asking.
+
+mod rx;
+
+use super::errno::{Class, Errno};
+use super::socket::{Socket, share};
+use super::train::{Message, Progress, Train};
+use super::{
+    IoConfig, IoError, IoStats, RecvMeta, SocketId, SocketOptions, TX_BUFFER_LEN, Transmit,
+    TxBuffer, Waker,
+};
+use crate::mem::Pool;
+use rx::RxBatch;
+use std::collections::VecDeque;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+/// Messages in one `sendmmsg`.
+const BATCH: usize = 16;
+/// Events taken from epoll at a time; more sockets take turns.
+const EVENTS: usize = 64;
+/// Up to so many sockets are read without asking epoll.
+const DIRECT: usize = 2;
+/// What epoll reports for the waker.
+const WAKER: u64 = u64::MAX;
+
+struct Entry {
+    socket: Socket,
+    queue: VecDeque<Train>,
+    /// The socket did not take the queue's first train; epoll watches for room.
+    full: bool,
+    /// Given up after an error that was reported.
+    broken: bool,
+}
+
+/// See the module's description.
+pub struct Mmsg {
+    epoll: OwnedFd,
+    waker: Waker,
+    sockets: Vec<Option<Entry>>,
+    open: usize,
+    limit: usize,
+    pool: Pool,
+    /// Sockets with something queued, each once.
+    dirty: Vec<SocketId>,
+    /// Taken by `flush` while it walks `dirty`.
+    spare: Vec<SocketId>,
+    messages: Box<[Message]>,
+    headers: Box<[libc::mmsghdr]>,
+    rx: RxBatch,
+    events: Box<[libc::epoll_event]>,
+    /// Events that `wait` brought and `recv` has not looked at.
+    fresh: usize,
+    stats: IoStats,
+}
+
+// SAFETY: the raw pointers in `headers` point into `messages` and the pool's buffers, which move
+// with the value on the heap; they are set anew before every call.
+unsafe impl Send for Mmsg {}
+
+impl Mmsg {
+    /// Opens the backend; it has no sockets yet.
+    pub fn new(config: &IoConfig) -> Result<Self, IoError> {
+        // SAFETY: the call takes no pointers.
+        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if fd < 0 {
+            return Err(IoError::last("epoll_create1"));
+        }
+        // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+        let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
+        let waker = Waker::new()?;
+        watch(&epoll, libc::EPOLL_CTL_ADD, waker.event_fd(), WAKER, false)?;
+        let pool = Pool::new(config.tx_buffers.max(1), TX_BUFFER_LEN, config.pages)
+            .map_err(|e| IoError::from_io("mmap", &e))?;
+        // SAFETY: an mmsghdr of zeroes is a valid empty message.
+        let no_header: libc::mmsghdr = unsafe { std::mem::zeroed() };
+        Ok(Self {
+            epoll,
+            waker,
+            sockets: Vec::new(),
+            open: 0,
+            limit: config.max_sockets,
+            pool,
+            dirty: Vec::new(),
+            spare: Vec::new(),
+            messages: std::iter::repeat_with(Message::new).take(BATCH).collect(),
+            headers: vec![no_header; BATCH].into(),
+            rx: RxBatch::new(config.rx_buffers, config.pages)?,
+            events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS].into(),
+            fresh: 0,
+            stats: IoStats::default(),
+        })
+    }
+
+    pub(super) fn add_socket(
+        &mut self,
+        os: UdpSocket,
+        options: SocketOptions,
+    ) -> Result<SocketId, IoError> {
+        if self.open >= self.limit {
+            return Err(IoError::TooManySockets { limit: self.limit });
+        }
+        let socket = Socket::new(os, &options)?;
+        socket.set_blocking(false)?;
+        let index = match self.sockets.iter().position(Option::is_none) {
+            Some(free) => free,
+            None => {
+                self.sockets.push(None);
+                self.sockets.len() - 1
+            }
+        };
+        let id = SocketId(index as u32);
+        watch(
+            &self.epoll,
+            libc::EPOLL_CTL_ADD,
+            socket.fd(),
+            u64::from(id.0),
+            false,
+        )?;
+        if let Some(slot) = self.sockets.get_mut(index) {
+            *slot = Some(Entry {
+                socket,
+                queue: VecDeque::new(),
+                full: false,
+                broken: false,
+            });
+        }
+        self.open += 1;
+        Ok(id)
+    }
+
+    pub(super) fn remove_socket(&mut self, id: SocketId) {
+        let Some(mut entry) = self.sockets.get_mut(id.index()).and_then(Option::take) else {
+            return;
+        };
+        for train in &mut entry.queue {
+            train.drop_rest(&mut self.stats);
+        }
+        self.dirty.retain(|&d| d != id);
+        // Events that `wait` brought may name it; the id may soon mean another socket.
+        self.fresh = 0;
+        self.open -= 1;
+        // Closing the descriptor removes it from epoll.
+    }
+
+    pub(super) fn local_addr(&self, id: SocketId) -> Option<SocketAddr> {
+        Some(self.sockets.get(id.index())?.as_ref()?.socket.bound)
+    }
+
+    pub(super) fn recv(
+        &mut self,
+        sink: &mut dyn FnMut(&RecvMeta, &mut [u8]),
+    ) -> Result<usize, IoError> {
+        let mut trains = 0;
+        let mut result = Ok(());
+        if self.open <= DIRECT {
+            self.fresh = 0;
+            for index in 0..self.sockets.len() {
+                let one = self.recv_on(SocketId(index as u32), sink);
+                trains += one.as_ref().map_or(0, |n| *n);
+                result = result.and(one.map(drop));
+            }
+        } else {
+            if self.fresh == 0 {
+                self.poll(Some(Duration::ZERO))?;
+            }
+            for i in 0..std::mem::take(&mut self.fresh) {
+                let Some(event) = self.events.get(i).copied() else {
+                    break;
+                };
+                if event.u64 != WAKER && event.events & libc::EPOLLOUT as u32 != event.events {
+                    let one = self.recv_on(SocketId(event.u64 as u32), sink);
+                    trains += one.as_ref().map_or(0, |n| *n);
+                    result = result.and(one.map(drop));
+                }
+            }
+        }
+        // An error of one socket must not hide that others have shown their trains.
+        match result {
+            Err(e) if trains == 0 => Err(e),
+            Err(error) => {
+                tracing::error!(%error, "a socket is given up");
+                Ok(trains)
+            }
+            Ok(()) => Ok(trains),
+        }
+    }
+
+    fn recv_on(
+        &mut self,
+        id: SocketId,
+        sink: &mut dyn FnMut(&RecvMeta, &mut [u8]),
+    ) -> Result<usize, IoError> {
+        let Some(Some(entry)) = self.sockets.get_mut(id.index()) else {
+            return Ok(0);
+        };
+        if entry.broken {
+            return Ok(0);
+        }
+        self.stats.syscalls += 1;
+        match self.rx.receive(&entry.socket, id, &mut self.stats, sink) {
+            Ok(trains) => Ok(trains),
+            Err(errno) => match errno.class() {
+                Class::Later => Ok(0),
+                Class::Drop(_) => {
+                    self.stats.errors.count(errno);
+                    Ok(0)
+                }
+                Class::Broken(_) => {
+                    self.stats.errors.count(errno);
+                    let op = "recvmmsg";
+                    Err(self.give_up(id, op, errno))
+                }
+            },
+        }
+    }
+
+    /// Marks a socket broken, drops what it has queued and takes it from epoll, which would
+    /// report it for ever.
+    fn give_up(&mut self, id: SocketId, op: &'static str, errno: Errno) -> IoError {
+        if let Some(Some(entry)) = self.sockets.get_mut(id.index()) {
+            entry.broken = true;
+            for mut train in entry.queue.drain(..) {
+                train.drop_rest(&mut self.stats);
+            }
+            let fd = entry.socket.fd();
+            let _ = watch(&self.epoll, libc::EPOLL_CTL_DEL, fd, 0, false);
+        }
+        IoError::Socket {
+            socket: id,
+            op,
+            errno,
+        }
+    }
+
+    #[inline]
+    pub(super) fn tx_buffer(&mut self) -> Option<TxBuffer> {
+        self.pool.take().map(TxBuffer::new)
+    }
+
+    #[inline]
+    pub(super) fn can_send(&self, id: SocketId) -> bool {
+        match self.sockets.get(id.index()) {
+            Some(Some(e)) => !e.broken && e.queue.len() < share(self.pool.count(), self.open),
+            _ => false,
+        }
+    }
+
+    pub(super) fn send(&mut self, buffer: TxBuffer, transmit: Transmit) {
+        let id = transmit.socket;
+        let room = share(self.pool.count(), self.open);
+        let Some(Some(entry)) = self.sockets.get_mut(id.index()) else {
+            self.stats.tx_dropped += transmit.segments() as u64;
+            self.stats.errors.count(Errno(libc::EBADF));
+            return;
+        };
+        if entry.broken {
+            self.stats.tx_dropped += transmit.segments() as u64;
+            return;
+        }
+        if entry.full && entry.queue.len() >= room {
+            self.stats.tx_dropped += transmit.segments() as u64;
+            self.stats.tx_over_share += transmit.segments() as u64;
+            return;
+        }
+        if let Some(train) = Train::new(buffer, transmit, &entry.socket, &mut self.stats) {
+            if entry.queue.is_empty() {
+                self.dirty.push(id);
+            }
+            entry.queue.push_back(train);
+        }
+    }
+
+    pub(super) fn flush(&mut self) -> Result<(), IoError> {
+        if self.dirty.is_empty() {
+            return Ok(());
+        }
+        let mut result = Ok(());
+        let mut ids = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.spare));
+        for id in ids.drain(..) {
+            result = result.and(self.flush_socket(id));
+        }
+        self.spare = ids;
+        result
+    }
+
+    /// Sends what it can of one socket's queue.
+    fn flush_socket(&mut self, id: SocketId) -> Result<(), IoError> {
+        loop {
+            let Some(Some(entry)) = self.sockets.get_mut(id.index()) else {
+                return Ok(());
+            };
+            let filled = fill(entry, &mut self.messages, &mut self.headers);
+            if filled == 0 {
+                return self.set_full(id, false);
+            }
+            self.stats.syscalls += 1;
+            // SAFETY: the first `filled` headers were set by `fill` just now and point to boxed
+            // messages and to buffers that the queue's trains own.
+            let n = unsafe {
+                libc::sendmmsg(
+                    entry.socket.fd(),
+                    self.headers.as_mut_ptr(),
+                    filled as libc::c_uint,
+                    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+                )
+            };
+            if n > 0 {
+                for _ in 0..n {
+                    entry.advance(|train, socket| train.on_sent(socket, &mut self.stats));
+                }
+                continue;
+            }
+            let errno = Errno::last();
+            match errno.class() {
+                Class::Later if errno == Errno(libc::EINTR) => {}
+                Class::Later => {
+                    self.stats.tx_full += 1;
+                    self.dirty.push(id);
+                    return self.set_full(id, true);
+                }
+                Class::Broken(_) if errno != Errno(libc::EOPNOTSUPP) => {
+                    self.stats.errors.count(errno);
+                    return Err(self.give_up(id, "sendmmsg", errno));
+                }
+                Class::Drop(_) | Class::Broken(_) => {
+                    entry.advance(|train, _| train.on_refused(errno, &mut self.stats));
+                }
+            }
+        }
+    }
+
+    /// Has epoll watch for room exactly while the socket is full.
+    fn set_full(&mut self, id: SocketId, full: bool) -> Result<(), IoError> {
+        let Some(Some(entry)) = self.sockets.get_mut(id.index()) else {
+            return Ok(());
+        };
+        if entry.full == full {
+            return Ok(());
+        }
+        entry.full = full;
+        let fd = entry.socket.fd();
+        watch(&self.epoll, libc::EPOLL_CTL_MOD, fd, u64::from(id.0), full)
+    }
+
+    pub(super) fn wait(&mut self, timeout: Option<Duration>) -> Result<(), IoError> {
+        self.flush()?;
+        let result = if self.waker.prepare_sleep() {
+            self.stats.sleeps += 1;
+            self.poll(timeout)
+        } else {
+            Ok(())
+        };
+        self.waker.awake();
+        result
+    }
+
+    /// Asks epoll; what it says stays in `events` for `recv`.
+    fn poll(&mut self, timeout: Option<Duration>) -> Result<(), IoError> {
+        self.stats.syscalls += 1;
+        self.fresh = match epoll_wait(&self.epoll, &mut self.events, timeout) {
+            Ok(n) => n,
+            Err(Errno(libc::EINTR)) => 0,
+            Err(errno) => {
+                let op = "epoll_wait";
+                return Err(IoError::System { op, errno });
+            }
+        };
+        if self
+            .events
+            .iter()
+            .take(self.fresh)
+            .any(|e| { e.u64 } == WAKER)
+        {
+            let mut count = [0u8; 8];
+            // SAFETY: eight writable bytes. The descriptor is readable, so this does not block:
+            // nobody else reads it.
+            unsafe { libc::read(self.waker.event_fd(), count.as_mut_ptr().cast(), 8) };
+        }
+        Ok(())
+    }
+
+    pub(super) fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    pub(super) fn stats(&self) -> &IoStats {
+        &self.stats
+    }
+}
+
+impl Entry {
+    /// Tells the first train what became of its message and removes it if that was its last.
+    fn advance(&mut self, what: impl FnOnce(&mut Train, &mut Socket) -> Progress) {
+        if let Some(train) = self.queue.front_mut()
+            && what(train, &mut self.socket) == Progress::Done
+        {
+            self.queue.pop_front();
+        }
+    }
+}
+
+/// Writes messages for the head of the queue; one a train, or one a segment. Returns how many.
+fn fill(entry: &mut Entry, messages: &mut [Message], headers: &mut [libc::mmsghdr]) -> usize {
+    let mut slots = messages.iter_mut().zip(headers.iter_mut());
+    let mut filled = 0;
+    for train in &entry.queue {
+        let mut offset = train.sent();
+        loop {
+            let len = train.message_len(offset);
+            if len == 0 {
+                break;
+            }
+            let Some((message, header)) = slots.next() else {
+                return filled;
+            };
+            message.prepare(train, offset, &entry.socket);
+            header.msg_hdr = message.header();
+            offset += len;
+            filled += 1;
+        }
+    }
+    filled
+}
+
+/// Adds, changes or removes a descriptor; `room` watches for send space as well.
+fn watch(epoll: &OwnedFd, op: i32, fd: i32, data: u64, room: bool) -> Result<(), IoError> {
+    let mut event = libc::epoll_event {
+        events: (libc::EPOLLIN | if room { libc::EPOLLOUT } else { 0 }) as u32,
+        u64: data,
+    };
+    // SAFETY: `event` is valid for the call, which copies it.
+    if unsafe { libc::epoll_ctl(epoll.as_raw_fd(), op, fd, &mut event) } == 0 {
+        Ok(())
+    } else {
+        Err(IoError::last("epoll_ctl"))
+    }
+}
+
+/// `epoll_pwait2` for its nanoseconds, `epoll_wait` rounded up to milliseconds on kernels before
+/// 5.11.
+fn epoll_wait(
+    epoll: &OwnedFd,
+    events: &mut [libc::epoll_event],
+    timeout: Option<Duration>,
+) -> Result<usize, Errno> {
+    let max = i32::try_from(events.len()).unwrap_or(i32::MAX);
+    let fd = epoll.as_raw_fd();
+    if timeout != Some(Duration::ZERO) {
+        let spec = timeout.map(|t| libc::timespec {
+            tv_sec: libc::time_t::try_from(t.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: t.subsec_nanos() as _,
+        });
+        let spec = spec.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        let mask = std::ptr::null::<libc::sigset_t>();
+        // SAFETY: `events` has room for `max` events, `spec` is null or valid, and no signal mask
+        // is given.
+        let n = unsafe {
+            libc::syscall(
+                libc::SYS_epoll_pwait2,
+                fd,
+                events.as_mut_ptr(),
+                max,
+                spec,
+                mask,
+                8usize,
+            )
+        };
+        match usize::try_from(n) {
+            Ok(n) => return Ok(n),
+            Err(_) => match Errno::last() {
+                Errno(libc::ENOSYS) | Errno(libc::EPERM) => {}
+                errno => return Err(errno),
+            },
+        }
+    }
+    let millis = timeout.map_or(-1, |t| {
+        i32::try_from(t.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
+    });
+    // SAFETY: `events` has room for `max` events.
+    let n = unsafe { libc::epoll_wait(fd, events.as_mut_ptr(), max, millis) };
+    usize::try_from(n).map_err(|_| Errno::last())
+}

@@ -1,0 +1,132 @@
+//! `recvmmsg` into buffers of the backend's own: everything that one call needs, set up once.
+
+use super::super::addr::Name;
+use super::super::cmsg;
+use super::super::errno::Errno;
+use super::super::socket::Socket;
+use super::super::{IoError, IoStats, RecvMeta, SocketId, TX_BUFFER_LEN};
+use crate::mem::{Pages, Region};
+
+/// Trains in one `recvmmsg`: enough to amortise the call, few enough that the buffers stay in
+/// cache.
+const BATCH: usize = 8;
+/// A train is at most 65,535 bytes.
+const BUFFER: usize = TX_BUFFER_LEN;
+
+/// Room for the control data of one receive.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct ControlRoom([u8; cmsg::RECV_LEN]);
+
+/// Buffers and headers for one `recvmmsg`.
+pub(super) struct RxBatch {
+    buffers: Region,
+    names: Box<[Name]>,
+    controls: Box<[ControlRoom]>,
+    /// Kept for the headers that point to them.
+    _iovs: Box<[libc::iovec]>,
+    headers: Box<[libc::mmsghdr]>,
+}
+
+impl RxBatch {
+    pub(super) fn new(buffers: usize, pages: Pages) -> Result<Self, IoError> {
+        let count = buffers.clamp(1, BATCH);
+        let region =
+            Region::new(count * BUFFER, pages).map_err(|e| IoError::from_io("mmap", &e))?;
+        let mut names = vec![Name::empty(); count].into_boxed_slice();
+        let mut controls = vec![ControlRoom([0; cmsg::RECV_LEN]); count].into_boxed_slice();
+        let mut iovs: Box<[libc::iovec]> = (0..count)
+            .map(|i| libc::iovec {
+                // SAFETY: the region is `count` buffers long.
+                iov_base: unsafe { region.as_ptr().add(i * BUFFER) }.cast(),
+                iov_len: BUFFER,
+            })
+            .collect();
+        let headers = names
+            .iter_mut()
+            .zip(controls.iter_mut())
+            .zip(iovs.iter_mut())
+            .map(|((name, control), iov)| {
+                // SAFETY: an mmsghdr of zeroes is a valid empty message.
+                let mut h: libc::mmsghdr = unsafe { std::mem::zeroed() };
+                h.msg_hdr.msg_name = std::ptr::from_mut(name).cast();
+                h.msg_hdr.msg_control = std::ptr::from_mut(control).cast();
+                h.msg_hdr.msg_iov = iov;
+                h.msg_hdr.msg_iovlen = 1;
+                h
+            })
+            .collect();
+        Ok(Self {
+            buffers: region,
+            names,
+            controls,
+            _iovs: iovs,
+            headers,
+        })
+    }
+
+    /// One `recvmmsg`; shows every train to `sink` and returns how many the call brought,
+    /// dropped ones included.
+    pub(super) fn receive(
+        &mut self,
+        socket: &Socket,
+        id: SocketId,
+        stats: &mut IoStats,
+        sink: &mut dyn FnMut(&RecvMeta, &mut [u8]),
+    ) -> Result<usize, Errno> {
+        for header in &mut self.headers {
+            header.msg_hdr.msg_namelen = size_of::<Name>() as libc::socklen_t;
+            header.msg_hdr.msg_controllen = cmsg::RECV_LEN as _;
+        }
+        // SAFETY: every header points to a name, control room, an iovec and a buffer, all owned by
+        // `self` on the heap, with their true lengths.
+        let n = unsafe {
+            libc::recvmmsg(
+                socket.fd(),
+                self.headers.as_mut_ptr(),
+                self.headers.len() as libc::c_uint,
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut(),
+            )
+        };
+        let n = usize::try_from(n).map_err(|_| Errno::last())?;
+        for i in 0..n {
+            self.show(i, socket, id, stats, sink);
+        }
+        Ok(n)
+    }
+
+    #[inline]
+    fn show(
+        &mut self,
+        i: usize,
+        socket: &Socket,
+        id: SocketId,
+        stats: &mut IoStats,
+        sink: &mut dyn FnMut(&RecvMeta, &mut [u8]),
+    ) {
+        let (Some(header), Some(name), Some(control)) =
+            (self.headers.get(i), self.names.get(i), self.controls.get(i))
+        else {
+            return;
+        };
+        let len = (header.msg_len as usize).min(BUFFER);
+        let control_len = (header.msg_hdr.msg_controllen as usize).min(cmsg::RECV_LEN);
+        let control = control.0.get(..control_len).unwrap_or(&[]);
+        if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
+            stats.rx_truncated += 1;
+            return;
+        }
+        let Some(remote) = name.read().filter(|_| len > 0) else {
+            stats.rx_empty += 1;
+            return;
+        };
+        let meta = socket.meta(id, remote, control, len);
+        stats.on_train(len, meta.segment_size);
+        // SAFETY: the kernel has written `len` bytes to buffer `i`, which nothing else refers to
+        // until the next call.
+        let data =
+            unsafe { std::slice::from_raw_parts_mut(self.buffers.as_ptr().add(i * BUFFER), len) };
+        sink(&meta, data);
+    }
+}

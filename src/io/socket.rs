@@ -1,0 +1,106 @@
+//! What both kernel backends know about one of their sockets, and how many send buffers one may
+//! hold.
+
+use super::error::IoError;
+use super::sockopt::{self, SocketOptions};
+use super::{RecvMeta, SocketId, cmsg};
+use crate::base::FourTuple;
+use crate::base::net::canonical;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsRawFd, RawFd};
+
+/// An open socket.
+#[derive(Debug)]
+pub(super) struct Socket {
+    os: UdpSocket,
+    /// The bound address, canonical.
+    pub(super) bound: SocketAddr,
+    /// The socket's own family, which decides the form of addresses given to the kernel.
+    pub(super) v6: bool,
+    /// Bound to no particular address: replies name the one they leave from.
+    pub(super) wildcard: bool,
+    /// The kernel takes UDP_SEGMENT on this socket.
+    pub(super) gso: bool,
+}
+
+impl Socket {
+    pub(super) fn new(os: UdpSocket, options: &SocketOptions) -> Result<Self, IoError> {
+        let applied = sockopt::apply(&os, options)?;
+        let bound = sockopt::bound(&os)?;
+        tracing::debug!(local = %bound, ?applied, "socket added");
+        Ok(Self {
+            os,
+            v6: bound.is_ipv6(),
+            wildcard: bound.ip().is_unspecified(),
+            bound: canonical(bound),
+            gso: applied.gso,
+        })
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.os.as_raw_fd()
+    }
+
+    /// Whether calls on the descriptor may block. io_uring wants them to (it then waits by
+    /// itself), `recvmmsg` and `sendmmsg` do not.
+    pub(super) fn set_blocking(&self, blocking: bool) -> Result<(), IoError> {
+        self.os
+            .set_nonblocking(!blocking)
+            .map_err(|e| IoError::from_io("fcntl", &e))
+    }
+
+    /// Describes a received train of `len` bytes.
+    #[inline]
+    pub(super) fn meta(
+        &self,
+        id: SocketId,
+        remote: SocketAddr,
+        control: &[u8],
+        len: usize,
+    ) -> RecvMeta {
+        let received = cmsg::parse(control);
+        let ip = received.local.unwrap_or(self.bound.ip());
+        RecvMeta {
+            socket: id,
+            path: FourTuple::new(SocketAddr::new(ip, self.bound.port()), remote),
+            ecn: received.ecn,
+            segment_size: match received.segment_size {
+                Some(size) if (1..len).contains(&size) => size,
+                _ => len,
+            },
+        }
+    }
+}
+
+/// The most of `buffers` send buffers that one of `sockets` sockets may hold while the kernel does
+/// not take them: a socket whose queue is stuck must leave the others some.
+pub(super) fn share(buffers: usize, sockets: usize) -> usize {
+    if sockets <= 1 {
+        buffers
+    } else {
+        (buffers - buffers / 4).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stuck_socket_leaves_buffers_to_the_others() {
+        assert_eq!(share(16, 1), 16);
+        assert_eq!(share(16, 2), 12);
+        assert_eq!(share(16, 50), 12);
+        assert_eq!(share(1, 2), 1);
+    }
+
+    #[test]
+    fn an_impossible_segment_size_falls_back_to_one_segment() {
+        let os = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let s = Socket::new(os, &SocketOptions::default()).unwrap();
+        let remote = "127.0.0.1:9".parse().unwrap();
+        let meta = s.meta(SocketId(4), remote, &[], 1000);
+        assert_eq!((meta.segment_size, meta.path.local), (1000, s.bound));
+        assert_eq!((meta.socket, meta.path.remote), (SocketId(4), remote));
+    }
+}
