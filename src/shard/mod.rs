@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! A shard: one thread's share of the engine. It owns sockets behind one backend, the connections
 //! on them, their timers and its mailboxes, and turns all of that by [`Shard::run_once`].
 //!
@@ -201,8 +200,3 @@ const fn timer_key(id: ConnId) -> u32 {
 fn adopt(meta: &RecvMeta, socket: SocketId) -> RecvMeta {
     RecvMeta { socket, ..*meta }
 }
-=======
-//! shard
-
-pub mod wheel;
->>>>>>> 41b0f8b9d85011e5a647e1c592ae90af029ab9bb
