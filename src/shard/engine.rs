@@ -1,0 +1,414 @@
+//! Shards on threads of their own: sockets bound, threads pinned, loops run, all of it undone when
+//! the last word is said.
+//!
+//! A listening engine gives every shard a socket of one SO_REUSEPORT group, in the order of their
+//! numbers, and a BPF program that steers by the shard number inside the connection ID; where the
+//! kernel refuses the program, shards still hand each other what they find. A connecting engine
+//! gives every shard a socket with a port of its own.
+
+use super::mailbox::{CommandSender, Mailbox};
+use super::steer::CidCodec;
+use super::{CodecCids, Shard, ShardApp, ShardStats};
+use crate::base::{Rng, Timestamp, limits};
+use crate::conn::endpoint::EndpointStats;
+use crate::conn::{Endpoint, EndpointConfig, TransportConfig};
+use crate::crypto::{ConfigError, random};
+use crate::io::{Backend, Choice, IoConfig, IoError, IoStats, SocketOptions, Waker};
+use crate::sys::affinity::{self, Core};
+use crate::sys::clock::Clock;
+use crate::sys::reuseport;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// What a shard does when there is nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Keeps turning: the lowest latency, a core burnt.
+    Spin,
+    /// Keeps turning for this long after the last work, then sleeps.
+    Adaptive(Duration),
+    /// Sleeps at once: for machines shared with others.
+    Park,
+}
+
+impl Default for Idle {
+    fn default() -> Self {
+        // A wake-up from sleep costs tens of microseconds; spinning about as long pays for itself.
+        Self::Adaptive(Duration::from_micros(50))
+    }
+}
+
+/// Which sockets the shards get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bind {
+    /// One address for all shards, steered by connection ID.
+    Shared(SocketAddr),
+    /// A socket of its own for each shard, at this address with a port that the system chooses.
+    Each(std::net::IpAddr),
+}
+
+/// What an engine is made from.
+#[derive(Clone)]
+pub struct EngineConfig {
+    /// Prefix of the threads' names.
+    pub name: String,
+    /// Shards to run, 1 to 255.
+    pub shards: usize,
+    /// The cores to pin them to, in order and over again; empty leaves them unpinned.
+    pub cores: Vec<Core>,
+    /// Sockets.
+    pub bind: Bind,
+    /// The backend.
+    pub backend: Choice,
+    /// Buffers and pages of each shard's backend.
+    pub io: IoConfig,
+    /// Options of every socket.
+    pub socket: SocketOptions,
+    /// What to do when idle.
+    pub idle: Idle,
+    /// Transport behaviour.
+    pub transport: Arc<TransportConfig>,
+    /// TLS for accepted connections; `None` accepts none.
+    pub server: Option<Arc<rustls::ServerConfig>>,
+    /// Accepted connections of one shard whose handshake has not finished, at most.
+    pub max_half_open: usize,
+}
+
+impl EngineConfig {
+    /// One unpinned shard that connects from any IPv4 address.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            shards: 1,
+            cores: Vec::new(),
+            bind: Bind::Each(std::net::Ipv4Addr::UNSPECIFIED.into()),
+            backend: Choice::Auto,
+            io: IoConfig::default(),
+            socket: SocketOptions::default(),
+            idle: Idle::default(),
+            transport: Arc::default(),
+            server: None,
+            max_half_open: limits::HALF_OPEN,
+        }
+    }
+}
+
+/// Why an engine did not start or ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The number of shards is impossible.
+    #[error("{0} shards: at least 1 and at most 255 are possible")]
+    Shards(usize),
+    /// A socket could not be bound.
+    #[error("cannot bind a UDP socket to {addr}: {source}")]
+    Bind {
+        /// Where to.
+        addr: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The backend did not open or broke.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// The TLS configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A thread could not be pinned.
+    #[error(transparent)]
+    Pin(#[from] affinity::PinError),
+    /// The system gave no randomness.
+    #[error(transparent)]
+    Random(#[from] random::RandomError),
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Spawn(std::io::Error),
+    /// A shard's thread panicked; its message is on standard error.
+    #[error("a shard's thread panicked")]
+    Panicked,
+}
+
+/// What a shard left behind.
+#[derive(Debug)]
+pub struct ShardReport<A> {
+    /// The application.
+    pub app: A,
+    /// The shard's counters.
+    pub shard: ShardStats,
+    /// Its endpoint's counters.
+    pub endpoint: EndpointStats,
+    /// Its backend's counters.
+    pub io: IoStats,
+    /// The backend's name.
+    pub backend: &'static str,
+}
+
+type Thread<A> = JoinHandle<Result<ShardReport<A>, EngineError>>;
+
+/// Running shards.
+pub struct Engine<A: ShardApp> {
+    senders: Vec<CommandSender<A::Command>>,
+    threads: Vec<Thread<A>>,
+    local_addrs: Vec<SocketAddr>,
+    backend: &'static str,
+}
+
+/// A shard's thread tells that it is ready: the backend that it got.
+type Ready = Result<&'static str, EngineError>;
+
+/// What a shard's thread is started with.
+struct Seat<A: ShardApp> {
+    index: usize,
+    config: EngineConfig,
+    socket: UdpSocket,
+    mailbox: Mailbox<A::Command>,
+    codec: Arc<CidCodec>,
+    secret: [u8; 32],
+    wakers: Wakers,
+}
+
+/// Each shard's waker, there once its backend is open.
+type Wakers = Arc<Vec<OnceLock<Waker>>>;
+
+impl<A: ShardApp + Send + 'static> Engine<A> {
+    /// Binds sockets, starts and pins the threads, and returns once every shard is ready. `app`
+    /// makes the application of each shard, by its number.
+    ///
+    /// # Errors
+    /// [`EngineError`]; nothing is left running then.
+    pub fn start(
+        config: &EngineConfig,
+        mut app: impl FnMut(usize) -> A,
+    ) -> Result<Self, EngineError> {
+        if config.shards == 0 || config.shards > 255 {
+            return Err(EngineError::Shards(config.shards));
+        }
+        let mut rng = Rng::from_seed(random::seed()?);
+        let (secret, steering) = (rng.array(), rng.next_u64());
+        let sockets = bind(config, steering)?;
+        let local_addrs = sockets
+            .iter()
+            .map(|s| s.local_addr().map_err(|e| EngineError::Io(IoError::from_io("getsockname", &e))))
+            .collect::<Result<_, _>>()?;
+        let wakers: Wakers = Arc::new((0..config.shards).map(|_| OnceLock::new()).collect());
+        let wake = wakers.clone();
+        let (mailboxes, senders) = super::mailbox::build(config.shards, move |shard: usize| {
+            if let Some(waker) = wake.get(shard).and_then(OnceLock::get) {
+                waker.wake();
+            }
+        });
+        let mut engine = Self { senders, threads: Vec::new(), local_addrs, backend: "" };
+        let (ready, readiness) = mpsc::channel::<Ready>();
+        for (index, (socket, mailbox)) in sockets.into_iter().zip(mailboxes).enumerate() {
+            let seat = Seat {
+                index,
+                config: config.clone(),
+                socket,
+                mailbox,
+                codec: Arc::new(codec(config, steering, index)),
+                secret,
+                wakers: wakers.clone(),
+            };
+            let (app, ready) = (app(index), ready.clone());
+            let thread = std::thread::Builder::new()
+                .name(format!("{}-{index}", config.name))
+                .spawn(move || run(seat, app, &ready));
+            match thread {
+                Ok(thread) => engine.threads.push(thread),
+                Err(e) => return Err(engine.give_up(EngineError::Spawn(e))),
+            }
+        }
+        drop(ready);
+        for _ in 0..config.shards {
+            match readiness.recv() {
+                Ok(Ok(backend)) => engine.backend = backend,
+                Ok(Err(e)) => return Err(engine.give_up(e)),
+                Err(mpsc::RecvError) => return Err(engine.give_up(EngineError::Panicked)),
+            }
+        }
+        Ok(engine)
+    }
+
+    fn give_up(mut self, why: EngineError) -> EngineError {
+        self.stop();
+        for thread in self.threads.drain(..) {
+            // Its own error is the one we return, or follows from it.
+            let _ = thread.join();
+        }
+        why
+    }
+
+    /// The addresses that the shards' sockets are bound to: all the same for [`Bind::Shared`].
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.local_addrs
+    }
+
+    /// The backend in use: `uring` or `mmsg`.
+    pub fn backend(&self) -> &'static str {
+        self.backend
+    }
+
+    /// A way to send commands to each shard's application, from any thread.
+    pub fn senders(&self) -> &[CommandSender<A::Command>] {
+        &self.senders
+    }
+
+    /// Asks every shard to end after its current turn.
+    pub fn stop(&mut self) {
+        for sender in &self.senders {
+            sender.stop();
+        }
+    }
+
+    /// Waits until every shard has ended, and returns what they left.
+    ///
+    /// # Errors
+    /// The first shard's failure; all have ended.
+    pub fn join(mut self) -> Result<Vec<ShardReport<A>>, EngineError> {
+        let mut out = Vec::with_capacity(self.threads.len());
+        let mut failure = None;
+        for thread in self.threads.drain(..) {
+            match thread.join() {
+                Ok(Ok(report)) => out.push(report),
+                Ok(Err(e)) => failure = failure.or(Some(e)),
+                Err(_) => failure = failure.or(Some(EngineError::Panicked)),
+            }
+        }
+        failure.map_or(Ok(out), Err)
+    }
+}
+
+fn codec(config: &EngineConfig, secret: u64, shard: usize) -> CidCodec {
+    CidCodec::new(secret, limits::DEFAULT_CID_LEN, shard as u8, config.shards as u8)
+}
+
+/// Binds one socket for each shard, in order, and attaches the steering program to a shared group.
+fn bind(config: &EngineConfig, steering: u64) -> Result<Vec<UdpSocket>, EngineError> {
+    let mut out: Vec<UdpSocket> = Vec::with_capacity(config.shards);
+    for _ in 0..config.shards {
+        let (mut addr, shared) = match config.bind {
+            Bind::Shared(addr) => (addr, config.shards > 1),
+            Bind::Each(ip) => (SocketAddr::new(ip, 0), false),
+        };
+        // With port 0 the first socket's port is everyone's.
+        if let (true, Some(first)) = (shared, out.first())
+            && let Ok(first) = first.local_addr()
+        {
+            addr = first;
+        }
+        let socket = bind_one(addr, shared).map_err(|source| EngineError::Bind { addr, source })?;
+        out.push(socket);
+    }
+    if let (Bind::Shared(_), true, Some(socket)) = (config.bind, config.shards > 1, out.first()) {
+        let program = codec(config, steering, 0);
+        if let Err(error) = reuseport::attach(socket, &program.bpf()) {
+            tracing::warn!(%error, "no kernel steering by connection ID; shards forward instead");
+        }
+    }
+    Ok(out)
+}
+
+fn bind_one(addr: SocketAddr, shared: bool) -> std::io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    Ok(socket.into())
+}
+
+/// A shard's thread, from its first word to its last.
+fn run<A: ShardApp>(
+    seat: Seat<A>,
+    app: A,
+    ready: &mpsc::Sender<Ready>,
+) -> Result<ShardReport<A>, EngineError> {
+    let idle = seat.config.idle;
+    let mut shard = match seat.take(app) {
+        Ok(shard) => shard,
+        Err(e) => {
+            // Whoever starts the engine gets the reason; what the thread returns is not looked at.
+            let _ = ready.send(Err(e));
+            return Err(EngineError::Panicked);
+        }
+    };
+    let backend = shard.backend.name();
+    // The starter is gone only if it gave up, and then it stops us.
+    let _ = ready.send(Ok(backend));
+    drive(&mut shard, idle)?;
+    Ok(ShardReport {
+        shard: shard.stats,
+        endpoint: shard.endpoint.stats(),
+        io: shard.backend.stats().clone(),
+        backend,
+        app: shard.app,
+    })
+}
+
+impl<A: ShardApp> Seat<A> {
+    fn take(self, app: A) -> Result<Shard<A>, EngineError> {
+        let c = &self.config;
+        if let Some(core) = c.cores.get(self.index % c.cores.len().max(1)) {
+            affinity::pin_to(*core)?;
+        }
+        let backend = Backend::open(c.backend, &c.io)?;
+        if let Some(slot) = self.wakers.get(self.index) {
+            // Set once, by this thread alone.
+            let _ = slot.set(backend.waker());
+        }
+        let endpoint = Endpoint::new(EndpointConfig {
+            transport: c.transport.clone(),
+            server: c.server.clone(),
+            cids: Box::new(CodecCids(self.codec.clone())),
+            seed: random::seed()?,
+            secret: self.secret,
+            max_half_open: c.max_half_open,
+        })?;
+        let now = Clock::now();
+        let mut shard =
+            Shard::new(now, self.index, backend, endpoint, self.codec, self.mailbox, app);
+        shard.add_socket(self.socket, c.socket)?;
+        Ok(shard)
+    }
+}
+
+/// Turns a shard until its application or its handle stops it.
+///
+/// # Errors
+/// The backend is broken for good.
+pub fn drive<A: ShardApp>(shard: &mut Shard<A>, idle: Idle) -> Result<(), EngineError> {
+    let mut last_work = Clock::now();
+    loop {
+        let now = Clock::now();
+        let turn = shard.run_once(now)?;
+        if turn.stopped || shard.mailbox.stopped() {
+            return Ok(());
+        }
+        if turn.worked || turn.busy {
+            last_work = now;
+        }
+        if turn.busy {
+            continue;
+        }
+        let sleep = match idle {
+            Idle::Spin => false,
+            Idle::Adaptive(patience) => now - last_work >= patience,
+            Idle::Park => true,
+        };
+        if sleep {
+            shard.park(now, turn.next)?;
+        } else {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+/// Time for embedders that drive a shard themselves: what [`Shard::run_once`] takes.
+pub fn now() -> Timestamp {
+    Clock::now()
+}
