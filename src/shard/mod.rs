@@ -1,3 +1,5 @@
 //! shard
 
+pub mod quic_lb;
+pub mod steer;
 pub mod wheel;
