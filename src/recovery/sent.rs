@@ -262,14 +262,14 @@ impl<F: Copy> SentSpace<F> {
                     self.largest_acked = Some(end);
                 }
             }
-            if end < self.base && self.lost.oldest().is_none_or(|pn| end < pn) {
-                // This range and all that follow were dealt with before.
-                break;
-            }
             if self.skipped.iter().any(|&pn| start <= pn && pn <= end) {
                 return Err(TransportError::protocol_violation(
                     "ACK of a skipped packet number",
                 ));
+            }
+            if end < self.base && self.lost.oldest().is_none_or(|pn| end < pn) {
+                // This range and all that follow were dealt with before.
+                break;
             }
             out.spurious_losses += self.lost.take(start, end);
             self.ack_range(start, end, &mut out, &mut on_acked);
@@ -480,7 +480,11 @@ impl<F: Copy> SentSpace<F> {
             let mask = cap.wrapping_sub(1);
             let at = self.frames_head as usize & mask;
             // Records that would cross the ring's end start at its beginning instead.
-            let pad = if at + len > cap { cap.wrapping_sub(at) } else { 0 };
+            let pad = if at + len > cap {
+                cap.wrapping_sub(at)
+            } else {
+                0
+            };
             let used = self.frames_head.wrapping_sub(tail) as usize;
             if used + pad + len <= cap {
                 let start = self.frames_head.wrapping_add(pad as u32);
