@@ -9,6 +9,13 @@ use crate::wire::frame::EcnCounts;
 
 /// Packets marked before the first result (RFC 9000 §A.4 suggests ten).
 const TESTING_PACKETS: u64 = 10;
+/// Initial, Handshake, Data.
+const SPACES: usize = 3;
+const NO_COUNTS: EcnCounts = EcnCounts {
+    ect0: 0,
+    ect1: 0,
+    ce: 0,
+};
 
 /// The state of validation, named as in RFC 9000 §A.4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,12 +45,12 @@ pub enum Outcome {
 #[derive(Clone, Debug)]
 pub struct EcnValidator {
     state: State,
-    /// Packets sent with ECT(0).
-    marked: u64,
+    /// Packets sent with ECT(0), by packet number space: the peer counts each space apart.
+    marked: [u64; SPACES],
     /// Of those, how many were declared lost.
     lost: u64,
-    /// The counts last accepted.
-    counts: EcnCounts,
+    /// The counts last accepted, by packet number space.
+    counts: [EcnCounts; SPACES],
 }
 
 impl EcnValidator {
@@ -55,13 +62,9 @@ impl EcnValidator {
             } else {
                 State::Failed
             },
-            marked: 0,
+            marked: [0; SPACES],
             lost: 0,
-            counts: EcnCounts {
-                ect0: 0,
-                ect1: 0,
-                ce: 0,
-            },
+            counts: [NO_COUNTS; SPACES],
         }
     }
 
@@ -79,22 +82,29 @@ impl EcnValidator {
         }
     }
 
-    /// `packets` left with the mark that [`EcnValidator::mark`] gave.
+    /// `packets` of a packet number space (0 Initial, 1 Handshake, 2 Data) left with the mark that
+    /// [`EcnValidator::mark`] gave.
     #[inline]
-    pub fn on_sent(&mut self, packets: u64, mark: Ecn) {
+    pub fn on_sent(&mut self, space: usize, packets: u64, mark: Ecn) {
         if mark == Ecn::Ect0 {
-            self.marked += packets;
-            if self.state == State::Testing && self.marked >= TESTING_PACKETS {
+            self.marked[space.min(SPACES - 1)] += packets;
+            if self.state == State::Testing && self.marked.iter().sum::<u64>() >= TESTING_PACKETS {
                 self.state = State::Unknown;
             }
         }
     }
 
-    /// Takes the counts of an ACK frame that newly acknowledged `newly_acked_ect0` packets sent
-    /// with ECT(0). Call it only for frames that raised the largest acknowledged number: the counts
+    /// Takes the counts of an ACK frame of a packet number space (as in [`EcnValidator::on_sent`])
+    /// that newly acknowledged `newly_acked_ect0` packets sent with ECT(0). Call it only for frames that raised the largest acknowledged number: the counts
     /// of a reordered one are stale (RFC 9000 §13.4.2.1).
     #[inline]
-    pub fn on_ack(&mut self, newly_acked_ect0: u64, counts: Option<EcnCounts>) -> Outcome {
+    pub fn on_ack(
+        &mut self,
+        space: usize,
+        newly_acked_ect0: u64,
+        counts: Option<EcnCounts>,
+    ) -> Outcome {
+        let space = space.min(SPACES - 1);
         if self.state == State::Failed {
             return Outcome::Unchanged;
         }
@@ -104,7 +114,7 @@ impl EcnValidator {
             }
             return Outcome::Unchanged;
         };
-        let old = self.counts;
+        let old = self.counts[space];
         let (Some(ect0), Some(ce)) = (
             counts.ect0.checked_sub(old.ect0),
             counts.ce.checked_sub(old.ce),
@@ -114,10 +124,13 @@ impl EcnValidator {
         // Marks may turn into CE, never vanish; we never send ECT(1); and the peer cannot count
         // more marks than were sent.
         let total = counts.ect0.saturating_add(counts.ce);
-        if ect0.saturating_add(ce) < newly_acked_ect0 || counts.ect1 > 0 || total > self.marked {
+        if ect0.saturating_add(ce) < newly_acked_ect0
+            || counts.ect1 > 0
+            || total > self.marked[space]
+        {
             return self.fail();
         }
-        self.counts = counts;
+        self.counts[space] = counts;
         if newly_acked_ect0 > 0 && self.state != State::Capable {
             self.state = State::Capable;
         }
@@ -132,7 +145,7 @@ impl EcnValidator {
     /// may be why (RFC 9000 §13.4.2).
     pub fn on_lost(&mut self, ect0: u64) -> Outcome {
         self.lost = self.lost.saturating_add(ect0);
-        if ect0 > 0 && self.state == State::Unknown && self.lost >= self.marked {
+        if ect0 > 0 && self.state == State::Unknown && self.lost >= self.marked.iter().sum() {
             return self.fail();
         }
         Outcome::Unchanged
@@ -155,7 +168,7 @@ mod tests {
     /// A validator that has marked ten packets.
     fn tested() -> EcnValidator {
         let mut v = EcnValidator::new(true);
-        v.on_sent(10, v.mark());
+        v.on_sent(2, 10, v.mark());
         v
     }
 
@@ -164,42 +177,46 @@ mod tests {
         let mut v = EcnValidator::new(true);
         for _ in 0..10 {
             assert_eq!((v.state(), v.mark()), (State::Testing, Ecn::Ect0));
-            v.on_sent(1, v.mark());
+            v.on_sent(2, 1, v.mark());
         }
         assert_eq!((v.state(), v.mark()), (State::Unknown, Ecn::NotEct));
-        v.on_sent(5, v.mark());
-        assert_eq!(v.on_ack(3, counts(3, 0, 0)), Outcome::Unchanged);
+        v.on_sent(2, 5, v.mark());
+        assert_eq!(v.on_ack(2, 3, counts(3, 0, 0)), Outcome::Unchanged);
         assert_eq!((v.state(), v.mark()), (State::Capable, Ecn::Ect0));
     }
 
     #[test]
     fn marks_may_become_ce_and_that_is_congestion() {
         let mut v = tested();
-        assert_eq!(v.on_ack(4, counts(2, 0, 2)), Outcome::Congestion(2));
-        assert_eq!(v.on_ack(1, counts(3, 0, 2)), Outcome::Unchanged);
-        assert_eq!(v.on_ack(1, counts(3, 0, 3)), Outcome::Congestion(1));
+        assert_eq!(v.on_ack(2, 4, counts(2, 0, 2)), Outcome::Congestion(2));
+        assert_eq!(v.on_ack(2, 1, counts(3, 0, 2)), Outcome::Unchanged);
+        assert_eq!(v.on_ack(2, 1, counts(3, 0, 3)), Outcome::Congestion(1));
         assert_eq!(v.state(), State::Capable);
     }
 
     #[test]
     fn marks_that_vanish_fail() {
-        assert_eq!(tested().on_ack(1, None), Outcome::Failed);
-        assert_eq!(tested().on_ack(3, counts(1, 0, 1)), Outcome::Failed);
-        assert_eq!(tested().on_ack(1, counts(0, 1, 0)), Outcome::Failed);
+        assert_eq!(tested().on_ack(2, 1, None), Outcome::Failed);
+        assert_eq!(tested().on_ack(2, 3, counts(1, 0, 1)), Outcome::Failed);
+        assert_eq!(tested().on_ack(2, 1, counts(0, 1, 0)), Outcome::Failed);
         // More than were ever sent.
-        assert_eq!(tested().on_ack(1, counts(11, 0, 0)), Outcome::Failed);
+        assert_eq!(tested().on_ack(2, 1, counts(11, 0, 0)), Outcome::Failed);
         // Counts that shrink.
         let mut v = tested();
-        v.on_ack(4, counts(4, 0, 1));
-        assert_eq!(v.on_ack(1, counts(5, 0, 0)), Outcome::Failed);
+        v.on_ack(2, 4, counts(4, 0, 1));
+        assert_eq!(v.on_ack(2, 1, counts(5, 0, 0)), Outcome::Failed);
         assert_eq!(v.mark(), Ecn::NotEct);
-        assert_eq!(v.on_ack(1, counts(5, 0, 1)), Outcome::Unchanged, "for good");
+        assert_eq!(
+            v.on_ack(2, 1, counts(5, 0, 1)),
+            Outcome::Unchanged,
+            "for good"
+        );
     }
 
     #[test]
     fn acks_of_unmarked_packets_need_no_counts() {
         let mut v = tested();
-        assert_eq!(v.on_ack(0, None), Outcome::Unchanged);
+        assert_eq!(v.on_ack(2, 0, None), Outcome::Unchanged);
         assert_eq!(v.state(), State::Unknown);
     }
 
@@ -211,16 +228,26 @@ mod tests {
         assert_eq!(v.on_lost(1), Outcome::Failed);
         // Not when one came through.
         let mut v = tested();
-        v.on_ack(1, counts(1, 0, 0));
+        v.on_ack(2, 1, counts(1, 0, 0));
         assert_eq!(v.on_lost(9), Outcome::Unchanged);
         assert_eq!(v.state(), State::Capable);
+    }
+
+    #[test]
+    fn each_space_is_counted_apart() {
+        let mut v = EcnValidator::new(true);
+        v.on_sent(0, 2, Ecn::Ect0);
+        v.on_sent(2, 8, Ecn::Ect0);
+        assert_eq!(v.on_ack(0, 2, counts(2, 0, 0)), Outcome::Unchanged);
+        assert_eq!(v.on_ack(2, 1, counts(1, 0, 0)), Outcome::Unchanged);
+        assert_eq!(v.on_ack(0, 0, counts(3, 0, 0)), Outcome::Failed);
     }
 
     #[test]
     fn what_is_off_stays_off() {
         let mut v = EcnValidator::new(false);
         assert_eq!(v.mark(), Ecn::NotEct);
-        assert_eq!(v.on_ack(0, counts(9, 9, 9)), Outcome::Unchanged);
+        assert_eq!(v.on_ack(2, 0, counts(9, 9, 9)), Outcome::Unchanged);
         assert_eq!(v.state(), State::Failed);
     }
 }

@@ -164,17 +164,19 @@ impl LostList {
         }
     }
 
-    /// Removes every packet in `start..=end`, and returns how many there were.
+    /// Removes every packet in `start..=end`; returns how many there were and when the first of
+    /// them was declared lost.
     #[inline]
-    pub(super) fn take(&mut self, start: u64, end: u64) -> u32 {
-        match (self.packets.front(), self.packets.back()) {
-            (Some(&(oldest, _)), Some(&(newest, _))) if oldest <= end && start <= newest => {
-                let from = self.packets.partition_point(|&(pn, _)| pn < start);
-                let to = self.packets.partition_point(|&(pn, _)| pn <= end);
-                self.packets.drain(from..to).count() as u32
-            }
-            _ => 0,
+    pub(super) fn take(&mut self, start: u64, end: u64) -> Option<(u32, Timestamp)> {
+        let (&(oldest, _), &(newest, _)) = (self.packets.front()?, self.packets.back()?);
+        if end < oldest || newest < start {
+            return None;
         }
+        let from = self.packets.partition_point(|&(pn, _)| pn < start);
+        let to = self.packets.partition_point(|&(pn, _)| pn <= end);
+        let mut taken = self.packets.drain(from..to);
+        let (_, lost_at) = taken.next()?;
+        Some((1 + taken.count() as u32, lost_at))
     }
 
     #[inline]

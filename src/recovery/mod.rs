@@ -10,15 +10,21 @@
 
 pub mod ack_policy;
 pub mod ack_ranges;
+pub mod cc;
 pub mod ecn;
 mod loss;
+pub mod mtu;
+pub mod pacer;
 pub mod pto;
 pub mod rtt;
 pub mod sent;
 
 pub use ack_policy::AckPolicy;
 pub use ack_ranges::AckRanges;
+pub use cc::{AckEvent, Algorithm, Congestion, Controller};
 pub use ecn::EcnValidator;
 pub use loss::LostSummary;
+pub use mtu::{MtuConfig, MtuDiscovery};
+pub use pacer::{Pace, Pacer};
 pub use rtt::Rtt;
 pub use sent::{AckSummary, SentPacket, SentSpace};

@@ -105,6 +105,8 @@ pub struct AckSummary {
     pub ect1: u64,
     /// Packets that had been declared lost and were received after all.
     pub spurious_losses: u32,
+    /// When the first of those had been declared lost.
+    pub spurious_lost_at: Option<Timestamp>,
 }
 
 impl AckSummary {
@@ -271,7 +273,11 @@ impl<F: Copy> SentSpace<F> {
                 // This range and all that follow were dealt with before.
                 break;
             }
-            out.spurious_losses += self.lost.take(start, end);
+            if let Some((count, lost_at)) = self.lost.take(start, end) {
+                out.spurious_losses += count;
+                // Ranges descend, so a later one holds the earlier verdicts.
+                out.spurious_lost_at = Some(lost_at);
+            }
             self.ack_range(start, end, &mut out, &mut on_acked);
         }
         Ok(out)

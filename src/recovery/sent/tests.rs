@@ -177,6 +177,7 @@ fn a_late_ack_of_a_lost_packet_is_recognised_for_a_while() {
     assert_eq!(space.lost_remembered(), 7);
     let (s, acked) = ack(&mut space, &[9..=9, 2..=4]).expect("sent");
     assert_eq!((s.spurious_losses, acked.len()), (3, 0));
+    assert_eq!(s.spurious_lost_at, Some(at(10)));
     assert!(!s.newly_acked_any());
     // Once counted, not counted again.
     let (s, _) = ack(&mut space, &[9..=9, 2..=5]).expect("sent");
