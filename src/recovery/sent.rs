@@ -8,6 +8,7 @@
 //! an ACK follows what it newly acknowledges.
 
 use super::loss::LostList;
+use super::pto::SpaceTimes;
 use crate::base::{Ecn, Timestamp, limits};
 use crate::wire::TransportError;
 use std::ops::{ControlFlow, RangeInclusive};
@@ -379,6 +380,17 @@ impl<F: Copy> SentSpace<F> {
     #[inline]
     pub const fn last_ack_eliciting_sent(&self) -> Option<Timestamp> {
         self.last_ack_eliciting_sent
+    }
+
+    /// What this space contributes to the loss detection timer.
+    #[inline]
+    pub fn times(&self) -> SpaceTimes {
+        SpaceTimes {
+            loss_time: self.loss_time,
+            last_ack_eliciting_sent: self
+                .last_ack_eliciting_sent
+                .filter(|_| self.ack_eliciting_in_flight > 0),
+        }
     }
 
     /// Ack-eliciting packets outstanding.

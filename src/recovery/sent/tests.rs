@@ -95,6 +95,9 @@ fn an_ack_settles_packets_once() {
         (0, Some(9))
     );
     assert_eq!(space.last_ack_eliciting_sent(), Some(at(9)));
+    assert_eq!(space.times().last_ack_eliciting_sent, None);
+    space.on_packet_sent(packet(at(20), 1000), &[10, 11]);
+    assert_eq!(space.times().last_ack_eliciting_sent, Some(at(20)));
 }
 
 #[test]
