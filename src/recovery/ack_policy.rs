@@ -1,9 +1,9 @@
 //! When to acknowledge: the receiver's side of one packet number space (RFC 9000 §13.2).
 //!
-//! Packets arrive in trains. Within a train nothing is decided unless it must be (reordering, a gap,
-//! congestion experienced); the end of the train asks once whether enough ack-eliciting packets
-//! wait. Single packets are trains of one, so sparse traffic is acknowledged every second packet
-//! and bulk traffic once a train.
+//! Packets arrive in trains. Within a train nothing is decided unless it must be (reordering, a
+//! gap, congestion experienced); the end of the train asks once whether enough ack-eliciting
+//! packets wait. Single packets are trains of one, so sparse traffic is acknowledged every second
+//! packet and bulk traffic once a train.
 //!
 //! All ranges are remembered as far as `limits::ACK_RANGES` allows; what the peer knows to be
 //! acknowledged is no longer reported, yet still recognised as a duplicate.

@@ -94,9 +94,10 @@ impl EcnValidator {
         }
     }
 
-    /// Takes the counts of an ACK frame of a packet number space (as in [`EcnValidator::on_sent`])
-    /// that newly acknowledged `newly_acked_ect0` packets sent with ECT(0). Call it only for frames that raised the largest acknowledged number: the counts
-    /// of a reordered one are stale (RFC 9000 §13.4.2.1).
+    /// Takes the counts of an ACK frame of a packet number space (as in
+    /// [`EcnValidator::on_sent`]) that newly acknowledged `newly_acked_ect0` packets sent with
+    /// ECT(0). Call it only for frames that raised the largest acknowledged number: the counts of a
+    /// reordered one are stale (RFC 9000 §13.4.2.1).
     #[inline]
     pub fn on_ack(
         &mut self,

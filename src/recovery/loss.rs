@@ -36,8 +36,9 @@ pub struct LostSummary {
 }
 
 impl<F: Copy> SentSpace<F> {
-    /// Declares lost what RFC 9002 §6.1 says is lost at `now`, and hands each packet with its frame
-    /// records to `on_lost`, oldest first. Sets [`SentSpace::loss_time`] for what may become so.
+    /// Declares lost what RFC 9002 §6.1 says is lost at `now`, and hands each packet with its
+    /// frame records to `on_lost`, oldest first. Sets [`SentSpace::loss_time`] for what may become
+    /// so.
     ///
     /// `max_ack_delay` is the peer's, for the length of persistent congestion.
     pub fn detect_lost(
@@ -166,15 +167,28 @@ impl LostList {
 
     /// Removes every packet in `start..=end`; returns how many there were and when the first of
     /// them was declared lost.
+    ///
+    /// The ranges of one ACK frame come highest first: `cursor` starts at [`LostList::len`] and is
+    /// carried from one to the next, so that the list is walked once and not searched per range.
     #[inline]
-    pub(super) fn take(&mut self, start: u64, end: u64) -> Option<(u32, Timestamp)> {
-        let (&(oldest, _), &(newest, _)) = (self.packets.front()?, self.packets.back()?);
-        if end < oldest || newest < start {
+    pub(super) fn take(
+        &mut self,
+        cursor: &mut usize,
+        start: u64,
+        end: u64,
+    ) -> Option<(u32, Timestamp)> {
+        let at_or_above = |i: usize, pn| self.packets.get(i).is_some_and(|&(p, _)| p >= pn);
+        while *cursor > 0 && at_or_above(*cursor - 1, end.saturating_add(1)) {
+            *cursor -= 1;
+        }
+        let upper = *cursor;
+        while *cursor > 0 && at_or_above(*cursor - 1, start) {
+            *cursor -= 1;
+        }
+        if *cursor == upper {
             return None;
         }
-        let from = self.packets.partition_point(|&(pn, _)| pn < start);
-        let to = self.packets.partition_point(|&(pn, _)| pn <= end);
-        let mut taken = self.packets.drain(from..to);
+        let mut taken = self.packets.drain(*cursor..upper);
         let (_, lost_at) = taken.next()?;
         Some((1 + taken.count() as u32, lost_at))
     }
@@ -184,6 +198,7 @@ impl LostList {
         self.packets.front().map(|&(pn, _)| pn)
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.packets.len()
     }

@@ -61,8 +61,8 @@ pub fn duration(rtt: &Rtt, max_ack_delay: Duration, pto_count: u32) -> Duration 
         .saturating_mul(1 << pto_count.min(MAX_BACKOFF))
 }
 
-/// `SetLossDetectionTimer` of RFC 9002 §A.8. `now` is the time of the event that makes the timer be
-/// set anew; it counts only for a client that has nothing in flight before the server has
+/// `SetLossDetectionTimer` of RFC 9002 §A.8. `now` is the time of the event that makes the timer
+/// be set anew; it counts only for a client that has nothing in flight before the server has
 /// validated its address.
 pub fn timer(
     now: Timestamp,

@@ -8,6 +8,7 @@
 //! an ACK follows what it newly acknowledges.
 
 use super::loss::LostList;
+use super::pto::SpaceTimes;
 use crate::base::{Ecn, Timestamp, limits};
 use crate::wire::TransportError;
 use std::ops::{ControlFlow, RangeInclusive};
@@ -125,6 +126,8 @@ pub struct SentSpace<F: Copy> {
     /// A power of two long; the records of one packet lie side by side.
     frames: Vec<F>,
     frames_head: u32,
+    /// Where the oldest record still needed lay when that was last asked.
+    frames_tail: u32,
     /// The oldest packet number that may be outstanding: all below are settled.
     pub(super) base: u64,
     pub(super) next: u64,
@@ -152,6 +155,7 @@ impl<F: Copy> SentSpace<F> {
             ring: Vec::new(),
             frames: Vec::new(),
             frames_head: 0,
+            frames_tail: 0,
             base: 0,
             next: 0,
             largest_acked: None,
@@ -196,9 +200,9 @@ impl<F: Copy> SentSpace<F> {
     }
 
     /// Records a packet under the next packet number, which it returns. The caller has asked
-    /// [`SentSpace::has_room`], and `time_sent` never decreases. Of more than 65,535 frames the rest
-    /// is not recorded. A packet that is not ack-eliciting may be forgotten unreported when the peer
-    /// has not acknowledged it 1,024 packets later.
+    /// [`SentSpace::has_room`], and `time_sent` never decreases. Of more than 65,535 frames the
+    /// rest is not recorded. A packet that is not ack-eliciting may be forgotten unreported when
+    /// the peer has not acknowledged it 1,024 packets later.
     #[inline]
     pub fn on_packet_sent(&mut self, packet: SentPacket, frames: &[F]) -> u64 {
         let pn = self.next;
@@ -249,6 +253,7 @@ impl<F: Copy> SentSpace<F> {
     ) -> Result<AckSummary, TransportError> {
         let mut out = AckSummary::default();
         let mut first = true;
+        let mut cursor = self.lost.len();
         for range in ranges_desc {
             let (start, end) = (*range.start(), *range.end());
             if end >= self.next {
@@ -273,12 +278,14 @@ impl<F: Copy> SentSpace<F> {
                 // This range and all that follow were dealt with before.
                 break;
             }
-            if let Some((count, lost_at)) = self.lost.take(start, end) {
+            if let Some((count, lost_at)) = self.lost.take(&mut cursor, start, end) {
                 out.spurious_losses += count;
                 // Ranges descend, so a later one holds the earlier verdicts.
                 out.spurious_lost_at = Some(lost_at);
             }
-            self.ack_range(start, end, &mut out, &mut on_acked);
+            if end >= self.base {
+                self.ack_range(start, end, &mut out, &mut on_acked);
+            }
         }
         Ok(out)
     }
@@ -373,6 +380,17 @@ impl<F: Copy> SentSpace<F> {
     #[inline]
     pub const fn last_ack_eliciting_sent(&self) -> Option<Timestamp> {
         self.last_ack_eliciting_sent
+    }
+
+    /// What this space contributes to the loss detection timer.
+    #[inline]
+    pub fn times(&self) -> SpaceTimes {
+        SpaceTimes {
+            loss_time: self.loss_time,
+            last_ack_eliciting_sent: self
+                .last_ack_eliciting_sent
+                .filter(|_| self.ack_eliciting_in_flight > 0),
+        }
     }
 
     /// Ack-eliciting packets outstanding.
@@ -480,34 +498,50 @@ impl<F: Copy> SentSpace<F> {
         let Some(&filler) = frames.first() else {
             return (self.frames_head, 0);
         };
-        let tail = self.frames_tail();
         loop {
-            let cap = self.frames.len();
-            let mask = cap.wrapping_sub(1);
-            let at = self.frames_head as usize & mask;
-            // Records that would cross the ring's end start at its beginning instead.
-            let pad = if at + len > cap {
-                cap.wrapping_sub(at)
-            } else {
-                0
-            };
-            let used = self.frames_head.wrapping_sub(tail) as usize;
-            if used + pad + len <= cap {
-                let start = self.frames_head.wrapping_add(pad as u32);
-                let at = start as usize & mask;
-                if let Some(room) = self.frames.get_mut(at..at + len) {
-                    room.copy_from_slice(&frames[..len]);
-                }
-                self.frames_head = start.wrapping_add(len as u32);
-                return (start, len as u16);
+            if let Some(at) = self.place_frames(frames, len) {
+                return (at, len as u16);
             }
-            self.grow_frames(tail, filler);
+            // The start that was known may have moved on since: ask before growing.
+            let tail = self.oldest_frame();
+            if tail == self.frames_tail {
+                self.grow_frames(tail, filler);
+            }
+            self.frames_tail = tail;
         }
+    }
+
+    /// Copies records behind the newest and returns where, if there is room.
+    #[inline]
+    fn place_frames(&mut self, frames: &[F], len: usize) -> Option<u32> {
+        let cap = self.frames.len();
+        let mask = cap.wrapping_sub(1);
+        let at = self.frames_head as usize & mask;
+        // Records that would cross the ring's end start at its beginning instead.
+        let pad = if at + len > cap {
+            cap.wrapping_sub(at)
+        } else {
+            0
+        };
+        let used = self.frames_head.wrapping_sub(self.frames_tail) as usize;
+        if used + pad + len > cap {
+            return None;
+        }
+        let start = self.frames_head.wrapping_add(pad as u32);
+        let at = start as usize & mask;
+        // Most packets carry one frame: spare them the call of a copy.
+        if let ([slot], [frame]) = (&mut self.frames[at..at + len], frames) {
+            *slot = *frame;
+        } else {
+            self.frames[at..at + len].copy_from_slice(&frames[..len]);
+        }
+        self.frames_head = start.wrapping_add(len as u32);
+        Some(start)
     }
 
     /// Where the oldest frame record still needed lies.
     #[inline]
-    fn frames_tail(&self) -> u32 {
+    fn oldest_frame(&self) -> u32 {
         if self.base == self.next {
             self.frames_head
         } else {

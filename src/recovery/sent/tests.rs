@@ -4,7 +4,7 @@ use super::*;
 use crate::recovery::{LostSummary, Rtt};
 use crate::wire::Code;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const MAX_ACK_DELAY: Duration = Duration::from_millis(25);
@@ -95,6 +95,9 @@ fn an_ack_settles_packets_once() {
         (0, Some(9))
     );
     assert_eq!(space.last_ack_eliciting_sent(), Some(at(9)));
+    assert_eq!(space.times().last_ack_eliciting_sent, None);
+    space.on_packet_sent(packet(at(20), 1000), &[10, 11]);
+    assert_eq!(space.times().last_ack_eliciting_sent, Some(at(20)));
 }
 
 #[test]
@@ -368,6 +371,22 @@ impl Model {
             .map(|(pn, e)| (pn, &e.0))
     }
 
+    /// Takes note of what the space may forget unreported: packets that elicit no acknowledgement,
+    /// when they are old.
+    fn forget(&mut self, space: &SentSpace<u32>) {
+        let mut kept = BTreeSet::new();
+        space.for_each_outstanding(|pn, _, _| {
+            kept.insert(pn);
+            ControlFlow::Continue(())
+        });
+        for (pn, entry) in &mut self.sent {
+            let old = pn + ACK_ONLY_KEPT < space.next_packet_number();
+            if entry.2 == "outstanding" && !entry.0.ack_eliciting && old && !kept.contains(pn) {
+                entry.2 = "forgotten";
+            }
+        }
+    }
+
     fn check(&self, space: &SentSpace<u32>) {
         let flight: u64 = self
             .outstanding()
@@ -415,6 +434,7 @@ proptest! {
                         let pn = space.on_packet_sent(p, &frames);
                         model.sent.insert(pn, (p, frames, "outstanding"));
                     }
+                    model.forget(&space);
                 }
                 5 => {
                     space.skip_packet_number();
@@ -423,7 +443,8 @@ proptest! {
                     // Acknowledge two ranges counted down from the newest packet.
                     let top = space.next_packet_number().saturating_sub(b * 3);
                     let cut = top.saturating_sub(a);
-                    let ranges: Vec<_> = [(cut, top), (cut.saturating_sub(9), cut.saturating_sub(5))]
+                    let below = (cut.saturating_sub(9), cut.saturating_sub(5));
+                    let ranges: Vec<_> = [(cut, top), below]
                         .into_iter()
                         .filter(|(s, e)| s < e)
                         .map(|(s, e)| s..=e - 1)
@@ -434,7 +455,9 @@ proptest! {
                         continue;
                     }
                     let s = space
-                        .on_ack_received(ranges.into_iter(), |pn, p, f| model.settle(pn, p, f, "acked"))
+                        .on_ack_received(ranges.into_iter(), |pn, p, f| {
+                            model.settle(pn, p, f, "acked");
+                        })
                         .expect("all were sent");
                     spurious += u64::from(s.spurious_losses);
                 }
