@@ -1,0 +1,8 @@
+//! What the tests with a second party share: certificates, files to exchange, an independent QUIC
+//! implementation to exchange them with, and a network that loses packets.
+#![allow(dead_code, reason = "every test binary uses its own part of this")]
+
+pub mod certs;
+pub mod files;
+pub mod quinn_peer;
+pub mod relay;
