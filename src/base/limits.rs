@@ -79,6 +79,8 @@ pub const ACCEPT_BACKLOG: usize = 1024;
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Datagrams waiting in the ring between two shards.
 pub const MAILBOX_DATAGRAMS: usize = 1024;
+/// Runs of more than 2 KiB among them: 64 KiB of memory each, once they were needed.
+pub const MAILBOX_TRAINS: usize = 32;
 /// Commands waiting from application handles for one shard.
 pub const MAILBOX_COMMANDS: usize = 4096;
 
