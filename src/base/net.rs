@@ -45,8 +45,15 @@ pub fn canonical(addr: SocketAddr) -> SocketAddr {
 pub const UNSPECIFIED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// One of a shard's sockets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct SocketId(pub u32);
+
+impl SocketId {
+    /// As an index.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// Where a received train came from. Its segments all have `segment_size` bytes but the last,
 /// which may be shorter.
@@ -75,6 +82,13 @@ pub struct Transmit {
     pub segment_size: usize,
     /// Bytes in all.
     pub len: usize,
+}
+
+impl Transmit {
+    /// Datagrams in the train, at least one.
+    pub fn segments(&self) -> usize {
+        self.len.div_ceil(self.segment_size.max(1)).max(1)
+    }
 }
 
 /// The ECN field of an IP header (RFC 3168 §5).

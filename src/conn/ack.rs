@@ -101,6 +101,16 @@ impl Connection {
             self.stats.congestion_events += 1;
             path.cc.on_congestion_event(now, sent_at, Congestion::Ecn);
         }
+        // RFC 9002 §6.2.1: a client whose address the server may not have validated keeps its
+        // backoff through acknowledgements of Initial packets.
+        if ty != PacketType::Initial || self.handshake_keys_known() {
+            self.paths.primary_mut().pto_count = 0;
+        }
+        self.detect_lost(now, ty);
+        let path = self.paths.primary_mut();
+        if let Some(lost_at) = summary.spurious_lost_at {
+            path.cc.on_spurious(summary.spurious_losses, lost_at);
+        }
         if summary.acked_bytes > 0 {
             path.cc.on_ack(&AckEvent {
                 now,
@@ -112,15 +122,6 @@ impl Connection {
             });
             path.mtu.on_packets_acked(summary.max_size);
         }
-        if summary.spurious_losses > 0 {
-            path.cc.on_spurious(summary.spurious_losses, sent_at);
-        }
-        // RFC 9002 §6.2.1: a client whose address the server may not have validated keeps its
-        // backoff through acknowledgements of Initial packets.
-        if ty != PacketType::Initial || self.handshake_keys_known() {
-            self.paths.primary_mut().pto_count = 0;
-        }
-        self.detect_lost(now, ty);
     }
 
     fn handshake_keys_known(&self) -> bool {

@@ -13,7 +13,7 @@ use super::stateless::Stateless;
 use super::{Connection, ConnectionInit, TransportConfig};
 use crate::base::{FourTuple, RecvMeta, Rng, SocketId, Timestamp, Transmit, limits};
 use crate::crypto::{ConfigError, InitialSuite, ResetKey, Session, Token, TokenError, TokenKey};
-use crate::stream::{StreamSink, Streams};
+use crate::stream::{StreamSink, Streams, Taken};
 use crate::wire::error::Code;
 use crate::wire::header::{self, Header, LongType, VERSION_1};
 use crate::wire::{ConnectionId, Side, StreamId, TransportParameters};
@@ -78,9 +78,9 @@ pub trait Application {
         id: StreamId,
         data: &[u8],
         fin: bool,
-    ) -> usize {
+    ) -> Taken {
         let _ = (conn, streams, id, data, fin);
-        0
+        Taken::Prefix(0)
     }
 
     /// A client wants to connect.
@@ -439,8 +439,13 @@ impl Endpoint {
     /// Ends a connection's turn: says when to come back, or removes it when it is over.
     pub fn finish(&mut self, id: ConnId) -> Next {
         let Some(e) = self.entry(id) else { return Next::Gone };
-        if !e.conn.is_drained() {
-            return e.conn.poll_timeout().map_or(Next::Quiet, Next::Timeout);
+        let events = e.conn.has_events();
+        if !e.conn.is_drained() || events {
+            let next = e.conn.poll_timeout().map_or(Next::Quiet, Next::Timeout);
+            if events {
+                self.wake(id);
+            }
+            return next;
         }
         self.remove(id);
         Next::Gone
@@ -765,7 +770,7 @@ impl StreamSink for Sink<'_> {
         id: StreamId,
         data: &[u8],
         fin: bool,
-    ) -> usize {
+    ) -> Taken {
         self.app.on_stream_data(self.id, streams, id, data, fin)
     }
 }

@@ -4,13 +4,13 @@
 //! the code that RFC 9000 names. Acknowledgements are `ack`'s business; stream frames go to
 //! `crate::stream`.
 
-use super::Connection;
+use super::{Connection, params};
 use super::error::ConnectionError;
 use super::events::Event;
 use super::input::Packet;
 use crate::base::Timestamp;
 use crate::stream::StreamSink;
-use crate::wire::frame::{ConnectionClose, Frame, NewConnectionId};
+use crate::wire::frame::{ConnectionClose, Frame, NewConnectionId, datagram_size};
 use crate::wire::{PacketType, Reader, Side, TransportError};
 
 /// What a packet's frames were.
@@ -74,14 +74,26 @@ impl Connection {
             Frame::Stream(_) => Ok(()),
             Frame::ResetStream(f) => self.streams.on_reset(&f),
             Frame::StopSending { id, code } => self.streams.on_stop_sending(id, code),
-            Frame::MaxData(max) => self.streams.on_max_data(max),
+            Frame::MaxData(max) => {
+                self.streams.on_max_data(max);
+                Ok(())
+            }
             Frame::MaxStreamData { id, max } => self.streams.on_max_stream_data(id, max),
-            Frame::MaxStreams { dir, max } => self.streams.on_max_streams(dir, max),
-            Frame::DataBlocked(limit) => self.streams.on_data_blocked(limit),
+            Frame::MaxStreams { dir, max } => {
+                self.streams.on_max_streams(dir, max);
+                Ok(())
+            }
+            Frame::DataBlocked(limit) => {
+                self.streams.on_data_blocked(limit);
+                Ok(())
+            }
             Frame::StreamDataBlocked { id, limit } => {
                 self.streams.on_stream_data_blocked(id, limit)
             }
-            Frame::StreamsBlocked { dir, limit } => self.streams.on_streams_blocked(dir, limit),
+            Frame::StreamsBlocked { dir, limit } => {
+                self.streams.on_streams_blocked(dir, limit);
+                Ok(())
+            }
             Frame::NewToken(token) => self.on_new_token(token),
             Frame::NewConnectionId(f) => self.on_new_connection_id(&f),
             Frame::RetireConnectionId(seq) => self.on_retire_connection_id(seq, packet.dcid),
@@ -132,9 +144,13 @@ impl Connection {
     }
 
     fn on_datagram(&mut self, data: &[u8]) -> Result<(), TransportError> {
-        if self.datagrams.on_datagram(data)? {
-            self.events.push(Event::DatagramReceived);
+        // RFC 9221 §3: frames count in full, and none come where none were asked for.
+        let max = params::max_datagram_frame_size(&self.config);
+        if max == 0 || datagram_size(data.len(), false) as u64 > max {
+            return Err(TransportError::protocol_violation("a datagram that was not asked for"));
         }
+        self.datagrams.on_datagram(data);
+        self.events.push(Event::DatagramReceived);
         Ok(())
     }
 

@@ -34,9 +34,9 @@ mod timers;
 mod train;
 
 use crate::base::{FourTuple, Rng, SocketId, Timestamp};
-use crate::crypto::{OneRttKeys, Session};
+use crate::crypto::{OneRttKeys, Session, TAG_LEN};
 use crate::path::{Path, PathId, PathSet};
-use crate::stream::{Datagrams, Streams};
+use crate::stream::{DatagramError, Datagrams, Streams};
 use crate::wire::{ConnectionId, Side, TransportParameters};
 use bytes::Bytes;
 pub use config::TransportConfig;
@@ -58,6 +58,8 @@ use timers::Timers;
 struct Pending {
     handshake_done: bool,
     ping: bool,
+    /// The application was refused a datagram for want of room.
+    datagrams_blocked: bool,
     /// Probes owed in the 1-RTT space after a PTO.
     probes: u8,
 }
@@ -174,8 +176,22 @@ impl Connection {
     /// # Errors
     /// The peer takes no datagrams, this one is larger than it takes or than the path carries, or
     /// the queue is full; [`Event::DatagramsUnblocked`] follows in the last case.
-    pub fn send_datagram(&mut self, data: Bytes) -> Result<(), crate::stream::SendDatagramError> {
-        self.datagrams.send(data)
+    pub fn send_datagram(&mut self, data: Bytes) -> Result<(), DatagramError> {
+        let room = self.datagram_room();
+        match self.datagrams.max_len(room) {
+            Some(max) if data.len() > max => return Err(DatagramError::TooLarge(max)),
+            _ => {}
+        }
+        let out = self.datagrams.send(data);
+        self.pending.datagrams_blocked |= out == Err(DatagramError::Full);
+        out
+    }
+
+    /// Bytes for frames in a full 1-RTT packet.
+    fn datagram_room(&self) -> usize {
+        let path = self.paths.primary();
+        let header = 1 + path.remote_cids.active().len() + 4;
+        path.mtu.current().saturating_sub(header + TAG_LEN)
     }
 
     /// The oldest received datagram.
@@ -185,7 +201,7 @@ impl Connection {
 
     /// The largest datagram that can be sent now, in bytes; `None` when the peer takes none.
     pub fn max_datagram_size(&self) -> Option<usize> {
-        self.datagrams.max_size()
+        self.datagrams.max_len(self.datagram_room())
     }
 
     /// The protocol that ALPN chose.
@@ -243,7 +259,8 @@ impl Connection {
         if let Some(e) = self.streams.poll_event() {
             return Some(Event::Stream(e));
         }
-        if self.datagrams.take_unblocked() {
+        if self.pending.datagrams_blocked && !self.datagrams.wants_to_send() {
+            self.pending.datagrams_blocked = false;
             return Some(Event::DatagramsUnblocked);
         }
         self.events.take_closed().map(Event::Closed)
@@ -261,6 +278,13 @@ impl Connection {
         let done = keys.initiate_update().is_ok();
         self.stats.key_updates = keys.updates();
         done
+    }
+
+    /// Whether [`Connection::poll_event`] has something.
+    pub(crate) fn has_events(&self) -> bool {
+        !self.events.is_empty()
+            || self.streams.has_events()
+            || (self.pending.datagrams_blocked && !self.datagrams.wants_to_send())
     }
 
     /// Connection IDs to issue to the peer; give them to [`Connection::issue_cid`].

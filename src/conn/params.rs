@@ -13,12 +13,17 @@ pub(super) fn local(config: &TransportConfig, scid: ConnectionId) -> TransportPa
         initial_max_stream_data_bidi_local: s.stream_window,
         initial_max_stream_data_bidi_remote: s.stream_window,
         initial_max_stream_data_uni: s.stream_window,
-        initial_max_streams_bidi: s.max_bidi_streams,
-        initial_max_streams_uni: s.max_uni_streams,
+        initial_max_streams_bidi: s.max_streams_bidi,
+        initial_max_streams_uni: s.max_streams_uni,
         ack_delay_exponent: config.ack_delay_exponent,
         max_ack_delay: config.max_ack_delay,
-        max_datagram_frame_size: (config.datagram_receive_buffer as u64).min(u16::MAX.into()),
+        max_datagram_frame_size: max_datagram_frame_size(config),
         initial_source_connection_id: Some(scid),
         ..TransportParameters::default()
     }
+}
+
+/// The largest DATAGRAM frame that we take; 0 refuses them (RFC 9221 §3).
+pub(super) fn max_datagram_frame_size(config: &TransportConfig) -> u64 {
+    (config.datagram_receive_buffer as u64).min(u16::MAX.into())
 }

@@ -239,6 +239,7 @@ impl Connection {
     /// Writes what waits, most urgent first. Returns whether the datagram must have full size
     /// (RFC 9000 §8.2.1).
     fn write_frames(&mut self, now: Timestamp, w: &mut Writer<'_>, admission: Admission) -> bool {
+        let room = w.remaining().max(self.datagram_room());
         let Self { paths, streams, datagrams, scratch, .. } = self;
         let path = paths.primary_mut();
         write_ack(now, path, w, scratch, &mut self.stats.acks_sent, self.config.ack_delay_exponent);
@@ -262,6 +263,9 @@ impl Connection {
         write_cid_frames(path, w, scratch);
         if streams.has_control() {
             streams.write_control(w, &mut |f| scratch.push(SentFrame::Stream(f)));
+        }
+        if datagrams.wants_to_send() {
+            datagrams.drop_too_large(room);
         }
         while datagrams.wants_to_send() && datagrams.write(w) {
             scratch.push(SentFrame::Unreliable);

@@ -35,6 +35,9 @@ pub enum IoError {
         /// The configured number of sockets.
         limit: usize,
     },
+    /// A simulated backend has addresses of its network only: use `SimBackend::bind`.
+    #[error("a simulated backend takes no socket of the system")]
+    Simulated,
     /// The kernel, or a seccomp profile, does not offer what the backend needs.
     #[error("{what} is not available here: {errno}")]
     Unavailable {

@@ -26,7 +26,9 @@ pub use sockopt::SocketOptions;
 pub use stats::IoStats;
 pub use waker::Waker;
 
-use crate::base::{Ecn, FourTuple, limits};
+pub use crate::base::{RecvMeta, SocketId, Transmit};
+
+use crate::base::limits;
 use crate::mem::{Lease, Pages};
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::{Deref, DerefMut};
@@ -35,52 +37,6 @@ use std::time::Duration;
 /// Bytes of one send buffer; a train is at most [`limits::MAX_TRAIN_BYTES`], a single datagram at
 /// most [`limits::MAX_UDP_PAYLOAD`].
 pub const TX_BUFFER_LEN: usize = 64 * 1024;
-
-/// A socket of one backend: a small dense index, used again some time after the socket is removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SocketId(pub u32);
-
-impl SocketId {
-    fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-/// What is known about one received train.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecvMeta {
-    /// Where it arrived.
-    pub socket: SocketId,
-    /// From whom to which of our addresses.
-    pub path: FourTuple,
-    /// The ECN field, one for the whole train.
-    pub ecn: Ecn,
-    /// Bytes of every datagram but the last, which may be shorter; the train's length when there
-    /// is only one. Never zero.
-    pub segment_size: usize,
-}
-
-/// What a train to send needs besides its bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transmit {
-    /// Where it leaves.
-    pub socket: SocketId,
-    /// To whom; a specified local IP is the source address on a wildcard socket.
-    pub path: FourTuple,
-    /// The ECN field of every datagram.
-    pub ecn: Ecn,
-    /// Bytes of every datagram but the last, which may be shorter.
-    pub segment_size: usize,
-    /// Bytes in all.
-    pub len: usize,
-}
-
-impl Transmit {
-    /// Datagrams in the train, at least one.
-    pub fn segments(&self) -> usize {
-        self.len.div_ceil(self.segment_size.max(1)).max(1)
-    }
-}
 
 /// A send buffer: fill it, then give it to [`Backend::send`] or back. Dropping it gives it back,
 /// too.
@@ -154,12 +110,15 @@ pub enum Choice {
 pub enum Backend {
     /// epoll, `recvmmsg` and `sendmmsg`.
     Mmsg(Box<mmsg::Mmsg>),
+    /// A network in virtual time.
+    Sim(Box<sim::SimBackend>),
 }
 
 macro_rules! each {
     ($self:expr, $b:ident => $call:expr) => {
         match $self {
             Backend::Mmsg($b) => $call,
+            Backend::Sim($b) => $call,
         }
     };
 }
@@ -175,6 +134,7 @@ impl Backend {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Mmsg(_) => "mmsg",
+            Self::Sim(_) => "sim",
         }
     }
 
@@ -184,7 +144,10 @@ impl Backend {
         socket: UdpSocket,
         options: SocketOptions,
     ) -> Result<SocketId, IoError> {
-        each!(self, b => b.add_socket(socket, options))
+        match self {
+            Self::Mmsg(b) => b.add_socket(socket, options),
+            Self::Sim(_) => Err(IoError::Simulated),
+        }
     }
 
     /// Closes a socket. What it has received and not shown yet, and what it has queued and not

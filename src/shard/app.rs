@@ -4,7 +4,7 @@
 use crate::base::{FourTuple, RecvMeta, SocketId, Timestamp};
 use crate::conn::endpoint::{ConnectError, Decision, Incoming, IncomingId};
 use crate::conn::{ConnId, Connection, Endpoint, Event, TransportConfig};
-use crate::stream::Streams;
+use crate::stream::{Streams, Taken};
 use crate::wire::StreamId;
 use rustls::pki_types::ServerName;
 use std::net::SocketAddr;
@@ -25,9 +25,9 @@ pub trait ShardApp {
         id: StreamId,
         data: &[u8],
         fin: bool,
-    ) -> usize {
+    ) -> Taken {
         let _ = (conn, streams, id, data, fin);
-        0
+        Taken::Prefix(0)
     }
 
     /// A connection has something to tell. After [`Event::Closed`] its name is not used again.
@@ -155,7 +155,7 @@ where
         id: StreamId,
         data: &[u8],
         fin: bool,
-    ) -> usize {
+    ) -> Taken {
         self.app.on_stream_data(conn, streams, id, data, fin)
     }
 

@@ -7,7 +7,7 @@
 //! gives every shard a socket with a port of its own.
 
 use super::mailbox::{CommandSender, Mailbox};
-use super::steer::CidCodec;
+use super::steer::{CidCodec, CodecError};
 use super::{CodecCids, Shard, ShardApp, ShardStats};
 use crate::base::{Rng, Timestamp, limits};
 use crate::conn::endpoint::EndpointStats;
@@ -19,8 +19,8 @@ use crate::sys::clock::Clock;
 use crate::sys::reuseport;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::mpsc;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -118,14 +118,17 @@ pub enum EngineError {
     /// The TLS configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Connection IDs cannot carry the shard's number.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
     /// A thread could not be pinned.
     #[error(transparent)]
     Pin(#[from] affinity::PinError),
     /// The system gave no randomness.
     #[error(transparent)]
     Random(#[from] random::RandomError),
-    /// A thread could not be started.
-    #[error("cannot start a thread: {0}")]
+    /// A thread could not be started, or a socket not be asked for its address.
+    #[error("cannot start a shard: {0}")]
     Spawn(std::io::Error),
     /// A shard's thread panicked; its message is on standard error.
     #[error("a shard's thread panicked")]
@@ -155,6 +158,8 @@ pub struct Engine<A: ShardApp> {
     threads: Vec<Thread<A>>,
     local_addrs: Vec<SocketAddr>,
     backend: &'static str,
+    stop: Arc<AtomicBool>,
+    wakers: Wakers,
 }
 
 /// A shard's thread tells that it is ready: the backend that it got.
@@ -169,6 +174,7 @@ struct Seat<A: ShardApp> {
     codec: Arc<CidCodec>,
     secret: [u8; 32],
     wakers: Wakers,
+    stop: Arc<AtomicBool>,
 }
 
 /// Each shard's waker, there once its backend is open.
@@ -189,19 +195,34 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
         }
         let mut rng = Rng::from_seed(random::seed()?);
         let (secret, steering) = (rng.array(), rng.next_u64());
-        let sockets = bind(config, steering)?;
+        let codecs = (0..config.shards)
+            .map(|shard| codec(config, steering, shard).map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()?;
+        let sockets = bind(config, &codecs)?;
         let local_addrs = sockets
             .iter()
-            .map(|s| s.local_addr().map_err(|e| EngineError::Io(IoError::from_io("getsockname", &e))))
-            .collect::<Result<_, _>>()?;
+            .map(UdpSocket::local_addr)
+            .collect::<Result<_, _>>()
+            .map_err(EngineError::Spawn)?;
         let wakers: Wakers = Arc::new((0..config.shards).map(|_| OnceLock::new()).collect());
-        let wake = wakers.clone();
-        let (mailboxes, senders) = super::mailbox::build(config.shards, move |shard: usize| {
-            if let Some(waker) = wake.get(shard).and_then(OnceLock::get) {
-                waker.wake();
-            }
-        });
-        let mut engine = Self { senders, threads: Vec::new(), local_addrs, backend: "" };
+        let mailboxes = Mailbox::<A::Command>::build(config.shards);
+        let senders = mailboxes
+            .iter()
+            .enumerate()
+            .map(|(shard, mailbox)| {
+                let wakers = wakers.clone();
+                mailbox.command_sender(move || wake(&wakers, shard))
+            })
+            .collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut engine = Self {
+            senders,
+            threads: Vec::new(),
+            local_addrs,
+            backend: "",
+            stop: stop.clone(),
+            wakers: wakers.clone(),
+        };
         let (ready, readiness) = mpsc::channel::<Ready>();
         for (index, (socket, mailbox)) in sockets.into_iter().zip(mailboxes).enumerate() {
             let seat = Seat {
@@ -209,9 +230,10 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
                 config: config.clone(),
                 socket,
                 mailbox,
-                codec: Arc::new(codec(config, steering, index)),
+                codec: codecs[index].clone(),
                 secret,
                 wakers: wakers.clone(),
+                stop: stop.clone(),
             };
             let (app, ready) = (app(index), ready.clone());
             let thread = std::thread::Builder::new()
@@ -259,8 +281,9 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
 
     /// Asks every shard to end after its current turn.
     pub fn stop(&mut self) {
-        for sender in &self.senders {
-            sender.stop();
+        self.stop.store(true, Ordering::SeqCst);
+        for shard in 0..self.wakers.len() {
+            wake(&self.wakers, shard);
         }
     }
 
@@ -282,12 +305,20 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
     }
 }
 
-fn codec(config: &EngineConfig, secret: u64, shard: usize) -> CidCodec {
-    CidCodec::new(secret, limits::DEFAULT_CID_LEN, shard as u8, config.shards as u8)
+fn codec(config: &EngineConfig, secret: u64, shard: usize) -> Result<CidCodec, CodecError> {
+    let (shard, shards) = (shard as u8, config.shards as u8);
+    CidCodec::new(secret, limits::DEFAULT_CID_LEN, shard, shards, None)
+}
+
+/// Ends a shard's sleep, if its backend is open.
+fn wake(wakers: &Wakers, shard: usize) {
+    if let Some(waker) = wakers.get(shard).and_then(OnceLock::get) {
+        waker.wake();
+    }
 }
 
 /// Binds one socket for each shard, in order, and attaches the steering program to a shared group.
-fn bind(config: &EngineConfig, steering: u64) -> Result<Vec<UdpSocket>, EngineError> {
+fn bind(config: &EngineConfig, codecs: &[Arc<CidCodec>]) -> Result<Vec<UdpSocket>, EngineError> {
     let mut out: Vec<UdpSocket> = Vec::with_capacity(config.shards);
     for _ in 0..config.shards {
         let (mut addr, shared) = match config.bind {
@@ -303,11 +334,10 @@ fn bind(config: &EngineConfig, steering: u64) -> Result<Vec<UdpSocket>, EngineEr
         let socket = bind_one(addr, shared).map_err(|source| EngineError::Bind { addr, source })?;
         out.push(socket);
     }
-    if let (Bind::Shared(_), true, Some(socket)) = (config.bind, config.shards > 1, out.first()) {
-        let program = codec(config, steering, 0);
-        if let Err(error) = reuseport::attach(socket, &program.bpf()) {
-            tracing::warn!(%error, "no kernel steering by connection ID; shards forward instead");
-        }
+    if let (Bind::Shared(_), Some(socket), [codec, _, ..]) = (config.bind, out.first(), codecs)
+        && let Err(error) = reuseport::attach(socket, &codec.program())
+    {
+        tracing::warn!(%error, "no kernel steering by connection ID; shards forward instead");
     }
     Ok(out)
 }
@@ -329,6 +359,7 @@ fn run<A: ShardApp>(
     ready: &mpsc::Sender<Ready>,
 ) -> Result<ShardReport<A>, EngineError> {
     let idle = seat.config.idle;
+    let stop = seat.stop.clone();
     let mut shard = match seat.take(app) {
         Ok(shard) => shard,
         Err(e) => {
@@ -340,7 +371,7 @@ fn run<A: ShardApp>(
     let backend = shard.backend.name();
     // The starter is gone only if it gave up, and then it stops us.
     let _ = ready.send(Ok(backend));
-    drive(&mut shard, idle)?;
+    drive(&mut shard, idle, &stop)?;
     Ok(ShardReport {
         shard: shard.stats,
         endpoint: shard.endpoint.stats(),
@@ -369,24 +400,30 @@ impl<A: ShardApp> Seat<A> {
             secret: self.secret,
             max_half_open: c.max_half_open,
         })?;
-        let now = Clock::now();
+        let wakers = self.wakers.clone();
+        let wake = Box::new(move |shard| wake(&wakers, shard));
+        let (now, index) = (Clock::now(), self.index);
         let mut shard =
-            Shard::new(now, self.index, backend, endpoint, self.codec, self.mailbox, app);
+            Shard::new(now, index, backend, endpoint, self.codec, self.mailbox, wake, app);
         shard.add_socket(self.socket, c.socket)?;
         Ok(shard)
     }
 }
 
-/// Turns a shard until its application or its handle stops it.
+/// Turns a shard until its application stops it or `stop` is set (wake the shard then).
 ///
 /// # Errors
 /// The backend is broken for good.
-pub fn drive<A: ShardApp>(shard: &mut Shard<A>, idle: Idle) -> Result<(), EngineError> {
+pub fn drive<A: ShardApp>(
+    shard: &mut Shard<A>,
+    idle: Idle,
+    stop: &AtomicBool,
+) -> Result<(), EngineError> {
     let mut last_work = Clock::now();
     loop {
         let now = Clock::now();
         let turn = shard.run_once(now)?;
-        if turn.stopped || shard.mailbox.stopped() {
+        if turn.stopped || stop.load(Ordering::Relaxed) {
             return Ok(());
         }
         if turn.worked || turn.busy {

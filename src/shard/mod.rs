@@ -14,7 +14,7 @@ pub mod quic_lb;
 pub mod steer;
 pub mod wheel;
 
-use crate::base::{FourTuple, RecvMeta, SocketId, Timestamp};
+use crate::base::{SocketId, Timestamp};
 use crate::conn::{CidGenerator, ConnId, Endpoint};
 use crate::io::{Backend, IoError, SocketOptions};
 use crate::wire::ConnectionId;
@@ -70,11 +70,15 @@ pub struct Shard<A: ShardApp> {
     sockets: Vec<(SocketId, SocketAddr)>,
     stop: bool,
     stats: ShardStats,
+    /// Wakes another shard that sleeps.
+    wake: Box<dyn Fn(usize) + Send>,
 }
 
 impl<A: ShardApp> Shard<A> {
     /// A shard over an open backend. Its endpoint's connection IDs must come from `codec`
-    /// ([`CodecCids`]), so that other shards can tell whose they are.
+    /// ([`CodecCids`]), so that other shards can tell whose they are. `wake` ends the sleep of
+    /// another shard, by its number.
+    #[expect(clippy::too_many_arguments, reason = "the parts that a shard is put together from")]
     pub fn new(
         now: Timestamp,
         index: usize,
@@ -82,6 +86,7 @@ impl<A: ShardApp> Shard<A> {
         endpoint: Endpoint,
         codec: Arc<CidCodec>,
         mailbox: Mailbox<A::Command>,
+        wake: Box<dyn Fn(usize) + Send>,
         app: A,
     ) -> Self {
         Self {
@@ -90,6 +95,7 @@ impl<A: ShardApp> Shard<A> {
             endpoint,
             wheel: Wheel::new(now),
             mailbox,
+            wake,
             codec,
             app,
             sockets: Vec::new(),
@@ -170,12 +176,6 @@ impl<A: ShardApp> Shard<A> {
         f(&mut self.app, &mut ctx)
     }
 
-    /// The shard's own socket for a train that arrived on another shard's: the one bound to the
-    /// same port.
-    fn own_socket(&self, path: &FourTuple) -> Option<SocketId> {
-        let port = path.local.port();
-        self.sockets.iter().find(|(_, addr)| addr.port() == port).map(|(id, _)| *id)
-    }
 }
 
 /// Connection IDs that carry a shard's number, for an [`Endpoint`].
@@ -194,9 +194,4 @@ impl CidGenerator for CodecCids {
 /// The wheel's key of a connection; 0 is the application's.
 const fn timer_key(id: ConnId) -> u32 {
     id.index() + 1
-}
-
-/// A train that changed hands: the same, but by another socket.
-fn adopt(meta: &RecvMeta, socket: SocketId) -> RecvMeta {
-    RecvMeta { socket, ..*meta }
 }

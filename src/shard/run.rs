@@ -2,7 +2,7 @@
 //! the application; trains; submit. And what comes between turns: sleeping.
 
 use super::app::Bridge;
-use super::{Shard, ShardApp, ShardStats, Turn, adopt, timer_key};
+use super::{Shard, ShardApp, ShardStats, Turn, timer_key};
 use crate::base::{RecvMeta, Timestamp};
 use crate::conn::endpoint::Next;
 use crate::conn::ConnId;
@@ -10,6 +10,8 @@ use crate::io::IoError;
 
 /// Trains that one connection sends before others have their turn.
 const TRAINS_PER_TURN: usize = 4;
+/// Runs from other shards, and commands, taken in one turn.
+const MAIL_PER_TURN: usize = 256;
 /// Connections served in one turn.
 const CONNECTIONS_PER_TURN: usize = 1024;
 /// The wheel's key of the application.
@@ -30,10 +32,12 @@ impl<A: ShardApp> Shard<A> {
         worked |= served;
         self.send_stateless();
         self.backend.flush()?;
+        let wake = &self.wake;
+        self.mailbox.for_each_fresh(|shard| wake(shard));
         Ok(Turn {
             worked,
             // A connection that waits for a send buffer is woken by the backend.
-            busy: self.endpoint.has_ready() && !stalled,
+            busy: (self.endpoint.has_ready() && !stalled) || self.mailbox.has_mail(),
             next: self.wheel.next_deadline(),
             stopped: self.stop,
         })
@@ -48,7 +52,7 @@ impl<A: ShardApp> Shard<A> {
             let foreign = |dcid: &[u8], meta: &RecvMeta, datagram: &mut [u8]| {
                 match codec.shard_of(dcid) {
                     Some(owner) if usize::from(owner) != own => {
-                        count_forward(stats, mailbox.forward(owner.into(), meta, datagram));
+                        count_forward(stats, mailbox.send(owner.into(), meta, datagram));
                         true
                     }
                     _ => false,
@@ -61,25 +65,27 @@ impl<A: ShardApp> Shard<A> {
     }
 
     fn drain_mailbox(&mut self, now: Timestamp) -> bool {
-        let mut worked = false;
-        while let Some(mut train) = self.mailbox.poll_train() {
-            worked = true;
-            self.stats.adopted += 1;
-            if let Some(socket) = self.own_socket(&train.meta().path) {
-                let meta = adopt(train.meta(), socket);
+        let Self { mailbox, endpoint, app, sockets, .. } = self;
+        let runs = mailbox.recv(MAIL_PER_TURN, &mut |meta, data| {
+            // The same train, by the socket of our own that is bound to the same port.
+            let port = meta.path.local.port();
+            let own = sockets.iter().find(|(_, addr)| addr.port() == port);
+            if let Some((socket, _)) = own {
+                let meta = RecvMeta { socket: *socket, ..*meta };
                 let foreign = |_: &[u8], _: &RecvMeta, _: &mut [u8]| false;
-                let mut bridge = Bridge { app: &mut self.app, foreign };
-                self.endpoint.handle_train(now, &meta, train.bytes_mut(), &mut bridge);
+                endpoint.handle_train(now, &meta, data, &mut Bridge { app: &mut *app, foreign });
             }
-            self.mailbox.give_back(train);
-        }
-        while let Some(command) = self.mailbox.poll_command() {
-            worked = true;
-            self.stats.commands += 1;
+        });
+        self.stats.adopted += runs as u64;
+        let mut commands = 0;
+        while commands < MAIL_PER_TURN
+            && let Some(command) = self.mailbox.next_command()
+        {
+            commands += 1;
             self.with_context(now, |app, ctx| app.on_command(ctx, command));
         }
-        self.mailbox.flush();
-        worked
+        self.stats.commands += commands as u64;
+        runs + commands > 0
     }
 
     fn expire(&mut self, now: Timestamp) -> bool {
