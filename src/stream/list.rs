@@ -1,0 +1,157 @@
+//! Doubly linked lists over slot numbers: which streams have something to send, to announce or to
+//! report, in which order.
+//!
+//! Joining, leaving from anywhere and taking the first are O(1) and allocate nothing once a slot
+//! number was seen. A slot is in at most one list of each [`Links`]; who owns the lists keeps track
+//! of membership.
+
+/// No slot.
+const NIL: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    prev: u32,
+    next: u32,
+}
+
+/// The links of every slot, shared by lists that exclude each other.
+#[derive(Debug, Default)]
+pub(super) struct Links(Vec<Link>);
+
+impl Links {
+    fn get(&self, slot: u32) -> Link {
+        let unlinked = Link {
+            prev: NIL,
+            next: NIL,
+        };
+        self.0.get(slot as usize).copied().unwrap_or(unlinked)
+    }
+
+    fn set(&mut self, slot: u32, link: Link) {
+        let at = slot as usize;
+        if at >= self.0.len() {
+            let unlinked = Link {
+                prev: NIL,
+                next: NIL,
+            };
+            self.0.resize(at + 1, unlinked);
+        }
+        if let Some(place) = self.0.get_mut(at) {
+            *place = link;
+        }
+    }
+}
+
+/// One list.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct List {
+    head: u32,
+    tail: u32,
+}
+
+impl List {
+    pub(super) const EMPTY: Self = Self {
+        head: NIL,
+        tail: NIL,
+    };
+
+    #[inline]
+    pub(super) const fn is_empty(&self) -> bool {
+        self.head == NIL
+    }
+
+    /// The first slot.
+    #[inline]
+    pub(super) const fn front(&self) -> Option<u32> {
+        if self.head == NIL {
+            None
+        } else {
+            Some(self.head)
+        }
+    }
+
+    /// Appends `slot`, which is in no list of `links`.
+    pub(super) fn push_back(&mut self, links: &mut Links, slot: u32) {
+        links.set(
+            slot,
+            Link {
+                prev: self.tail,
+                next: NIL,
+            },
+        );
+        match self.tail {
+            NIL => self.head = slot,
+            tail => {
+                let link = links.get(tail);
+                links.set(tail, Link { next: slot, ..link });
+            }
+        }
+        self.tail = slot;
+    }
+
+    /// Takes `slot`, which is in this list, out of it.
+    pub(super) fn unlink(&mut self, links: &mut Links, slot: u32) {
+        let Link { prev, next } = links.get(slot);
+        match prev {
+            NIL => self.head = next,
+            _ => {
+                let link = links.get(prev);
+                links.set(prev, Link { next, ..link });
+            }
+        }
+        match next {
+            NIL => self.tail = prev,
+            _ => {
+                let link = links.get(next);
+                links.set(next, Link { prev, ..link });
+            }
+        }
+    }
+
+    /// Moves the first slot to the end.
+    pub(super) fn rotate(&mut self, links: &mut Links) {
+        if self.head != self.tail {
+            let slot = self.head;
+            self.unlink(links, slot);
+            self.push_back(links, slot);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_queue(ops in prop::collection::vec((0u8..3, 0u32..8), 1..100)) {
+            let (mut links, mut list, mut model) = (Links::default(), List::EMPTY, Vec::new());
+            for (verb, slot) in ops {
+                match verb {
+                    0 if !model.contains(&slot) => {
+                        list.push_back(&mut links, slot);
+                        model.push(slot);
+                    }
+                    1 if model.contains(&slot) => {
+                        list.unlink(&mut links, slot);
+                        model.retain(|s| *s != slot);
+                    }
+                    2 if !model.is_empty() => {
+                        list.rotate(&mut links);
+                        model.rotate_left(1);
+                    }
+                    _ => {}
+                }
+                let (mut at, mut seen) = (list, Vec::new());
+                while let Some(slot) = at.front() {
+                    seen.push(slot);
+                    at.head = links.get(slot).next;
+                }
+                prop_assert_eq!(&seen, &model);
+                prop_assert_eq!(list.is_empty(), model.is_empty());
+                prop_assert_eq!(list.tail, model.last().copied().unwrap_or(NIL));
+            }
+        }
+    }
+}

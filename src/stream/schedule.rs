@@ -1,0 +1,232 @@
+//! Which stream sends next: higher priority first, round robin among equals.
+//!
+//! A stream that has something to send is in one of two queues: [`Need::Nothing`] where what it
+//! sends next costs no connection flow control credit (lost bytes, a bare FIN), [`Need::Credit`]
+//! where it is new data. So whether anything can be sent now, and who is next, is O(1) even while
+//! thousands of streams wait for MAX_DATA. A turn is [`QUANTUM`] bytes: long enough that a thousand
+//! streams cost per packet what one does.
+
+use super::list::{Links, List};
+
+/// Bytes that a stream sends before the next one of its priority has its turn.
+pub(super) const QUANTUM: u32 = 16 * 1024;
+
+/// What a stream needs to send what it sends next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Need {
+    /// It has nothing to send.
+    #[default]
+    Idle,
+    /// Room in a packet alone.
+    Nothing,
+    /// Connection flow control credit as well.
+    Credit,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    priority: i8,
+    need: Need,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Level {
+    priority: i8,
+    list: List,
+}
+
+/// The streams of one connection that have something to send.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    links: Links,
+    entries: Vec<Entry>,
+    /// Levels that are not empty, highest priority first.
+    free: Vec<Level>,
+    paid: Vec<Level>,
+    /// Whose turn it is, and what it has sent in it.
+    turn: (u32, u32),
+}
+
+impl Schedule {
+    /// Whether a stream can send, with or without credit.
+    #[inline]
+    pub(super) fn has_work(&self, credit: bool) -> bool {
+        !self.free.is_empty() || (credit && !self.paid.is_empty())
+    }
+
+    /// Whether a stream waits that needs credit.
+    #[inline]
+    pub(super) fn needs_credit(&self) -> bool {
+        !self.paid.is_empty()
+    }
+
+    /// The next stream to send.
+    #[inline]
+    pub(super) fn next(&self, credit: bool) -> Option<u32> {
+        let free = self.free.first();
+        let paid = self.paid.first().filter(|_| credit);
+        let level = match (free, paid) {
+            (Some(f), Some(p)) if p.priority > f.priority => p,
+            (Some(f), _) => f,
+            (None, p) => p?,
+        };
+        level.list.front()
+    }
+
+    /// Prepares a new stream's slot.
+    pub(super) fn add(&mut self, slot: u32) {
+        let at = slot as usize;
+        if at >= self.entries.len() {
+            self.entries.resize(at + 1, Entry::default());
+        }
+        if let Some(entry) = self.entries.get_mut(at) {
+            *entry = Entry::default();
+        }
+    }
+
+    /// States what `slot` needs from now on. A stream that had nothing to send joins at the end.
+    #[inline]
+    pub(super) fn set(&mut self, slot: u32, need: Need) {
+        let Some(entry) = self.entries.get_mut(slot as usize) else {
+            return;
+        };
+        if entry.need == need {
+            return;
+        }
+        let old = std::mem::replace(entry, Entry { need, ..*entry });
+        self.leave(slot, old);
+        self.join(slot, Entry { need, ..old });
+    }
+
+    /// Gives `slot` another priority; it joins at the end of its new level.
+    pub(super) fn set_priority(&mut self, slot: u32, priority: i8) {
+        let Some(entry) = self.entries.get_mut(slot as usize) else {
+            return;
+        };
+        let old = std::mem::replace(entry, Entry { priority, ..*entry });
+        if old.priority != priority {
+            self.leave(slot, old);
+            self.join(slot, Entry { priority, ..old });
+        }
+    }
+
+    /// Counts what `slot`, which was the next, has sent, and ends its turn when that was enough.
+    #[inline]
+    pub(super) fn charge(&mut self, slot: u32, bytes: u32) {
+        if self.turn.0 != slot {
+            self.turn = (slot, 0);
+        }
+        self.turn.1 = self.turn.1.saturating_add(bytes);
+        if self.turn.1 >= QUANTUM {
+            self.turn.1 = 0;
+            self.end_turn(slot);
+        }
+    }
+
+    fn end_turn(&mut self, slot: u32) {
+        let Some(&entry) = self.entries.get(slot as usize) else {
+            return;
+        };
+        let levels = match entry.need {
+            Need::Idle => return,
+            Need::Nothing => &mut self.free,
+            Need::Credit => &mut self.paid,
+        };
+        let level = levels.iter_mut().find(|l| l.priority == entry.priority);
+        if let Some(level) = level.filter(|l| l.list.front() == Some(slot)) {
+            level.list.rotate(&mut self.links);
+        }
+    }
+
+    fn join(&mut self, slot: u32, entry: Entry) {
+        let levels = match entry.need {
+            Need::Idle => return,
+            Need::Nothing => &mut self.free,
+            Need::Credit => &mut self.paid,
+        };
+        let at = levels.partition_point(|l| l.priority > entry.priority);
+        match levels.get_mut(at) {
+            Some(level) if level.priority == entry.priority => {
+                level.list.push_back(&mut self.links, slot);
+            }
+            _ => {
+                let mut list = List::EMPTY;
+                list.push_back(&mut self.links, slot);
+                let priority = entry.priority;
+                levels.insert(at, Level { priority, list });
+            }
+        }
+    }
+
+    fn leave(&mut self, slot: u32, entry: Entry) {
+        let levels = match entry.need {
+            Need::Idle => return,
+            Need::Nothing => &mut self.free,
+            Need::Credit => &mut self.paid,
+        };
+        let at = levels.partition_point(|l| l.priority > entry.priority);
+        if let Some(level) = levels.get_mut(at) {
+            level.list.unlink(&mut self.links, slot);
+            if level.list.is_empty() {
+                levels.remove(at);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(slots: u32) -> Schedule {
+        let mut s = Schedule::default();
+        (0..slots).for_each(|slot| s.add(slot));
+        s
+    }
+
+    #[test]
+    fn equals_take_turns_of_a_quantum() {
+        let mut s = schedule(3);
+        (0..3).for_each(|slot| s.set(slot, Need::Credit));
+        let mut order = Vec::new();
+        for _ in 0..12 {
+            let slot = s.next(true).unwrap();
+            order.push(slot);
+            s.charge(slot, QUANTUM / 2);
+        }
+        assert_eq!(order, [0, 0, 1, 1, 2, 2, 0, 0, 1, 1, 2, 2]);
+    }
+
+    #[test]
+    fn higher_priority_goes_first_and_loss_goes_before_new_data() {
+        let mut s = schedule(4);
+        (0..4).for_each(|slot| s.set(slot, Need::Credit));
+        s.set_priority(2, 5);
+        s.set_priority(3, -5);
+        assert_eq!(s.next(true), Some(2));
+        s.set(1, Need::Nothing);
+        // Still the higher priority; but without credit only slot 1 can go on.
+        assert_eq!(s.next(true), Some(2));
+        assert_eq!(s.next(false), Some(1));
+        s.set(2, Need::Idle);
+        assert_eq!(s.next(true), Some(1));
+        s.set(1, Need::Idle);
+        s.set(0, Need::Idle);
+        assert_eq!(s.next(true), Some(3));
+        assert!(s.has_work(true) && !s.has_work(false) && s.needs_credit());
+        s.set(3, Need::Idle);
+        assert!(!s.has_work(true) && !s.needs_credit());
+        assert_eq!(s.next(true), None);
+    }
+
+    #[test]
+    fn a_reused_slot_starts_with_the_default_priority() {
+        let mut s = schedule(2);
+        s.set_priority(0, 7);
+        s.set(0, Need::Idle);
+        s.add(0);
+        s.set(1, Need::Credit);
+        s.set(0, Need::Credit);
+        assert_eq!(s.next(true), Some(1));
+    }
+}
