@@ -180,7 +180,8 @@ mod tests {
             index += 2;
         }
         assert!(ids.unmade_ranges() <= 64);
-        assert_eq!(index / 2, 64);
+        // Each left-open stream took one of the 64 away, the last one's number is out of reach.
+        assert_eq!(index / 2, 63);
     }
 
     #[test]

@@ -106,7 +106,8 @@ impl SendBuffer {
 
     fn gather(&mut self, data: &[u8]) {
         if !self.tail.is_empty() && self.tail.len() + data.len() > GATHER {
-            self.seal();
+            // Who fills one is likely to fill the next.
+            self.seal(BytesMut::with_capacity(GATHER));
         }
         self.tail.extend_from_slice(data);
         self.end += data.len() as u64;
@@ -114,15 +115,16 @@ impl SendBuffer {
 
     fn keep(&mut self, data: Bytes) {
         if !self.tail.is_empty() {
-            self.seal();
+            self.seal(BytesMut::new());
         }
         let start = self.end;
         self.end += data.len() as u64;
         self.chunks.push_back(Chunk { start, data });
     }
 
-    fn seal(&mut self) {
-        let data = self.tail.split().freeze();
+    /// Ends the gathered chunk. `next` shares no memory with it: each goes on its own.
+    fn seal(&mut self, next: BytesMut) {
+        let data = std::mem::replace(&mut self.tail, next).freeze();
         let start = self.end - data.len() as u64;
         self.chunks.push_back(Chunk { start, data });
     }
