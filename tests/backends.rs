@@ -543,6 +543,21 @@ fn dropping_with_operations_in_flight_is_safe(choice: Choice) {
     }
 }
 
+fn dropping_away_from_the_driving_thread_is_safe(choice: Choice) {
+    for _ in 0..5 {
+        let Some(mut b) = open(choice) else {
+            return;
+        };
+        let (a, a_addr) = add(&mut b, "127.0.0.1:0");
+        send(&mut b, b"self", to(a, a_addr, a_addr, 4));
+        assert_eq!(receive(&mut b, 1)[0].data, b"self");
+        send(&mut b, b"more", to(a, a_addr, a_addr, 4));
+        let waker = b.waker();
+        std::thread::spawn(move || drop(b)).join().unwrap();
+        waker.wake();
+    }
+}
+
 macro_rules! suites {
     ($($backend:ident => $choice:expr,)*) => {$(
         mod $backend {
@@ -572,6 +587,7 @@ macro_rules! suites {
                 the_table_of_sockets_is_bounded,
                 a_backend_may_be_made_here_and_driven_there,
                 dropping_with_operations_in_flight_is_safe,
+                dropping_away_from_the_driving_thread_is_safe,
             );
         }
     )*};
