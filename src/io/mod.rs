@@ -1,6 +1,6 @@
 //! Moving UDP datagrams: one [`Backend`], several ways to the network.
 //!
-//! [`mmsg`] is the same contract on epoll for kernels and containers
+//! [`uring`] is the default; [`mmsg`] is the same contract on epoll for kernels and containers
 //! without io_uring. A backend belongs to one shard, holds its sockets, receives whole GRO trains
 //! into buffers of its own and sends whole GSO trains from leased ones. Bytes are opaque here.
 //!
@@ -13,11 +13,13 @@ mod cmsg;
 pub mod errno;
 pub mod error;
 pub mod mmsg;
+pub mod probe;
 pub mod sim;
 mod socket;
 pub mod sockopt;
 pub mod stats;
 mod train;
+pub mod uring;
 pub mod waker;
 
 pub use errno::Errno;
@@ -108,6 +110,8 @@ pub enum Choice {
 
 /// A shard's way to the network.
 pub enum Backend {
+    /// io_uring.
+    Uring(Box<uring::Uring>),
     /// epoll, `recvmmsg` and `sendmmsg`.
     Mmsg(Box<mmsg::Mmsg>),
     /// A network in virtual time.
@@ -117,6 +121,7 @@ pub enum Backend {
 macro_rules! each {
     ($self:expr, $b:ident => $call:expr) => {
         match $self {
+            Backend::Uring($b) => $call,
             Backend::Mmsg($b) => $call,
             Backend::Sim($b) => $call,
         }
@@ -126,13 +131,24 @@ macro_rules! each {
 impl Backend {
     /// Opens a backend. With [`Choice::Auto`] one log line says why, if it is not io_uring.
     pub fn open(choice: Choice, config: &IoConfig) -> Result<Self, IoError> {
-        let _ = choice;
+        let error = match choice {
+            Choice::Mmsg => return Ok(Self::Mmsg(Box::new(mmsg::Mmsg::new(config)?))),
+            Choice::Auto | Choice::Uring => match uring::Uring::new(config) {
+                Ok(ring) => return Ok(Self::Uring(Box::new(ring))),
+                Err(e) => e,
+            },
+        };
+        if choice == Choice::Uring {
+            return Err(error);
+        }
+        tracing::warn!(%error, "using epoll and sendmmsg instead of io_uring");
         Ok(Self::Mmsg(Box::new(mmsg::Mmsg::new(config)?)))
     }
 
     /// Its name: `uring` or `mmsg`.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Uring(_) => "uring",
             Self::Mmsg(_) => "mmsg",
             Self::Sim(_) => "sim",
         }
@@ -145,6 +161,7 @@ impl Backend {
         options: SocketOptions,
     ) -> Result<SocketId, IoError> {
         match self {
+            Self::Uring(b) => b.add_socket(socket, options),
             Self::Mmsg(b) => b.add_socket(socket, options),
             Self::Sim(_) => Err(IoError::Simulated),
         }

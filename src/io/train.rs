@@ -66,11 +66,6 @@ impl Train {
         })
     }
 
-    /// Whether it leaves segment by segment.
-    pub(super) fn is_single(&self) -> bool {
-        self.single
-    }
-
     /// Bytes of the message that starts at `offset`; zero past the end.
     pub(super) fn message_len(&self, offset: usize) -> usize {
         let left = self.transmit.len.saturating_sub(offset);

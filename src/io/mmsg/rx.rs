@@ -111,7 +111,7 @@ impl RxBatch {
             return;
         };
         let len = (header.msg_len as usize).min(BUFFER);
-        let control_len = (header.msg_hdr.msg_controllen as usize).min(cmsg::RECV_LEN);
+        let control_len = header.msg_hdr.msg_controllen.min(cmsg::RECV_LEN);
         let control = control.0.get(..control_len).unwrap_or(&[]);
         if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
             stats.rx_truncated += 1;
