@@ -34,19 +34,29 @@ impl Connection {
             PacketType::Handshake => ack_handshake(self.handshake.as_deref_mut(), ack)?,
             _ => Some(self.ack_one_rtt(packet.used, ack)?),
         };
-        let Some(summary) = summary.filter(AckSummary::newly_acked_any) else { return Ok(()) };
+        let Some(summary) = summary.filter(AckSummary::newly_acked_any) else {
+            return Ok(());
+        };
         let delay = self.ack_delay(ty, ack.delay);
         self.after_ack(now, ty, &summary, delay, ack.ecn);
         Ok(())
     }
 
-    fn ack_one_rtt(
-        &mut self,
-        used: UsedKeys,
-        ack: &Ack<'_>,
-    ) -> Result<AckSummary, TransportError> {
-        let Self { paths, streams, one_rtt_crypto, .. } = self;
-        let Path { sent, acks, mtu, cc, remote_cids, .. } = paths.primary_mut();
+    fn ack_one_rtt(&mut self, used: UsedKeys, ack: &Ack<'_>) -> Result<AckSummary, TransportError> {
+        let Self {
+            paths,
+            streams,
+            one_rtt_crypto,
+            ..
+        } = self;
+        let Path {
+            sent,
+            acks,
+            mtu,
+            cc,
+            remote_cids,
+            ..
+        } = paths.primary_mut();
         let summary = sent.on_ack_received(ack.ranges, |_, packet, frames| {
             if packet.mtu_probe && mtu.on_probe_acked(usize::from(packet.size)) {
                 cc.on_mtu(mtu.current());
@@ -76,7 +86,11 @@ impl Connection {
         }
         let exponent = self.peer_params.ack_delay_exponent.min(20);
         let delay = Duration::from_micros(raw.saturating_mul(1 << exponent));
-        if self.state.is_confirmed() { delay.min(self.peer_params.max_ack_delay) } else { delay }
+        if self.state.is_confirmed() {
+            delay.min(self.peer_params.max_ack_delay)
+        } else {
+            delay
+        }
     }
 
     fn after_ack(
@@ -91,7 +105,9 @@ impl Connection {
         let path = self.paths.primary_mut();
         let in_flight = path.bytes_in_flight;
         path.bytes_in_flight = in_flight.saturating_sub(summary.acked_bytes);
-        let Some((_, sent_at)) = summary.largest_newly_acked else { return };
+        let Some((_, sent_at)) = summary.largest_newly_acked else {
+            return;
+        };
         if summary.largest_is_new && summary.acked_ack_eliciting {
             path.rtt.on_sample(now, now - sent_at, delay);
         }
@@ -169,7 +185,10 @@ impl Connection {
         path.bytes_in_flight = path.bytes_in_flight.saturating_sub(summary.bytes);
         // RFC 9000 §14.4: a lost MTU probe says nothing about congestion.
         if let Some(sent_at) = summary.largest_lost_sent {
-            if path.cc.on_congestion_event(now, sent_at, Congestion::Loss(summary.count)) {
+            if path
+                .cc
+                .on_congestion_event(now, sent_at, Congestion::Loss(summary.count))
+            {
                 self.stats.congestion_events += 1;
             }
             if summary.persistent_congestion {
@@ -213,13 +232,20 @@ impl Connection {
                 let mut again = std::mem::take(&mut self.scratch);
                 again.clear();
                 let mut left = PROBES;
-                self.paths.primary().sent.for_each_outstanding(|_, packet, frames| {
-                    if packet.ack_eliciting && left > 0 && !packet.mtu_probe {
-                        left -= 1;
-                        again.extend_from_slice(frames);
-                    }
-                    if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-                });
+                self.paths
+                    .primary()
+                    .sent
+                    .for_each_outstanding(|_, packet, frames| {
+                        if packet.ack_eliciting && left > 0 && !packet.mtu_probe {
+                            left -= 1;
+                            again.extend_from_slice(frames);
+                        }
+                        if left > 0 {
+                            ControlFlow::Continue(())
+                        } else {
+                            ControlFlow::Break(())
+                        }
+                    });
                 for frame in again.drain(..) {
                     // Retirements are counted once a frame; the loss of this one will repeat it.
                     if !matches!(frame, SentFrame::RetireConnectionId { .. }) {
@@ -246,7 +272,9 @@ fn ack_handshake(
     ack: &Ack<'_>,
 ) -> Result<Option<AckSummary>, TransportError> {
     let Some(space) = space else { return Ok(None) };
-    let HandshakeSpace { sent, acks, crypto, .. } = space;
+    let HandshakeSpace {
+        sent, acks, crypto, ..
+    } = space;
     let summary = sent.on_ack_received(ack.ranges, |_, _, frames| {
         for frame in frames {
             match *frame {
@@ -275,7 +303,15 @@ fn lose_handshake(
 }
 
 fn probe_handshake(space: Option<&mut HandshakeSpace>, probes: u8) {
-    let Some(HandshakeSpace { sent, crypto, probes: owed, .. }) = space else { return };
+    let Some(HandshakeSpace {
+        sent,
+        crypto,
+        probes: owed,
+        ..
+    }) = space
+    else {
+        return;
+    };
     *owed = probes;
     sent.for_each_outstanding(|_, _, frames| {
         for frame in frames {

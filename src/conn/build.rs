@@ -38,7 +38,9 @@ impl Connection {
             Admission::None => return 0,
             other => other,
         };
-        let Some(buf) = buf.get_mut(..size) else { return 0 };
+        let Some(buf) = buf.get_mut(..size) else {
+            return 0;
+        };
         let mut drafts: SmallVec<[Draft; 2]> = SmallVec::new();
         let mut used = 0;
         for ty in [PacketType::Initial, PacketType::Handshake] {
@@ -49,23 +51,32 @@ impl Connection {
             let Some(space) = space else { continue };
             let remote = self.paths.primary().remote_cids.active();
             let may_send = admission != Admission::AckOnly;
-            let Some(rest) = buf.get_mut(used..) else { break };
+            let Some(rest) = buf.get_mut(used..) else {
+                break;
+            };
             if let Some(mut d) = draft(now, ty, space, &self.ids, &remote, rest, may_send) {
                 d.shift(used);
                 used = d.end + TAG_LEN;
                 drafts.push(d);
             }
         }
-        let must_pad = drafts.iter().any(|d| {
-            d.ty == PacketType::Initial && (self.side == Side::Client || d.ack_eliciting)
-        });
-        let least = if must_pad { limits::MIN_UDP_PAYLOAD.saturating_sub(used) } else { 0 };
+        let must_pad = drafts
+            .iter()
+            .any(|d| d.ty == PacketType::Initial && (self.side == Side::Client || d.ack_eliciting));
+        let least = if must_pad {
+            limits::MIN_UDP_PAYLOAD.saturating_sub(used)
+        } else {
+            0
+        };
         let mut last = 0;
         if self.may_send_one_rtt() && self.has_one_rtt_to_send() {
             let rest = buf.get_mut(used..).unwrap_or_default();
             last = self.one_rtt_packet(now, rest, least, admission);
         }
-        if last == 0 && least > 0 && let Some(d) = drafts.last_mut() {
+        if last == 0
+            && least > 0
+            && let Some(d) = drafts.last_mut()
+        {
             pad(buf, d, limits::MIN_UDP_PAYLOAD);
             used = d.end + TAG_LEN;
         }
@@ -93,7 +104,9 @@ impl Connection {
         let Some(space) = space else { return };
         d.offsets.patch_length(&mut Writer::new(buf), end);
         let start = d.offsets.start;
-        let Some(packet) = buf.get_mut(start..end) else { return };
+        let Some(packet) = buf.get_mut(start..end) else {
+            return;
+        };
         let pn_offset = d.offsets.packet_number - start;
         if seal(&space.keys.local, 0, d.pn, packet, pn_offset, d.pn_len).is_err() {
             return;
@@ -109,7 +122,9 @@ impl Connection {
     /// The datagram that carries CONNECTION_CLOSE, once per time it is owed (RFC 9000 §10.2.3): in
     /// every packet type that the peer may be able to read.
     pub(super) fn poll_close(&mut self, _now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
-        let State::Closing { frame, send } = &mut self.state else { return None };
+        let State::Closing { frame, send } = &mut self.state else {
+            return None;
+        };
         if !std::mem::take(send) {
             return None;
         }
@@ -128,7 +143,9 @@ impl Connection {
                 PacketType::Initial => self.initial.as_deref_mut(),
                 _ => self.handshake.as_deref_mut(),
             };
-            let (Some(space), Some(rest)) = (space, buf.get_mut(used..)) else { continue };
+            let (Some(space), Some(rest)) = (space, buf.get_mut(used..)) else {
+                continue;
+            };
             let f = Self::close_frame_for(&close, ty);
             // RFC 9000 §14.1: a datagram with an Initial packet has full size; its last long
             // packet is padded to it.
@@ -139,7 +156,9 @@ impl Connection {
             };
             used += close_packet(ty, space, &self.ids, &remote, rest, &f, least).unwrap_or(0);
         }
-        if self.may_send_one_rtt() && let Some(rest) = buf.get_mut(used..) {
+        if self.may_send_one_rtt()
+            && let Some(rest) = buf.get_mut(used..)
+        {
             used += self.one_rtt_close(rest, &close).unwrap_or(0);
         }
         (used > 0).then(|| self.transmit(used, used))
@@ -163,7 +182,8 @@ impl Connection {
             return None;
         }
         let len = w.position() + TAG_LEN;
-        keys.seal(path.id.0, pn, buf.get_mut(..len)?, at, pn_len).ok()?;
+        keys.seal(path.id.0, pn, buf.get_mut(..len)?, at, pn_len)
+            .ok()?;
         Some(len)
     }
 }
@@ -178,7 +198,11 @@ impl Draft {
 }
 
 fn wire_close(f: &super::state::CloseFrame) -> ConnectionClose<'_> {
-    ConnectionClose { error: f.code, frame_type: f.frame_type, reason: &f.reason }
+    ConnectionClose {
+        error: f.code,
+        frame_type: f.frame_type,
+        reason: &f.reason,
+    }
 }
 
 /// Writes a long header and the packet number of the space's next packet.
@@ -200,8 +224,7 @@ fn long_header(
     if w.remaining() < need + 32 {
         return None;
     }
-    let offsets =
-        header::write_long(w, ty, VERSION_1, remote, &ids.local_scid, token, pn_len);
+    let offsets = header::write_long(w, ty, VERSION_1, remote, &ids.local_scid, token, pn_len);
     packet_number::write(w, pn, pn_len);
     Some((offsets, pn, pn_len))
 }
@@ -256,7 +279,15 @@ fn draft(
     if w.position() < least {
         w.zeros(least - w.position());
     }
-    Some(Draft { ty, offsets, pn, pn_len, end: w.position(), ack_eliciting, frames })
+    Some(Draft {
+        ty,
+        offsets,
+        pn,
+        pn_len,
+        end: w.position(),
+        ack_eliciting,
+        frames,
+    })
 }
 
 /// Extends a draft with PADDING so that the datagram has `size` bytes, as far as it has room.
@@ -289,7 +320,8 @@ fn record(
     path.ecn.on_sent(space_index(d.ty), 1, path.mark);
     space.sent.on_packet_sent(packet, &d.frames);
     if in_flight {
-        path.cc.on_packet_sent(now, len as u64, path.bytes_in_flight);
+        path.cc
+            .on_packet_sent(now, len as u64, path.bytes_in_flight);
         path.bytes_in_flight += len as u64;
         path.pacer.on_sent(len as u64);
     }
@@ -315,6 +347,14 @@ fn close_packet(
     w.zeros(short.min(w.remaining()));
     let len = w.position() + TAG_LEN;
     offsets.patch_length(&mut w, len);
-    seal(&space.keys.local, 0, pn, buf.get_mut(..len)?, offsets.packet_number, pn_len).ok()?;
+    seal(
+        &space.keys.local,
+        0,
+        pn,
+        buf.get_mut(..len)?,
+        offsets.packet_number,
+        pn_len,
+    )
+    .ok()?;
     Some(len)
 }

@@ -12,8 +12,15 @@ impl Connection {
     /// [`limits::REASON_BYTES`]). What was not delivered yet is not waited for: finish streams and
     /// wait for their end first.
     pub fn close(&mut self, now: Timestamp, code: u64, reason: &[u8]) {
-        let reason = reason.get(..limits::REASON_BYTES).unwrap_or(reason).to_vec();
-        let frame = CloseFrame { code: Code(code), frame_type: None, reason };
+        let reason = reason
+            .get(..limits::REASON_BYTES)
+            .unwrap_or(reason)
+            .to_vec();
+        let frame = CloseFrame {
+            code: Code(code),
+            frame_type: None,
+            reason,
+        };
         if self.state.to_closing(frame) {
             self.events.push_closed(ConnectionError::LocallyClosed);
             self.start_drain_timer(now);
@@ -28,7 +35,8 @@ impl Connection {
             reason: error.reason.as_bytes().to_vec(),
         };
         if self.state.to_closing(frame) {
-            self.events.push_closed(ConnectionError::PeerMisbehaved(error));
+            self.events
+                .push_closed(ConnectionError::PeerMisbehaved(error));
             self.start_drain_timer(now);
         }
     }
@@ -55,7 +63,10 @@ impl Connection {
     pub(super) fn on_datagram_while_closed(&mut self, now: Timestamp, datagram: &[u8]) {
         let _ = now;
         if let State::Closing { send, .. } = &mut self.state {
-            self.paths.primary_mut().validation.on_received(datagram.len());
+            self.paths
+                .primary_mut()
+                .validation
+                .on_received(datagram.len());
             self.timers.closing_heard += 1;
             if self.timers.closing_heard >= self.timers.closing_answer_at {
                 self.timers.closing_answer_at = self.timers.closing_answer_at.saturating_mul(2);
@@ -71,6 +82,10 @@ impl Connection {
         if frame.frame_type.is_some() || ty == PacketType::OneRtt {
             return frame.clone();
         }
-        CloseFrame { code: Code::APPLICATION_ERROR, frame_type: Some(0), reason: Vec::new() }
+        CloseFrame {
+            code: Code::APPLICATION_ERROR,
+            frame_type: Some(0),
+            reason: Vec::new(),
+        }
     }
 }

@@ -99,7 +99,9 @@ impl CryptoStream {
     ) -> Result<(), TransportError> {
         let end = offset.saturating_add(data.len() as u64);
         if end > self.incoming.read_offset() + limits::CRYPTO_WINDOW {
-            return Err(TransportError::crypto_buffer_exceeded("CRYPTO data too far ahead"));
+            return Err(TransportError::crypto_buffer_exceeded(
+                "CRYPTO data too far ahead",
+            ));
         }
         self.incoming.insert(offset, data).map_err(|_| {
             TransportError::crypto_buffer_exceeded("CRYPTO data in too many pieces")

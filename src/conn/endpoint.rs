@@ -267,7 +267,10 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`ConnectError`].
-    #[expect(clippy::too_many_arguments, reason = "each names a different thing of the new path")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each names a different thing of the new path"
+    )]
     pub fn connect(
         &mut self,
         now: Timestamp,
@@ -316,7 +319,11 @@ impl Endpoint {
         // A random collision with a live connection ID is tried again; eight bytes make two in a
         // row impossible in practice, and a lost race only costs the newer route.
         let cid = self.cids.issue(&mut self.rng);
-        if self.router.get(cid.as_slice()).is_none() { cid } else { self.cids.issue(&mut self.rng) }
+        if self.router.get(cid.as_slice()).is_none() {
+            cid
+        } else {
+            self.cids.issue(&mut self.rng)
+        }
     }
 
     fn add(
@@ -336,7 +343,13 @@ impl Endpoint {
         let half_open = initial_dcid.is_some();
         self.half_open += usize::from(half_open);
         if let Some(slot) = self.entries.get_mut(index as usize) {
-            *slot = Some(Entry { conn, generation, queued: false, half_open, initial_dcid });
+            *slot = Some(Entry {
+                conn,
+                generation,
+                queued: false,
+                half_open,
+                initial_dcid,
+            });
         }
         self.wake(id);
         id
@@ -357,7 +370,10 @@ impl Endpoint {
     /// The name of the connection at a dense index.
     pub fn id_at(&self, index: u32) -> Option<ConnId> {
         let e = self.entries.get(index as usize)?.as_ref()?;
-        Some(ConnId { index, generation: e.generation })
+        Some(ConnId {
+            index,
+            generation: e.generation,
+        })
     }
 
     /// Connections that exist.
@@ -373,7 +389,10 @@ impl Endpoint {
     /// Names of all connections.
     pub fn ids(&self) -> impl Iterator<Item = ConnId> + '_ {
         self.entries.iter().enumerate().filter_map(|(i, e)| {
-            e.as_ref().map(|e| ConnId { index: i as u32, generation: e.generation })
+            e.as_ref().map(|e| ConnId {
+                index: i as u32,
+                generation: e.generation,
+            })
         })
     }
 
@@ -418,7 +437,9 @@ impl Endpoint {
 
     /// Issues the connection IDs that a connection wants, forgets those that were retired.
     fn upkeep(&mut self, id: ConnId) {
-        let Some(wanted) = self.entry(id).map(|e| e.conn.cids_wanted()) else { return };
+        let Some(wanted) = self.entry(id).map(|e| e.conn.cids_wanted()) else {
+            return;
+        };
         for _ in 0..wanted {
             let cid = self.fresh_cid();
             let token = self.reset_key.reset_token(&cid);
@@ -430,7 +451,10 @@ impl Endpoint {
         while let Some(cid) = self.entry(id).and_then(|e| e.conn.poll_retired_cid()) {
             self.router.remove(&cid, Route::Connection(id));
         }
-        if let Some(e) = self.entry(id).filter(|e| e.half_open && !e.conn.is_handshaking()) {
+        if let Some(e) = self
+            .entry(id)
+            .filter(|e| e.half_open && !e.conn.is_handshaking())
+        {
             e.half_open = false;
             self.half_open -= 1;
         }
@@ -438,7 +462,9 @@ impl Endpoint {
 
     /// Ends a connection's turn: says when to come back, or removes it when it is over.
     pub fn finish(&mut self, id: ConnId) -> Next {
-        let Some(e) = self.entry(id) else { return Next::Gone };
+        let Some(e) = self.entry(id) else {
+            return Next::Gone;
+        };
         let events = e.conn.has_events();
         if !e.conn.is_drained() || events {
             let next = e.conn.poll_timeout().map_or(Next::Quiet, Next::Timeout);
@@ -452,7 +478,13 @@ impl Endpoint {
     }
 
     fn remove(&mut self, id: ConnId) {
-        let Some(e) = self.entries.get_mut(id.index as usize).and_then(Option::take) else { return };
+        let Some(e) = self
+            .entries
+            .get_mut(id.index as usize)
+            .and_then(Option::take)
+        else {
+            return;
+        };
         for cid in e.conn.local_cids().chain(&e.initial_dcid) {
             self.router.remove(cid, Route::Connection(id));
         }
@@ -517,7 +549,9 @@ impl Endpoint {
         run: Option<(Route, ConnectionId)>,
         app: &mut dyn Application,
     ) {
-        let (Some(data), Some((Route::Connection(id), _))) = (data, run) else { return };
+        let (Some(data), Some((Route::Connection(id), _))) = (data, run) else {
+            return;
+        };
         if let Some(e) = self.entry(id).filter(|_| !data.is_empty()) {
             e.conn.handle_train(now, meta, data, &mut Sink { app, id });
             self.wake(id);
@@ -539,9 +573,18 @@ impl Endpoint {
                 return;
             }
         }
-        let one = RecvMeta { segment_size: datagram.len(), ..*meta };
+        let one = RecvMeta {
+            segment_size: datagram.len(),
+            ..*meta
+        };
         match Header::parse(datagram, cid_len) {
-            Ok(Header::Long { ty: LongType::Initial, dcid, scid, token, .. }) => {
+            Ok(Header::Long {
+                ty: LongType::Initial,
+                dcid,
+                scid,
+                token,
+                ..
+            }) => {
                 let token = token.to_vec();
                 self.on_initial(now, one, dcid, scid, &token, datagram, app);
             }
@@ -583,11 +626,20 @@ impl Endpoint {
             self.stats.ignored += 1;
             return;
         }
-        let mut attempt =
-            Attempt { dcid, scid, odcid: dcid, retry_scid: None, meta, validated: false };
+        let mut attempt = Attempt {
+            dcid,
+            scid,
+            odcid: dcid,
+            retry_scid: None,
+            meta,
+            validated: false,
+        };
         if !token.is_empty() {
             let seconds = now.as_nanos() / 1_000_000_000;
-            match self.token_key.open(token, meta.path.remote, seconds, Default::default()) {
+            match self
+                .token_key
+                .open(token, meta.path.remote, seconds, Default::default())
+            {
                 Ok(Token::Retry { odcid, retry_scid }) if retry_scid == dcid => {
                     attempt.odcid = odcid;
                     attempt.retry_scid = Some(retry_scid);
@@ -598,14 +650,19 @@ impl Endpoint {
                     return;
                 }
                 Ok(Token::NewToken { .. }) => attempt.validated = true,
-                Err(TokenError::Expired { retry: true } | TokenError::OtherAddress { retry: true }) => {
+                Err(
+                    TokenError::Expired { retry: true } | TokenError::OtherAddress { retry: true },
+                ) => {
                     self.refuse(&attempt, Code::INVALID_TOKEN);
                     return;
                 }
                 Err(_) => {}
             }
         }
-        let incoming = Incoming { path: meta.path, validated: attempt.validated };
+        let incoming = Incoming {
+            path: meta.path,
+            validated: attempt.validated,
+        };
         match app.on_incoming(&incoming) {
             Decision::Hold => self.hold(attempt, datagram, &incoming, app),
             decision => {
@@ -626,7 +683,10 @@ impl Endpoint {
             return;
         }
         let dcid = attempt.dcid;
-        let id = self.held.insert(Held { attempt, datagram: datagram.to_vec() }) as u32;
+        let id = self.held.insert(Held {
+            attempt,
+            datagram: datagram.to_vec(),
+        }) as u32;
         // The client repeats itself meanwhile; those datagrams lead nowhere until the decision.
         self.router.insert(dcid, Route::Held(id));
         app.on_held(IncomingId(id), incoming);
@@ -640,7 +700,10 @@ impl Endpoint {
         decision: Decision,
         app: &mut dyn Application,
     ) -> Option<ConnId> {
-        let Held { attempt, mut datagram } = self.held.try_remove(id.0 as usize)?;
+        let Held {
+            attempt,
+            mut datagram,
+        } = self.held.try_remove(id.0 as usize)?;
         self.router.remove(&attempt.dcid, Route::Held(id.0));
         self.carry_out(now, decision, attempt, &mut datagram, app)
     }
@@ -703,7 +766,9 @@ impl Endpoint {
         let id = self.add(conn, &[local_scid], Some(attempt.dcid));
         let meta = attempt.meta;
         let entry = self.entry(id)?;
-        entry.conn.handle_train(now, &meta, datagram, &mut Sink { app, id });
+        entry
+            .conn
+            .handle_train(now, &meta, datagram, &mut Sink { app, id });
         if entry.conn.stats().packets_received == 0 {
             // Not one authentic packet: no connection, whatever the header said.
             self.remove(id);
@@ -716,12 +781,20 @@ impl Endpoint {
     }
 
     fn refuse(&mut self, attempt: &Attempt, code: Code) {
-        let Some((_, suite)) = &self.server else { return };
+        let Some((_, suite)) = &self.server else {
+            return;
+        };
         let Some(keys) = suite.keys(VERSION_1, attempt.dcid.as_slice(), Side::Server) else {
             return;
         };
         self.stats.refused += 1;
-        self.stateless.refuse(&attempt.meta, &attempt.dcid, &attempt.scid, &keys.local, code);
+        self.stateless.refuse(
+            &attempt.meta,
+            &attempt.dcid,
+            &attempt.scid,
+            &keys.local,
+            code,
+        );
     }
 
     fn send_retry(&mut self, now: Timestamp, attempt: &Attempt) {
@@ -736,7 +809,8 @@ impl Endpoint {
             &mut token,
         );
         self.stats.retries += 1;
-        self.stateless.retry(&attempt.meta, &attempt.dcid, &attempt.scid, &scid, &token);
+        self.stateless
+            .retry(&attempt.meta, &attempt.dcid, &attempt.scid, &scid, &token);
     }
 
     /// A stateless packet to send: Retry, Version Negotiation, reset, refusal.

@@ -1,7 +1,7 @@
 //! Why a connection ended, by whose doing.
 
-use crate::wire::error::Code;
 use crate::wire::TransportError;
+use crate::wire::error::Code;
 
 /// Why a connection is over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -33,7 +33,10 @@ pub(crate) struct Events {
 
 impl Default for Events {
     fn default() -> Self {
-        Self { queue: BoundedQueue::new(limits::EVENTS), closed: None }
+        Self {
+            queue: BoundedQueue::new(limits::EVENTS),
+            closed: None,
+        }
     }
 }
 

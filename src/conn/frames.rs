@@ -4,10 +4,10 @@
 //! the code that RFC 9000 names. Acknowledgements are `ack`'s business; stream frames go to
 //! `crate::stream`.
 
-use super::{Connection, params};
 use super::error::ConnectionError;
 use super::events::Event;
 use super::input::Packet;
+use super::{Connection, params};
 use crate::base::Timestamp;
 use crate::stream::StreamSink;
 use crate::wire::frame::{ConnectionClose, Frame, NewConnectionId, datagram_size};
@@ -31,9 +31,14 @@ impl Connection {
         sink: &mut dyn StreamSink,
     ) -> Result<Seen, TransportError> {
         if packet.payload.is_empty() {
-            return Err(TransportError::protocol_violation("a packet without frames"));
+            return Err(TransportError::protocol_violation(
+                "a packet without frames",
+            ));
         }
-        let mut seen = Seen { ack_eliciting: false, probing: true };
+        let mut seen = Seen {
+            ack_eliciting: false,
+            probing: true,
+        };
         let mut r = Reader::new(packet.payload);
         while !r.is_empty() {
             let frame = Frame::parse(&mut r)?;
@@ -51,7 +56,8 @@ impl Connection {
             } else {
                 seen.probing &= frame.is_probing();
                 let ty = frame.ty();
-                self.handle_frame(now, packet, frame).map_err(|e| e.with_frame(ty))?;
+                self.handle_frame(now, packet, frame)
+                    .map_err(|e| e.with_frame(ty))?;
             }
             if self.state.is_closed() {
                 break;
@@ -117,7 +123,9 @@ impl Connection {
 
     fn on_new_token(&mut self, token: &[u8]) -> Result<(), TransportError> {
         if self.side == Side::Server {
-            return Err(TransportError::protocol_violation("a client sent NEW_TOKEN"));
+            return Err(TransportError::protocol_violation(
+                "a client sent NEW_TOKEN",
+            ));
         }
         if token.is_empty() {
             return Err(TransportError::frame_encoding_error("an empty token"));
@@ -137,7 +145,9 @@ impl Connection {
 
     fn on_handshake_done(&mut self) -> Result<(), TransportError> {
         if self.side == Side::Server {
-            return Err(TransportError::protocol_violation("a client sent HANDSHAKE_DONE"));
+            return Err(TransportError::protocol_violation(
+                "a client sent HANDSHAKE_DONE",
+            ));
         }
         self.confirm_handshake();
         Ok(())
@@ -147,7 +157,9 @@ impl Connection {
         // RFC 9221 §3: frames count in full, and none come where none were asked for.
         let max = params::max_datagram_frame_size(&self.config);
         if max == 0 || datagram_size(data.len(), false) as u64 > max {
-            return Err(TransportError::protocol_violation("a datagram that was not asked for"));
+            return Err(TransportError::protocol_violation(
+                "a datagram that was not asked for",
+            ));
         }
         self.datagrams.on_datagram(data);
         self.events.push(Event::DatagramReceived);

@@ -1,10 +1,10 @@
 //! The handshake's course: CRYPTO bytes to and from TLS, keys installed and discarded, transport
 //! parameters checked and applied, Retry and Version Negotiation as a client sees them.
 
+use super::Connection;
 use super::error::ConnectionError;
 use super::events::Event;
 use super::space::HandshakeSpace;
-use super::Connection;
 use crate::base::Timestamp;
 use crate::crypto::{KeyChange, OneRttKeys, initial_keys, retry};
 use crate::wire::header::VERSION_1;
@@ -86,9 +86,10 @@ impl Connection {
         };
         let (stream, level) = match ty {
             PacketType::Initial => (self.initial.as_mut().map(|s| &mut s.crypto), Level::Initial),
-            PacketType::Handshake => {
-                (self.handshake.as_mut().map(|s| &mut s.crypto), Level::Handshake)
-            }
+            PacketType::Handshake => (
+                self.handshake.as_mut().map(|s| &mut s.crypto),
+                Level::Handshake,
+            ),
             _ => (Some(&mut self.one_rtt_crypto), Level::OneRtt),
         };
         let Some(stream) = stream else { return Ok(()) };
@@ -98,7 +99,9 @@ impl Connection {
             // RFC 9001 §4.1.3: bytes of a level that TLS has left behind are a violation; those
             // of a level ahead cannot be here, for they had no keys.
             if level != reading {
-                return Err(TransportError::protocol_violation("CRYPTO data at the wrong level"));
+                return Err(TransportError::protocol_violation(
+                    "CRYPTO data at the wrong level",
+                ));
             }
             session.read_crypto(bytes)
         })?;
@@ -180,7 +183,9 @@ impl Connection {
     pub(super) fn discard_initial(&mut self) {
         if let Some(mut space) = self.initial.take() {
             let path = self.paths.primary_mut();
-            path.bytes_in_flight = path.bytes_in_flight.saturating_sub(space.sent.discard(|_, _, _| {}));
+            path.bytes_in_flight = path
+                .bytes_in_flight
+                .saturating_sub(space.sent.discard(|_, _, _| {}));
             path.pto_count = 0;
         }
     }
@@ -188,20 +193,25 @@ impl Connection {
     fn discard_handshake(&mut self) {
         if let Some(mut space) = self.handshake.take() {
             let path = self.paths.primary_mut();
-            path.bytes_in_flight = path.bytes_in_flight.saturating_sub(space.sent.discard(|_, _, _| {}));
+            path.bytes_in_flight = path
+                .bytes_in_flight
+                .saturating_sub(space.sent.discard(|_, _, _| {}));
             path.pto_count = 0;
         }
     }
 
     fn take_peer_params(&mut self, now: Timestamp) -> Result<(), TransportError> {
-        let Some(bytes) = self.session.peer_params() else { return Ok(()) };
+        let Some(bytes) = self.session.peer_params() else {
+            return Ok(());
+        };
         let params = TransportParameters::decode(self.side.peer(), bytes)?;
         self.check_peer_ids(&params)?;
         self.ids.params_applied = true;
         self.streams.set_peer_limits(&params);
         self.datagrams.set_peer_max(params.max_datagram_frame_size);
         let path = self.paths.primary_mut();
-        path.local_cids.set_peer_limit(params.active_connection_id_limit);
+        path.local_cids
+            .set_peer_limit(params.active_connection_id_limit);
         path.set_mtu_ceiling(params.max_udp_payload_size);
         if let Some(token) = params.stateless_reset_token {
             path.remote_cids.set_first_token(token);
@@ -235,12 +245,7 @@ impl Connection {
     }
 
     /// A Retry arrived (RFC 9000 §17.2.5): at most one, only before anything else, only authentic.
-    pub(super) fn on_retry(
-        &mut self,
-        packet: &[u8],
-        scid: ConnectionId,
-        token: Vec<u8>,
-    ) {
+    pub(super) fn on_retry(&mut self, packet: &[u8], scid: ConnectionId, token: Vec<u8>) {
         let welcome = self.side == Side::Client
             && self.ids.remote_scid.is_none()
             && self.ids.retry_scid.is_none()
@@ -256,7 +261,9 @@ impl Connection {
         space.keys = keys;
         space.crypto.resend_all();
         let path = self.paths.primary_mut();
-        path.bytes_in_flight = path.bytes_in_flight.saturating_sub(space.sent.discard(|_, _, _| {}));
+        path.bytes_in_flight = path
+            .bytes_in_flight
+            .saturating_sub(space.sent.discard(|_, _, _| {}));
         path.remote_cids.set_first(scid);
         self.ids.retry_scid = Some(scid);
         self.ids.token = token;

@@ -88,15 +88,32 @@ impl Connection {
     ) -> usize {
         let all = packet.len();
         let (long, len) = match Header::parse(packet, self.ids.local_scid.len()) {
-            Ok(Header::Long { ty, dcid, scid, pn_offset, len, .. }) => {
-                (Long { ty, dcid, scid, pn_offset }, len)
-            }
+            Ok(Header::Long {
+                ty,
+                dcid,
+                scid,
+                pn_offset,
+                len,
+                ..
+            }) => (
+                Long {
+                    ty,
+                    dcid,
+                    scid,
+                    pn_offset,
+                },
+                len,
+            ),
             Ok(Header::Retry { scid, token, .. }) => {
                 let token = token.to_vec();
                 self.on_retry(packet, scid, token);
                 return all;
             }
-            Ok(Header::VersionNegotiation { dcid, scid, versions }) => {
+            Ok(Header::VersionNegotiation {
+                dcid,
+                scid,
+                versions,
+            }) => {
                 let ours = dcid == self.ids.local_scid.as_slice()
                     && scid == self.ids.original_dcid.as_slice();
                 let known = versions.contains(header::VERSION_1);
@@ -113,7 +130,9 @@ impl Connection {
             self.stats.packets_dropped += 1;
             return len;
         }
-        let Some(packet) = packet.get_mut(..len) else { return all };
+        let Some(packet) = packet.get_mut(..len) else {
+            return all;
+        };
         if let Err(e) = self.open_long(now, meta, long, packet, sink) {
             self.fail(now, e);
             return all;
@@ -174,7 +193,9 @@ impl Connection {
         if first & header::RESERVED_LONG != 0 {
             return Err(TransportError::protocol_violation("reserved bits are set"));
         }
-        let Some((_, payload)) = packet.get(..header_len + len).map(|p| p.split_at(header_len))
+        let Some((_, payload)) = packet
+            .get(..header_len + len)
+            .map(|p| p.split_at(header_len))
         else {
             return Ok(());
         };
@@ -182,7 +203,14 @@ impl Connection {
             self.on_handshake_packet_opened();
         }
         let dcid = long.dcid.as_slice();
-        let packet = Packet { ty, pn, dcid, payload, meta, used: UsedKeys::Current };
+        let packet = Packet {
+            ty,
+            pn,
+            dcid,
+            payload,
+            meta,
+            used: UsedKeys::Current,
+        };
         self.handle_packet(now, &packet, sink)
     }
 
@@ -211,7 +239,9 @@ impl Connection {
         packet: &mut [u8],
         sink: &mut dyn StreamSink,
     ) -> Result<(), TransportError> {
-        let Some(keys) = self.one_rtt.as_deref_mut() else { return Ok(()) };
+        let Some(keys) = self.one_rtt.as_deref_mut() else {
+            return Ok(());
+        };
         let path = self.paths.primary_mut();
         let pn_offset = 1 + self.ids.local_scid.len();
         let fixed = packet.first().is_some_and(|b| b & header::FIXED_BIT != 0);
@@ -250,7 +280,14 @@ impl Connection {
         };
         let dcid = header.get(1..pn_offset).unwrap_or_default();
         let used = opened.keys;
-        let packet = Packet { ty: PacketType::OneRtt, pn, dcid, payload, meta, used };
+        let packet = Packet {
+            ty: PacketType::OneRtt,
+            pn,
+            dcid,
+            payload,
+            meta,
+            used,
+        };
         self.handle_packet(now, &packet, sink)
     }
 
@@ -261,7 +298,11 @@ impl Connection {
         let Some(token) = packet.last_chunk().filter(|_| packet.len() >= MIN_RESET) else {
             return;
         };
-        if self.paths.iter().any(|p| p.remote_cids.is_reset_token(token)) {
+        if self
+            .paths
+            .iter()
+            .any(|p| p.remote_cids.is_reset_token(token))
+        {
             self.state.to_draining();
             self.events.push_closed(ConnectionError::Reset);
             self.start_drain_timer(now);
@@ -274,8 +315,14 @@ impl Connection {
             self.stats.packets_dropped += 1;
             return;
         }
-        let meta = RecvMeta { segment_size: packet.len(), ..*meta };
-        self.early.push(EarlyPacket { meta, bytes: packet.to_vec() });
+        let meta = RecvMeta {
+            segment_size: packet.len(),
+            ..*meta
+        };
+        self.early.push(EarlyPacket {
+            meta,
+            bytes: packet.to_vec(),
+        });
     }
 
     /// Handles the packets that waited for keys.

@@ -33,8 +33,10 @@ impl Connection {
         let path = self.paths.primary_mut();
         let interval = path.rtt.pto(self.peer_params.max_ack_delay);
         let before = (path.socket, path.tuple);
-        let returned =
-            path.validation.previous().is_some_and(|(_, t)| t.remote == packet.meta.path.remote);
+        let returned = path
+            .validation
+            .previous()
+            .is_some_and(|(_, t)| t.remote == packet.meta.path.remote);
         let same_host = path.tuple.remote.ip() == packet.meta.path.remote.ip();
         path.socket = packet.meta.socket;
         path.tuple = packet.meta.path;

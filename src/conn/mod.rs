@@ -22,13 +22,13 @@ pub mod error;
 mod events;
 mod frames;
 mod handshake;
+mod input;
 mod migrate;
 mod params;
-mod stateless;
-mod input;
 mod router;
 mod space;
 mod state;
+mod stateless;
 mod stats;
 mod timers;
 mod train;
@@ -109,7 +109,15 @@ pub(crate) struct ConnectionInit {
 
 impl Connection {
     pub(crate) fn new(now: Timestamp, init: ConnectionInit, initial: HandshakeSpace) -> Self {
-        let ConnectionInit { side, config, session, ids, socket, tuple, rng } = init;
+        let ConnectionInit {
+            side,
+            config,
+            session,
+            ids,
+            socket,
+            tuple,
+            rng,
+        } = init;
         let mut path = Path::new(PathId::ZERO, socket, tuple, &config.path(), now);
         path.local_cids.set_first(ids.local_scid);
         path.remote_cids.set_first(ids.first_remote());
@@ -274,7 +282,9 @@ impl Connection {
     /// Moves to new packet protection keys (RFC 9001 §6). False when it is too early: the
     /// handshake must be confirmed and the peer must have acknowledged a packet of the keys in use.
     pub fn update_keys(&mut self) -> bool {
-        let Some(keys) = self.one_rtt.as_deref_mut() else { return false };
+        let Some(keys) = self.one_rtt.as_deref_mut() else {
+            return false;
+        };
         let done = keys.initiate_update().is_ok();
         self.stats.key_updates = keys.updates();
         done
@@ -289,7 +299,11 @@ impl Connection {
 
     /// Connection IDs to issue to the peer; give them to [`Connection::issue_cid`].
     pub(crate) fn cids_wanted(&self) -> usize {
-        if self.state.is_established() { self.paths.primary().local_cids.wanted() } else { 0 }
+        if self.state.is_established() {
+            self.paths.primary().local_cids.wanted()
+        } else {
+            0
+        }
     }
 
     /// Issues a connection ID that now routes here.

@@ -24,7 +24,10 @@ pub(super) struct Stateless {
 
 impl Stateless {
     pub(super) fn new(rng: Rng) -> Self {
-        Self { queue: BoundedQueue::new(QUEUED), rng }
+        Self {
+            queue: BoundedQueue::new(QUEUED),
+            rng,
+        }
     }
 
     /// The next packet, written to `buf`.
@@ -72,8 +75,8 @@ impl Stateless {
         if received <= MIN_RESET {
             return false;
         }
-        let size = (MIN_RESET + self.rng.below((MAX_RESET - MIN_RESET) as u64) as usize)
-            .min(received - 1);
+        let size =
+            (MIN_RESET + self.rng.below((MAX_RESET - MIN_RESET) as u64) as usize).min(received - 1);
         let mut bytes = vec![0; size];
         self.rng.fill(&mut bytes);
         if let Some(first) = bytes.first_mut() {
@@ -120,7 +123,11 @@ impl Stateless {
         let offsets =
             header::write_long(&mut w, LongType::Initial, VERSION_1, client, dcid, &[], 1);
         packet_number::write(&mut w, 0, 1);
-        let close = ConnectionClose { error: code, frame_type: Some(0), reason: &[] };
+        let close = ConnectionClose {
+            error: code,
+            frame_type: Some(0),
+            reason: &[],
+        };
         if !frame::write_connection_close(&mut w, &close) {
             return;
         }

@@ -119,11 +119,16 @@ impl Connection {
         let path = self.paths.primary();
         let initial = self.initial.as_deref().map(|s| space_times(&s.sent));
         let handshake = self.handshake.as_deref().map(|s| space_times(&s.sent));
-        let spaces =
-            [initial.unwrap_or_default(), handshake.unwrap_or_default(), space_times(&path.sent)];
+        let spaces = [
+            initial.unwrap_or_default(),
+            handshake.unwrap_or_default(),
+            space_times(&path.sent),
+        ];
         let confirmed = self.state.is_confirmed();
-        let handshake_acked =
-            self.handshake.as_deref().is_some_and(|s| s.sent.largest_acked().is_some());
+        let handshake_acked = self
+            .handshake
+            .as_deref()
+            .is_some_and(|s| s.sent.largest_acked().is_some());
         let status = pto::HandshakeStatus {
             confirmed,
             has_handshake_keys: self.handshake.is_some(),
@@ -192,7 +197,10 @@ impl Connection {
             keys.on_timeout(now);
         }
         path.acks.on_timeout(now);
-        for space in [&mut self.initial, &mut self.handshake].into_iter().flatten() {
+        for space in [&mut self.initial, &mut self.handshake]
+            .into_iter()
+            .flatten()
+        {
             space.acks.on_timeout(now);
         }
         if let ValidationTimeout::Failed(previous) = path.validation.on_timeout(now) {

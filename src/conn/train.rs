@@ -78,7 +78,9 @@ impl Connection {
         let mtu = self.paths.primary().mtu.current().min(buf.len());
         let (mut len, mut size, mut count) = (0, mtu, 0);
         while count < limits::MAX_TRAIN_SEGMENTS && self.has_one_rtt_to_send() {
-            let Some(room) = buf.get_mut(len..len + size) else { break };
+            let Some(room) = buf.get_mut(len..len + size) else {
+                break;
+            };
             let admission = self.admit(now, len, size);
             let n = self.one_rtt_packet(now, room, 0, admission);
             if n == 0 {
@@ -151,7 +153,9 @@ impl Connection {
         if buf.len() < MIN_PACKET || admission == Admission::None {
             return 0;
         }
-        let Some(keys) = self.one_rtt.as_deref_mut() else { return 0 };
+        let Some(keys) = self.one_rtt.as_deref_mut() else {
+            return 0;
+        };
         let path = self.paths.primary_mut();
         if !path.sent.has_room(true) {
             return 0;
@@ -183,18 +187,30 @@ impl Connection {
         if w.position() == header_len {
             return 0;
         }
-        let ack_eliciting = self.scratch.iter().any(|f| !matches!(f, SentFrame::Ack { .. }));
+        let ack_eliciting = self
+            .scratch
+            .iter()
+            .any(|f| !matches!(f, SentFrame::Ack { .. }));
         // RFC 9001 §5.4.2: the sample starts four bytes after the packet number's first.
-        let least = if must_fill { min_len.max(limits::MIN_UDP_PAYLOAD) } else { min_len };
+        let least = if must_fill {
+            min_len.max(limits::MIN_UDP_PAYLOAD)
+        } else {
+            min_len
+        };
         let target = least.saturating_sub(TAG_LEN).max(pn_offset + 4).min(room);
         let padded = w.position() < target;
         if padded {
             w.zeros(target - w.position());
         }
         let len = w.position() + TAG_LEN;
-        let Some(keys) = self.one_rtt.as_deref_mut() else { return 0 };
+        let Some(keys) = self.one_rtt.as_deref_mut() else {
+            return 0;
+        };
         let path = self.paths.primary_mut();
-        if keys.seal(path.id.0, pn, &mut buf[..len], pn_offset, pn_len).is_err() {
+        if keys
+            .seal(path.id.0, pn, &mut buf[..len], pn_offset, pn_len)
+            .is_err()
+        {
             return 0;
         }
         self.record_one_rtt(now, len, ack_eliciting, padded, false);
@@ -224,7 +240,8 @@ impl Connection {
         path.ecn.on_sent(2, 1, path.mark);
         path.sent.on_packet_sent(packet, &self.scratch);
         if in_flight {
-            path.cc.on_packet_sent(now, len as u64, path.bytes_in_flight);
+            path.cc
+                .on_packet_sent(now, len as u64, path.bytes_in_flight);
             path.bytes_in_flight += len as u64;
             path.pacer.on_sent(len as u64);
         }
@@ -240,9 +257,22 @@ impl Connection {
     /// (RFC 9000 §8.2.1).
     fn write_frames(&mut self, now: Timestamp, w: &mut Writer<'_>, admission: Admission) -> bool {
         let room = w.remaining().max(self.datagram_room());
-        let Self { paths, streams, datagrams, scratch, .. } = self;
+        let Self {
+            paths,
+            streams,
+            datagrams,
+            scratch,
+            ..
+        } = self;
         let path = paths.primary_mut();
-        write_ack(now, path, w, scratch, &mut self.stats.acks_sent, self.config.ack_delay_exponent);
+        write_ack(
+            now,
+            path,
+            w,
+            scratch,
+            &mut self.stats.acks_sent,
+            self.config.ack_delay_exponent,
+        );
         if admission == Admission::AckOnly {
             return false;
         }
@@ -298,8 +328,12 @@ impl Connection {
         if path.window_room() < 2 * path.mtu.current() as u64 || !path.validation.is_validated() {
             return 0;
         }
-        let Some(size) = path.mtu.poll_probe(now).filter(|s| *s <= buf.len()) else { return 0 };
-        let Some(keys) = self.one_rtt.as_deref_mut() else { return 0 };
+        let Some(size) = path.mtu.poll_probe(now).filter(|s| *s <= buf.len()) else {
+            return 0;
+        };
+        let Some(keys) = self.one_rtt.as_deref_mut() else {
+            return 0;
+        };
         let pn = path.sent.next_packet_number();
         let pn_len = packet_number::encode_len(pn, path.sent.largest_acked());
         let mut w = Writer::new(&mut buf[..size - TAG_LEN]);
@@ -309,7 +343,10 @@ impl Connection {
         packet_number::write(&mut w, pn, pn_len);
         frame::write_ping(&mut w);
         w.zeros(w.remaining());
-        if keys.seal(path.id.0, pn, &mut buf[..size], at, pn_len).is_err() {
+        if keys
+            .seal(path.id.0, pn, &mut buf[..size], at, pn_len)
+            .is_err()
+        {
             return 0;
         }
         self.scratch.clear();
@@ -333,7 +370,9 @@ fn write_ack(
     if !acks.should_ack_now() && acks.deadline().is_none() {
         return;
     }
-    let Some(largest) = acks.largest() else { return };
+    let Some(largest) = acks.largest() else {
+        return;
+    };
     let delay = (acks.ack_delay(now).as_micros() as u64) >> exponent;
     if ack::write(w, acks.ranges(), delay, acks.ecn_counts()) > 0 {
         if acks.should_elicit() && w.remaining() > 0 {
@@ -355,7 +394,9 @@ fn write_path_frames(
 ) -> bool {
     let before = w.position();
     while w.remaining() >= frame::PATH_RESPONSE_SIZE {
-        let Some(data) = path.validation.poll_response() else { break };
+        let Some(data) = path.validation.poll_response() else {
+            break;
+        };
         frame::write_path_response(w, &data);
         scratch.push(SentFrame::Unreliable);
     }
@@ -371,12 +412,16 @@ fn write_path_frames(
 /// Writes NEW_CONNECTION_ID and RETIRE_CONNECTION_ID frames.
 fn write_cid_frames(path: &mut Path<SentFrame>, w: &mut Writer<'_>, scratch: &mut Vec<SentFrame>) {
     while path.remote_cids.wants_to_send() && w.remaining() >= frame::RETIRE_CONNECTION_ID_SIZE {
-        let Some(seq) = path.remote_cids.poll_retire() else { break };
+        let Some(seq) = path.remote_cids.poll_retire() else {
+            break;
+        };
         frame::write_retire_connection_id(w, seq);
         scratch.push(SentFrame::RetireConnectionId { seq });
     }
     while path.local_cids.wants_to_send() && w.remaining() >= frame::NEW_CONNECTION_ID_SIZE {
-        let Some(a) = path.local_cids.poll_announcement() else { break };
+        let Some(a) = path.local_cids.poll_announcement() else {
+            break;
+        };
         let f = frame::NewConnectionId {
             seq: a.seq,
             retire_prior_to: 0,

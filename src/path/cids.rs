@@ -46,7 +46,12 @@ pub struct LocalCids {
 impl LocalCids {
     /// The connection ID of the handshake, which needs no frame; its sequence number is 0.
     pub fn set_first(&mut self, cid: ConnectionId) {
-        self.issued.push(Issued { seq: 0, cid, token: [0; limits::RESET_TOKEN_LEN], announce: false });
+        self.issued.push(Issued {
+            seq: 0,
+            cid,
+            token: [0; limits::RESET_TOKEN_LEN],
+            announce: false,
+        });
         self.next_seq = 1;
     }
 
@@ -67,7 +72,12 @@ impl LocalCids {
 
     /// Issues one more; it is announced with the next packet.
     pub fn issue(&mut self, cid: ConnectionId, token: ResetToken) {
-        self.issued.push(Issued { seq: self.next_seq, cid, token, announce: true });
+        self.issued.push(Issued {
+            seq: self.next_seq,
+            cid,
+            token,
+            announce: true,
+        });
         self.next_seq += 1;
     }
 
@@ -80,7 +90,11 @@ impl LocalCids {
     pub fn poll_announcement(&mut self) -> Option<Announcement> {
         let i = self.issued.iter_mut().find(|i| i.announce)?;
         i.announce = false;
-        Some(Announcement { seq: i.seq, cid: i.cid, token: i.token })
+        Some(Announcement {
+            seq: i.seq,
+            cid: i.cid,
+            token: i.token,
+        })
     }
 
     /// The packet that announced `seq` was lost.
@@ -93,9 +107,13 @@ impl LocalCids {
     /// RETIRE_CONNECTION_ID arrived in a packet that was sent to `used` (RFC 9000 §19.16).
     pub fn on_retire(&mut self, seq: u64, used: &ConnectionId) -> Result<(), TransportError> {
         if seq >= self.next_seq {
-            return Err(TransportError::protocol_violation("retires a connection ID never issued"));
+            return Err(TransportError::protocol_violation(
+                "retires a connection ID never issued",
+            ));
         }
-        let Some(at) = self.issued.iter().position(|i| i.seq == seq) else { return Ok(()) };
+        let Some(at) = self.issued.iter().position(|i| i.seq == seq) else {
+            return Ok(());
+        };
         if self.issued[at].cid == *used {
             return Err(TransportError::protocol_violation(
                 "retires the connection ID of the packet that says so",
@@ -145,7 +163,11 @@ impl RemoteCids {
     /// The connection ID of the handshake: the first choice, then what the peer's packets name.
     pub fn set_first(&mut self, cid: ConnectionId) {
         self.known.clear();
-        self.known.push(Remote { seq: 0, cid, token: None });
+        self.known.push(Remote {
+            seq: 0,
+            cid,
+            token: None,
+        });
     }
 
     /// The reset token of the handshake's connection ID, from the transport parameters.
@@ -178,29 +200,52 @@ impl RemoteCids {
             let same_seq = r.seq == seq;
             let same_cid = r.cid == cid;
             if same_seq != same_cid || (same_seq && r.token.is_some_and(|t| t != token)) {
-                return Err(TransportError::protocol_violation("a connection ID is issued twice"));
+                return Err(TransportError::protocol_violation(
+                    "a connection ID is issued twice",
+                ));
             }
         }
         let repeated = self.known.iter().any(|r| r.seq == seq);
         self.retire_prior_to = self.retire_prior_to.max(retire_prior_to);
-        let floor = self.known.first().map_or(0, |r| r.seq).max(self.retire_prior_to);
+        let floor = self
+            .known
+            .first()
+            .map_or(0, |r| r.seq)
+            .max(self.retire_prior_to);
         if seq < floor {
             // RFC 9000 §19.15: told to retire it before it came, or moved on past it: not used.
             if !repeated && !self.to_retire.contains(&seq) {
                 self.retire(seq)?;
             }
         } else if !repeated {
-            let at = self.known.iter().position(|r| r.seq > seq).unwrap_or(self.known.len());
-            self.known.insert(at, Remote { seq, cid, token: Some(token) });
+            let at = self
+                .known
+                .iter()
+                .position(|r| r.seq > seq)
+                .unwrap_or(self.known.len());
+            self.known.insert(
+                at,
+                Remote {
+                    seq,
+                    cid,
+                    token: Some(token),
+                },
+            );
         }
-        let old: SmallVec<[u64; limits::ACTIVE_CIDS]> =
-            self.known.iter().map(|r| r.seq).filter(|s| *s < self.retire_prior_to).collect();
+        let old: SmallVec<[u64; limits::ACTIVE_CIDS]> = self
+            .known
+            .iter()
+            .map(|r| r.seq)
+            .filter(|s| *s < self.retire_prior_to)
+            .collect();
         for seq in old {
             self.known.retain(|r| r.seq != seq);
             self.retire(seq)?;
         }
         if self.known.is_empty() {
-            return Err(TransportError::protocol_violation("retires every connection ID"));
+            return Err(TransportError::protocol_violation(
+                "retires every connection ID",
+            ));
         }
         if self.known.len() > limits::ACTIVE_CIDS {
             return Err(TransportError::connection_id_limit_error(

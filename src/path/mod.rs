@@ -172,5 +172,9 @@ impl<F: Copy> Path<F> {
 }
 
 fn pacer(config: &PathConfig) -> Pacer {
-    if config.pacing { Pacer::new() } else { Pacer::disabled() }
+    if config.pacing {
+        Pacer::new()
+    } else {
+        Pacer::disabled()
+    }
 }

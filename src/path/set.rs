@@ -16,7 +16,10 @@ pub struct PathSet<F: Copy> {
 impl<F: Copy> PathSet<F> {
     /// The set that holds the handshake's path alone.
     pub fn new(primary: Path<F>) -> Self {
-        Self { primary, others: SmallVec::new() }
+        Self {
+            primary,
+            others: SmallVec::new(),
+        }
     }
 
     /// The path of the handshake.
@@ -36,7 +39,10 @@ impl<F: Copy> PathSet<F> {
         if id == self.primary.id {
             return Some(&mut self.primary);
         }
-        self.others.iter_mut().find(|p| p.id == id).map(|p| &mut **p)
+        self.others
+            .iter_mut()
+            .find(|p| p.id == id)
+            .map(|p| &mut **p)
     }
 
     /// Adds a path; gives it back when the set is full.

@@ -89,7 +89,9 @@ impl Validation {
         if self.validated {
             return u64::MAX;
         }
-        self.received.saturating_mul(AMPLIFICATION).saturating_sub(self.sent)
+        self.received
+            .saturating_mul(AMPLIFICATION)
+            .saturating_sub(self.sent)
     }
 
     /// The peer's address changed: validates the new one, keeping `previous` to return to.
@@ -108,7 +110,13 @@ impl Validation {
         self.validated = false;
         self.received = received as u64;
         self.sent = 0;
-        self.challenge = Some(Challenge { data, due: true, sent: 0, next: now, interval });
+        self.challenge = Some(Challenge {
+            data,
+            due: true,
+            sent: 0,
+            next: now,
+            interval,
+        });
     }
 
     /// The peer came back to an address that was valid before.
@@ -207,7 +215,9 @@ mod tests {
     #[test]
     fn responses_are_capped() {
         let mut v = Validation::default();
-        let taken = (0..1_000_000u64).filter(|i| v.on_challenge(i.to_be_bytes())).count();
+        let taken = (0..1_000_000u64)
+            .filter(|i| v.on_challenge(i.to_be_bytes()))
+            .count();
         assert_eq!(taken, limits::PATH_RESPONSES);
     }
 
@@ -215,7 +225,13 @@ mod tests {
     fn an_unanswered_challenge_returns_to_the_address_before() {
         let mut v = Validation::default();
         v.set_validated();
-        v.start(at(0), (SocketId(3), TUPLE), 1200, [7; 8], Duration::from_millis(100));
+        v.start(
+            at(0),
+            (SocketId(3), TUPLE),
+            1200,
+            [7; 8],
+            Duration::from_millis(100),
+        );
         let mut now = at(0);
         for _ in 0..MAX_CHALLENGES {
             assert_eq!(v.poll_challenge(now), Some([7; 8]));
@@ -231,7 +247,13 @@ mod tests {
     #[test]
     fn only_the_right_response_validates() {
         let mut v = Validation::default();
-        v.start(at(0), (SocketId(0), TUPLE), 0, [7; 8], Duration::from_millis(100));
+        v.start(
+            at(0),
+            (SocketId(0), TUPLE),
+            0,
+            [7; 8],
+            Duration::from_millis(100),
+        );
         assert!(!v.on_response([7; 8]), "nothing was sent yet");
         assert!(v.poll_challenge(at(0)).is_some());
         assert!(!v.on_response([8; 8]));

@@ -112,7 +112,8 @@ impl Context<'_> {
             .find(|(id, _)| *id == socket)
             .map_or(crate::base::net::UNSPECIFIED, |(_, addr)| *addr);
         let tuple = FourTuple::new(local, remote);
-        self.endpoint.connect(self.now, socket, tuple, tls, name, transport)
+        self.endpoint
+            .connect(self.now, socket, tuple, tls, name, transport)
     }
 
     /// Decides about a held connection attempt; `None` when no connection came of it.

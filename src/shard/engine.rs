@@ -403,8 +403,16 @@ impl<A: ShardApp> Seat<A> {
         let wakers = self.wakers.clone();
         let wake = Box::new(move |shard| wake(&wakers, shard));
         let (now, index) = (Clock::now(), self.index);
-        let mut shard =
-            Shard::new(now, index, backend, endpoint, self.codec, self.mailbox, wake, app);
+        let mut shard = Shard::new(
+            now,
+            index,
+            backend,
+            endpoint,
+            self.codec,
+            self.mailbox,
+            wake,
+            app,
+        );
         shard.add_socket(self.socket, c.socket)?;
         Ok(shard)
     }

@@ -9,8 +9,8 @@
 pub mod app;
 pub mod engine;
 pub mod mailbox;
-mod run;
 pub mod quic_lb;
+mod run;
 pub mod steer;
 pub mod wheel;
 
@@ -78,7 +78,10 @@ impl<A: ShardApp> Shard<A> {
     /// A shard over an open backend. Its endpoint's connection IDs must come from `codec`
     /// ([`CodecCids`]), so that other shards can tell whose they are. `wake` ends the sleep of
     /// another shard, by its number.
-    #[expect(clippy::too_many_arguments, reason = "the parts that a shard is put together from")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts that a shard is put together from"
+    )]
     pub fn new(
         now: Timestamp,
         index: usize,
@@ -175,7 +178,6 @@ impl<A: ShardApp> Shard<A> {
         };
         f(&mut self.app, &mut ctx)
     }
-
 }
 
 /// Connection IDs that carry a shard's number, for an [`Endpoint`].

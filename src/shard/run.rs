@@ -4,8 +4,8 @@
 use super::app::Bridge;
 use super::{Shard, ShardApp, ShardStats, Turn, timer_key};
 use crate::base::{RecvMeta, Timestamp};
-use crate::conn::endpoint::Next;
 use crate::conn::ConnId;
+use crate::conn::endpoint::Next;
 use crate::io::IoError;
 
 /// Trains that one connection sends before others have their turn.
@@ -44,36 +44,69 @@ impl<A: ShardApp> Shard<A> {
     }
 
     fn receive(&mut self, now: Timestamp) -> Result<bool, IoError> {
-        let Self { backend, endpoint, app, mailbox, codec, index, stats, .. } = self;
+        let Self {
+            backend,
+            endpoint,
+            app,
+            mailbox,
+            codec,
+            index,
+            stats,
+            ..
+        } = self;
         let own = *index;
         let mut trains = 0;
         backend.recv(&mut |meta, data| {
             trains += 1;
-            let foreign = |dcid: &[u8], meta: &RecvMeta, datagram: &mut [u8]| {
-                match codec.shard_of(dcid) {
+            let foreign =
+                |dcid: &[u8], meta: &RecvMeta, datagram: &mut [u8]| match codec.shard_of(dcid) {
                     Some(owner) if usize::from(owner) != own => {
                         count_forward(stats, mailbox.send(owner.into(), meta, datagram));
                         true
                     }
                     _ => false,
-                }
-            };
-            endpoint.handle_train(now, meta, data, &mut Bridge { app: &mut *app, foreign });
+                };
+            endpoint.handle_train(
+                now,
+                meta,
+                data,
+                &mut Bridge {
+                    app: &mut *app,
+                    foreign,
+                },
+            );
         })?;
         self.stats.trains += trains;
         Ok(trains > 0)
     }
 
     fn drain_mailbox(&mut self, now: Timestamp) -> bool {
-        let Self { mailbox, endpoint, app, sockets, .. } = self;
+        let Self {
+            mailbox,
+            endpoint,
+            app,
+            sockets,
+            ..
+        } = self;
         let runs = mailbox.recv(MAIL_PER_TURN, &mut |meta, data| {
             // The same train, by the socket of our own that is bound to the same port.
             let port = meta.path.local.port();
             let own = sockets.iter().find(|(_, addr)| addr.port() == port);
             if let Some((socket, _)) = own {
-                let meta = RecvMeta { socket: *socket, ..*meta };
+                let meta = RecvMeta {
+                    socket: *socket,
+                    ..*meta
+                };
                 let foreign = |_: &[u8], _: &RecvMeta, _: &mut [u8]| false;
-                endpoint.handle_train(now, &meta, data, &mut Bridge { app: &mut *app, foreign });
+                endpoint.handle_train(
+                    now,
+                    &meta,
+                    data,
+                    &mut Bridge {
+                        app: &mut *app,
+                        foreign,
+                    },
+                );
             }
         });
         self.stats.adopted += runs as u64;
@@ -117,7 +150,9 @@ impl<A: ShardApp> Shard<A> {
             if stalled.is_some() {
                 break;
             }
-            let Some(id) = self.endpoint.poll_ready() else { break };
+            let Some(id) = self.endpoint.poll_ready() else {
+                break;
+            };
             served = true;
             self.deliver_events(now, id);
             match self.send_trains(now, id) {
@@ -144,12 +179,22 @@ impl<A: ShardApp> Shard<A> {
 
     fn send_trains(&mut self, now: Timestamp, id: ConnId) -> Sent {
         for _ in 0..TRAINS_PER_TURN {
-            let Some(conn) = self.endpoint.connection(id) else { return Sent::All };
+            let Some(conn) = self.endpoint.connection(id) else {
+                return Sent::All;
+            };
             if !self.backend.can_send(conn.socket()) {
-                return if conn.wants_to_send() { Sent::NoBuffer } else { Sent::All };
+                return if conn.wants_to_send() {
+                    Sent::NoBuffer
+                } else {
+                    Sent::All
+                };
             }
             let Some(mut buffer) = self.backend.tx_buffer() else {
-                return if conn.wants_to_send() { Sent::NoBuffer } else { Sent::All };
+                return if conn.wants_to_send() {
+                    Sent::NoBuffer
+                } else {
+                    Sent::All
+                };
             };
             match conn.poll_transmit(now, &mut buffer) {
                 Some(transmit) => self.backend.send(buffer, transmit),

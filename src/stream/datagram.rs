@@ -269,7 +269,10 @@ mod tests {
         assert_eq!(d.send(data(48)), Err(DatagramError::Full));
         // Empty datagrams are not free.
         let mut d = queue(10 * OVERHEAD, 0);
-        assert_eq!((0..100).filter(|_| d.send(Bytes::new()).is_ok()).count(), 10);
+        assert_eq!(
+            (0..100).filter(|_| d.send(Bytes::new()).is_ok()).count(),
+            10
+        );
     }
 
     #[test]
@@ -281,7 +284,10 @@ mod tests {
         assert_eq!(d.incoming.len(), 10);
         assert_eq!((d.stats().rx, d.stats().rx_dropped), (1000, 990));
         d.on_datagram(&[7; 40]);
-        assert_eq!(d.incoming_bytes, d.incoming.iter().map(|b| b.len() + OVERHEAD).sum::<usize>());
+        assert_eq!(
+            d.incoming_bytes,
+            d.incoming.iter().map(|b| b.len() + OVERHEAD).sum::<usize>()
+        );
         while let Some(b) = d.recv() {
             assert!(b.is_empty() || b == vec![7; 40]);
         }

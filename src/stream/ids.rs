@@ -138,7 +138,10 @@ impl PeerIds {
     }
 
     fn target(&self) -> u64 {
-        self.window.saturating_add(self.closed).min(MAX_STREAMS).max(self.limit)
+        self.window
+            .saturating_add(self.closed)
+            .min(MAX_STREAMS)
+            .max(self.limit)
     }
 
     #[cfg(test)]
@@ -165,7 +168,10 @@ mod tests {
         assert_eq!(ids.make(1 << 40), Known::Unmade);
         assert_eq!(ids.make(1 << 40), Known::Made);
         assert_eq!(ids.unmade_ranges(), 2);
-        assert_eq!(ids.open(1 << 60).unwrap_err().code, Code::STREAM_LIMIT_ERROR);
+        assert_eq!(
+            ids.open(1 << 60).unwrap_err().code,
+            Code::STREAM_LIMIT_ERROR
+        );
         assert_eq!((ids.accept(), ids.accept()), (Some(0), Some(1)));
     }
 

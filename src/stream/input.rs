@@ -321,7 +321,10 @@ impl Streams {
 
     /// Handles STREAMS_BLOCKED (RFC 9000 §19.14): announces what closed streams made room for.
     pub fn on_streams_blocked(&mut self, dir: Dir, _limit: u64) {
-        let can = self.peer.get(dir as usize).is_some_and(|ids| ids.can_raise());
+        let can = self
+            .peer
+            .get(dir as usize)
+            .is_some_and(|ids| ids.can_raise());
         if can {
             self.control.raise_max_streams(dir);
         }

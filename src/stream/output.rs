@@ -4,10 +4,10 @@
 //! is acknowledged or lost. What a lost frame said is said again with its newest value, where it
 //! still matters; a record of a stream that is gone means nothing.
 
+use super::event::bit;
 use super::list::{Links, List};
 use super::schedule::Need;
 use super::set::{Slot, Streams};
-use super::event::bit;
 use crate::wire::frame;
 use crate::wire::{Dir, StreamId, Writer};
 
@@ -213,7 +213,10 @@ impl Streams {
     }
 
     fn write_own(&mut self, w: &mut Writer<'_>, sent: &mut impl FnMut(SentFrame)) {
-        if self.control.take_own(own_bit::MAX_DATA, w, frame::MAX_DATA_SIZE) {
+        if self
+            .control
+            .take_own(own_bit::MAX_DATA, w, frame::MAX_DATA_SIZE)
+        {
             frame::write_max_data(w, self.flow.window.raise(self.flow.consumed));
             sent(SentFrame::MaxData);
         }

@@ -310,9 +310,8 @@ impl SendHalf {
         if fin && self.fin != Fin::Open {
             self.fin = Fin::Acked;
         }
-        let done = self.state == SendState::DataSent
-            && self.fin == Fin::Acked
-            && self.buffer.is_acked();
+        let done =
+            self.state == SendState::DataSent && self.fin == Fin::Acked && self.buffer.is_acked();
         if done {
             self.state = SendState::DataRecvd;
         }

@@ -215,7 +215,11 @@ impl SendBuffer {
 
     /// Lets go of what is acknowledged.
     fn free(&mut self) {
-        while self.chunks.front().is_some_and(|c| c.end() <= self.acked_to) {
+        while self
+            .chunks
+            .front()
+            .is_some_and(|c| c.end() <= self.acked_to)
+        {
             self.chunks.pop_front();
             self.cursor = self.cursor.saturating_sub(1);
         }

@@ -117,7 +117,8 @@ impl Hasher for IdHasher {
 
     #[inline]
     fn write_u64(&mut self, v: u64) {
-        let wide = u128::from(v ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93_a076_1d64_78bd_642f_u128;
+        let wide =
+            u128::from(v ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93_a076_1d64_78bd_642f_u128;
         self.0 = (wide >> 64) as u64 ^ wide as u64;
     }
 }
@@ -181,8 +182,11 @@ impl Streams {
             uni: params.initial_max_stream_data_uni,
         };
         self.peer_limits = Some(new);
-        let raise: Vec<(u32, StreamId)> =
-            self.slots.iter().map(|(slot, s)| (slot as u32, s.id)).collect();
+        let raise: Vec<(u32, StreamId)> = self
+            .slots
+            .iter()
+            .map(|(slot, s)| (slot as u32, s.id))
+            .collect();
         for (slot, id) in raise {
             let max = self.initial_max_data(id);
             self.raise_stream_limit(slot, max);
@@ -401,7 +405,10 @@ impl Streams {
         }
         self.stats.streams_closed += 1;
         if id.initiator() != self.side {
-            let due = self.peer.get_mut(id.dir() as usize).is_some_and(PeerIds::on_closed);
+            let due = self
+                .peer
+                .get_mut(id.dir() as usize)
+                .is_some_and(PeerIds::on_closed);
             if due {
                 self.control.raise_max_streams(id.dir());
             }

@@ -30,7 +30,11 @@ fn streams(side: Side, ours: &StreamConfig, theirs: &StreamConfig) -> Streams {
 }
 
 fn client() -> Streams {
-    streams(Side::Client, &StreamConfig::default(), &StreamConfig::default())
+    streams(
+        Side::Client,
+        &StreamConfig::default(),
+        &StreamConfig::default(),
+    )
 }
 
 fn small() -> StreamConfig {
@@ -70,8 +74,13 @@ fn stream_frame(id: StreamId, offset: u64, data: &[u8], fin: bool) -> Stream<'_>
 
 /// Hands a STREAM frame over to be buffered.
 fn give(s: &mut Streams, id: StreamId, offset: u64, data: &[u8], fin: bool) -> Result<(), Code> {
-    s.on_stream(Timestamp::ZERO, RTT, &stream_frame(id, offset, data, fin), &mut BufferAll)
-        .map_err(|e| e.code)
+    s.on_stream(
+        Timestamp::ZERO,
+        RTT,
+        &stream_frame(id, offset, data, fin),
+        &mut BufferAll,
+    )
+    .map_err(|e| e.code)
 }
 
 fn give_reset(s: &mut Streams, id: StreamId, final_size: u64, code: u64) -> Result<(), Code> {
