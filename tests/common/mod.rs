@@ -4,5 +4,6 @@
 
 pub mod certs;
 pub mod files;
+pub mod pair;
 pub mod quinn_peer;
 pub mod relay;

@@ -6,7 +6,7 @@ use corelane::conn::endpoint::{Decision, Incoming, Next};
 use corelane::conn::{
     Application, ConnId, Connection, Endpoint, EndpointConfig, Event, TransportConfig,
 };
-use corelane::stream::Streams;
+use corelane::stream::{Streams, Taken};
 use corelane::wire::StreamId;
 use rustls::pki_types::ServerName;
 use std::collections::{BTreeMap, VecDeque};
@@ -44,15 +44,18 @@ impl Application for Recorder {
         id: StreamId,
         data: &[u8],
         fin: bool,
-    ) -> usize {
+    ) -> Taken {
         if self.refuse_data {
-            return 0;
+            return Taken::Prefix(0);
         }
-        self.received.entry((conn.index(), id.0)).or_default().extend_from_slice(data);
+        self.received
+            .entry((conn.index(), id.0))
+            .or_default()
+            .extend_from_slice(data);
         if fin {
             self.finished.push((conn.index(), id.0));
         }
-        data.len()
+        Taken::All
     }
 
     fn on_incoming(&mut self, incoming: &Incoming) -> Decision {
@@ -106,13 +109,17 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { client: TransportConfig::default(), server: TransportConfig::default(), seed: 1 }
+        Self {
+            client: TransportConfig::default(),
+            server: TransportConfig::default(),
+            seed: 1,
+        }
     }
 }
 
 impl Pair {
     pub fn new(setup: Setup) -> Self {
-        let certs = super::certs::Certs::new();
+        let certs = super::certs::Identity::generate();
         let mut rng = Rng::from_u64(setup.seed);
         let mut side = |transport: TransportConfig, server, port: u16| {
             let mut config = EndpointConfig::new(rng.array());
@@ -144,7 +151,9 @@ impl Pair {
         let name = ServerName::try_from("localhost").expect("a name");
         let tls = self.tls.clone();
         let endpoint = &mut self.sides[CLIENT].endpoint;
-        endpoint.connect(self.now, SocketId(0), tuple, tls, name, None).expect("connects")
+        endpoint
+            .connect(self.now, SocketId(0), tuple, tls, name, None)
+            .expect("connects")
     }
 
     /// Connects and runs until both sides have confirmed the handshake.
@@ -177,7 +186,9 @@ impl Pair {
     /// Puts a datagram into a side's inbox, as if it came from `source`.
     pub fn inject(&mut self, to: usize, source: SocketAddr, bytes: Vec<u8>) {
         let at = self.now;
-        self.sides[to].inbox.push_back((at, source, Ecn::NotEct, bytes));
+        self.sides[to]
+            .inbox
+            .push_back((at, source, Ecn::NotEct, bytes));
     }
 
     /// Runs for a span of virtual time.
@@ -201,8 +212,14 @@ impl Pair {
     }
 
     fn next_event(&self) -> Option<Timestamp> {
-        let inboxes = self.sides.iter().filter_map(|s| s.inbox.iter().map(|m| m.0).min());
-        let timers = self.sides.iter().filter_map(|s| s.timers.values().min().copied());
+        let inboxes = self
+            .sides
+            .iter()
+            .filter_map(|s| s.inbox.iter().map(|m| m.0).min());
+        let timers = self
+            .sides
+            .iter()
+            .filter_map(|s| s.timers.values().min().copied());
         inboxes.chain(timers).min()
     }
 
@@ -220,12 +237,22 @@ impl Pair {
             moved = true;
             let path = FourTuple::new(side.addr, source);
             let segment_size = bytes.len().max(1);
-            let meta = RecvMeta { socket: SocketId(0), path, ecn, segment_size };
-            side.endpoint.handle_train(now, &meta, &mut bytes, &mut side.app);
+            let meta = RecvMeta {
+                socket: SocketId(0),
+                path,
+                ecn,
+                segment_size,
+            };
+            side.endpoint
+                .handle_train(now, &meta, &mut bytes, &mut side.app);
         }
         side.inbox = later;
-        let due: Vec<ConnId> =
-            side.timers.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect();
+        let due: Vec<ConnId> = side
+            .timers
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(id, _)| *id)
+            .collect();
         for id in due {
             moved = true;
             side.timers.remove(&id);
@@ -238,7 +265,11 @@ impl Pair {
                 side.events.push((id, event));
             }
             while let Some(t) = conn.poll_transmit(now, &mut buf) {
-                out.extend(buf[..t.len].chunks(t.segment_size).map(|b| (t.path, b.to_vec())));
+                out.extend(
+                    buf[..t.len]
+                        .chunks(t.segment_size)
+                        .map(|b| (t.path, b.to_vec())),
+                );
             }
             match side.endpoint.finish(id) {
                 Next::Timeout(at) => {
@@ -261,10 +292,17 @@ impl Pair {
     }
 
     fn deliver(&mut self, from: usize, source: SocketAddr, bytes: Vec<u8>) {
-        let passing = Passing { from, source, bytes, now: self.now };
+        let passing = Passing {
+            from,
+            source,
+            bytes,
+            now: self.now,
+        };
         for p in (self.filter)(passing) {
             let at = self.now + self.delay;
-            self.sides[1 - p.from].inbox.push_back((at, p.source, Ecn::NotEct, p.bytes));
+            self.sides[1 - p.from]
+                .inbox
+                .push_back((at, p.source, Ecn::NotEct, p.bytes));
         }
     }
 }
