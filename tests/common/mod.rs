@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test binary uses its own part of this")]
 
 pub mod certs;
+pub mod file_app;
 pub mod files;
 pub mod pair;
 pub mod quinn_peer;

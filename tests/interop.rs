@@ -1,0 +1,152 @@
+//! Files exchanged with an independent implementation, quinn, over real sockets: each as client and
+//! as server, clean and through a relay that loses packets, on both backends; and with ourselves on
+//! several shards.
+
+mod common;
+
+use common::certs::Identity;
+use common::file_app::{FileApp, Job};
+use common::files::{ALPN, File, Hash, Request, hash};
+use common::quinn_peer;
+use common::relay::{Faults, Relay};
+use corelane::conn::{ConnectionError, TransportConfig};
+use corelane::io::Choice;
+use corelane::shard::engine::{Bind, Engine, EngineConfig, Idle};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+fn files() -> Vec<File> {
+    [("empty", 0), ("one", 1), ("small", 1000), ("mid", 300_000), ("large", 3_000_000)]
+        .map(|(name, size)| File::new(name, size))
+        .to_vec()
+}
+
+fn loopback() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
+fn config(name: &str, backend: Choice) -> EngineConfig {
+    let mut config = EngineConfig::new(name);
+    config.backend = backend;
+    config.idle = Idle::Park;
+    config.bind = Bind::Each(Ipv4Addr::LOCALHOST.into());
+    config
+}
+
+fn server(identity: &Identity, backend: Choice, shards: usize) -> Engine<FileApp> {
+    let mut config = config("server", backend);
+    config.shards = shards;
+    config.bind = Bind::Shared(loopback());
+    config.server = Some(Arc::new(identity.server_config(&[ALPN])));
+    Engine::start(&config, |_| FileApp::server(&files())).expect("the server starts")
+}
+
+/// Runs a client to its end and returns the hashes of the answers.
+fn client(
+    identity: &Identity,
+    backend: Choice,
+    remote: SocketAddr,
+    requests: Vec<Vec<u8>>,
+) -> Vec<Hash> {
+    let job = Job {
+        remote,
+        tls: Arc::new(identity.client_config(&[ALPN])),
+        transport: Arc::new(TransportConfig::default()),
+        requests,
+        stop: true,
+    };
+    let engine = Engine::start(&config("client", backend), |_| FileApp::client(job.clone()))
+        .expect("the client starts");
+    let app = engine.join().expect("the client ends").remove(0).app;
+    assert_eq!((app.faults, app.closed), (vec![], vec![ConnectionError::LocallyClosed]));
+    app.answers.into_iter().map(|a| hash(&a.expect("an answer"))).collect()
+}
+
+fn gets() -> (Vec<Vec<u8>>, Vec<Hash>) {
+    let files = files();
+    let requests = files.iter().map(|f| Request::Get(&f.name).to_bytes()).collect();
+    (requests, files.iter().map(File::hash).collect())
+}
+
+fn puts() -> (Vec<Vec<u8>>, Vec<Hash>) {
+    let files = files();
+    let requests =
+        files.iter().map(|f| Request::Put(&f.name, &f.contents()).to_bytes()).collect();
+    // The answer is the hash itself; ours is the hash of that.
+    (requests, files.iter().map(|f| hash(&f.hash())).collect())
+}
+
+fn against_quinn_server(backend: Choice, faults: Faults) {
+    let identity = Identity::generate();
+    let server = quinn_peer::Server::start(&identity, &files()).expect("quinn starts");
+    let relay = Relay::start(server.addr(), faults, faults, 7).expect("the relay starts");
+    for (requests, expected) in [gets(), puts()] {
+        assert_eq!(client(&identity, backend, relay.addr(), requests), expected);
+    }
+}
+
+fn against_quinn_client(backend: Choice, faults: Faults) {
+    let identity = Identity::generate();
+    let mut server = server(&identity, backend, 1);
+    let relay =
+        Relay::start(server.local_addrs()[0], faults, faults, 8).expect("the relay starts");
+    let files = files();
+    let names: Vec<&str> = files.iter().map(|f| f.name.as_str()).collect();
+    let expected: Vec<Hash> = files.iter().map(File::hash).collect();
+    let ca = identity.ca();
+    let got = quinn_peer::fetch_all(relay.addr(), "localhost", ca, &names).expect("fetches");
+    assert_eq!(got, expected);
+    let put = quinn_peer::put_all(relay.addr(), "localhost", ca, &files).expect("puts");
+    assert_eq!(put, expected);
+    server.stop();
+    for report in server.join().expect("the server ends") {
+        assert_eq!(report.app.faults, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn quinn_serves_us_on_uring() {
+    against_quinn_server(Choice::Auto, Faults::default());
+}
+
+#[test]
+fn quinn_serves_us_on_mmsg() {
+    against_quinn_server(Choice::Mmsg, Faults::default());
+}
+
+#[test]
+fn quinn_serves_us_with_loss() {
+    against_quinn_server(Choice::Auto, Faults::loss(0.02));
+}
+
+#[test]
+fn we_serve_quinn_on_uring() {
+    against_quinn_client(Choice::Auto, Faults::default());
+}
+
+#[test]
+fn we_serve_quinn_on_mmsg() {
+    against_quinn_client(Choice::Mmsg, Faults::default());
+}
+
+#[test]
+fn we_serve_quinn_with_loss() {
+    against_quinn_client(Choice::Auto, Faults::loss(0.02));
+}
+
+#[test]
+fn four_shards_serve_us() {
+    let identity = Identity::generate();
+    for backend in [Choice::Auto, Choice::Mmsg] {
+        let mut server = server(&identity, backend, 4);
+        let addr = server.local_addrs()[0];
+        for _ in 0..8 {
+            let (requests, expected) = gets();
+            assert_eq!(client(&identity, backend, addr, requests), expected);
+        }
+        server.stop();
+        let reports = server.join().expect("the server ends");
+        let accepted: u64 = reports.iter().map(|r| r.endpoint.accepted).sum();
+        assert_eq!(accepted, 8);
+    }
+}
