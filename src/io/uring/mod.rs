@@ -1,7 +1,7 @@
 //! The io_uring backend: multishot receive into provided buffers, GSO sends, one ring a shard.
 //!
 //! All sockets share the ring, its table of registered files and one group of receive buffers.
-//! Completions are taken off the ring by [`Uring::reap`] alone, wherever room or news is needed;
+//! Completions are taken off the ring by `reap` alone, wherever room or news is needed;
 //! receives then wait in `ready` until `recv` shows them. With DEFER_TASKRUN the kernel completes
 //! receives only when asked, and says through a flag in the ring that it has something: a shard
 //! that spins reads two words of memory a turn and enters the kernel only when there is news.
