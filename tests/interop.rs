@@ -16,9 +16,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 fn files() -> Vec<File> {
-    [("empty", 0), ("one", 1), ("small", 1000), ("mid", 300_000), ("large", 3_000_000)]
-        .map(|(name, size)| File::new(name, size))
-        .to_vec()
+    [
+        ("empty", 0),
+        ("one", 1),
+        ("small", 1000),
+        ("mid", 300_000),
+        ("large", 3_000_000),
+    ]
+    .map(|(name, size)| File::new(name, size))
+    .to_vec()
 }
 
 fn loopback() -> SocketAddr {
@@ -58,20 +64,31 @@ fn client(
     let engine = Engine::start(&config("client", backend), |_| FileApp::client(job.clone()))
         .expect("the client starts");
     let app = engine.join().expect("the client ends").remove(0).app;
-    assert_eq!((app.faults, app.closed), (vec![], vec![ConnectionError::LocallyClosed]));
-    app.answers.into_iter().map(|a| hash(&a.expect("an answer"))).collect()
+    assert_eq!(
+        (app.faults, app.closed),
+        (vec![], vec![ConnectionError::LocallyClosed])
+    );
+    app.answers
+        .into_iter()
+        .map(|a| hash(&a.expect("an answer")))
+        .collect()
 }
 
 fn gets() -> (Vec<Vec<u8>>, Vec<Hash>) {
     let files = files();
-    let requests = files.iter().map(|f| Request::Get(&f.name).to_bytes()).collect();
+    let requests = files
+        .iter()
+        .map(|f| Request::Get(&f.name).to_bytes())
+        .collect();
     (requests, files.iter().map(File::hash).collect())
 }
 
 fn puts() -> (Vec<Vec<u8>>, Vec<Hash>) {
     let files = files();
-    let requests =
-        files.iter().map(|f| Request::Put(&f.name, &f.contents()).to_bytes()).collect();
+    let requests = files
+        .iter()
+        .map(|f| Request::Put(&f.name, &f.contents()).to_bytes())
+        .collect();
     // The answer is the hash itself; ours is the hash of that.
     (requests, files.iter().map(|f| hash(&f.hash())).collect())
 }
@@ -79,7 +96,7 @@ fn puts() -> (Vec<Vec<u8>>, Vec<Hash>) {
 fn against_quinn_server(backend: Choice, faults: Faults) {
     let identity = Identity::generate();
     let server = quinn_peer::Server::start(&identity, &files()).expect("quinn starts");
-    let relay = Relay::start(server.addr(), faults, faults, 7).expect("the relay starts");
+    let relay = Relay::start(server.addr(), 7, faults, faults).expect("the relay starts");
     for (requests, expected) in [gets(), puts()] {
         assert_eq!(client(&identity, backend, relay.addr(), requests), expected);
     }
@@ -88,12 +105,11 @@ fn against_quinn_server(backend: Choice, faults: Faults) {
 fn against_quinn_client(backend: Choice, faults: Faults) {
     let identity = Identity::generate();
     let mut server = server(&identity, backend, 1);
-    let relay =
-        Relay::start(server.local_addrs()[0], faults, faults, 8).expect("the relay starts");
+    let relay = Relay::start(server.local_addrs()[0], 8, faults, faults).expect("the relay starts");
     let files = files();
     let names: Vec<&str> = files.iter().map(|f| f.name.as_str()).collect();
     let expected: Vec<Hash> = files.iter().map(File::hash).collect();
-    let ca = identity.ca();
+    let ca = &identity.ca;
     let got = quinn_peer::fetch_all(relay.addr(), "localhost", ca, &names).expect("fetches");
     assert_eq!(got, expected);
     let put = quinn_peer::put_all(relay.addr(), "localhost", ca, &files).expect("puts");

@@ -54,12 +54,19 @@ pub struct FileApp {
 
 impl FileApp {
     pub fn server(files: &[File]) -> Self {
-        Self { files: files.to_vec(), ..Self::default() }
+        Self {
+            files: files.to_vec(),
+            ..Self::default()
+        }
     }
 
     pub fn client(job: Job) -> Self {
         let answers = vec![None; job.requests.len()];
-        Self { job: Some(job), answers, ..Self::default() }
+        Self {
+            job: Some(job),
+            answers,
+            ..Self::default()
+        }
     }
 
     /// Whether every answer is there.
@@ -95,7 +102,9 @@ impl FileApp {
 
     /// Writes what the stream takes, and its end after the last byte.
     fn push(&mut self, streams: &mut Streams, conn: ConnId, id: StreamId) {
-        let Some(x) = self.exchanges.get_mut(&(conn, id)) else { return };
+        let Some(x) = self.exchanges.get_mut(&(conn, id)) else {
+            return;
+        };
         while x.outgoing.has_remaining() {
             match streams.write_bytes(id, x.outgoing.clone()) {
                 Ok(0) => return,
@@ -116,9 +125,13 @@ impl FileApp {
     }
 
     fn request(&mut self, ctx: &mut Context<'_>) {
-        let (Some(job), Some(conn)) = (&self.job, self.conn) else { return };
+        let (Some(job), Some(conn)) = (&self.job, self.conn) else {
+            return;
+        };
         let requests = job.requests.clone();
-        let Some(c) = ctx.connection(conn) else { return };
+        let Some(c) = ctx.connection(conn) else {
+            return;
+        };
         while self.next < requests.len() {
             let id = match c.streams_mut().open(Dir::Bi) {
                 Ok(id) => id,
@@ -126,14 +139,23 @@ impl FileApp {
             };
             let outgoing = Bytes::from(requests[self.next].clone());
             let request = Some(self.next);
-            self.exchanges.insert((conn, id), Exchange { outgoing, request, ..Default::default() });
+            self.exchanges.insert(
+                (conn, id),
+                Exchange {
+                    outgoing,
+                    request,
+                    ..Default::default()
+                },
+            );
             self.next += 1;
             self.push(c.streams_mut(), conn, id);
         }
     }
 
     fn drain(&mut self, ctx: &mut Context<'_>, conn: ConnId, id: StreamId) {
-        let Some(c) = ctx.connection(conn) else { return };
+        let Some(c) = ctx.connection(conn) else {
+            return;
+        };
         loop {
             match c.streams_mut().read_bytes(id, usize::MAX) {
                 Ok(corelane::stream::ReadChunk::Data(data)) => {
@@ -174,7 +196,9 @@ impl ShardApp for FileApp {
     fn on_event(&mut self, ctx: &mut Context<'_>, conn: ConnId, event: Event) {
         match event {
             Event::Connected => {
-                self.alpn = ctx.connection(conn).and_then(|c| c.alpn().map(<[u8]>::to_vec));
+                self.alpn = ctx
+                    .connection(conn)
+                    .and_then(|c| c.alpn().map(<[u8]>::to_vec));
                 if self.alpn.as_deref() != Some(ALPN) {
                     self.faults.push(format!("ALPN {:?}", self.alpn));
                 }
