@@ -14,13 +14,6 @@ use crate::wire::{PacketType, TransportError};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-/// Frames of a packet that come back to be sent again.
-#[derive(Clone, Copy)]
-enum Fate {
-    Acked,
-    Lost,
-}
-
 impl Connection {
     pub(super) fn on_ack(
         &mut self,
@@ -168,7 +161,7 @@ impl Connection {
                     path.ecn.on_lost(summary.ect0);
                 }
                 for frame in lost.drain(..) {
-                    self.apply(frame, Fate::Lost);
+                    self.send_again(frame);
                 }
                 self.scratch = lost;
                 Some(summary)
@@ -198,19 +191,20 @@ impl Connection {
         }
     }
 
-    fn apply(&mut self, frame: SentFrame, fate: Fate) {
+    /// Queues a frame of a lost packet anew, where what it said still matters.
+    fn send_again(&mut self, frame: SentFrame) {
         let path = self.paths.primary_mut();
-        match (frame, fate) {
-            (SentFrame::Stream(f), Fate::Lost) => self.streams.on_lost(f),
-            (SentFrame::Crypto { offset, len }, Fate::Lost) => {
+        match frame {
+            SentFrame::Stream(f) => self.streams.on_lost(f),
+            SentFrame::Crypto { offset, len } => {
                 self.one_rtt_crypto.on_lost(offset, len);
             }
-            (SentFrame::HandshakeDone, Fate::Lost) => self.pending.handshake_done = true,
-            (SentFrame::NewConnectionId { seq }, Fate::Lost) => path.local_cids.on_lost(seq),
-            (SentFrame::RetireConnectionId { seq }, Fate::Lost) => {
+            SentFrame::HandshakeDone => self.pending.handshake_done = true,
+            SentFrame::NewConnectionId { seq } => path.local_cids.on_lost(seq),
+            SentFrame::RetireConnectionId { seq } => {
                 path.remote_cids.on_retire_lost(seq);
             }
-            _ => {}
+            SentFrame::Ack { .. } | SentFrame::Unreliable => {}
         }
     }
 
@@ -249,7 +243,7 @@ impl Connection {
                 for frame in again.drain(..) {
                     // Retirements are counted once a frame; the loss of this one will repeat it.
                     if !matches!(frame, SentFrame::RetireConnectionId { .. }) {
-                        self.apply(frame, Fate::Lost);
+                        self.send_again(frame);
                     }
                 }
                 self.scratch = again;

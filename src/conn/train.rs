@@ -78,6 +78,10 @@ impl Connection {
         let mtu = self.paths.primary().mtu.current().min(buf.len());
         let (mut len, mut size, mut count) = (0, mtu, 0);
         while count < limits::MAX_TRAIN_SEGMENTS && self.has_one_rtt_to_send() {
+            // The kernel takes less in a train than in a single datagram.
+            if count > 0 && len + size > limits::MAX_TRAIN_BYTES {
+                break;
+            }
             let Some(room) = buf.get_mut(len..len + size) else {
                 break;
             };
