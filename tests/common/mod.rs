@@ -8,3 +8,4 @@ pub mod files;
 pub mod pair;
 pub mod quinn_peer;
 pub mod relay;
+pub mod world;

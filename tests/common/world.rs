@@ -1,0 +1,296 @@
+//! The whole engine in one thread and virtual time: server shards and a client shard on a simulated
+//! network, every fault drawn from a seed.
+
+use super::certs::Identity;
+use super::file_app::{FileApp, Job};
+use super::files::{ALPN, File, Request};
+use corelane::base::{Rng, Timestamp};
+use corelane::conn::{Endpoint, EndpointConfig, TransportConfig};
+use corelane::io::sim::{BurstLoss, LinkConfig, Network, SimBackend};
+use corelane::io::{Backend, IoConfig};
+use corelane::recovery::Algorithm;
+use corelane::shard::mailbox::Mailbox;
+use corelane::shard::steer::CidCodec;
+use corelane::shard::{CodecCids, Shard};
+use corelane::wire::header;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+const PORT: u16 = 4433;
+const CID_LEN: usize = 8;
+
+/// What one seed came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Virtual time until everything was delivered and forgotten.
+    pub took: Duration,
+    /// Datagrams that entered the network.
+    pub datagrams: u64,
+    /// Datagrams that changed shards.
+    pub forwarded: u64,
+}
+
+/// Shards of one world and the way between them.
+pub struct World {
+    network: Network,
+    servers: Vec<Shard<FileApp>>,
+    client: Shard<FileApp>,
+    now: Timestamp,
+    rng: Rng,
+}
+
+impl World {
+    /// A world whose every choice follows from `seed`.
+    pub fn new(seed: u64, shards: usize, identity: &Identity) -> Self {
+        let mut rng = Rng::from_u64(seed);
+        let network = Network::new(rng.next_u64());
+        let now = Timestamp::from_nanos(1_000_000_000);
+        network.advance_to(now);
+        network.link(CLIENT, SERVER, link(&mut rng));
+        network.link(SERVER, CLIENT, link(&mut rng));
+        let files = files(&mut rng);
+        let server_addr = SocketAddr::new(SERVER, PORT);
+        let transport = Arc::new(transport(&mut rng));
+        let secret = rng.next_u64();
+        let mailboxes = Mailbox::build(shards);
+        let tokens = rng.array();
+        let mut servers: Vec<Shard<FileApp>> = Vec::new();
+        for (index, mailbox) in mailboxes.into_iter().enumerate() {
+            let mut app = FileApp::server(&files);
+            app.reluctant = rng.chance(0.2);
+            let tls = Arc::new(identity.server_config(&[ALPN]));
+            let mut config = EndpointConfig::new(rng.array());
+            config.server = Some(tls);
+            config.secret = tokens;
+            config.transport = transport.clone();
+            let codec = codec(secret, index, shards);
+            let port = SocketAddr::new(SERVER, PORT);
+            servers.push(shard(&network, now, index, codec, mailbox, config, port, app));
+        }
+        if rng.chance(0.5) {
+            let codec = codec(secret, 0, shards);
+            network.steer(server_addr, move |datagram| {
+                let dcid = header::dcid(datagram, CID_LEN)?;
+                codec.shard_of(dcid).map(usize::from)
+            });
+        }
+        let job = Job {
+            remote: server_addr,
+            tls: Arc::new(identity.client_config(&[ALPN])),
+            transport: Arc::new(self::transport(&mut rng)),
+            requests: requests(&files),
+            stop: false,
+        };
+        let mut app = FileApp::client(job);
+        app.reluctant = rng.chance(0.2);
+        let config = EndpointConfig::new(rng.array());
+        let mailbox = Mailbox::build(1).remove(0);
+        let port = SocketAddr::new(CLIENT, 5000);
+        let codec = codec(rng.next_u64(), 0, 1);
+        let client = shard(&network, now, 0, codec, mailbox, config, port, app);
+        let mut world = Self { network, servers, client, now, rng };
+        world.plan_faults();
+        world
+    }
+
+    fn plan_faults(&mut self) {
+        for n in 0..self.rng.below(3) {
+            let at = self.now + Duration::from_millis(200 + self.rng.below(3_000));
+            let external = SocketAddr::from(([10, 0, 1, n as u8], 6000 + n as u16));
+            self.network.rebind(SocketAddr::new(CLIENT, 5000), external, at);
+        }
+        for _ in 0..self.rng.below(3) {
+            let from = self.now + Duration::from_millis(self.rng.below(4_000));
+            let until = from + Duration::from_millis(self.rng.below(1_500));
+            let (a, b) = match self.rng.below(3) {
+                0 => (Some(SERVER), None),
+                1 => (Some(CLIENT), None),
+                _ => (None, None),
+            };
+            self.network.blackhole(a, b, from..until);
+        }
+    }
+
+    /// Runs until every answer has arrived and every connection is forgotten.
+    ///
+    /// # Errors
+    /// What went wrong, in words.
+    pub fn run(mut self) -> Result<Outcome, String> {
+        let start = self.now;
+        let end = start + Duration::from_secs(600);
+        let mut next_update = start;
+        while self.now < end {
+            let next = self.settle()?;
+            if self.idle() {
+                return self.verdict(start);
+            }
+            if self.now >= next_update {
+                next_update = self.now + Duration::from_millis(50 + self.rng.below(500));
+                self.update_keys();
+            }
+            let next = next.into_iter().chain(self.network.next_event()).min();
+            self.now = next.unwrap_or(end).max(self.now + Duration::from_nanos(1)).min(end);
+            self.network.advance_to(self.now);
+        }
+        let (app, faults) = (self.client.app(), self.faults());
+        let missing = app.answers.iter().filter(|a| a.is_none()).count();
+        Err(format!("not idle after 10 minutes: {missing} answers missing, {faults}"))
+    }
+
+    /// Turns every shard until none has anything to do; returns the next deadline.
+    fn settle(&mut self) -> Result<Option<Timestamp>, String> {
+        for _ in 0..10_000 {
+            let mut busy = false;
+            let mut next: Option<Timestamp> = None;
+            for shard in self.servers.iter_mut().chain([&mut self.client]) {
+                let turn = shard.run_once(self.now).map_err(|e| e.to_string())?;
+                busy |= turn.worked || turn.busy;
+                next = next.into_iter().chain(turn.next).min();
+            }
+            if !busy && !self.network.has_unread() {
+                return Ok(next);
+            }
+        }
+        Err(format!("the shards do not come to rest: {}", self.faults()))
+    }
+
+    fn update_keys(&mut self) {
+        let shards = self.servers.iter_mut().chain([&mut self.client]);
+        for shard in shards {
+            let ids: Vec<_> = shard.endpoint().ids().collect();
+            for id in ids {
+                if self.rng.chance(0.3)
+                    && let Some(conn) = shard.endpoint().connection(id)
+                {
+                    conn.update_keys();
+                }
+            }
+        }
+    }
+
+    fn idle(&mut self) -> bool {
+        let done = self.client.app().complete() && !self.client.app().closed.is_empty();
+        done && self.client.endpoint().is_empty()
+            && self.servers.iter_mut().all(|s| s.endpoint().is_empty())
+    }
+
+    fn faults(&self) -> String {
+        let shards = self.servers.iter().chain([&self.client]);
+        let all: Vec<_> = shards.map(|s| (&s.app().faults, &s.app().closed)).collect();
+        format!("{all:?}")
+    }
+
+    fn verdict(mut self, start: Timestamp) -> Result<Outcome, String> {
+        let job = self.client.app().job.clone().ok_or("no job")?;
+        for (request, answer) in job.requests.iter().zip(&self.client.app().answers) {
+            let request = Request::parse(request).ok_or("a bad request")?;
+            let files = &self.servers[0].app().files;
+            if answer.as_ref() != request.answer(files).as_ref() {
+                return Err("an answer differs from what was sent".into());
+            }
+        }
+        let mut forwarded = 0;
+        for shard in self.servers.iter_mut().chain([&mut self.client]) {
+            if !shard.app().faults.is_empty() {
+                return Err(format!("{:?}", shard.app().faults));
+            }
+            if shard.endpoint().routes() != 0 {
+                return Err(format!("{} routes are left", shard.endpoint().routes()));
+            }
+            forwarded += shard.stats().forwarded;
+        }
+        let stats = self.network.stats();
+        Ok(Outcome { took: self.now - start, datagrams: stats.sent, forwarded })
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of a shard")]
+fn shard(
+    network: &Network,
+    now: Timestamp,
+    index: usize,
+    codec: Arc<CidCodec>,
+    mailbox: Mailbox<()>,
+    mut config: EndpointConfig,
+    addr: SocketAddr,
+    app: FileApp,
+) -> Shard<FileApp> {
+    config.cids = Box::new(CodecCids(codec.clone()));
+    let io = IoConfig::default();
+    let mut backend = SimBackend::new(network, &[addr.ip()], &io).expect("a simulated backend");
+    let socket = backend.bind(addr).expect("a free address");
+    let endpoint = Endpoint::new(config).expect("a valid configuration");
+    let backend = Backend::Sim(Box::new(backend));
+    let mut shard =
+        Shard::new(now, index, backend, endpoint, codec, mailbox, Box::new(|_| {}), app);
+    shard.note_socket(socket);
+    shard
+}
+
+fn codec(secret: u64, shard: usize, shards: usize) -> Arc<CidCodec> {
+    Arc::new(CidCodec::new(secret, CID_LEN, shard as u8, shards as u8, None).expect("a codec"))
+}
+
+fn files(rng: &mut Rng) -> Vec<File> {
+    (0..1 + rng.below(6))
+        .map(|n| {
+            let most = [0, 2, 1_000, 20_000, 200_000, 1_000_000][rng.below(6) as usize];
+            File::new(format!("f{n}"), rng.below(most + 1) as usize)
+        })
+        .collect()
+}
+
+fn requests(files: &[File]) -> Vec<Vec<u8>> {
+    let get = files.iter().map(|f| Request::Get(&f.name).to_bytes());
+    let put = files.iter().map(|f| Request::Put(&f.name, &f.contents()).to_bytes());
+    get.chain(put).collect()
+}
+
+fn transport(rng: &mut Rng) -> TransportConfig {
+    let mut t = TransportConfig::default();
+    t.handshake_deadline = Duration::from_secs(120);
+    t.max_idle_timeout = Duration::from_secs(60);
+    if rng.chance(0.5) {
+        t.congestion = Algorithm::NewReno;
+    }
+    t.pacing = rng.chance(0.7);
+    t.ecn = rng.chance(0.7);
+    if rng.chance(0.3) {
+        t.streams.stream_window = 1 + rng.below(20_000);
+        t.streams.connection_window = 1 + rng.below(40_000);
+    }
+    if rng.chance(0.3) {
+        t.streams.max_streams_bidi = 1 + rng.below(4);
+    }
+    t
+}
+
+fn link(rng: &mut Rng) -> LinkConfig {
+    let mut maybe = |p: f64, most: f64| {
+        let on = rng.chance(p);
+        let share = rng.below(1_000) as f64 / 1_000.0;
+        if on { share * most } else { 0.0 }
+    };
+    let (loss, reorder, duplicate) = (maybe(0.6, 0.08), maybe(0.4, 0.1), maybe(0.3, 0.1));
+    let (corrupt, gro, burst) = (maybe(0.4, 0.03), maybe(0.7, 1.0), maybe(0.3, 0.02));
+    let burst_loss = (burst > 0.0).then_some(BurstLoss { enter: burst, leave: 0.3, loss: 0.8 });
+    let rate_bps = rng.chance(0.5).then(|| 500_000 + rng.below(100_000_000));
+    LinkConfig {
+        delay: Duration::from_micros(rng.below(60_000)),
+        jitter: Duration::from_micros(rng.below(5_000)),
+        rate_bps,
+        queue_bytes: 20_000 + rng.below(300_000),
+        ecn_mark_bytes: rng.chance(0.5).then(|| 10_000 + rng.below(50_000)),
+        loss,
+        burst_loss,
+        reorder,
+        reorder_delay: Duration::from_micros(rng.below(20_000)),
+        duplicate,
+        corrupt,
+        mtu: [1_280, 1_500, 9_000, 65_575][rng.below(4) as usize],
+        gro,
+    }
+}

@@ -1,0 +1,55 @@
+//! Random faults against the whole engine, from seeds: everything is delivered, everything is
+//! forgotten, and a failure prints the seed that repeats it.
+//!
+//! `CORELANE_SEEDS=first..last` runs other seeds, `CORELANE_SEEDS=n` one.
+
+mod common;
+
+use common::certs::Identity;
+use common::world::World;
+use std::ops::Range;
+
+/// The seeds of an ordinary run.
+const SEEDS: Range<u64> = 0..500;
+
+fn seeds() -> Range<u64> {
+    let Ok(text) = std::env::var("CORELANE_SEEDS") else { return SEEDS };
+    let number = |s: &str| s.parse::<u64>().expect("CORELANE_SEEDS is n or first..last");
+    match text.split_once("..") {
+        Some((first, last)) => number(first)..number(last),
+        None => number(&text)..number(&text) + 1,
+    }
+}
+
+fn run(shards: usize) {
+    let identity = Identity::fixed();
+    let mut forwarded = 0;
+    for seed in seeds() {
+        let world = World::new(seed, shards, &identity);
+        match world.run() {
+            Ok(outcome) => forwarded += outcome.forwarded,
+            Err(why) => panic!("CORELANE_SEEDS={seed} with {shards} shards: {why}"),
+        }
+    }
+    let many = seeds().count() > 100;
+    assert!(shards == 1 || !many || forwarded > 0, "no datagram ever changed shards");
+}
+
+#[test]
+fn nothing_is_lost_with_one_shard() {
+    run(1);
+}
+
+#[test]
+fn nothing_is_lost_with_four_shards() {
+    run(4);
+}
+
+#[test]
+fn a_seed_repeats_exactly() {
+    let identity = Identity::fixed();
+    for seed in 0..20 {
+        let [a, b] = [(), ()].map(|()| World::new(seed, 4, &identity).run());
+        assert_eq!(a, b, "seed {seed}");
+    }
+}
