@@ -13,8 +13,13 @@ use std::ops::Range;
 const SEEDS: Range<u64> = 0..500;
 
 fn seeds() -> Range<u64> {
-    let Ok(text) = std::env::var("CORELANE_SEEDS") else { return SEEDS };
-    let number = |s: &str| s.parse::<u64>().expect("CORELANE_SEEDS is n or first..last");
+    let Ok(text) = std::env::var("CORELANE_SEEDS") else {
+        return SEEDS;
+    };
+    let number = |s: &str| {
+        s.parse::<u64>()
+            .expect("CORELANE_SEEDS is n or first..last")
+    };
     match text.split_once("..") {
         Some((first, last)) => number(first)..number(last),
         None => number(&text)..number(&text) + 1,
@@ -32,7 +37,10 @@ fn run(shards: usize) {
         }
     }
     let many = seeds().count() > 100;
-    assert!(shards == 1 || !many || forwarded > 0, "no datagram ever changed shards");
+    assert!(
+        shards == 1 || !many || forwarded > 0,
+        "no datagram ever changed shards"
+    );
 }
 
 #[test]

@@ -320,6 +320,7 @@ fn record(
     path.ecn.on_sent(space_index(d.ty), 1, path.mark);
     space.sent.on_packet_sent(packet, &d.frames);
     if in_flight {
+        space.last_sent = Some(now);
         path.cc
             .on_packet_sent(now, len as u64, path.bytes_in_flight);
         path.bytes_in_flight += len as u64;

@@ -1,6 +1,7 @@
 //! What each packet number space of the handshake holds, and the record of a sent frame.
 
 use super::crypto_stream::CryptoStream;
+use crate::base::Timestamp;
 use crate::crypto::Keys;
 use crate::recovery::{AckPolicy, SentSpace};
 use crate::stream;
@@ -33,6 +34,8 @@ pub(crate) struct HandshakeSpace {
     pub(crate) crypto: CryptoStream,
     pub(crate) sent: SentSpace<SentFrame>,
     pub(crate) acks: AckPolicy,
+    /// When an ack-eliciting packet last left.
+    pub(crate) last_sent: Option<Timestamp>,
     /// Probes owed after a PTO (RFC 9002 §6.2.4).
     pub(crate) probes: u8,
 }
@@ -44,6 +47,7 @@ impl HandshakeSpace {
             crypto: CryptoStream::default(),
             sent: SentSpace::new(),
             acks: AckPolicy::immediate(),
+            last_sent: None,
             probes: 0,
         }
     }

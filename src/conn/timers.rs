@@ -4,7 +4,7 @@
 //! looks at.
 
 use super::error::ConnectionError;
-use super::space::SentFrame;
+use super::space::{HandshakeSpace, SentFrame};
 use super::{Connection, TransportConfig};
 use crate::base::{Timestamp, limits};
 use crate::path::validate::ValidationTimeout;
@@ -117,8 +117,8 @@ impl Connection {
     /// The loss detection timer (RFC 9002 §A.8): a time-threshold loss before a probe timeout.
     fn loss_timer(&self) -> Option<pto::Timer> {
         let path = self.paths.primary();
-        let initial = self.initial.as_deref().map(|s| space_times(&s.sent));
-        let handshake = self.handshake.as_deref().map(|s| space_times(&s.sent));
+        let initial = self.initial.as_deref().map(handshake_times);
+        let handshake = self.handshake.as_deref().map(handshake_times);
         let spaces = [
             initial.unwrap_or_default(),
             handshake.unwrap_or_default(),
@@ -214,6 +214,20 @@ impl Connection {
             }
         }
     }
+}
+
+/// What a space of the handshake contributes. Lost CRYPTO data that the congestion window keeps
+/// back counts as in flight: 1-RTT packets may fill the window, and those are not acknowledged, nor
+/// probed for, before the handshake is done.
+fn handshake_times(space: &HandshakeSpace) -> pto::SpaceTimes {
+    let times = space_times(&space.sent);
+    if times.last_ack_eliciting_sent.is_none() && space.crypto.wants_to_send() {
+        return pto::SpaceTimes {
+            last_ack_eliciting_sent: space.last_sent,
+            ..times
+        };
+    }
+    times
 }
 
 /// What one packet number space contributes to the loss detection timer.

@@ -75,7 +75,14 @@ impl Connection {
     }
 
     fn one_rtt_train(&mut self, now: Timestamp, buf: &mut [u8]) -> (usize, usize) {
-        let mtu = self.paths.primary().mtu.current().min(buf.len());
+        let path = self.paths.primary();
+        // RFC 9000 §8.2.1: a challenge goes out even where the limit permits less than a full
+        // datagram.
+        let allowance = path
+            .validation
+            .allowance()
+            .min(limits::MAX_UDP_PAYLOAD as u64) as usize;
+        let mtu = path.mtu.current().min(buf.len()).min(allowance);
         let (mut len, mut size, mut count) = (0, mtu, 0);
         while count < limits::MAX_TRAIN_SEGMENTS && self.has_one_rtt_to_send() {
             // The kernel takes less in a train than in a single datagram.

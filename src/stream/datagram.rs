@@ -247,7 +247,7 @@ mod tests {
             }
             let sent: Vec<Vec<u8>> = [10usize, 0, 20]
                 .into_iter()
-                .filter(|len| 1 + len <= room)
+                .filter(|&len| len < room)
                 .map(|len| vec![len as u8; len])
                 .collect();
             assert_eq!(got, sent, "{room} bytes of room");

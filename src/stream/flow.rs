@@ -1,4 +1,4 @@
-//! Flow control (RFC 9000 §4): the limits that we give a peer, for one stream or for the connection,
+//! Flow control (RFC 9000 §4): the limits that we give a peer, for a stream or the connection,
 //! and the credit that it gives the connection.
 //!
 //! A receive window grows while the application keeps up with it: when a window's worth is
@@ -41,7 +41,7 @@ impl RecvWindow {
         self.limit
     }
 
-    /// The size of the window, in bytes.
+    #[cfg(test)]
     pub(super) const fn size(&self) -> u64 {
         self.size
     }

@@ -48,6 +48,9 @@ impl Streams {
         let backlog = recv.readable();
         let at_end = recv.ends_at(read);
         self.flow.on_received(new)?;
+        if frame.fin {
+            self.drop_credit(slot);
+        }
         if !wanted {
             self.drop_unwanted(slot);
             return Ok(());
@@ -61,6 +64,13 @@ impl Streams {
             self.keep(slot, frame.offset.max(read), data, backlog)?;
         }
         Ok(())
+    }
+
+    /// The end is known: credit that was to be announced is of no use (RFC 9000 §3.2).
+    fn drop_credit(&mut self, slot: u32) {
+        if let Some(s) = self.slots.get_mut(slot as usize) {
+            self.control.clear_max_stream_data(slot, &mut s.control);
+        }
     }
 
     fn drop_unwanted(&mut self, slot: u32) {

@@ -121,6 +121,10 @@ impl Control {
         self.raise(slot, pending, stream_bit::MAX_DATA)
     }
 
+    pub(super) fn clear_max_stream_data(&mut self, slot: u32, pending: &mut u8) {
+        self.clear(slot, pending, stream_bit::MAX_DATA);
+    }
+
     pub(super) fn clear_stream_blocked(&mut self, slot: u32, pending: &mut u8) {
         self.clear(slot, pending, stream_bit::BLOCKED);
     }

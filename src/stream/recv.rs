@@ -1,4 +1,4 @@
-//! The receiving part of one stream: RFC 9000 §3.2's states, final size (§4.5), stream flow control.
+//! The receiving part of one stream: RFC 9000 §3.2's states, final size (§4.5), flow control.
 //!
 //! ```text
 //! Recv ─ FIN ─► SizeKnown ─ all there ─► DataRecvd ─ read ─► DataRead
@@ -169,7 +169,6 @@ impl RecvHalf {
 
     /// Handles RESET_STREAM; returns the bytes that count as received by the connection now, and
     /// those that count as consumed, or `None` when there was nothing left to reset.
-    #[expect(clippy::type_complexity, reason = "a pair of counts")]
     pub(super) fn on_reset(
         &mut self,
         final_size: u64,

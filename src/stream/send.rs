@@ -108,6 +108,11 @@ impl SendHalf {
         self.buffer.len()
     }
 
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.buffer.memory()
+    }
+
     /// The code and final size of the RESET_STREAM to send, while one is to be sent.
     pub(super) fn reset_frame(&self) -> Option<(u64, u64)> {
         let reset = self.state == SendState::ResetSent;

@@ -84,6 +84,12 @@ impl SendBuffer {
         self.acked_to == self.end
     }
 
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        let chunks: usize = self.chunks.iter().map(|c| c.data.len()).sum();
+        chunks + self.chunks.capacity() * size_of::<Chunk>() + self.tail.capacity()
+    }
+
     /// Appends a copy of `data`.
     pub(super) fn copy(&mut self, data: &[u8]) {
         if data.len() < GATHER {
@@ -325,7 +331,8 @@ mod tests {
     proptest! {
         #[test]
         fn every_byte_stays_until_it_is_acknowledged(
-            ops in prop::collection::vec((0u8..6, any::<prop::sample::Index>(), 1usize..9000), 1..80)
+            ops in prop::collection::vec(
+                (0u8..6, any::<prop::sample::Index>(), 1usize..9000), 1..80)
         ) {
             let mut b = SendBuffer::default();
             let mut acked = Vec::new();

@@ -117,7 +117,8 @@ impl Hasher for IdHasher {
 
     #[inline]
     fn write_u64(&mut self, v: u64) {
-        let wide = u128::from(v ^ 0x9e37_79b9_7f4a_7c15) * 0xa076_1d64_78bd_642f_u128;
+        const ODD: u128 = 0xa076_1d64_78bd_642f;
+        let wide = u128::from(v ^ 0x9e37_79b9_7f4a_7c15) * ODD;
         self.0 = (wide >> 64) as u64 ^ wide as u64;
     }
 }

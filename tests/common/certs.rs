@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
 };
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -30,22 +30,39 @@ impl Identity {
     /// A new authority and a new leaf.
     pub fn generate() -> Self {
         let new_key = || KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a P-256 key");
-        let ca_key = new_key();
+        Self::of(&new_key(), &new_key())
+    }
+
+    /// The same authority and leaf every time: with Ed25519, whose signatures all have one length,
+    /// so that a simulation's packets do too.
+    pub fn fixed() -> Self {
+        let key = |byte: u8| {
+            // RFC 8410 §7: a PKCS #8 private key.
+            let mut der = vec![
+                0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 32,
+            ];
+            der.extend([byte; 32]);
+            let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(der));
+            KeyPair::from_der_and_sign_algo(&der, &PKCS_ED25519).expect("an Ed25519 key")
+        };
+        Self::of(&key(1), &key(2))
+    }
+
+    fn of(ca_key: &KeyPair, key: &KeyPair) -> Self {
         let mut ca = CertificateParams::default();
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         ca.distinguished_name
             .push(DnType::CommonName, "corelane test authority");
-        let ca_cert = ca.self_signed(&ca_key).expect("a self-signed certificate");
+        let ca_cert = ca.self_signed(ca_key).expect("a self-signed certificate");
 
-        let key = new_key();
         let mut leaf = CertificateParams::new(vec![SERVER_NAME.into()]).expect("a valid name");
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         leaf.distinguished_name
             .push(DnType::CommonName, SERVER_NAME);
         let cert = leaf
-            .signed_by(&key, &Issuer::from_params(&ca, &ca_key))
+            .signed_by(key, &Issuer::from_params(&ca, ca_key))
             .expect("a signed certificate");
 
         Self {

@@ -40,6 +40,9 @@ pub struct FileApp {
     pub job: Option<Job>,
     conn: Option<ConnId>,
     next: usize,
+    closing: bool,
+    /// The handshake is confirmed.
+    pub confirmed: bool,
     exchanges: HashMap<(ConnId, StreamId), Exchange>,
     pub answers: Vec<Option<Vec<u8>>>,
     /// How connections ended.
@@ -187,7 +190,9 @@ impl ShardApp for FileApp {
         fin: bool,
     ) -> Taken {
         if self.reluctant {
-            return Taken::Prefix(data.len() / 3);
+            let n = data.len() / 3;
+            self.take(streams, conn, id, &data[..n], false);
+            return Taken::Prefix(n);
         }
         self.take(streams, conn, id, data, fin);
         Taken::All
@@ -204,6 +209,7 @@ impl ShardApp for FileApp {
                 }
                 self.request(ctx);
             }
+            Event::HandshakeConfirmed => self.confirmed = true,
             Event::Stream(StreamEvent::Available(_)) => self.request(ctx),
             Event::Stream(StreamEvent::Readable(id)) => self.drain(ctx, conn, id),
             Event::Stream(StreamEvent::Writable(id)) => {
@@ -240,7 +246,8 @@ impl ShardApp for FileApp {
                     }
                 }
             }
-            Some(conn) if self.complete() => {
+            Some(conn) if self.complete() && !self.closing => {
+                self.closing = true;
                 let now = ctx.now();
                 if let Some(c) = ctx.connection(conn).filter(|c| !c.is_closed()) {
                     c.close(now, 0, b"done");

@@ -40,6 +40,7 @@ pub struct World {
     client: Shard<FileApp>,
     now: Timestamp,
     rng: Rng,
+    rebound: bool,
 }
 
 impl World {
@@ -68,7 +69,9 @@ impl World {
             config.transport = transport.clone();
             let codec = codec(secret, index, shards);
             let port = SocketAddr::new(SERVER, PORT);
-            servers.push(shard(&network, now, index, codec, mailbox, config, port, app));
+            servers.push(shard(
+                &network, now, index, codec, mailbox, config, port, app,
+            ));
         }
         if rng.chance(0.5) {
             let codec = codec(secret, 0, shards);
@@ -91,17 +94,19 @@ impl World {
         let port = SocketAddr::new(CLIENT, 5000);
         let codec = codec(rng.next_u64(), 0, 1);
         let client = shard(&network, now, 0, codec, mailbox, config, port, app);
-        let mut world = Self { network, servers, client, now, rng };
+        let mut world = Self {
+            network,
+            servers,
+            client,
+            now,
+            rng,
+            rebound: false,
+        };
         world.plan_faults();
         world
     }
 
     fn plan_faults(&mut self) {
-        for n in 0..self.rng.below(3) {
-            let at = self.now + Duration::from_millis(200 + self.rng.below(3_000));
-            let external = SocketAddr::from(([10, 0, 1, n as u8], 6000 + n as u16));
-            self.network.rebind(SocketAddr::new(CLIENT, 5000), external, at);
-        }
         for _ in 0..self.rng.below(3) {
             let from = self.now + Duration::from_millis(self.rng.below(4_000));
             let until = from + Duration::from_millis(self.rng.below(1_500));
@@ -111,6 +116,18 @@ impl World {
                 _ => (None, None),
             };
             self.network.blackhole(a, b, from..until);
+        }
+    }
+
+    /// The client gets another address, once the handshake is confirmed: until then QUIC relies on
+    /// the address it began with (RFC 9000 §9).
+    fn plan_rebinding(&mut self) {
+        self.rebound = true;
+        for n in 0..self.rng.below(3) {
+            let at = self.now + Duration::from_millis(1 + self.rng.below(3_000));
+            let external = SocketAddr::from(([10, 0, 1, n as u8], 6000 + n as u16));
+            self.network
+                .rebind(SocketAddr::new(CLIENT, 5000), external, at);
         }
     }
 
@@ -127,17 +144,25 @@ impl World {
             if self.idle() {
                 return self.verdict(start);
             }
+            if self.client.app().confirmed && !self.rebound {
+                self.plan_rebinding();
+            }
             if self.now >= next_update {
                 next_update = self.now + Duration::from_millis(50 + self.rng.below(500));
                 self.update_keys();
             }
             let next = next.into_iter().chain(self.network.next_event()).min();
-            self.now = next.unwrap_or(end).max(self.now + Duration::from_nanos(1)).min(end);
+            self.now = next
+                .unwrap_or(end)
+                .max(self.now + Duration::from_nanos(1))
+                .min(end);
             self.network.advance_to(self.now);
         }
         let (app, faults) = (self.client.app(), self.faults());
         let missing = app.answers.iter().filter(|a| a.is_none()).count();
-        Err(format!("not idle after 10 minutes: {missing} answers missing, {faults}"))
+        Err(format!(
+            "not idle after 10 minutes: {missing} answers missing, {faults}"
+        ))
     }
 
     /// Turns every shard until none has anything to do; returns the next deadline.
@@ -203,7 +228,11 @@ impl World {
             forwarded += shard.stats().forwarded;
         }
         let stats = self.network.stats();
-        Ok(Outcome { took: self.now - start, datagrams: stats.sent, forwarded })
+        Ok(Outcome {
+            took: self.now - start,
+            datagrams: stats.sent,
+            forwarded,
+        })
     }
 }
 
@@ -224,8 +253,16 @@ fn shard(
     let socket = backend.bind(addr).expect("a free address");
     let endpoint = Endpoint::new(config).expect("a valid configuration");
     let backend = Backend::Sim(Box::new(backend));
-    let mut shard =
-        Shard::new(now, index, backend, endpoint, codec, mailbox, Box::new(|_| {}), app);
+    let mut shard = Shard::new(
+        now,
+        index,
+        backend,
+        endpoint,
+        codec,
+        mailbox,
+        Box::new(|_| {}),
+        app,
+    );
     shard.note_socket(socket);
     shard
 }
@@ -245,7 +282,9 @@ fn files(rng: &mut Rng) -> Vec<File> {
 
 fn requests(files: &[File]) -> Vec<Vec<u8>> {
     let get = files.iter().map(|f| Request::Get(&f.name).to_bytes());
-    let put = files.iter().map(|f| Request::Put(&f.name, &f.contents()).to_bytes());
+    let put = files
+        .iter()
+        .map(|f| Request::Put(&f.name, &f.contents()).to_bytes());
     get.chain(put).collect()
 }
 
@@ -253,6 +292,8 @@ fn transport(rng: &mut Rng) -> TransportConfig {
     let mut t = TransportConfig::default();
     t.handshake_deadline = Duration::from_secs(120);
     t.max_idle_timeout = Duration::from_secs(60);
+    // A client that only listens is not found again behind a new address without it.
+    t.keep_alive_interval = Some(Duration::from_secs(2));
     if rng.chance(0.5) {
         t.congestion = Algorithm::NewReno;
     }
@@ -276,7 +317,11 @@ fn link(rng: &mut Rng) -> LinkConfig {
     };
     let (loss, reorder, duplicate) = (maybe(0.6, 0.08), maybe(0.4, 0.1), maybe(0.3, 0.1));
     let (corrupt, gro, burst) = (maybe(0.4, 0.03), maybe(0.7, 1.0), maybe(0.3, 0.02));
-    let burst_loss = (burst > 0.0).then_some(BurstLoss { enter: burst, leave: 0.3, loss: 0.8 });
+    let burst_loss = (burst > 0.0).then_some(BurstLoss {
+        enter: burst,
+        leave: 0.3,
+        loss: 0.8,
+    });
     let rate_bps = rng.chance(0.5).then(|| 500_000 + rng.below(100_000_000));
     LinkConfig {
         delay: Duration::from_micros(rng.below(60_000)),

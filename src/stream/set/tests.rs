@@ -1,3 +1,5 @@
+//! What the tests of streams share: configurations, shorthands, a packet there and back.
+
 use super::*;
 use crate::stream::{
     BufferAll, OpenError, ReadError, ReadOutcome, SentFrame, StreamSink, Taken, WriteError,
@@ -8,6 +10,7 @@ use bytes::Bytes;
 
 mod pair;
 mod rules;
+mod sink;
 
 const RTT: Duration = Duration::from_millis(10);
 
