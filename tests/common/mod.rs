@@ -2,6 +2,7 @@
 //! implementation to exchange them with, and a network that loses packets.
 #![allow(dead_code, reason = "every test binary uses its own part of this")]
 
+pub mod bulk;
 pub mod certs;
 pub mod file_app;
 pub mod files;
