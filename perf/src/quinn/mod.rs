@@ -108,8 +108,9 @@ pub fn run(settings: &Settings) -> Result<(Sample, Option<Latency>), Fault> {
     let latency = client.join()?;
     drop(stop_server);
     server.join()??;
-    let mut sample = sample?;
+    // Why the client ended says more than that its clock is gone.
     let latency = latency?;
+    let mut sample = sample?;
     if set.work == Work::Datagram {
         // The client counts what it sends as failed until it has arrived.
         sample.failures = sample.failures.saturating_sub(sample.operations);
