@@ -202,12 +202,13 @@ impl Connection {
             .scratch
             .iter()
             .any(|f| !matches!(f, SentFrame::Ack { .. }));
-        // RFC 9001 §5.4.2: the sample starts four bytes after the packet number's first.
-        let least = if must_fill {
-            min_len.max(limits::MIN_UDP_PAYLOAD)
+        let full = if must_fill {
+            limits::MIN_UDP_PAYLOAD
         } else {
-            min_len
+            0
         };
+        // RFC 9001 §5.4.2: the sample starts four bytes after the packet number's first.
+        let least = min_len.max(full);
         let target = least.saturating_sub(TAG_LEN).max(pn_offset + 4).min(room);
         let padded = w.position() < target;
         if padded {

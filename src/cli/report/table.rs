@@ -179,7 +179,11 @@ mod tests {
             "{}",
             lines[2]
         );
-        assert!(lines[3].ends_with("0.00 bits/sec       0       0        -          -     -         -    -"));
+        assert!(
+            lines[3].ends_with(
+                "0.00 bits/sec       0       0        -          -     -         -    -"
+            )
+        );
         assert_eq!(lines[1].chars().count(), lines[2].chars().count());
     }
 
