@@ -3,7 +3,7 @@
 use super::connection::Connecting;
 use super::error::RetryError;
 use super::shared::{Command, ConnShared, Held, Ticket, Verdict};
-use crate::conn::endpoint::Decision;
+use crate::conn::incoming::Decision;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +19,11 @@ pub struct Incoming {
 
 impl Incoming {
     pub(super) fn new(held: Held) -> Self {
-        Self { remote: held.remote, validated: held.validated, held: Some(held) }
+        Self {
+            remote: held.remote,
+            validated: held.validated,
+            held: Some(held),
+        }
     }
 
     /// The client's address. Anybody can claim it unless [`Incoming::address_validated`].
@@ -74,7 +78,11 @@ impl Incoming {
 }
 
 fn decide(held: &Held, decision: Decision, ticket: Option<Ticket>) {
-    held.link.send(Command::Decide(Box::new(Verdict { id: held.id, decision, ticket })));
+    held.link.send(Command::Decide(Box::new(Verdict {
+        id: held.id,
+        decision,
+        ticket,
+    })));
 }
 
 impl Drop for Incoming {

@@ -8,7 +8,7 @@
 use super::error::ConnectError;
 use super::waiters::Waiters;
 use crate::base::limits;
-use crate::conn::endpoint::{Decision, IncomingId};
+use crate::conn::incoming::{Decision, IncomingId};
 use crate::conn::{ConnId, ConnectionError, ConnectionStats, PathStats, TransportConfig};
 use crate::crypto::ExportError;
 use crate::shard::mailbox::{CommandSender, SendError};
@@ -105,7 +105,9 @@ impl Link {
 
     /// Sends a command. It is dropped if the shard has ended, and never otherwise.
     pub(super) fn send(&self, command: Command) {
-        let Some(sender) = self.sender.get() else { return };
+        let Some(sender) = self.sender.get() else {
+            return;
+        };
         if let Err(SendError::Full(command)) = sender.send(command) {
             self.overflow.push(command);
             // If the mailbox is full still, the shard looks here after emptying it; if not, this
@@ -163,7 +165,14 @@ impl Attempt {
         name: ServerName<'static>,
         transport: Option<Arc<TransportConfig>>,
     ) -> Self {
-        Self { ticket: Some(ticket), remote, tls, name, transport, counted: None }
+        Self {
+            ticket: Some(ticket),
+            remote,
+            tls,
+            name,
+            transport,
+            counted: None,
+        }
     }
 
     /// Sends the attempt to its shard, or gives it back when too many wait there.
@@ -242,7 +251,11 @@ pub(super) struct Supply {
 impl Default for Supply {
     fn default() -> Self {
         let ready = ArrayQueue::new(SUPPLY);
-        Self { ready, want: AtomicUsize::new(0), waiters: Waiters::default() }
+        Self {
+            ready,
+            want: AtomicUsize::new(0),
+            waiters: Waiters::default(),
+        }
     }
 }
 
@@ -265,7 +278,11 @@ pub(super) struct Datagrams {
 impl Default for Datagrams {
     fn default() -> Self {
         let queue = ArrayQueue::new(DATAGRAMS);
-        Self { queue, more: AtomicBool::new(false), waiters: Waiters::default() }
+        Self {
+            queue,
+            more: AtomicBool::new(false),
+            waiters: Waiters::default(),
+        }
     }
 }
 
@@ -368,7 +385,10 @@ impl ConnShared {
 
     /// Why the connection is over. For streams, which learn of the end by their own state.
     pub(super) fn why_closed(&self) -> ConnectionError {
-        self.closed.get().cloned().unwrap_or(ConnectionError::EndpointClosed)
+        self.closed
+            .get()
+            .cloned()
+            .unwrap_or(ConnectionError::EndpointClosed)
     }
 }
 
