@@ -1,6 +1,8 @@
 //! The connection state machine: two endpoints in memory, virtual time, chosen faults.
 
 mod common;
+#[path = "conn/frames.rs"]
+mod frames;
 
 use bytes::Bytes;
 use common::pair::{CLIENT, Pair, SERVER, Setup};
