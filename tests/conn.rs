@@ -3,6 +3,8 @@
 mod common;
 #[path = "conn/frames.rs"]
 mod frames;
+#[path = "conn/handshake.rs"]
+mod handshake;
 
 use bytes::Bytes;
 use common::pair::{CLIENT, Pair, SERVER, Setup};

@@ -24,6 +24,8 @@ pub const SERVER: usize = 1;
 pub struct Recorder {
     /// What to do with clients.
     pub decision: Option<Decision>,
+    /// Retry for every client whose address is not proven; goes before `decision`.
+    pub prove: bool,
     /// Connections accepted.
     pub accepted: Vec<ConnId>,
     /// Stream bytes that came in order, by connection and stream.
@@ -60,6 +62,9 @@ impl Application for Recorder {
 
     fn on_incoming(&mut self, incoming: &Incoming) -> Decision {
         self.incoming.push(incoming.validated);
+        if self.prove && !incoming.validated {
+            return Decision::Retry;
+        }
         self.decision.unwrap_or(Decision::Accept)
     }
 
