@@ -103,15 +103,20 @@ impl Connection {
     ) -> usize {
         let all = packet.len();
         let (long, len) = match Header::parse(packet, self.ids.local_scid.len()) {
+            Ok(Header::Long { ty, token, len, .. })
+                if self.is_misplaced_initial(ty, token, size) =>
+            {
+                self.stats.packets_dropped += 1;
+                return len;
+            }
             Ok(Header::Long {
                 ty,
                 dcid,
                 scid,
-                token,
                 pn_offset,
                 len,
                 ..
-            }) if !self.is_misplaced_initial(ty, token, size) => (
+            }) => (
                 Long {
                     ty,
                     dcid,

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test binary uses its own part of this")]
 
 pub mod attack;
+pub mod bulk;
 pub mod certs;
 pub mod file_app;
 pub mod files;

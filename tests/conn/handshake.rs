@@ -19,7 +19,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[track_caller]
 fn completes(pair: &mut Pair, what: &str) {
     let client = pair.connect();
-    for _ in 0..50 {
+    for _ in 0..110 {
         pair.run(SECOND / 2);
         if pair.saw(CLIENT, &Event::HandshakeConfirmed) && pair.saw(SERVER, &Event::Connected) {
             break;
@@ -124,7 +124,7 @@ fn handshakes_complete_under_random_loss_duplication_and_corruption() {
     for seed in 0..200 {
         let mut rng = Rng::from_u64(seed);
         let mut pair = patient(seed);
-        let mut left = 40;
+        let mut left = 30;
         pair.filter = Box::new(move |mut p| {
             if left == 0 {
                 return vec![p];
