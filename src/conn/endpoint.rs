@@ -106,6 +106,7 @@ struct Entry {
     generation: u32,
     /// In the ready list.
     queued: bool,
+    /// Accepted, and its handshake has not completed; one that failed stays so until it is gone.
     half_open: bool,
     /// The destination of the client's first packet, which routes here too.
     initial_dcid: Option<ConnectionId>,
@@ -368,7 +369,7 @@ impl Endpoint {
         }
         if let Some(e) = self
             .entry(id)
-            .filter(|e| e.half_open && !e.conn.is_handshaking())
+            .filter(|e| e.half_open && e.conn.is_established())
         {
             e.half_open = false;
             self.half_open -= 1;
@@ -393,7 +394,7 @@ impl Endpoint {
     }
 
     pub(super) fn remove(&mut self, id: ConnId) {
-        let Some(e) = self
+        let Some(mut e) = self
             .entries
             .get_mut(id.index as usize)
             .and_then(Option::take)
@@ -402,6 +403,9 @@ impl Endpoint {
         };
         for cid in e.conn.local_cids().chain(&e.initial_dcid) {
             self.router.remove(cid, Route::Connection(id));
+        }
+        while let Some(cid) = e.conn.poll_retired_cid() {
+            self.router.remove(&cid, Route::Connection(id));
         }
         self.half_open -= usize::from(e.half_open);
         self.free.push((id.index, id.generation.wrapping_add(1)));

@@ -163,6 +163,11 @@ impl Connection {
         self.state.is_handshaking()
     }
 
+    /// Whether the handshake is complete and the connection not closed.
+    pub fn is_established(&self) -> bool {
+        self.state.is_established()
+    }
+
     /// Whether the connection is over for the application: closing, draining or gone.
     pub fn is_closed(&self) -> bool {
         self.state.is_closed()
