@@ -64,6 +64,8 @@ struct Pending {
     ping: bool,
     /// The application was refused a datagram for want of room.
     datagrams_blocked: bool,
+    /// 1-RTT packets sealed since the last key update that the configuration asked for.
+    sealed: u64,
     /// Probes owed in the 1-RTT space after a PTO.
     probes: u8,
 }
