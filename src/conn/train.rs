@@ -110,7 +110,9 @@ impl Connection {
             if count == 1 {
                 size = n;
             }
-            if n < size || size < mtu {
+            // A first datagram that is a little short sets the size of a train (of DATAGRAM frames
+            // of one length, say); a very short one is an acknowledgement, and goes alone.
+            if n < size || size < mtu / 2 {
                 break;
             }
         }
@@ -345,8 +347,14 @@ impl Connection {
         if datagrams.wants_to_send() {
             datagrams.drop_too_large(room);
         }
-        while datagrams.wants_to_send() && datagrams.write(w) {
+        let before = w.position();
+        while datagrams.wants_to_send() && datagrams.write(w) {}
+        if w.position() > before {
             scratch.push(SentFrame::Unreliable);
+            // The next one does not fit: PADDING in the small rest keeps the train's size.
+            if datagrams.wants_to_send() && w.remaining() <= room / 16 {
+                w.zeros(w.remaining());
+            }
         }
         if streams.wants_to_send() {
             streams.write_data(w, &mut |f| scratch.push(SentFrame::Stream(f)));
