@@ -422,6 +422,8 @@ fn sum<A>(
 ) {
     for report in reports {
         let t = of(&report.app);
+        tracing::info!(shard = ?report.shard, endpoint = ?report.endpoint, connections = ?t, "end");
+        tracing::info!(io = ?report.io, "end");
         packets.sent += t.sent;
         packets.received += t.received;
         packets.lost += t.lost;
