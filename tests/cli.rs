@@ -1,4 +1,4 @@
-//! The program as people run it: its exit codes, its output, and client and server as two processes.
+//! The program as people run it: exit codes, output, and client and server as two processes.
 //!
 //! Nothing here depends on how fast the machine is.
 #![cfg(feature = "cli")]
