@@ -228,6 +228,17 @@ fn a_server_that_is_not_the_expected_one_is_refused() {
 }
 
 #[test]
+fn a_full_server_refuses_and_the_client_says_so() {
+    let server = Server::start("--shards 1 --max-connections 5 --idle park");
+    let line = format!(
+        "client {} connections --connections 20 -t 0.1 --insecure",
+        server.addr
+    );
+    let said = failure(&line, 1);
+    assert!(said.contains("CONNECTION_REFUSED"), "{said}");
+}
+
+#[test]
 fn files_that_are_no_certificates_fail_with_one_line() {
     let (cert, key) = (
         file("bad.crt", "not a certificate\n"),
