@@ -68,7 +68,11 @@ mod tokio {
             cx: &mut Context<'_>,
             out: &mut ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
-            let n = ready!(Self::poll_read(self.get_mut(), cx, out.initialize_unfilled()))?;
+            let n = ready!(Self::poll_read(
+                self.get_mut(),
+                cx,
+                out.initialize_unfilled()
+            ))?;
             out.advance(n);
             Poll::Ready(Ok(()))
         }

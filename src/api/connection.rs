@@ -106,11 +106,13 @@ fn outcome(shared: &ConnShared) -> Option<Result<(), ConnectError>> {
         return Some(Ok(()));
     }
     let why = shared.closed.get()?;
-    Some(Err(match (shared.failure.pop(), shared.tls_failure.get()) {
-        (Some(failure), _) => failure,
-        (None, Some(tls)) => ConnectError::Tls(tls.clone()),
-        (None, None) => ConnectError::Connection(why.clone()),
-    }))
+    Some(Err(
+        match (shared.failure.pop(), shared.tls_failure.get()) {
+            (Some(failure), _) => failure,
+            (None, Some(tls)) => ConnectError::Tls(tls.clone()),
+            (None, None) => ConnectError::Connection(why.clone()),
+        },
+    ))
 }
 
 impl Future for Connecting {
@@ -131,7 +133,9 @@ impl Future for Connecting {
             shared.waiters.register(&mut this.place, cx.waker());
             done = outcome(shared);
         }
-        let Some(done) = done else { return Poll::Pending };
+        let Some(done) = done else {
+            return Poll::Pending;
+        };
         shared.waiters.leave(&mut this.place);
         this.handle = None;
         Poll::Ready(done.map(|()| Connection { handle }))
@@ -149,7 +153,9 @@ impl Drop for Connecting {
 
 impl fmt::Debug for Connecting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connecting").field("remote_address", &self.remote).finish_non_exhaustive()
+        f.debug_struct("Connecting")
+            .field("remote_address", &self.remote)
+            .finish_non_exhaustive()
     }
 }
 
@@ -239,7 +245,10 @@ impl Connection {
 
     async fn both(&self, supply: &Supply) -> Result<(SendStream, RecvStream), ConnectionError> {
         match self.next(supply).await? {
-            Halves { send: Some(send), recv: Some(recv) } => Ok((
+            Halves {
+                send: Some(send),
+                recv: Some(recv),
+            } => Ok((
                 SendStream::new(self.handle.clone(), send),
                 RecvStream::new(self.handle.clone(), recv),
             )),
@@ -318,7 +327,8 @@ impl Connection {
             if inbox.more.load(Ordering::SeqCst) && inbox.more.swap(false, Ordering::SeqCst) {
                 shared.call();
             }
-            data.map(Ok).or_else(|| shared.closed.get().map(|why| Err(why.clone())))
+            data.map(Ok)
+                .or_else(|| shared.closed.get().map(|why| Err(why.clone())))
         };
         inbox.waiters.until(take).await
     }
@@ -390,7 +400,14 @@ impl Connection {
         context: Option<&[u8]>,
     ) -> Result<(), KeyingMaterialError> {
         let (len, label, context) = (out.len(), label.to_vec(), context.map(<[u8]>::to_vec));
-        let asked = self.ask(|reply| Request::Export { len, label, context, reply }).await;
+        let asked = self
+            .ask(|reply| Request::Export {
+                len,
+                label,
+                context,
+                reply,
+            })
+            .await;
         let material = asked.map_err(KeyingMaterialError::ConnectionLost)??;
         out.copy_from_slice(&material);
         Ok(())

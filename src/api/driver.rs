@@ -60,7 +60,10 @@ impl Driver {
 
     #[inline]
     fn conn(&mut self, id: ConnId) -> Option<&mut Box<ConnDriver>> {
-        self.conns.get_mut(id.index() as usize)?.as_mut().filter(|c| c.id == id)
+        self.conns
+            .get_mut(id.index() as usize)?
+            .as_mut()
+            .filter(|c| c.id == id)
     }
 
     fn begin(&mut self, ctx: &mut Context<'_>, id: ConnId, ticket: Ticket) {
@@ -68,7 +71,9 @@ impl Driver {
         if self.conns.len() <= index {
             self.conns.resize_with(index + 1, || None);
         }
-        let Some(place) = self.conns.get_mut(index) else { return };
+        let Some(place) = self.conns.get_mut(index) else {
+            return;
+        };
         let driver = place.insert(Box::new(ConnDriver::new(id, ticket)));
         // It may have been abandoned already.
         let now = ctx.now();
@@ -78,7 +83,9 @@ impl Driver {
     }
 
     fn connect(&mut self, ctx: &mut Context<'_>, mut attempt: Box<Attempt>) {
-        let Some(ticket) = attempt.ticket.take() else { return };
+        let Some(ticket) = attempt.ticket.take() else {
+            return;
+        };
         if self.hub.is_closed() || ticket.shared.close.get().is_some() {
             return;
         }
@@ -105,7 +112,11 @@ impl Driver {
 
     fn decide(&mut self, ctx: &mut Context<'_>, verdict: Verdict) {
         let closed = self.hub.closed.get().is_some();
-        let decision = if closed { Decision::Refuse } else { verdict.decision };
+        let decision = if closed {
+            Decision::Refuse
+        } else {
+            verdict.decision
+        };
         let begun = ctx.decide(verdict.id, decision);
         match (begun, verdict.ticket) {
             (Some(id), Some(ticket)) => self.begin(ctx, id, ticket),
@@ -139,7 +150,8 @@ impl Driver {
         if !self.draining.is_empty() && now >= self.scan_at {
             self.scan_at = now + SCAN;
             let endpoint = ctx.endpoint();
-            self.draining.retain(|(id, _)| endpoint.connection(*id).is_some());
+            self.draining
+                .retain(|(id, _)| endpoint.connection(*id).is_some());
         }
         (!self.draining.is_empty()).then_some(self.scan_at)
     }
@@ -147,10 +159,14 @@ impl Driver {
 
 /// The socket that reaches `remote`: one of its family, or one of IPv6 that takes both.
 fn socket_for(sockets: &[(SocketId, SocketAddr)], remote: SocketAddr) -> Option<SocketId> {
-    let same = sockets.iter().find(|(_, addr)| addr.is_ipv4() == remote.is_ipv4());
+    let same = sockets
+        .iter()
+        .find(|(_, addr)| addr.is_ipv4() == remote.is_ipv4());
     let both = || {
         let dual = |addr: &SocketAddr| addr.is_ipv6() && addr.ip().is_unspecified();
-        sockets.iter().find(|(_, addr)| remote.is_ipv4() && dual(addr))
+        sockets
+            .iter()
+            .find(|(_, addr)| remote.is_ipv4() && dual(addr))
     };
     same.or_else(both).map(|(id, _)| *id)
 }
@@ -167,9 +183,18 @@ impl ShardApp for Driver {
         data: &[u8],
         fin: bool,
     ) -> Taken {
-        let Self { conns, block, dirty, .. } = self;
-        let driver = conns.get_mut(conn.index() as usize).and_then(Option::as_mut);
-        let Some(driver) = driver.filter(|c| c.id == conn) else { return Taken::Prefix(0) };
+        let Self {
+            conns,
+            block,
+            dirty,
+            ..
+        } = self;
+        let driver = conns
+            .get_mut(conn.index() as usize)
+            .and_then(Option::as_mut);
+        let Some(driver) = driver.filter(|c| c.id == conn) else {
+            return Taken::Prefix(0);
+        };
         let (taken, fresh) = driver.offer(id, block, data, fin);
         if fresh {
             dirty.push((conn, id));
@@ -183,8 +208,12 @@ impl ShardApp for Driver {
         if let Event::Closed(why) = event {
             let place = self.conns.get_mut(conn.index() as usize);
             let driver = place.and_then(|p| p.take_if(|c| c.id == conn));
+            let drained = connection.as_ref().is_none_or(|c| c.is_drained());
             if let Some(driver) = driver {
-                self.draining.push((conn, driver.close(connection, why)));
+                let ticket = driver.close(connection, why);
+                if !drained {
+                    self.draining.push((conn, ticket));
+                }
             }
         } else if let (Some(driver), Some(connection)) = (self.conn(conn), connection) {
             driver.on_event(connection, event);

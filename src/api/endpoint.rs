@@ -31,7 +31,10 @@ impl Default for EndpointBuilder {
 impl EndpointBuilder {
     /// Starts from an engine's configuration, which has settings that are not here.
     pub fn from_config(config: EngineConfig) -> Self {
-        Self { config, client: None }
+        Self {
+            config,
+            client: None,
+        }
     }
 
     /// Accepts connections at `addr`, with this TLS configuration as it is.
@@ -96,8 +99,9 @@ impl EndpointBuilder {
     /// [`EngineError`]; nothing is left running then.
     pub fn build(self) -> Result<Endpoint, EngineError> {
         let hub = Arc::new(Hub::default());
-        let links: Vec<Arc<Link>> =
-            (0..self.config.shards).map(|_| Arc::new(Link::new(hub.clone()))).collect();
+        let links: Vec<Arc<Link>> = (0..self.config.shards)
+            .map(|_| Arc::new(Link::new(hub.clone())))
+            .collect();
         let engine = Engine::start(&self.config, |shard| {
             Driver::new(hub.clone(), links[shard].clone())
         })?;
@@ -208,7 +212,10 @@ impl Endpoint {
         let shared = Arc::new(ConnShared::new(inner.links[at].clone(), addr));
         let ticket = Ticket::new(shared.clone());
         // A closed endpoint's shards drop it, and with it the ticket: the future says so.
-        Connecting::begin(shared, Box::new(Attempt::new(ticket, addr, tls, name, transport)))
+        Connecting::begin(
+            shared,
+            Box::new(Attempt::new(ticket, addr, tls, name, transport)),
+        )
     }
 
     /// The next connection attempt of a client; `None` once the endpoint is closed.
@@ -245,7 +252,11 @@ impl Endpoint {
 
     /// Connections that were begun and are not gone.
     pub fn open_connections(&self) -> usize {
-        self.inner.links.iter().map(|link| link.open.load(Ordering::SeqCst)).sum()
+        self.inner
+            .links
+            .iter()
+            .map(|link| link.open.load(Ordering::SeqCst))
+            .sum()
     }
 
     /// The address of the first shard; of all of them when the endpoint was bound to one.

@@ -19,7 +19,9 @@ pub enum ConnectError {
     )]
     Family(SocketAddr),
     /// What the peer was to prove to be is neither a DNS name nor an IP address.
-    #[error("{0:?} is neither a DNS name nor an IP address: give the name in the peer's certificate")]
+    #[error(
+        "{0:?} is neither a DNS name nor an IP address: give the name in the peer's certificate"
+    )]
     ServerName(String),
     /// The endpoint has no TLS configuration for connecting.
     #[error("no TLS configuration for connecting: give the endpoint one with `client`")]
@@ -85,7 +87,9 @@ pub enum ReadError {
 #[non_exhaustive]
 pub enum ReadToEndError {
     /// The peer sent more than the limit.
-    #[error("the peer sent more than the {0} bytes that were asked for; raise the limit or stop it")]
+    #[error(
+        "the peer sent more than the {0} bytes that were asked for; raise the limit or stop it"
+    )]
     TooLong(usize),
     /// See [`ReadError`].
     #[error(transparent)]

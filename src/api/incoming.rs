@@ -19,7 +19,11 @@ pub struct Incoming {
 
 impl Incoming {
     pub(super) fn new(held: Held) -> Self {
-        Self { remote: held.remote, validated: held.validated, held: Some(held) }
+        Self {
+            remote: held.remote,
+            validated: held.validated,
+            held: Some(held),
+        }
     }
 
     /// The client's address. Anybody can claim it unless [`Incoming::address_validated`].
@@ -74,7 +78,11 @@ impl Incoming {
 }
 
 fn decide(held: &Held, decision: Decision, ticket: Option<Ticket>) {
-    held.link.send(Command::Decide(Box::new(Verdict { id: held.id, decision, ticket })));
+    held.link.send(Command::Decide(Box::new(Verdict {
+        id: held.id,
+        decision,
+        ticket,
+    })));
 }
 
 impl Drop for Incoming {

@@ -29,7 +29,13 @@ pub struct RecvStream {
 
 impl RecvStream {
     pub(super) fn new(conn: Arc<ConnHandle>, shared: Arc<RecvShared>) -> Self {
-        Self { conn, shared, current: Bytes::new(), rest: None, end: None }
+        Self {
+            conn,
+            shared,
+            current: Bytes::new(),
+            rest: None,
+            end: None,
+        }
     }
 
     /// The stream's ID.
@@ -61,7 +67,11 @@ impl RecvStream {
         }
         let shared = &self.shared;
         let rest = self.rest.get_or_insert_with(|| {
-            shared.rest.get().map(|rest| rest.iter().cloned().collect()).unwrap_or_default()
+            shared
+                .rest
+                .get()
+                .map(|rest| rest.iter().cloned().collect())
+                .unwrap_or_default()
         });
         if let Some(chunk) = rest.pop_front() {
             self.current = chunk;
@@ -69,9 +79,9 @@ impl RecvStream {
         }
         let end = match state {
             recv_state::FINISHED => Ok(()),
-            recv_state::RESET => {
-                Err(ReadError::Reset(self.shared.reset_code.load(Ordering::SeqCst)))
-            }
+            recv_state::RESET => Err(ReadError::Reset(
+                self.shared.reset_code.load(Ordering::SeqCst),
+            )),
             _ => Err(ReadError::ConnectionLost(self.conn.shared.why_closed())),
         };
         Some(self.end.insert(end).clone())
@@ -108,7 +118,9 @@ impl RecvStream {
         if out.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let Poll::Ready(()) = self.poll_fill(cx)? else { return Poll::Pending };
+        let Poll::Ready(()) = self.poll_fill(cx)? else {
+            return Poll::Pending;
+        };
         let mut n = 0;
         // What is there already comes along.
         while n < out.len() && matches!(self.fill(), Some(Ok(()))) && !self.current.is_empty() {
@@ -199,6 +211,8 @@ impl Drop for RecvStream {
 
 impl fmt::Debug for RecvStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RecvStream").field("id", &self.shared.id).finish_non_exhaustive()
+        f.debug_struct("RecvStream")
+            .field("id", &self.shared.id)
+            .finish_non_exhaustive()
     }
 }

@@ -25,7 +25,11 @@ pub struct SendStream {
 
 impl SendStream {
     pub(super) fn new(conn: Arc<ConnHandle>, shared: Arc<SendShared>) -> Self {
-        Self { conn, shared, ended: false }
+        Self {
+            conn,
+            shared,
+            ended: false,
+        }
     }
 
     /// The stream's ID.
@@ -36,9 +40,9 @@ impl SendStream {
     /// Why nothing can be written, if so.
     fn refusal(&self) -> Option<WriteError> {
         match self.shared.state.load(Ordering::SeqCst) {
-            send_state::STOPPED => {
-                Some(WriteError::Stopped(self.shared.stop_code.load(Ordering::SeqCst)))
-            }
+            send_state::STOPPED => Some(WriteError::Stopped(
+                self.shared.stop_code.load(Ordering::SeqCst),
+            )),
             send_state::LOST => Some(WriteError::ConnectionLost(self.conn.shared.why_closed())),
             _ if self.ended => Some(WriteError::Closed),
             _ => None,
@@ -78,7 +82,9 @@ impl SendStream {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<Result<usize, WriteError>> {
-        let Poll::Ready(room) = self.poll_room(cx)? else { return Poll::Pending };
+        let Poll::Ready(room) = self.poll_room(cx)? else {
+            return Poll::Pending;
+        };
         let part = &data[..data.len().min(room)];
         self.queue(Bytes::copy_from_slice(part));
         Poll::Ready(Ok(part.len()))
@@ -199,6 +205,8 @@ impl Drop for SendStream {
 
 impl fmt::Debug for SendStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SendStream").field("id", &self.shared.id).finish_non_exhaustive()
+        f.debug_struct("SendStream")
+            .field("id", &self.shared.id)
+            .finish_non_exhaustive()
     }
 }

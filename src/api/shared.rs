@@ -105,7 +105,9 @@ impl Link {
 
     /// Sends a command. It is dropped if the shard has ended, and never otherwise.
     pub(super) fn send(&self, command: Command) {
-        let Some(sender) = self.sender.get() else { return };
+        let Some(sender) = self.sender.get() else {
+            return;
+        };
         if let Err(SendError::Full(command)) = sender.send(command) {
             self.overflow.push(command);
             // If the mailbox is full still, the shard looks here after emptying it; if not, this
@@ -133,9 +135,10 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.shared.end(ConnectionError::EndpointClosed);
         let link = &self.shared.link;
-        if link.open.fetch_sub(1, Ordering::SeqCst) == 1 {
+        let last = link.open.fetch_sub(1, Ordering::SeqCst) == 1;
+        self.shared.end(ConnectionError::EndpointClosed);
+        if last {
             link.hub.waiters.notify();
             if link.hub.abandoned.load(Ordering::SeqCst) {
                 link.send(Command::Look);
@@ -163,7 +166,14 @@ impl Attempt {
         name: ServerName<'static>,
         transport: Option<Arc<TransportConfig>>,
     ) -> Self {
-        Self { ticket: Some(ticket), remote, tls, name, transport, counted: None }
+        Self {
+            ticket: Some(ticket),
+            remote,
+            tls,
+            name,
+            transport,
+            counted: None,
+        }
     }
 
     /// Sends the attempt to its shard, or gives it back when too many wait there.
@@ -242,7 +252,11 @@ pub(super) struct Supply {
 impl Default for Supply {
     fn default() -> Self {
         let ready = ArrayQueue::new(SUPPLY);
-        Self { ready, want: AtomicUsize::new(0), waiters: Waiters::default() }
+        Self {
+            ready,
+            want: AtomicUsize::new(0),
+            waiters: Waiters::default(),
+        }
     }
 }
 
@@ -265,7 +279,11 @@ pub(super) struct Datagrams {
 impl Default for Datagrams {
     fn default() -> Self {
         let queue = ArrayQueue::new(DATAGRAMS);
-        Self { queue, more: AtomicBool::new(false), waiters: Waiters::default() }
+        Self {
+            queue,
+            more: AtomicBool::new(false),
+            waiters: Waiters::default(),
+        }
     }
 }
 
@@ -368,7 +386,10 @@ impl ConnShared {
 
     /// Why the connection is over. For streams, which learn of the end by their own state.
     pub(super) fn why_closed(&self) -> ConnectionError {
-        self.closed.get().cloned().unwrap_or(ConnectionError::EndpointClosed)
+        self.closed
+            .get()
+            .cloned()
+            .unwrap_or(ConnectionError::EndpointClosed)
     }
 }
 

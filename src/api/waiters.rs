@@ -47,8 +47,10 @@ impl Waiters {
                 Err(TryLockError::WouldBlock) => return,
             };
             self.missed.store(false, Ordering::SeqCst);
-            let woken: SmallVec<[Waker; 4]> =
-                list.iter_mut().filter_map(|(_, waker)| waker.take()).collect();
+            let woken: SmallVec<[Waker; 4]> = list
+                .iter_mut()
+                .filter_map(|(_, waker)| waker.take())
+                .collect();
             drop(list);
             // Outside the lock: a waker may run anything.
             woken.into_iter().for_each(Waker::wake);
@@ -89,7 +91,11 @@ impl Waiters {
     where
         F: FnMut() -> Option<T> + Unpin,
     {
-        Until { waiters: self, place: Place::default(), check }
+        Until {
+            waiters: self,
+            place: Place::default(),
+            check,
+        }
     }
 }
 

@@ -38,7 +38,14 @@ impl ConnDriver {
         let shared = ticket.shared.clone();
         // A connection is begun once.
         let _ = shared.id.set(id);
-        Self { id, shared, ticket, streams: HashMap::new(), in_hand: None, moved: false }
+        Self {
+            id,
+            shared,
+            ticket,
+            streams: HashMap::new(),
+            in_hand: None,
+            moved: false,
+        }
     }
 
     /// Does what handles asked for since the last time.
@@ -86,7 +93,11 @@ impl ConnDriver {
     }
 
     fn forget(&mut self, id: StreamId) {
-        if self.streams.get(&id).is_some_and(|s| s.send.is_none() && s.recv.is_none()) {
+        if self
+            .streams
+            .get(&id)
+            .is_some_and(|s| s.send.is_none() && s.recv.is_none())
+        {
             self.streams.remove(&id);
         }
     }
@@ -206,7 +217,11 @@ impl ConnDriver {
         self.streams.insert(id, stream);
         // What came before it was accepted is waiting in the stream.
         self.with_recv(id, |half| half.pull(streams));
-        let kinds = if accepted { &self.shared.accept } else { &self.shared.open };
+        let kinds = if accepted {
+            &self.shared.accept
+        } else {
+            &self.shared.open
+        };
         let supply = &kinds[id.dir() as usize];
         // There is room, for it lacked, and only this thread adds.
         let _ = supply.ready.push(halves);
@@ -214,7 +229,9 @@ impl ConnDriver {
     }
 
     fn send_datagrams(&mut self, conn: &mut Connection) {
-        let Some(out) = self.shared.outbox.get() else { return };
+        let Some(out) = self.shared.outbox.get() else {
+            return;
+        };
         let mut taken = false;
         while let Some(data) = self.in_hand.take().or_else(|| out.queue.pop()) {
             taken = true;
@@ -230,7 +247,9 @@ impl ConnDriver {
     }
 
     fn receive_datagrams(&mut self, conn: &mut Connection) {
-        let Some(inbox) = self.shared.inbox.get() else { return };
+        let Some(inbox) = self.shared.inbox.get() else {
+            return;
+        };
         let mut brought = false;
         loop {
             if inbox.queue.is_full() {
@@ -240,7 +259,9 @@ impl ConnDriver {
                     break;
                 }
             }
-            let Some(data) = conn.recv_datagram() else { break };
+            let Some(data) = conn.recv_datagram() else {
+                break;
+            };
             let _ = inbox.queue.push(data);
             brought = true;
         }
@@ -257,10 +278,16 @@ impl ConnDriver {
                 Request::Stats(reply) => {
                     let _ = reply.set((conn.stats(), conn.path_stats()));
                 }
-                Request::Export { len, label, context, reply } => {
+                Request::Export {
+                    len,
+                    label,
+                    context,
+                    reply,
+                } => {
                     let mut out = vec![0; len];
                     let done =
-                        conn.session().export_keying_material(&mut out, &label, context.as_deref());
+                        conn.session()
+                            .export_keying_material(&mut out, &label, context.as_deref());
                     let _ = reply.set(done.map(|()| out));
                 }
                 Request::UpdateKeys(reply) => {

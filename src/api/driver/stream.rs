@@ -44,7 +44,12 @@ pub(super) struct Sending {
 
 impl Sending {
     pub(super) fn new(shared: Arc<SendShared>) -> Self {
-        Self { shared, in_hand: Bytes::new(), finish: false, finished: false }
+        Self {
+            shared,
+            in_hand: Bytes::new(),
+            finish: false,
+            finished: false,
+        }
     }
 
     /// Does what the handle asked for. False when nothing more is to be done for this half.
@@ -146,7 +151,12 @@ pub(super) struct Receiving {
 
 impl Receiving {
     pub(super) fn new(shared: Arc<RecvShared>) -> Self {
-        Self { shared, pending: BytesMut::new(), end: false, dirty: false }
+        Self {
+            shared,
+            pending: BytesMut::new(),
+            end: false,
+            dirty: false,
+        }
     }
 
     fn room(&self) -> usize {
@@ -186,7 +196,11 @@ impl Receiving {
             let chunk = self.pending.split().freeze();
             let small = chunk.len() < BLOCK / 4 && !self.shared.queue.is_empty();
             // A reader that lags must not keep whole blocks for a few bytes of each.
-            self.push(if small { Bytes::copy_from_slice(&chunk) } else { chunk });
+            self.push(if small {
+                Bytes::copy_from_slice(&chunk)
+            } else {
+                chunk
+            });
         }
         if !self.pending.is_empty() {
             self.shared.blocked.store(true, Ordering::SeqCst);
@@ -269,6 +283,10 @@ impl Receiving {
             }
         }
         let _ = self.shared.rest.set(rest);
-        self.shared.end(if self.end { recv_state::FINISHED } else { recv_state::LOST });
+        self.shared.end(if self.end {
+            recv_state::FINISHED
+        } else {
+            recv_state::LOST
+        });
     }
 }
