@@ -10,7 +10,7 @@ mod stream;
 use super::error::ConnectError;
 use super::shared::{Attempt, Command, Held, Hub, Link, Ticket, Verdict};
 use crate::base::{SocketId, Timestamp};
-use crate::conn::endpoint::{Decision, Incoming, IncomingId};
+use crate::conn::incoming::{Decision, Incoming, IncomingId};
 use crate::conn::{ConnId, ConnectionError, Event};
 use crate::shard::{Context, ShardApp};
 use crate::stream::{Streams, Taken};

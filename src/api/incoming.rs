@@ -3,7 +3,7 @@
 use super::connection::Connecting;
 use super::error::RetryError;
 use super::shared::{Command, ConnShared, Held, Ticket, Verdict};
-use crate::conn::endpoint::Decision;
+use crate::conn::incoming::Decision;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -8,7 +8,7 @@
 use super::error::ConnectError;
 use super::waiters::Waiters;
 use crate::base::limits;
-use crate::conn::endpoint::{Decision, IncomingId};
+use crate::conn::incoming::{Decision, IncomingId};
 use crate::conn::{ConnId, ConnectionError, ConnectionStats, PathStats, TransportConfig};
 use crate::crypto::ExportError;
 use crate::shard::mailbox::{CommandSender, SendError};

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use corelane::base::time::nanos;
 use serde::Serialize;
 
 use super::hist::{Latency, Percentiles};
@@ -119,6 +120,10 @@ pub struct Workload {
     pub cpu_utilization_percent: CpuUtilization,
     /// What went over the network.
     pub packets: Option<Packets>,
+    /// The largest UDP payload that a connection came to use.
+    pub udp_payload_bytes: Option<u64>,
+    /// The smallest round trip that a connection saw.
+    pub min_rtt_ns: Option<u64>,
     /// Resident memory at the end.
     pub rss_bytes: Option<u64>,
     /// Resident memory that each connection added.
@@ -142,7 +147,8 @@ pub struct CpuUtilization {
     pub remote: Option<f64>,
 }
 
-/// Counters of all shards of this process.
+/// Counters of all shards of this process, from the first packet of the workload to its last, the
+/// warm-up included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Packets {
     /// QUIC packets sent.
@@ -151,9 +157,17 @@ pub struct Packets {
     pub received: u64,
     /// QUIC packets declared lost.
     pub lost: u64,
-    /// Sends of up to 64 segments each.
+    /// Times that a congestion window was reduced.
+    pub congestion_events: u64,
+    /// Probe timeouts.
+    pub probe_timeouts: u64,
+    /// UDP datagrams sent.
+    pub datagrams_sent: u64,
+    /// UDP datagrams received.
+    pub datagrams_received: u64,
+    /// Sends of up to 64 datagrams each.
     pub trains_sent: u64,
-    /// Receives of up to 64 segments each.
+    /// Receives of up to 64 datagrams each.
     pub trains_received: u64,
     /// Datagrams that another shard had received.
     pub cross_shard: u64,
@@ -194,6 +208,10 @@ pub struct Totals<'a> {
     pub remote_cpu_percent: Option<f64>,
     /// The shards' counters.
     pub packets: Option<Packets>,
+    /// The largest UDP payload in use.
+    pub udp_payload_bytes: Option<u64>,
+    /// The smallest round trip.
+    pub min_rtt: Option<Duration>,
     /// Resident memory before the first connection.
     pub rss_bytes_before: Option<u64>,
 }
@@ -316,6 +334,8 @@ impl Workload {
             cpu_seconds_per_gib: cpu_seconds.filter(|_| totals.bytes > 0).map(|s| s / gib),
             cpu_utilization_percent: CpuUtilization::new(totals),
             packets: totals.packets,
+            udp_payload_bytes: totals.udp_payload_bytes,
+            min_rtt_ns: totals.min_rtt.map(nanos),
             rss_bytes,
             rss_bytes_per_connection: added
                 .filter(|_| totals.connections > 0)

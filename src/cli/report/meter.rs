@@ -56,6 +56,12 @@ pub struct Spent {
     pub threads: Vec<ThreadUsage>,
 }
 
+/// The CPU time of this process, in steps of a clock tick; cheaper than a whole snapshot.
+pub fn process_cpu() -> Option<Duration> {
+    let stat = Stat::parse(&fs::read_to_string("/proc/self/stat").ok()?)?;
+    Some(stat.user + stat.system)
+}
+
 impl Usage {
     /// Takes a snapshot of this process.
     pub fn read() -> io::Result<Self> {

@@ -3,7 +3,7 @@
 //! Columns are as wide as their widest cell; what was not measured is a dash.
 
 use super::hist::Percentiles;
-use super::json::{Interval, Workload};
+use super::json::{Interval, Packets, Workload};
 use super::units;
 
 /// One row per workload: what moved, how fast, and what it cost.
@@ -21,6 +21,8 @@ pub fn workloads(workloads: &[Workload]) -> String {
         "CPU",
         "CPU s/GiB",
         "lost",
+        "UDP size",
+        "train",
     ];
     let rows = workloads.iter().map(|w| {
         vec![
@@ -36,9 +38,17 @@ pub fn workloads(workloads: &[Workload]) -> String {
             or_dash(w.cpu_utilization_percent.local.map(units::percent)),
             or_dash(w.cpu_seconds_per_gib.map(|s| format!("{s:.3}"))),
             or_dash(w.packets.map(|p| p.lost.to_string())),
+            or_dash(w.udp_payload_bytes.map(|n| n.to_string())),
+            or_dash(w.packets.and_then(train)),
         ]
     });
     table(&header, 2, rows.collect())
+}
+
+/// Datagrams in a send, on average.
+fn train(packets: Packets) -> Option<String> {
+    let trains = packets.trains_sent as f64;
+    (trains > 0.0).then(|| format!("{:.1}", packets.datagrams_sent as f64 / trains))
 }
 
 /// One row per latency distribution of the workloads; empty when none measured one.
@@ -165,11 +175,15 @@ mod tests {
         assert!(lines[2].starts_with("throughput  uring        2        4  10.00 s  10.0 GiB"));
         assert!(lines[2].contains("8.59 Gbits/sec  12.3 k"), "{}", lines[2]);
         assert!(
-            lines[2].ends_with("150.0 %      1.500     5"),
+            lines[2].ends_with("150.0 %      1.500     5         -      -"),
             "{}",
             lines[2]
         );
-        assert!(lines[3].ends_with("0.00 bits/sec       0       0        -          -     -"));
+        assert!(
+            lines[3].ends_with(
+                "0.00 bits/sec       0       0        -          -     -         -      -"
+            )
+        );
         assert_eq!(lines[1].chars().count(), lines[2].chars().count());
     }
 

@@ -1,0 +1,370 @@
+//! The command line. Short flags mean what iperf3's mean, numbers are written as iperf3 takes them.
+//!
+//! What clap can check alone is checked here; what depends on several flags or on the machine, in
+//! `setup`.
+
+use super::report::units;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A thread-per-core QUIC transport engine: what it reaches, on this machine or between two.
+#[derive(Debug, Parser)]
+#[command(name = "corelane", version, max_term_width = 100)]
+pub struct Cli {
+    /// Log lines on standard error: error, warn, info, debug, trace, or a filter by module
+    #[arg(long, global = true, value_name = "FILTER", default_value = "warn")]
+    pub log: String,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Measure over loopback: server and client shards in this process
+    Bench(BenchArgs),
+    /// Serve the workloads to clients on other hosts
+    Server(ServerArgs),
+    /// Measure against a server on another host
+    Client(ClientArgs),
+    /// Tell what this machine offers and what falls back to what
+    Doctor,
+}
+
+/// A workload, or all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Which {
+    /// Bulk data on streams
+    Throughput,
+    /// Request and response of fixed size
+    Rr,
+    /// Full handshakes
+    Handshake,
+    /// Unreliable datagrams
+    Datagram,
+    /// Many idle connections
+    Connections,
+    /// Each of them in turn
+    All,
+}
+
+/// `corelane bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// What to measure
+    #[arg(value_enum, default_value_t = Which::All)]
+    pub workload: Which,
+    #[command(flatten)]
+    pub load: LoadArgs,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Shards on each side
+    #[arg(long, value_name = "N", value_parser = shards)]
+    pub shards: Option<usize>,
+    /// Shards of the server
+    #[arg(long, value_name = "N", value_parser = shards)]
+    pub server_shards: Option<usize>,
+    /// Shards of the client
+    #[arg(long, value_name = "N", value_parser = shards)]
+    pub client_shards: Option<usize>,
+}
+
+/// `corelane client`.
+#[derive(Debug, Args)]
+pub struct ClientArgs {
+    /// The server's address and port
+    pub server: SocketAddr,
+    /// What to measure
+    #[arg(value_enum, default_value_t = Which::All)]
+    pub workload: Which,
+    #[command(flatten)]
+    pub load: LoadArgs,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    #[command(flatten)]
+    pub trust: TrustArgs,
+    /// Shards to run
+    #[arg(long, value_name = "N", value_parser = shards, default_value_t = 1)]
+    pub shards: usize,
+}
+
+/// `corelane server`.
+#[derive(Debug, Args)]
+pub struct ServerArgs {
+    /// Address and port to serve; port 0 lets the system choose
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4433")]
+    pub listen: SocketAddr,
+    /// The server's certificate chain, PEM; without it one is made and its fingerprint printed
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// The certificate's private key, PEM
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// Shards to run; one for each core by default
+    #[arg(long, value_name = "N", value_parser = shards)]
+    pub shards: Option<usize>,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+/// How a client knows that it talks to the right server.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct TrustArgs {
+    /// Certificate authorities to trust, PEM; the certificate must name the server's IP address
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// SHA-256 fingerprint of the server's certificate, as `corelane server` prints it
+    #[arg(long, value_name = "HEX")]
+    pub pin: Option<String>,
+    /// Trust any server: for closed networks
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+/// What to send, for how long, and where the results go.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    /// Time to measure each workload
+    #[arg(short, long, value_name = "TIME", value_parser = units::parse_duration)]
+    pub time: Option<Duration>,
+    /// Bytes to send, all streams together, instead of a time (throughput)
+    #[arg(short = 'n', long, value_name = "SIZE", value_parser = units::parse_size)]
+    #[arg(conflicts_with_all = ["time", "omit"])]
+    pub bytes: Option<u64>,
+    /// Streams (throughput), connections (rr, datagram) or handshakes (handshake) at a time
+    #[arg(short = 'P', long, value_name = "N", value_parser = positive)]
+    pub parallel: Option<usize>,
+    /// The server sends and the client receives (throughput)
+    #[arg(short = 'R', long)]
+    pub reverse: bool,
+    /// Both send at once (throughput)
+    #[arg(long, conflicts_with = "reverse")]
+    pub bidir: bool,
+    /// Time between reports of progress
+    #[arg(short, long, value_name = "TIME", default_value = "1", value_parser = interval)]
+    pub interval: Duration,
+    /// Results as JSON, alone on standard output
+    #[arg(short = 'J', long)]
+    pub json: bool,
+    /// Bits per second to send on each stream or connection (throughput, datagram)
+    #[arg(short, long, value_name = "RATE", value_parser = units::parse_rate)]
+    pub bitrate: Option<u64>,
+    /// Bytes of a write (throughput), a message (rr) or a datagram (datagram)
+    #[arg(short, long, value_name = "SIZE", value_parser = units::parse_size)]
+    pub length: Option<u64>,
+    /// Time at the start that the results leave out
+    #[arg(short = 'O', long, value_name = "TIME", value_parser = units::parse_duration)]
+    pub omit: Option<Duration>,
+    /// Requests under way on each connection (rr)
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub depth: Option<usize>,
+    /// Requests or datagrams per second, whether or not answers come: an open loop (rr, datagram)
+    #[arg(long, value_name = "COUNT", value_parser = rate)]
+    pub rate: Option<u64>,
+    /// A stream of its own for each request (rr)
+    #[arg(long)]
+    pub new_stream: bool,
+    /// Connections (throughput, connections)
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub connections: Option<usize>,
+    /// Writes the latencies as a percentile distribution in microseconds
+    #[arg(long, value_name = "FILE")]
+    pub hgrm: Option<PathBuf>,
+    /// Writes the latencies of every interval as an HdrHistogram log
+    #[arg(long, value_name = "FILE")]
+    pub hlog: Option<PathBuf>,
+    /// Writes a picture of the results
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// The cipher to prefer
+    #[arg(long, value_enum, default_value_t = Cipher::Aes128)]
+    pub cipher: Cipher,
+}
+
+/// How the engine runs.
+#[derive(Debug, Args, Serialize)]
+pub struct EngineArgs {
+    /// Cores to pin shards to, in order, as in `0,2,3`; by default those of this process
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub cores: Vec<usize>,
+    /// What a shard does when there is nothing to do
+    #[arg(long, value_enum, default_value_t = IdleArg::Adaptive)]
+    pub idle: IdleArg,
+    /// How datagrams reach the kernel
+    #[arg(long, value_enum, default_value_t = BackendArg::Auto)]
+    pub backend: BackendArg,
+    /// UDP payload: a size in bytes, `jumbo` for links of 9000 bytes, `auto` to discover it
+    #[arg(long, value_name = "SIZE", default_value = "auto", value_parser = mtu)]
+    #[serde(rename = "udp_payload_bytes")]
+    pub mtu: Mtu,
+    /// Congestion control
+    #[arg(long, value_enum, default_value_t = Cc::Cubic)]
+    pub cc: Cc,
+    /// Send as fast as the congestion window allows
+    #[arg(long)]
+    pub no_pacing: bool,
+    /// Receive window that a connection may reach; a stream may reach half of it
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    #[serde(rename = "window_bytes")]
+    pub window: Option<u64>,
+}
+
+/// `--idle`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IdleArg {
+    /// Never sleep
+    Spin,
+    /// Sleep a moment after the last work
+    Adaptive,
+    /// Sleep at once
+    Park,
+}
+
+/// `--backend`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendArg {
+    /// io_uring, or mmsg where the kernel has none
+    Auto,
+    /// io_uring
+    Uring,
+    /// epoll, recvmmsg and sendmmsg
+    Mmsg,
+}
+
+/// `--cc`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cc {
+    /// CUBIC (RFC 9438)
+    Cubic,
+    /// NewReno (RFC 9002)
+    Newreno,
+}
+
+/// `--cipher`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Cipher {
+    /// AES-128-GCM
+    Aes128,
+    /// AES-256-GCM
+    Aes256,
+    /// ChaCha20-Poly1305
+    Chacha20,
+}
+
+/// `--mtu`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mtu {
+    /// Discovered, up to what the interfaces carry.
+    Auto,
+    /// Always this many bytes of UDP payload.
+    Fixed(usize),
+}
+
+/// UDP payload of a 9000-byte link over IPv6, which IPv4 carries, too.
+const JUMBO: usize = 9000 - 40 - 8;
+
+fn mtu(input: &str) -> Result<Mtu, String> {
+    match input {
+        "auto" => Ok(Mtu::Auto),
+        "jumbo" => Ok(Mtu::Fixed(JUMBO)),
+        _ => match input.parse() {
+            Ok(n @ 1200..=65_527) => Ok(Mtu::Fixed(n)),
+            _ => Err("write `auto`, `jumbo` or a number of bytes from 1200 to 65527".into()),
+        },
+    }
+}
+
+fn positive(input: &str) -> Result<usize, String> {
+    match units::parse_count(input).map(usize::try_from) {
+        Ok(Ok(n @ 1..=1_000_000)) => Ok(n),
+        _ => Err("write a number from 1 to 1000000".into()),
+    }
+}
+
+fn shards(input: &str) -> Result<usize, String> {
+    match input.parse() {
+        Ok(n @ 1..=255) => Ok(n),
+        _ => Err("write a number from 1 to 255".into()),
+    }
+}
+
+fn rate(input: &str) -> Result<u64, String> {
+    match units::parse_count(input) {
+        Ok(n @ 1..=1_000_000_000) => Ok(n),
+        Ok(_) => Err("write a rate from 1 to 1G".into()),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+fn interval(input: &str) -> Result<Duration, String> {
+    match units::parse_duration(input) {
+        Ok(d) if d >= Duration::from_millis(10) => Ok(d),
+        Ok(_) => Err("the shortest interval is 10ms".into()),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn short_flags_are_those_of_iperf3() {
+        let line = "corelane bench throughput -t 5 -P 4 -R -i 0.5 -J -b 10M -l 128K -O 2";
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let Command::Bench(args) = cli.command else {
+            panic!("bench")
+        };
+        let load = args.load;
+        assert_eq!(load.time, Some(Duration::from_secs(5)));
+        assert_eq!(
+            (load.parallel, load.reverse, load.json),
+            (Some(4), true, true)
+        );
+        assert_eq!(load.interval, Duration::from_millis(500));
+        assert_eq!(
+            (load.bitrate, load.length),
+            (Some(10_000_000), Some(128 << 10))
+        );
+        assert_eq!(load.omit, Some(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn sizes_of_datagrams_are_a_number_or_a_word() {
+        assert_eq!(mtu("auto"), Ok(Mtu::Auto));
+        assert_eq!(mtu("jumbo"), Ok(Mtu::Fixed(8952)));
+        assert_eq!(mtu("1452"), Ok(Mtu::Fixed(1452)));
+        assert!(mtu("1199").is_err() && mtu("65528").is_err() && mtu("big").is_err());
+    }
+
+    #[test]
+    fn impossible_numbers_are_refused() {
+        assert!(positive("0").is_err() && positive("-1").is_err());
+        assert_eq!(positive("10k"), Ok(10_000));
+        assert!(shards("256").is_err() && rate("0").is_err() && interval("0").is_err());
+    }
+
+    #[test]
+    fn a_client_must_say_whom_it_trusts() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        assert!(parse("corelane client 127.0.0.1:4433 rr").is_err());
+        assert!(parse("corelane client 127.0.0.1:4433 rr --insecure").is_ok());
+        assert!(parse("corelane client 127.0.0.1:4433 --insecure --ca x").is_err());
+        assert!(parse("corelane server --cert x").is_err());
+    }
+}

@@ -1,0 +1,154 @@
+//! `corelane bench` and `corelane client`: measurements, one workload after the other.
+//!
+//! The coordinator in `run` starts shards, gives orders and reads counters; `server` and `client`
+//! are the applications on the shards, which share nothing but what `live` and `protocol` say.
+//! `plan` turns flags into workloads, `results` turns what was measured into output.
+
+mod bulk;
+mod client;
+mod live;
+mod plan;
+mod protocol;
+mod results;
+mod run;
+mod server;
+mod table;
+mod tally;
+
+use super::args::{BenchArgs, ClientArgs, EngineArgs, LoadArgs};
+use super::output::Progress;
+use super::{Failure, setup, tls};
+use client::Target;
+use corelane::shard::engine::{Bind, EngineConfig};
+use corelane::sys::affinity::Core;
+pub use live::Live;
+use plan::Spec;
+use results::Results;
+use run::{Local, Run};
+use rustls::pki_types::ServerName;
+pub use server::{ServerApp, ServerConfig};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+/// Measures over loopback.
+pub fn run(args: &BenchArgs) -> Result<(), Failure> {
+    let server_shards = args.server_shards.or(args.shards).unwrap_or(1);
+    let client_shards = args.client_shards.or(args.shards).unwrap_or(1);
+    let specs = plan::specs(args.workload, &args.load, client_shards)?;
+    let (server_cores, client_cores) = setup::cores(&args.engine, server_shards, client_shards)?;
+    let sides = (server_shards, server_cores, client_shards, client_cores);
+    measure(&specs, &args.load, &args.engine, |spec| {
+        loopback(spec, args, &sides)
+    })
+}
+
+/// Measures against a server on another host.
+pub fn run_remote(args: &ClientArgs) -> Result<(), Failure> {
+    let specs = plan::specs(args.workload, &args.load, args.shards)?;
+    let (_, cores) = setup::cores(&args.engine, 0, args.shards)?;
+    let trust = tls::Trust::from_args(&args.trust)?;
+    let target = Target {
+        addr: args.server,
+        name: ServerName::from(args.server.ip()),
+        tls: trust.client(args.load.cipher)?,
+        remote: true,
+    };
+    measure(&specs, &args.load, &args.engine, |spec| {
+        let any: IpAddr = match args.server {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let client = client_engine(spec, &args.engine, args.shards, cores.clone(), any);
+        Ok((client, target.clone(), None))
+    })
+}
+
+/// Runs each workload on engines of its own, which `prepare` configures, and shows the results.
+/// What was measured before a failure is shown as well.
+fn measure(
+    specs: &[Spec],
+    load: &LoadArgs,
+    engine: &EngineArgs,
+    prepare: impl Fn(&Spec) -> Result<(EngineConfig, Target, Option<Local>), Failure>,
+) -> Result<(), Failure> {
+    let progress = Progress::new();
+    let mut files = results::Files::create(load)?;
+    let mut hlog = files.hlog()?;
+    let mut results = Results::new(specs, engine);
+    let mut failure = None;
+    for spec in specs {
+        progress.line(&format!("{}:", spec.name));
+        let outcome = prepare(spec).and_then(|(client, target, local)| {
+            Run::new(spec, load.interval, client, target, local)?.measure(&mut results, |what| {
+                if let results::Told::Interval(interval) = &what {
+                    progress.line(&super::report::table::interval(interval));
+                }
+                hlog.as_mut().map_or(Ok(()), |hlog| hlog.tell(&what))
+            })
+        });
+        if let Err(e) = outcome {
+            failure = Some(e);
+            break;
+        }
+    }
+    drop(hlog);
+    results.finish(failure.as_ref());
+    files.write(&results)?;
+    if load.json || !results.is_empty() {
+        results.print(load.json)?;
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// Server shards and client shards in this process, with a certificate made for the run.
+fn loopback(
+    spec: &Spec,
+    args: &BenchArgs,
+    (server_shards, server_cores, client_shards, client_cores): &(
+        usize,
+        Vec<Core>,
+        usize,
+        Vec<Core>,
+    ),
+) -> Result<(EngineConfig, Target, Option<Local>), Failure> {
+    let here: IpAddr = Ipv4Addr::LOCALHOST.into();
+    let identity = tls::Identity::generate()?;
+    let roots = identity.root().cloned().into_iter().collect();
+    let transport = setup::transport(&args.engine, spec.time + spec.omit);
+    let mut server = setup::engine(
+        "server",
+        *server_shards,
+        server_cores.clone(),
+        &args.engine,
+        transport,
+    );
+    server.bind = Bind::Shared(SocketAddr::new(here, 0));
+    server.server = Some(identity.server()?);
+    let target = Target {
+        addr: SocketAddr::new(here, 0),
+        name: tls::loopback_name(),
+        tls: tls::Trust::Roots(roots).client(args.load.cipher)?,
+        remote: false,
+    };
+    let client = client_engine(
+        spec,
+        &args.engine,
+        *client_shards,
+        client_cores.clone(),
+        here,
+    );
+    Ok((client, target, Some(Local { server })))
+}
+
+fn client_engine(
+    spec: &Spec,
+    args: &EngineArgs,
+    shards: usize,
+    cores: Vec<Core>,
+    from: IpAddr,
+) -> EngineConfig {
+    let time: Duration = spec.time + spec.omit;
+    let mut config = setup::engine("client", shards, cores, args, setup::transport(args, time));
+    config.bind = Bind::Each(from);
+    config
+}

@@ -1,0 +1,464 @@
+//! One run from the first thread to the last: starts engines, opens connections, warms up, measures
+//! in intervals, asks the other host, ends everything.
+//!
+//! The coordinator sleeps between intervals and touches nothing that shards touch on their way,
+//! except counters that it reads.
+
+use super::Failure;
+use super::client::{ClientApp, Order, Target};
+use super::live::Live;
+use super::plan::{Spec, Work};
+use super::results::{Measured, Results, Told};
+use super::server::{self, ServerApp, ServerConfig};
+use super::tally::Tally;
+use crate::cli::report::hist::OpenLoop;
+use crate::cli::report::json::{Interval, Packets};
+use crate::cli::report::meter::Usage;
+use corelane::base::Timestamp;
+use corelane::shard::ShardApp;
+use corelane::shard::engine::{Engine, EngineConfig, ShardReport};
+use corelane::sys::clock::Clock;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+/// How long connections may take to be there before the run is given up.
+const CONNECT_TIME: Duration = Duration::from_secs(15);
+/// How long shards may take to answer an order.
+const ORDER_TIME: Duration = Duration::from_secs(5);
+/// The time after the last operation in which what is under way may still arrive.
+const DRAIN: Duration = Duration::from_millis(200);
+/// The longest sleep of the coordinator: so soon it sees that a run is over.
+const STEP: Duration = Duration::from_millis(5);
+
+/// The server of a run in this process.
+pub struct Local {
+    /// Its engine.
+    pub server: EngineConfig,
+}
+
+/// A run under way.
+pub struct Run<'a> {
+    spec: &'a Spec,
+    interval: Duration,
+    server: Option<Engine<ServerApp>>,
+    client: Engine<ClientApp>,
+    server_live: Arc<Live>,
+    client_live: Arc<Live>,
+    client_records: mpsc::Receiver<Box<OpenLoop>>,
+    server_records: mpsc::Receiver<Box<OpenLoop>>,
+    before: Usage,
+}
+
+/// Counters of all sides at one moment.
+#[derive(Clone, Copy)]
+struct Sample {
+    at: Timestamp,
+    bytes: u64,
+    operations: u64,
+    remote_cpu: Duration,
+}
+
+impl<'a> Run<'a> {
+    /// Starts the engines; `local` is the server's where it is in this process.
+    pub fn new(
+        spec: &'a Spec,
+        interval: Duration,
+        client: EngineConfig,
+        mut target: Target,
+        local: Option<Local>,
+    ) -> Result<Self, Failure> {
+        let (server_tx, server_records) = mpsc::channel();
+        let server_live = Live::new(local.as_ref().map_or(0, |l| l.server.shards));
+        let server = match &local {
+            Some(local) => {
+                let engine = Engine::start(&local.server, |shard| {
+                    let records = Some(server_tx.clone());
+                    let config = ServerConfig {
+                        max_connections: usize::MAX,
+                        records,
+                    };
+                    ServerApp::new(shard, server_live.clone(), config)
+                })?;
+                if let Some(addr) = engine.local_addrs().first() {
+                    target.addr = *addr;
+                }
+                Some(engine)
+            }
+            None => None,
+        };
+        let (client_tx, client_records) = mpsc::channel();
+        let shards = client.shards;
+        let client_live = Live::new(shards);
+        let client = Engine::start(&client, |shard| {
+            let share = spec.share(shard, shards);
+            ClientApp::new(
+                target.clone(),
+                share,
+                client_live.clone(),
+                client_tx.clone(),
+            )
+        })?;
+        let before = usage()?;
+        Ok(Self {
+            spec,
+            interval,
+            server,
+            client,
+            server_live,
+            client_live,
+            client_records,
+            server_records,
+            before,
+        })
+    }
+
+    /// Does what the workload asks for and adds the totals to `results`. `tell` hears of every
+    /// interval.
+    pub fn measure(
+        self,
+        results: &mut Results,
+        mut tell: impl FnMut(Told<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let outcome = self.drive(results, &mut tell);
+        let trouble = self.client_live.trouble();
+        let spec = self.spec;
+        let idle = spec.idle;
+        let (server_live, client_live) = (self.server_live.clone(), self.client_live.clone());
+        let shards = (
+            self.client.senders().len(),
+            self.server
+                .as_ref()
+                .map_or(0, |server| server.senders().len()),
+        );
+        let (packets, tally, backend) = self.end();
+        let mut measured = outcome?;
+        (measured.packets, measured.tally, measured.backend) = (packets, tally, backend);
+        if let (Work::Datagram(_), false) = (&spec.work, measured.remote) {
+            let sent = client_live.sum(|c| &c.datagrams_sent);
+            measured.failures = sent.saturating_sub(server_live.sum(|c| &c.datagrams));
+        }
+        if idle && measured.operations < spec.connections as u64 {
+            measured.failures = spec.connections as u64 - measured.operations;
+        }
+        let nothing = measured.operations == 0 && measured.bytes == 0;
+        if let (true, Some(trouble)) = (nothing, trouble) {
+            return Err(Failure::Failed(trouble));
+        }
+        results.add(spec, shards, measured);
+        Ok(())
+    }
+
+    fn drive(
+        &self,
+        results: &mut Results,
+        tell: &mut impl FnMut(Told<'_>) -> Result<(), Failure>,
+    ) -> Result<Measured, Failure> {
+        self.order(|| Order::Open)?;
+        self.await_connections()?;
+        if self.spec.idle {
+            return self.idle();
+        }
+        self.order(|| Order::Start)?;
+        let start = Clock::now();
+        let mut measured = Measured::default();
+        let mut from = self.sample()?;
+        let mut usage_from = usage()?;
+        let (warm, end) = (
+            start + self.spec.omit,
+            start + self.spec.omit + self.spec.time,
+        );
+        let mut omitted = !self.spec.omit.is_zero();
+        let mut begin = from;
+        let by_bytes = self.spec.bytes().is_some();
+        // Data that comes only once must not be waited for in vain.
+        let end = if by_bytes { Timestamp::NEVER } else { end };
+        loop {
+            let until = (from.at + self.interval).min(if omitted { warm } else { end });
+            let over = self.sleep_until(until)?;
+            let mut to = self.sample()?;
+            if over {
+                to.at = self.finished_at().unwrap_or(to.at);
+            }
+            let record = self.cut()?;
+            let span = (from.at - start, to.at - start);
+            let (bytes, operations) = (to.bytes - from.bytes, to.operations - from.operations);
+            let latency = (!record.response.is_empty()).then_some(&record.response);
+            let mut interval = Interval::new(&self.spec.name, span, bytes, operations, latency);
+            interval.omitted = omitted;
+            tell(Told::Interval(&interval))?;
+            tell(Told::Latency {
+                record: &record,
+                span,
+                name: &self.spec.name,
+            })?;
+            results.intervals.push(interval);
+            if !omitted {
+                measured.record.merge(&record);
+            }
+            from = to;
+            if omitted && to.at >= warm {
+                (omitted, begin, usage_from) = (false, to, usage()?);
+            }
+            if over || to.at >= end {
+                break;
+            }
+        }
+        measured.spent = usage()?.since(&usage_from);
+        measured.duration = from.at - begin.at;
+        measured.bytes = from.bytes - begin.bytes;
+        measured.operations = from.operations - begin.operations;
+        measured.failures = self.client_live.sum(|c| &c.failures);
+        self.conclude(&mut measured, begin, from)?;
+        Ok(measured)
+    }
+
+    /// Lets what is under way arrive, and asks the other host for the last time.
+    fn conclude(&self, measured: &mut Measured, from: Sample, to: Sample) -> Result<(), Failure> {
+        self.order(|| Order::Cease)?;
+        thread::sleep(DRAIN);
+        measured.remote = self.server.is_none();
+        if measured.remote {
+            measured.remote_cpu = Some(to.remote_cpu.saturating_sub(from.remote_cpu));
+            self.query()?;
+            if matches!(self.spec.work, Work::Datagram(_)) {
+                let sent = self.client_live.sum(|c| &c.datagrams_sent);
+                let received = self.client_live.sum(|c| &c.remote_datagrams);
+                measured.failures = sent.saturating_sub(received);
+            }
+        }
+        Ok(())
+    }
+
+    /// Measures what connections cost that do nothing, and then that each of them still works.
+    fn idle(&self) -> Result<Measured, Failure> {
+        // What the handshakes left over is not what idle connections cost.
+        thread::sleep(DRAIN);
+        let from = Clock::now();
+        let before = usage()?;
+        self.sleep_until(from + self.spec.time)?;
+        let mut measured = Measured {
+            spent: usage()?.since(&before),
+            duration: Clock::now() - from,
+            rss_before: self.before.rss_bytes,
+            remote: self.server.is_none(),
+            ..Measured::default()
+        };
+        let pinged = Clock::now();
+        self.order(|| Order::Start)?;
+        let wanted = self.spec.connections as u64;
+        let answered = || self.client_live.sum(|c| &c.operations);
+        while answered() < wanted && Clock::now() - pinged < ORDER_TIME {
+            thread::sleep(Duration::from_millis(1));
+        }
+        measured.operations = answered();
+        measured.operations_time = Some(Clock::now() - pinged);
+        measured.record.merge(&self.cut()?);
+        Ok(measured)
+    }
+
+    /// Waits until every connection is there, or one has failed.
+    fn await_connections(&self) -> Result<(), Failure> {
+        let begin = Clock::now();
+        let wanted = self.spec.connections as u64;
+        loop {
+            if self.client_live.sum(|c| &c.connected) >= wanted {
+                return Ok(());
+            }
+            if let Some(trouble) = self.client_live.trouble() {
+                return Err(Failure::Failed(trouble));
+            }
+            let waited = Clock::now() - begin;
+            if waited > CONNECT_TIME + Duration::from_millis(wanted) {
+                let there = self.client_live.sum(|c| &c.connected);
+                return Err(Failure::Failed(format!(
+                    "only {there} of {wanted} connections were established in {} s",
+                    waited.as_secs()
+                )));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Sleeps until `until`; true when the work was done before. Fails when no connection is left.
+    fn sleep_until(&self, until: Timestamp) -> Result<bool, Failure> {
+        let streams = match self.spec.work {
+            Work::Bulk(b) if b.bytes.is_some() => {
+                self.spec.streams * (usize::from(b.send) + usize::from(b.receive))
+            }
+            _ => usize::MAX,
+        };
+        loop {
+            if self.client_live.sum(|c| &c.finished) >= streams as u64 {
+                return Ok(true);
+            }
+            let connections = self.spec.connections as u64;
+            if connections > 0 && self.client_live.sum(|c| &c.closed) >= connections {
+                let why = self.client_live.trouble();
+                let why = why.unwrap_or_else(|| "every connection has ended".into());
+                return Err(Failure::Failed(why));
+            }
+            let left = until - Clock::now();
+            if left.is_zero() {
+                return Ok(false);
+            }
+            thread::sleep(left.min(STEP));
+        }
+    }
+
+    /// When the last stream was done.
+    fn finished_at(&self) -> Option<Timestamp> {
+        let at = self.client_live.max(|c| &c.finished_at);
+        (at > 0).then(|| Timestamp::from_nanos(at))
+    }
+
+    /// Reads all counters, the other host's included.
+    fn sample(&self) -> Result<Sample, Failure> {
+        let (server, client) = (&self.server_live, &self.client_live);
+        if self.server.is_none() {
+            self.query()?;
+        }
+        let at = Clock::now();
+        // Requests are counted where their answers arrive, everything else where it arrives.
+        let far = |bytes: u64| {
+            if matches!(self.spec.work, Work::Rr(_)) {
+                0
+            } else {
+                bytes
+            }
+        };
+        let streams = server.sum(|c| &c.bytes) + client.sum(|c| &c.remote_bytes);
+        let datagram_bytes =
+            server.sum(|c| &c.datagram_bytes) + client.sum(|c| &c.remote_datagram_bytes);
+        let datagrams = server.sum(|c| &c.datagrams) + client.sum(|c| &c.remote_datagrams);
+        Ok(Sample {
+            at,
+            bytes: client.sum(|c| &c.bytes) + far(streams) + datagram_bytes,
+            operations: client.sum(|c| &c.operations) + datagrams,
+            remote_cpu: Duration::from_nanos(client.max(|c| &c.remote_cpu_ns)),
+        })
+    }
+
+    /// Asks the other host about every connection and waits for the answers.
+    fn query(&self) -> Result<(), Failure> {
+        let live = &self.client_live;
+        let open = live
+            .sum(|c| &c.connected)
+            .saturating_sub(live.sum(|c| &c.closed));
+        let wanted = live.sum(|c| &c.answers) + open;
+        self.order(|| Order::Query)?;
+        let begin = Clock::now();
+        while live.sum(|c| &c.answers) < wanted {
+            if Clock::now() - begin > ORDER_TIME {
+                return Err(Failure::Failed(
+                    "the server does not answer any more".into(),
+                ));
+            }
+            thread::sleep(Duration::from_micros(100));
+        }
+        Ok(())
+    }
+
+    /// Takes the latencies that all shards recorded since the last time.
+    fn cut(&self) -> Result<OpenLoop, Failure> {
+        self.order(|| Order::Cut(Box::default()))?;
+        let mut all = OpenLoop::default();
+        let lost = |_| Failure::Failed("a shard does not answer".into());
+        for _ in self.client.senders() {
+            all.merge(&*self.client_records.recv_timeout(ORDER_TIME).map_err(lost)?);
+        }
+        if let (Some(server), Work::Datagram(_)) = (&self.server, &self.spec.work) {
+            send(server, || server::Order::Cut(Box::default()))?;
+            for _ in server.senders() {
+                all.merge(&*self.server_records.recv_timeout(ORDER_TIME).map_err(lost)?);
+            }
+        }
+        Ok(all)
+    }
+
+    fn order(&self, order: impl Fn() -> Order) -> Result<(), Failure> {
+        send(&self.client, order)
+    }
+
+    /// Closes connections, stops and joins all shards, and sums up what they counted.
+    fn end(mut self) -> (Option<Packets>, Tally, String) {
+        // Shards that are gone have nothing to close.
+        let _ = self.order(|| Order::Close);
+        let begin = Clock::now();
+        let open = || {
+            let live = [&self.server_live, &self.client_live];
+            live.iter()
+                .any(|l| l.sum(|c| &c.closed) < l.sum(|c| &c.connected))
+        };
+        while open() && Clock::now() - begin < DRAIN {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let backend = self.client.backend().to_owned();
+        let mut packets = Packets::default();
+        let mut tally = Tally::default();
+        self.client.stop();
+        let mut whole = true;
+        match self.client.join() {
+            Ok(reports) => sum(&mut packets, &mut tally, &reports, |app| app.tally),
+            Err(_) => whole = false,
+        }
+        if let Some(mut server) = self.server {
+            server.stop();
+            match server.join() {
+                Ok(reports) => sum(&mut packets, &mut tally, &reports, |app| app.tally),
+                Err(_) => whole = false,
+            }
+        }
+        (whole.then_some(packets), tally, backend)
+    }
+}
+
+/// Adds what the shards of one side counted.
+fn sum<A>(
+    packets: &mut Packets,
+    tally: &mut Tally,
+    reports: &[ShardReport<A>],
+    of: impl Fn(&A) -> Tally,
+) {
+    for report in reports {
+        let t = of(&report.app);
+        packets.sent += t.sent;
+        packets.received += t.received;
+        packets.lost += t.lost;
+        packets.trains_sent += report.io.tx_trains;
+        packets.trains_received += report.io.rx_trains;
+        packets.datagrams_sent += report.io.tx_datagrams;
+        packets.datagrams_received += report.io.rx_datagrams;
+        packets.cross_shard += report.shard.adopted;
+        packets.cross_shard_dropped += report.shard.forward_dropped;
+        packets.probe_timeouts += t.ptos;
+        packets.congestion_events += t.congestion_events;
+        tally.merge(&t);
+    }
+}
+
+/// Gives an order to every shard; waits where one is busy.
+fn send<A: ShardApp + Send + 'static>(
+    engine: &Engine<A>,
+    order: impl Fn() -> A::Command,
+) -> Result<(), Failure> {
+    use corelane::shard::mailbox::SendError;
+    for sender in engine.senders() {
+        let mut command = order();
+        loop {
+            match sender.send(command) {
+                Ok(()) => break,
+                Err(SendError::Full(back)) => {
+                    command = back;
+                    thread::sleep(Duration::from_millis(1));
+                }
+                Err(_) => return Err(Failure::Failed("a shard has ended before its time".into())),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn usage() -> Result<Usage, Failure> {
+    Usage::read().map_err(|e| Failure::Failed(format!("cannot read /proc/self: {e}")))
+}
