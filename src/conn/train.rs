@@ -75,14 +75,7 @@ impl Connection {
     }
 
     fn one_rtt_train(&mut self, now: Timestamp, buf: &mut [u8]) -> (usize, usize) {
-        let path = self.paths.primary();
-        // RFC 9000 §8.2.1: a challenge goes out even where the limit permits less than a full
-        // datagram.
-        let allowance = path
-            .validation
-            .allowance()
-            .min(limits::MAX_UDP_PAYLOAD as u64) as usize;
-        let mtu = path.mtu.current().min(buf.len()).min(allowance);
+        let mtu = self.datagram_size(buf.len());
         let (mut len, mut size, mut count) = (0, mtu, 0);
         while count < limits::MAX_TRAIN_SEGMENTS && self.has_one_rtt_to_send() {
             // The kernel takes less in a train than in a single datagram.
@@ -107,6 +100,23 @@ impl Connection {
             }
         }
         (len, size)
+    }
+
+    /// The size of the datagrams to build now: the path's, or what an unproven address may get, so
+    /// that a challenge goes out even where a full datagram may not (RFC 9000 §8.2.1).
+    #[inline]
+    pub(super) fn datagram_size(&self, buf: usize) -> usize {
+        let path = self.paths.primary();
+        path.mtu.current().min(buf).min(path.allowance())
+    }
+
+    /// The least that the anti-amplification limit must admit for a datagram to be worth building.
+    pub(super) fn least_datagram(&self) -> u64 {
+        if self.initial.is_some() {
+            limits::MIN_UDP_PAYLOAD as u64
+        } else {
+            MIN_PACKET as u64
+        }
     }
 
     /// Whether anything at all waits for a 1-RTT packet.
@@ -180,7 +190,7 @@ impl Connection {
             }
         };
         let largest_acked = path.sent.largest_acked();
-        let pn = path.sent.next_packet_number();
+        let pn = path.next_packet_number(&mut self.rng);
         let pn_len = packet_number::encode_len(pn, largest_acked);
         let room = buf.len() - TAG_LEN;
         let mut w = Writer::new(&mut buf[..room]);

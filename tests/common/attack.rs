@@ -217,7 +217,9 @@ impl Attack {
     pub fn connection(&mut self) -> &mut Connection {
         let id = self.conn.expect("a connection");
         self.endpoint.wake(id);
-        self.endpoint.connection(id).expect("the connection is there")
+        self.endpoint
+            .connection(id)
+            .expect("the connection is there")
     }
 
     /// Sends a datagram from the peer's address and collects what comes back at once.
@@ -287,7 +289,10 @@ impl Attack {
                 Next::Quiet | Next::Gone => self.timers.remove(&id),
             };
         }
-        assert!(!self.endpoint.has_ready(), "the endpoint does not come to rest");
+        assert!(
+            !self.endpoint.has_ready(),
+            "the endpoint does not come to rest"
+        );
         while let Some(t) = self.endpoint.poll_transmit(&mut buf) {
             out.push((t.path.remote, buf[..t.len].to_vec()));
         }
@@ -389,9 +394,10 @@ impl Attack {
         self.one_rtt(&[0x01]);
         self.run(Duration::from_millis(100));
         let last = self.peer.spaces[2].next_pn - 1;
-        let acked = self.inbox.iter().any(|p| {
-            p.has(|f| matches!(f, Frame::Ack(a) if a.largest == last))
-        });
+        let acked = self
+            .inbox
+            .iter()
+            .any(|p| p.has(|f| matches!(f, Frame::Ack(a) if a.largest == last)));
         assert!(acked, "a PING is acknowledged");
     }
 }

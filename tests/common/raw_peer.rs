@@ -214,8 +214,9 @@ impl RawPeer {
                 } else {
                     &[]
                 };
-                let o =
-                    header::write_long(&mut w, ty, VERSION_1, &self.dcid, &self.scid, token, PN_LEN);
+                let o = header::write_long(
+                    &mut w, ty, VERSION_1, &self.dcid, &self.scid, token, PN_LEN,
+                );
                 (Some(o), o.packet_number)
             }
             None => {
@@ -264,7 +265,11 @@ impl RawPeer {
     /// Everything that waits: acknowledgements and CRYPTO data, one datagram a piece of it.
     pub fn flight(&mut self) -> Vec<Vec<u8>> {
         let mut out = Vec::new();
-        for ty in [PacketType::Initial, PacketType::Handshake, PacketType::OneRtt] {
+        for ty in [
+            PacketType::Initial,
+            PacketType::Handshake,
+            PacketType::OneRtt,
+        ] {
             let i = index(ty);
             if i < 2 && self.spaces[i].keys.is_none() || i == 2 && self.one_rtt.is_none() {
                 continue;
@@ -421,7 +426,11 @@ impl RawPeer {
         let header_len = pn_offset + head.pn_len;
         let opened = keys.open(0, pn, largest, packet, header_len).ok()?;
         let phase = head.first & header::KEY_PHASE != 0;
-        Some((pn, packet[header_len..header_len + opened.len].to_vec(), phase))
+        Some((
+            pn,
+            packet[header_len..header_len + opened.len].to_vec(),
+            phase,
+        ))
     }
 
     /// Moves to the next keys whatever the rules say; a packet of the present ones must have left.

@@ -79,9 +79,17 @@ fn every_frame_in_every_packet_type_is_admitted_or_a_protocol_violation() {
 fn every_frame_in_a_1rtt_packet_is_taken_but_for_those_of_the_other_role() {
     for server in [true, false] {
         for (ty, bytes) in one_of_each() {
-            let mut a = if server { Attack::server() } else { Attack::client() };
+            let mut a = if server {
+                Attack::server()
+            } else {
+                Attack::client()
+            };
             // Streams 0 and 1 exist on both sides.
-            let id = a.connection().streams_mut().open(Dir::Bi).expect("a stream");
+            let id = a
+                .connection()
+                .streams_mut()
+                .open(Dir::Bi)
+                .expect("a stream");
             a.connection().streams_mut().write(id, b"x").expect("room");
             let theirs = StreamId::new(a.peer.side, Dir::Bi, 0).0;
             a.one_rtt(&stream_frame(theirs, 0, b"a", false));
@@ -152,7 +160,9 @@ fn a_packet_without_frames_is_a_protocol_violation() {
 fn reserved_bits_are_a_protocol_violation() {
     for bit in [0x08, 0x10] {
         let mut a = Attack::server();
-        let p = a.peer.packet_at(PacketType::OneRtt, 50, &[1], |b| *b |= bit);
+        let p = a
+            .peer
+            .packet_at(PacketType::OneRtt, 50, &[1], |b| *b |= bit);
         a.send(&p);
         a.expect_error(Code::PROTOCOL_VIOLATION, "a reserved bit of a short header");
     }
@@ -160,7 +170,9 @@ fn reserved_bits_are_a_protocol_violation() {
         let mut a = Attack::on_server(Plan::default());
         let hello = a.peer.flight().remove(0);
         a.send(&hello);
-        let p = a.peer.packet_at(PacketType::Handshake, 0, &[1], |b| *b |= bit);
+        let p = a
+            .peer
+            .packet_at(PacketType::Handshake, 0, &[1], |b| *b |= bit);
         a.send(&p);
         a.expect_error(Code::PROTOCOL_VIOLATION, "a reserved bit of a long header");
     }
@@ -170,7 +182,9 @@ fn reserved_bits_are_a_protocol_violation() {
 #[test]
 fn a_packet_without_the_fixed_bit_is_dropped() {
     let mut a = Attack::server();
-    let p = a.peer.packet_at(PacketType::OneRtt, 50, &[1], |b| *b &= !0x40);
+    let p = a
+        .peer
+        .packet_at(PacketType::OneRtt, 50, &[1], |b| *b &= !0x40);
     a.send(&p);
     a.expect_alive();
 }
@@ -194,7 +208,11 @@ fn a_frame_cut_short_at_any_byte_is_a_frame_encoding_error() {
         // STREAM with offset and length is type 0x0e; PADDING and PING cannot be cut.
         for cut in 1..bytes.len() {
             let (a, code) = server_after(&bytes[..cut]);
-            assert_eq!(code, Some(Code::FRAME_ENCODING_ERROR), "{ty:#x} cut at {cut}");
+            assert_eq!(
+                code,
+                Some(Code::FRAME_ENCODING_ERROR),
+                "{ty:#x} cut at {cut}"
+            );
             drop(a);
         }
     }
@@ -208,14 +226,32 @@ fn stream_state_errors() {
     refused(&stream_frame(1, 0, b"x", false), Code::STREAM_STATE_ERROR);
     refused(&stream_frame(3, 0, b"x", false), Code::STREAM_STATE_ERROR);
     for id in [1, 3] {
-        refused(&f(&|w| frame::write_max_stream_data(w, id, 9)), Code::STREAM_STATE_ERROR);
-        refused(&f(&|w| frame::write_stop_sending(w, id, 9)), Code::STREAM_STATE_ERROR);
-        refused(&f(&|w| frame::write_reset_stream(w, id, 9, 0)), Code::STREAM_STATE_ERROR);
-        refused(&f(&|w| frame::write_stream_data_blocked(w, id, 9)), Code::STREAM_STATE_ERROR);
+        refused(
+            &f(&|w| frame::write_max_stream_data(w, id, 9)),
+            Code::STREAM_STATE_ERROR,
+        );
+        refused(
+            &f(&|w| frame::write_stop_sending(w, id, 9)),
+            Code::STREAM_STATE_ERROR,
+        );
+        refused(
+            &f(&|w| frame::write_reset_stream(w, id, 9, 0)),
+            Code::STREAM_STATE_ERROR,
+        );
+        refused(
+            &f(&|w| frame::write_stream_data_blocked(w, id, 9)),
+            Code::STREAM_STATE_ERROR,
+        );
     }
     // Client-initiated unidirectional: the server does not send on it.
-    refused(&f(&|w| frame::write_max_stream_data(w, 2, 9)), Code::STREAM_STATE_ERROR);
-    refused(&f(&|w| frame::write_stop_sending(w, 2, 9)), Code::STREAM_STATE_ERROR);
+    refused(
+        &f(&|w| frame::write_max_stream_data(w, 2, 9)),
+        Code::STREAM_STATE_ERROR,
+    );
+    refused(
+        &f(&|w| frame::write_stop_sending(w, 2, 9)),
+        Code::STREAM_STATE_ERROR,
+    );
 }
 
 /// RFC 9000 §19.8: the error names the frame's type.
@@ -223,7 +259,10 @@ fn stream_state_errors() {
 fn a_stream_error_names_the_frame() {
     let (a, _) = server_after(&stream_frame(1, 0, b"x", false));
     let named: Vec<_> = a.closes().iter().map(|c| c.2).collect();
-    assert!(named.iter().all(|t| matches!(t, Some(0x08..=0x0f))), "{named:?}");
+    assert!(
+        named.iter().all(|t| matches!(t, Some(0x08..=0x0f))),
+        "{named:?}"
+    );
 }
 
 /// RFC 9000 §4.6: more streams than MAX_STREAMS said.
@@ -236,12 +275,18 @@ fn stream_limit_errors() {
     assert_eq!(code, None);
     // §21.8 (CVE class): one frame for the last stream does not make state for all before it.
     assert!(a.connection().streams().len() <= 1);
-    refused(&stream_frame(over.0, 0, b"x", false), Code::STREAM_LIMIT_ERROR);
+    refused(
+        &stream_frame(over.0, 0, b"x", false),
+        Code::STREAM_LIMIT_ERROR,
+    );
     for write in [frame::write_max_streams, frame::write_streams_blocked] {
         let bytes = payload(|w| write(w, Dir::Bi, (1 << 60) + 1));
         let (_, code) = server_after(&bytes);
         assert!(
-            matches!(code, Some(Code::STREAM_LIMIT_ERROR | Code::FRAME_ENCODING_ERROR)),
+            matches!(
+                code,
+                Some(Code::STREAM_LIMIT_ERROR | Code::FRAME_ENCODING_ERROR)
+            ),
             "{code:?}"
         );
     }
@@ -255,15 +300,25 @@ fn final_size_errors() {
     let fin = || stream_frame(0, 0, b"abc", true);
     let data = || stream_frame(0, 0, b"abc", false);
     for frames in [
-        two(stream_frame(0, 5, b"xyz", true), stream_frame(0, 9, b"x", false)),
-        two(stream_frame(0, 5, b"xyz", true), stream_frame(0, 5, b"x", true)),
+        two(
+            stream_frame(0, 5, b"xyz", true),
+            stream_frame(0, 9, b"x", false),
+        ),
+        two(
+            stream_frame(0, 5, b"xyz", true),
+            stream_frame(0, 5, b"x", true),
+        ),
         two(stream_frame(0, 5, b"xyz", true), reset(7)),
         two(data(), reset(2)),
         two(data(), stream_frame(0, 0, b"ab", true)),
     ] {
         refused(&frames, Code::FINAL_SIZE_ERROR);
     }
-    for frames in [two(fin(), fin()), two(fin(), reset(3)), two(data(), reset(3))] {
+    for frames in [
+        two(fin(), fin()),
+        two(fin(), reset(3)),
+        two(data(), reset(3)),
+    ] {
         assert_eq!(server_after(&frames).1, None, "{frames:02x?}");
     }
 }
@@ -272,7 +327,10 @@ fn final_size_errors() {
 #[test]
 fn flow_control_errors() {
     let s = Plan::default().transport.streams;
-    refused(&stream_frame(0, s.stream_window, b"x", false), Code::FLOW_CONTROL_ERROR);
+    refused(
+        &stream_frame(0, s.stream_window, b"x", false),
+        Code::FLOW_CONTROL_ERROR,
+    );
     let reset = payload(|w| frame::write_reset_stream(w, 0, 1, s.stream_window + 1));
     refused(&reset, Code::FLOW_CONTROL_ERROR);
     // The connection's window, over several streams that are each within theirs.
@@ -288,14 +346,20 @@ fn flow_control_errors() {
     // RFC 9000 §19.8: an offset past 2^62 - 1.
     let end = stream_frame(0, (1 << 62) - 1, b"x", false);
     let (_, code) = server_after(&end);
-    assert!(matches!(code, Some(Code::FRAME_ENCODING_ERROR | Code::FLOW_CONTROL_ERROR)));
+    assert!(matches!(
+        code,
+        Some(Code::FRAME_ENCODING_ERROR | Code::FLOW_CONTROL_ERROR)
+    ));
 }
 
 /// RFC 9000 §13.1: an acknowledgement of what was never sent.
 #[test]
 fn an_ack_of_an_unsent_packet_is_a_protocol_violation() {
     refused(&ack_frame(&[1000..=1000]), Code::PROTOCOL_VIOLATION);
-    refused(&ack_frame(&[(1 << 62) - 1..=(1 << 62) - 1]), Code::PROTOCOL_VIOLATION);
+    refused(
+        &ack_frame(&[(1 << 62) - 1..=(1 << 62) - 1]),
+        Code::PROTOCOL_VIOLATION,
+    );
     let mut a = Attack::on_server(Plan::default());
     let hello = a.peer.flight().remove(0);
     a.send(&hello);
@@ -333,13 +397,25 @@ fn connection_id_errors() {
         bytes.extend(vec![5; usize::from(len) + 16]);
         refused(&bytes, Code::FRAME_ENCODING_ERROR);
     }
-    refused(&[new(1, 0, cid(1)), new(1, 0, cid(2))].concat(), Code::PROTOCOL_VIOLATION);
-    refused(&[new(1, 0, cid(1)), new(2, 0, cid(1))].concat(), Code::PROTOCOL_VIOLATION);
+    refused(
+        &[new(1, 0, cid(1)), new(1, 0, cid(2))].concat(),
+        Code::PROTOCOL_VIOLATION,
+    );
+    refused(
+        &[new(1, 0, cid(1)), new(2, 0, cid(1))].concat(),
+        Code::PROTOCOL_VIOLATION,
+    );
     let many: Vec<u8> = (1..5).flat_map(|n| new(n, 0, cid(n as u8))).collect();
     refused(&many, Code::CONNECTION_ID_LIMIT_ERROR);
     // Never issued; and the one that carries the packet (its sequence number is 0).
-    refused(&payload(|w| frame::write_retire_connection_id(w, 99)), Code::PROTOCOL_VIOLATION);
-    refused(&payload(|w| frame::write_retire_connection_id(w, 0)), Code::PROTOCOL_VIOLATION);
+    refused(
+        &payload(|w| frame::write_retire_connection_id(w, 99)),
+        Code::PROTOCOL_VIOLATION,
+    );
+    refused(
+        &payload(|w| frame::write_retire_connection_id(w, 0)),
+        Code::PROTOCOL_VIOLATION,
+    );
 }
 
 /// RFC 9000 §5.1.1: an endpoint that uses zero-length connection IDs is issued none.

@@ -32,7 +32,11 @@ fn completes(pair: &mut Pair, what: &str) {
         pair.sides[SERVER].events
     );
     assert!(pair.saw(SERVER, &Event::Connected), "{what}");
-    assert_eq!((pair.closed(CLIENT), pair.closed(SERVER)), (None, None), "{what}");
+    assert_eq!(
+        (pair.closed(CLIENT), pair.closed(SERVER)),
+        (None, None),
+        "{what}"
+    );
     let streams = pair.conn(CLIENT, client).streams_mut();
     let id = streams.open(Dir::Uni).expect("a stream");
     streams.write(id, b"hello").expect("room");
@@ -50,11 +54,15 @@ fn patient(seed: u64) -> Pair {
     };
     setup.client.handshake_deadline = 60 * SECOND;
     setup.server.handshake_deadline = 60 * SECOND;
+    setup.client.max_idle_timeout = 120 * SECOND;
+    setup.server.max_idle_timeout = 120 * SECOND;
     Pair::new(setup)
 }
 
 /// A filter that counts the datagrams of both sides and shows each to `f`.
-fn nth(mut f: impl FnMut(usize, Passing) -> Vec<Passing> + 'static) -> Box<dyn FnMut(Passing) -> Vec<Passing>> {
+fn nth(
+    mut f: impl FnMut(usize, Passing) -> Vec<Passing> + 'static,
+) -> Box<dyn FnMut(Passing) -> Vec<Passing>> {
     let mut n = 0;
     Box::new(move |p| {
         n += 1;
@@ -164,7 +172,10 @@ fn every_handshake_datagram_cut_at_every_byte_is_survived() {
             });
             pair.connect();
             pair.run(SECOND);
-            assert!(pair.saw(CLIENT, &Event::HandshakeConfirmed), "{k} cut at {cut}");
+            assert!(
+                pair.saw(CLIENT, &Event::HandshakeConfirmed),
+                "{k} cut at {cut}"
+            );
         }
     }
 }
@@ -194,7 +205,11 @@ fn a_bit_flipped_anywhere_in_the_handshake_is_survived() {
                     }
                     let whole = copy(&p);
                     p.bytes[at] ^= 1 << (at % 8);
-                    if with_original { vec![p, whole] } else { vec![p] }
+                    if with_original {
+                        vec![p, whole]
+                    } else {
+                        vec![p]
+                    }
                 });
                 pair.connect();
                 pair.run(4 * SECOND);
@@ -217,7 +232,11 @@ fn a_retry_proves_the_address_and_the_handshake_goes_on() {
     let client = pair.connect();
     pair.run(Duration::from_millis(25));
     assert_eq!(pair.sides[SERVER].endpoint.stats().retries, 1);
-    assert_eq!(pair.sides[SERVER].endpoint.len(), 0, "a Retry keeps no state");
+    assert_eq!(
+        pair.sides[SERVER].endpoint.len(),
+        0,
+        "a Retry keeps no state"
+    );
     pair.sides[SERVER].app.decision = Some(Decision::Accept);
     pair.run(SECOND);
     assert!(pair.saw(CLIENT, &Event::HandshakeConfirmed));
@@ -233,7 +252,10 @@ fn a_handshake_with_retry_survives_the_loss_of_any_datagram() {
         pair.filter = nth(move |n, p| if n == k { vec![] } else { vec![p] });
         pair.sides[SERVER].app.prove = true;
         completes(&mut pair, &format!("datagram {k} lost"));
-        assert!(pair.sides[SERVER].app.incoming.contains(&true), "the token was used");
+        assert!(
+            pair.sides[SERVER].app.incoming.contains(&true),
+            "the token was used"
+        );
     }
 }
 
@@ -261,13 +283,19 @@ fn a_client_takes_one_retry_and_no_more() {
     a.peer.set_initial_keys(scid);
     a.send(&retry(5, &first.dcid));
     let again = a.inbox.last().expect("a second Initial").clone();
-    assert_eq!((again.token.as_slice(), again.dcid), (&b"a token"[..], scid));
+    assert_eq!(
+        (again.token.as_slice(), again.dcid),
+        (&b"a token"[..], scid)
+    );
     assert!(again.pn > first.pn, "packet numbers are not reset");
     assert!(again.datagram >= 1200);
     a.inbox.clear();
     a.send(&retry(6, &scid));
     a.send(&retry(6, &first.dcid));
-    assert!(a.inbox.is_empty() && a.peer.undecryptable.is_empty(), "one Retry at most");
+    assert!(
+        a.inbox.is_empty() && a.peer.undecryptable.is_empty(),
+        "one Retry at most"
+    );
 }
 
 /// RFC 9000 §7.3: a server that hides a Retry, or invents one.
@@ -276,9 +304,15 @@ fn a_client_checks_the_connection_ids_that_the_parameters_name() {
     type Change = fn(&mut TransportParameters);
     let other = || ConnectionId::new(&[7; 8]);
     let cases: [(&str, Change); 4] = [
-        ("retry", |p| p.retry_source_connection_id = ConnectionId::new(&[7; 8])),
-        ("original", |p| p.original_destination_connection_id = ConnectionId::new(&[7; 8])),
-        ("initial", |p| p.initial_source_connection_id = ConnectionId::new(&[7; 8])),
+        ("retry", |p| {
+            p.retry_source_connection_id = ConnectionId::new(&[7; 8])
+        }),
+        ("original", |p| {
+            p.original_destination_connection_id = ConnectionId::new(&[7; 8])
+        }),
+        ("initial", |p| {
+            p.initial_source_connection_id = ConnectionId::new(&[7; 8])
+        }),
         ("no initial", |p| p.initial_source_connection_id = None),
     ];
     assert!(other().is_some());
@@ -298,11 +332,13 @@ fn a_client_checks_the_connection_ids_that_the_parameters_name() {
 #[test]
 fn a_server_refuses_bad_transport_parameters() {
     let scid = ConnectionId::new(&[3; 8]).expect("8 bytes");
-    let valid = || payload(|w| {
-        w.varint(0x0f);
-        w.varint(8);
-        w.bytes(scid.as_slice());
-    });
+    let valid = || {
+        payload(|w| {
+            w.varint(0x0f);
+            w.varint(8);
+            w.bytes(scid.as_slice());
+        })
+    };
     let with = |extra: &dyn Fn(&mut Writer<'_>)| {
         let mut out = valid();
         out.extend(payload(|w| extra(w)));
@@ -324,10 +360,30 @@ fn a_server_refuses_bad_transport_parameters() {
         ("a duplicate", [valid(), valid()].concat()),
         ("no initial_source_connection_id", Vec::new()),
         ("cut short", valid()[..5].to_vec()),
-        ("a length beyond the end", with(&|w| w.bytes(&[0x04, 0x3f, 1]))),
-        ("a varint longer than its parameter", with(&|w| w.bytes(&[0x04, 1, 0x40]))),
-        ("a server's token", with(&|w| { w.varint(2); w.varint(16); w.zeros(16); })),
-        ("a server's original id", with(&|w| { w.varint(0); w.varint(8); w.zeros(8); })),
+        (
+            "a length beyond the end",
+            with(&|w| w.bytes(&[0x04, 0x3f, 1])),
+        ),
+        (
+            "a varint longer than its parameter",
+            with(&|w| w.bytes(&[0x04, 1, 0x40])),
+        ),
+        (
+            "a server's token",
+            with(&|w| {
+                w.varint(2);
+                w.varint(16);
+                w.zeros(16);
+            }),
+        ),
+        (
+            "a server's original id",
+            with(&|w| {
+                w.varint(0);
+                w.varint(8);
+                w.zeros(8);
+            }),
+        ),
     ];
     for (what, encoded) in bad {
         let mut a = Attack::on_server(Plan::default());
@@ -337,7 +393,12 @@ fn a_server_refuses_bad_transport_parameters() {
             a.send(&d);
         }
         assert_eq!(a.blamed(), Some(Code::TRANSPORT_PARAMETER_ERROR), "{what}");
-        assert!(a.closes().iter().any(|c| c.1 == Code::TRANSPORT_PARAMETER_ERROR), "{what}");
+        assert!(
+            a.closes()
+                .iter()
+                .any(|c| c.1 == Code::TRANSPORT_PARAMETER_ERROR),
+            "{what}"
+        );
     }
 }
 
@@ -367,7 +428,11 @@ fn a_server_answers_versions_that_it_does_not_speak() {
         };
         assert!(answer.len() < 1200);
         match header::Header::parse(answer, 8) {
-            Ok(header::Header::VersionNegotiation { dcid: d, scid: s, versions }) => {
+            Ok(header::Header::VersionNegotiation {
+                dcid: d,
+                scid: s,
+                versions,
+            }) => {
                 assert_eq!((d, s), (&vec![2; scid][..], &vec![1; dcid][..]));
                 assert!(versions.contains(VERSION_1));
             }
@@ -386,7 +451,13 @@ fn a_server_answers_versions_that_it_does_not_speak() {
 fn version_negotiation(a: &Attack, versions: &[u32]) -> Vec<u8> {
     let first = &a.inbox[0];
     payload(|w| {
-        header::write_version_negotiation(w, 0, first.scid.as_slice(), first.dcid.as_slice(), versions);
+        header::write_version_negotiation(
+            w,
+            0,
+            first.scid.as_slice(),
+            first.dcid.as_slice(),
+            versions,
+        );
     })
 }
 
@@ -432,7 +503,11 @@ fn a_refused_client_is_told_and_an_ignored_one_is_not() {
         assert!(pair.sent[SERVER] <= 3 * pair.sent[CLIENT]);
         pair.run(20 * SECOND);
         assert!(pair.closed(CLIENT).is_some());
-        assert_eq!(pair.sides[CLIENT].endpoint.len(), 0, "the client forgets it");
+        assert_eq!(
+            pair.sides[CLIENT].endpoint.len(),
+            0,
+            "the client forgets it"
+        );
         assert_eq!(pair.sides[CLIENT].endpoint.routes(), 0);
     }
 }
@@ -440,7 +515,13 @@ fn a_refused_client_is_told_and_an_ignored_one_is_not() {
 /// CVE-2024-45311 class: the same Initial again and again, whatever was decided before.
 #[test]
 fn a_duplicate_initial_meets_any_decision_in_any_order() {
-    let choices = [Decision::Accept, Decision::Refuse, Decision::Retry, Decision::Ignore, Decision::Hold];
+    let choices = [
+        Decision::Accept,
+        Decision::Refuse,
+        Decision::Retry,
+        Decision::Ignore,
+        Decision::Hold,
+    ];
     for i in 0..125usize {
         let mut a = Attack::on_server(Plan::default());
         let hello = a.peer.flight().remove(0);
@@ -450,7 +531,11 @@ fn a_duplicate_initial_meets_any_decision_in_any_order() {
             a.send(&hello);
         }
         a.run(30 * SECOND);
-        assert_eq!(a.endpoint.len(), 0, "{i}: nothing is left of a client that never answered");
+        assert_eq!(
+            a.endpoint.len(),
+            0,
+            "{i}: nothing is left of a client that never answered"
+        );
         assert!(a.endpoint.routes() <= 1, "a held attempt at most");
         assert!(a.sent_by_endpoint <= 3 * a.sent_to_endpoint);
     }
@@ -546,7 +631,11 @@ fn ack_eliciting_initial_packets_come_in_full_datagrams() {
         pair.run(5 * SECOND);
         for d in log.borrow().iter().filter(|d| d[0] & 0xf0 == 0xc0) {
             // Only a server's bare acknowledgement may be smaller.
-            assert!(d.len() >= 1200 || d.len() < 100, "an Initial in {} bytes", d.len());
+            assert!(
+                d.len() >= 1200 || d.len() < 100,
+                "an Initial in {} bytes",
+                d.len()
+            );
         }
     }
 }
@@ -582,14 +671,22 @@ fn a_client_drops_initial_packets_with_a_token() {
     let bad = a.peer.padded_initial(&[0x08, 0, 1], 1200);
     a.send(&bad);
     assert!(matches!(a.blamed(), None | Some(Code::PROTOCOL_VIOLATION)));
-    assert_eq!(a.closed(), None, "the frames of a packet with a token are not looked at");
+    assert_eq!(
+        a.closed(),
+        None,
+        "the frames of a packet with a token are not looked at"
+    );
 }
 
 /// RFC 9000 §21.2: forged packets after confirmation change nothing.
 #[test]
 fn forged_packets_after_confirmation_are_ignored() {
     for server in [true, false] {
-        let mut a = if server { Attack::server() } else { Attack::client() };
+        let mut a = if server {
+            Attack::server()
+        } else {
+            Attack::client()
+        };
         let close = [0x1c, 0x0a, 0, 0];
         let initial = a.peer.padded_initial(&close, 1200);
         a.send(&initial);
@@ -686,7 +783,10 @@ fn coalesced_packets_for_another_destination_are_dropped() {
     for _ in 0..10_000 {
         a.send(&datagram);
     }
-    assert_eq!((a.endpoint.len(), a.endpoint.routes()), (1, a.endpoint.routes()));
+    assert_eq!(
+        (a.endpoint.len(), a.endpoint.routes()),
+        (1, a.endpoint.routes())
+    );
     a.expect_alive();
     // A short packet behind a long one, addressed to nobody.
     let mut mixed = datagram[..datagram.len() / 10].to_vec();
@@ -706,7 +806,9 @@ fn crypto_data_at_the_wrong_level_is_refused() {
     let hello = a.peer.flight().remove(0);
     a.send(&hello);
     let n = a.peer.spaces[0].crypto_out.len() as u64;
-    let extra = a.peer.padded_initial(&crypto_frame(n, b"\x01\x00\x00\x04more"), 1200);
+    let extra = a
+        .peer
+        .padded_initial(&crypto_frame(n, b"\x01\x00\x00\x04more"), 1200);
     a.send(&extra);
     a.expect_error(Code::PROTOCOL_VIOLATION, "Initial CRYPTO after ClientHello");
     // In one frame with the ClientHello.
@@ -716,7 +818,11 @@ fn crypto_data_at_the_wrong_level_is_refused() {
     hello.extend([0; 32]);
     let both = a.peer.padded_initial(&crypto_frame(0, &hello), 1200);
     a.send(&both);
-    assert!(a.blamed().is_some(), "Finished behind ClientHello in Initial: {:?}", a.events);
+    assert!(
+        a.blamed().is_some(),
+        "Finished behind ClientHello in Initial: {:?}",
+        a.events
+    );
 }
 
 /// RFC 9000 §7.5: CRYPTO data beyond what is buffered.
@@ -789,7 +895,10 @@ fn amplification_is_three_times_at_every_moment() {
         assert!(a.sent_by_endpoint > 0);
         for n in 0..200 {
             a.run(Duration::from_millis(50));
-            assert!(a.sent_by_endpoint <= 3 * a.sent_to_endpoint, "after {n} steps");
+            assert!(
+                a.sent_by_endpoint <= 3 * a.sent_to_endpoint,
+                "after {n} steps"
+            );
             if answer && n % 10 == 0 {
                 // A client that sends padded Initials but never a Handshake packet.
                 let d = a.peer.padded_initial(&[1], 1200);
@@ -816,7 +925,10 @@ fn a_client_breaks_the_amplification_deadlock() {
             }
             vec![p]
         });
-        completes(&mut pair, &format!("the server's first {} datagrams lost", 3 * lost));
+        completes(
+            &mut pair,
+            &format!("the server's first {} datagrams lost", 3 * lost),
+        );
     }
 }
 
@@ -840,7 +952,10 @@ fn a_client_that_has_everything_but_the_servers_last_flight_probes_with_handshak
         .filter(|p| p.ty == PacketType::Handshake && p.is_ack_eliciting())
         .count();
     assert!(probes >= 2, "{:?}", a.inbox);
-    let others = a.inbox.iter().filter(|p| p.has(|f| matches!(f, Frame::Crypto { .. })));
+    let others = a
+        .inbox
+        .iter()
+        .filter(|p| p.has(|f| matches!(f, Frame::Crypto { .. })));
     assert_eq!(others.count(), 0);
 }
 
@@ -919,7 +1034,11 @@ fn a_token_of_another_address_is_invalid_and_garbage_is_no_proof() {
     let elsewhere = std::net::SocketAddr::from(([10, 9, 8, 7], 1000));
     a.send_from(elsewhere, &first);
     assert_eq!(a.endpoint.len(), 0);
-    assert!(a.closes().iter().any(|c| c.1 == Code::INVALID_TOKEN), "{:?}", a.closes());
+    assert!(
+        a.closes().iter().any(|c| c.1 == Code::INVALID_TOKEN),
+        "{:?}",
+        a.closes()
+    );
     // Bent in any byte: as if there were none.
     for at in 0..token.len() {
         let mut bent = token.clone();
@@ -929,7 +1048,10 @@ fn a_token_of_another_address_is_invalid_and_garbage_is_no_proof() {
         let d = a.peer.flight().remove(0);
         a.app.incoming.clear();
         a.send(&d);
-        assert!(a.app.incoming.iter().all(|validated| !validated), "byte {at}");
+        assert!(
+            a.app.incoming.iter().all(|validated| !validated),
+            "byte {at}"
+        );
     }
 }
 
@@ -962,7 +1084,11 @@ fn a_handshake_that_stalls_ends_at_its_deadline() {
         pair.filter = Box::new(move |p| {
             n += 1;
             // Everything of one side is lost from its second datagram on.
-            if p.from == side && n > 2 { vec![] } else { vec![p] }
+            if p.from == side && n > 2 {
+                vec![]
+            } else {
+                vec![p]
+            }
         });
         pair.connect();
         pair.run(60 * SECOND);
