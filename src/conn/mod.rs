@@ -13,6 +13,7 @@
 //! until the multipath extension opens more.
 
 mod ack;
+pub mod application;
 mod build;
 mod close;
 pub mod config;
@@ -22,6 +23,7 @@ pub mod error;
 mod events;
 mod frames;
 mod handshake;
+pub mod incoming;
 mod input;
 mod migrate;
 mod params;
@@ -39,14 +41,16 @@ use crate::path::cids::ResetToken;
 use crate::path::{Path, PathId, PathSet};
 use crate::stream::{DatagramError, Datagrams, Streams};
 use crate::wire::{ConnectionId, Side, TransportParameters};
+pub use application::Application;
 use bytes::Bytes;
 pub use config::TransportConfig;
 use crypto_stream::CryptoStream;
-pub use endpoint::{Application, ConnId, Endpoint, EndpointConfig};
+pub use endpoint::{ConnId, Endpoint, EndpointConfig};
 pub use error::ConnectionError;
 pub use events::Event;
 use events::Events;
 use handshake::HandshakeIds;
+pub use incoming::{Decision, Incoming, IncomingId};
 pub use router::CidGenerator;
 use space::{HandshakeSpace, SentFrame};
 use state::State;

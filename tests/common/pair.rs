@@ -2,9 +2,10 @@
 //! stands on. Datagrams pass through `filter`, which may change, drop or copy them.
 
 use corelane::base::{Ecn, FourTuple, RecvMeta, Rng, SocketId, Timestamp};
-use corelane::conn::endpoint::{Decision, Incoming, Next};
+use corelane::conn::endpoint::Next;
 use corelane::conn::{
-    Application, ConnId, Connection, Endpoint, EndpointConfig, Event, TransportConfig,
+    Application, ConnId, Connection, Decision, Endpoint, EndpointConfig, Event, Incoming,
+    TransportConfig,
 };
 use corelane::stream::{Streams, Taken};
 use corelane::wire::StreamId;

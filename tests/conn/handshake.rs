@@ -4,7 +4,7 @@ use crate::common::attack::{Attack, Plan};
 use crate::common::pair::{CLIENT, Pair, Passing, SERVER, Setup};
 use crate::common::raw_peer::{ack_frame, crypto_frame, payload};
 use corelane::base::Rng;
-use corelane::conn::endpoint::Decision;
+use corelane::conn::incoming::Decision;
 use corelane::conn::{ConnectionError, Event};
 use corelane::wire::frame::{self, Frame};
 use corelane::wire::header::{self, VERSION_1};

@@ -289,11 +289,15 @@ impl Base<'_> {
                 "-P {streams}: a connection has at most {MAX_STREAMS} streams; add --connections"
             )));
         }
+        // A paced stream writes what 10 ms allow, so that it does not send in bursts.
+        let pace = load
+            .bitrate
+            .map(|bits| (bits / 8 / 100).clamp(1000, MAX_MESSAGE));
         let work = Work::Bulk(Bulk {
             send: !load.reverse,
             receive: load.reverse || load.bidir,
             bytes: load.bytes.map(|n| n.div_ceil(streams as u64)),
-            chunk: self.length(MAX_MESSAGE, 1, MAX_MESSAGE)? as u32,
+            chunk: self.length(pace.unwrap_or(MAX_MESSAGE), 1, MAX_MESSAGE)? as u32,
             rate: load.bitrate.unwrap_or(0).div_ceil(8),
         });
         let mut spec = self.spec("throughput", work, connections, streams);

@@ -215,7 +215,7 @@ impl Files {
         let mut all = Latency::new();
         results.latencies.iter().for_each(|(_, l)| all.merge(l));
         if let Some((path, file)) = &mut self.hgrm {
-            write(path, file, &hgrm::text(&all, hgrm::Unit::Microseconds))?;
+            write(path, file, &hgrm::text(&all))?;
         }
         if let Some((path, file)) = &mut self.svg {
             let latencies: Vec<(&str, &Latency)> = results

@@ -12,7 +12,7 @@ use super::tally::Tally;
 use crate::cli::report::hist::OpenLoop;
 use crate::cli::report::meter;
 use corelane::base::Timestamp;
-use corelane::conn::endpoint::{Decision, Incoming};
+use corelane::conn::incoming::{Decision, Incoming};
 use corelane::conn::{ConnId, Event};
 use corelane::shard::{Context, ShardApp};
 use corelane::stream::{StreamEvent, Streams, Taken};
