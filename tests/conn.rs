@@ -1,10 +1,14 @@
 //! The connection state machine: two endpoints in memory, virtual time, chosen faults.
 
+#[path = "conn/closing.rs"]
+mod closing;
 mod common;
 #[path = "conn/frames.rs"]
 mod frames;
 #[path = "conn/handshake.rs"]
 mod handshake;
+#[path = "conn/keys.rs"]
+mod keys;
 
 use bytes::Bytes;
 use common::pair::{CLIENT, Pair, SERVER, Setup};

@@ -43,6 +43,10 @@ pub const ACTIVE_CIDS: usize = 4;
 pub const PENDING_RETIREMENTS: usize = 2 * ACTIVE_CIDS;
 /// Packets kept because their keys are not there yet.
 pub const UNDECRYPTABLE_PACKETS: usize = 10;
+/// Bytes of them, for they are kept before their sender has proved anything.
+pub const UNDECRYPTABLE_BYTES: usize = 16 * 1024;
+/// Bytes of a stateless reset, at least (RFC 9000 §10.3).
+pub const MIN_STATELESS_RESET: usize = 21;
 /// Datagrams (RFC 9221) queued for sending by default, in bytes.
 pub const DATAGRAM_SEND_BYTES: usize = 1024 * 1024;
 /// Received datagrams (RFC 9221) waiting for the application by default, in bytes.

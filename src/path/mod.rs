@@ -10,7 +10,7 @@ pub mod cids;
 pub mod set;
 pub mod validate;
 
-use crate::base::{Ecn, FourTuple, SocketId, Timestamp};
+use crate::base::{Ecn, FourTuple, Rng, SocketId, Timestamp};
 use crate::recovery::{
     AckPolicy, Algorithm, Controller, EcnValidator, MtuConfig, MtuDiscovery, Pace, Pacer, Rtt,
     SentSpace,
@@ -19,6 +19,9 @@ pub use cids::{LocalCids, RemoteCids};
 pub use set::PathSet;
 use std::time::Duration;
 pub use validate::Validation;
+
+/// Packet numbers within which one is skipped on average, at least.
+const SKIP_WITHIN: u64 = 128;
 
 /// Identifies a path within its connection; 0 is the one that the handshake ran on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -87,6 +90,8 @@ pub struct Path<F: Copy> {
     pub paced: u64,
     /// When a packet was last received.
     pub last_received: Timestamp,
+    /// The next packet number to leave unused.
+    pub skip_at: u64,
 }
 
 impl<F: Copy> Path<F> {
@@ -120,7 +125,14 @@ impl<F: Copy> Path<F> {
             mark: Ecn::NotEct,
             paced: 0,
             last_received: now,
+            skip_at: u64::MAX,
         }
+    }
+
+    /// Bytes that the anti-amplification limit still admits.
+    #[inline]
+    pub fn allowance(&self) -> usize {
+        usize::try_from(self.validation.allowance()).unwrap_or(usize::MAX)
     }
 
     /// Bytes that the congestion window still admits.
@@ -157,6 +169,28 @@ impl<F: Copy> Path<F> {
             mtu: self.mtu.current(),
         };
         self.pacer.next_release(&pace)
+    }
+
+    /// The number of the next packet, after leaving one unused where that is due.
+    #[inline]
+    pub fn next_packet_number(&mut self, rng: &mut Rng) -> u64 {
+        if self.sent.next_packet_number() >= self.skip_at {
+            self.skip_packet_number(rng);
+        }
+        self.sent.next_packet_number()
+    }
+
+    /// Leaves a packet number unused and chooses the next: about one in a congestion window, so
+    /// that a peer that acknowledges what it has not received soon names one of them
+    /// (RFC 9000 §21.4).
+    #[cold]
+    pub fn skip_packet_number(&mut self, rng: &mut Rng) {
+        if self.skip_at != u64::MAX {
+            self.sent.skip_packet_number();
+        }
+        let packets = self.cc.window() / self.mtu.current().max(1) as u64;
+        let next = self.sent.next_packet_number();
+        self.skip_at = next + 1 + rng.below(2 * packets.max(SKIP_WITHIN));
     }
 
     /// Starts round-trip times, congestion control and MTU afresh, as a new address demands
