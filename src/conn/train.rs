@@ -384,12 +384,18 @@ impl Connection {
             return 0;
         }
         let path = self.paths.primary_mut();
-        if path.window_room() < 2 * path.mtu.current() as u64 || !path.validation.is_validated() {
+        if !path.validation.is_validated() {
             return 0;
         }
-        let Some(size) = path.mtu.poll_probe(now).filter(|s| *s <= buf.len()) else {
+        let Some(size) = path.mtu.poll_probe(now) else {
             return 0;
         };
+        // A probe that is lost stays in flight for a while: data must still fit beside it.
+        let needed = size + 2 * path.mtu.current();
+        if size > buf.len() || path.window_room() < needed as u64 {
+            path.mtu.cancel_probe();
+            return 0;
+        }
         let mut w = Writer::new(&mut buf[..size - TAG_LEN]);
         let Some(head) = self.begin_one_rtt(now, &mut w) else {
             self.paths.primary_mut().mtu.cancel_probe();
