@@ -50,6 +50,9 @@ impl Connection {
         if self.state.is_closed() {
             return None;
         }
+        if let Some(answer) = self.answer_probe(now, buf) {
+            return Some(answer);
+        }
         let path = self.paths.primary_mut();
         path.mark = path.ecn.mark();
         let (len, segment_size) = if self.initial.is_some() || self.handshake.is_some() {
@@ -141,6 +144,7 @@ impl Connection {
             || path.validation.wants_to_send()
             || path.local_cids.wants_to_send()
             || path.remote_cids.wants_to_send()
+            || !self.probed.is_empty()
     }
 
     /// What a datagram of `size` bytes may hold after `before` bytes of the same train.
@@ -382,16 +386,35 @@ impl Connection {
         let Some(size) = path.mtu.poll_probe(now).filter(|s| *s <= buf.len()) else {
             return 0;
         };
-        let mut w = Writer::new(&mut buf[..size - TAG_LEN]);
-        let Some(head) = self.begin_one_rtt(now, &mut w) else {
+        let len = self.lone_packet(now, &mut buf[..size], true, frame::write_ping);
+        if len == 0 {
             self.paths.primary_mut().mtu.cancel_probe();
+        }
+        len
+    }
+
+    /// A packet that fills `buf` with one unreliable frame and PADDING. Returns its length; 0 when
+    /// there may be none.
+    pub(super) fn lone_packet(
+        &mut self,
+        now: Timestamp,
+        buf: &mut [u8],
+        mtu_probe: bool,
+        write: impl FnOnce(&mut Writer<'_>),
+    ) -> usize {
+        if buf.len() < MIN_PACKET {
+            return 0;
+        }
+        let room = buf.len() - TAG_LEN;
+        let mut w = Writer::new(&mut buf[..room]);
+        let Some(head) = self.begin_one_rtt(now, &mut w) else {
             return 0;
         };
-        frame::write_ping(&mut w);
+        write(&mut w);
         w.zeros(w.remaining());
         self.scratch.clear();
         self.scratch.push(SentFrame::Unreliable);
-        self.finish_one_rtt(now, &mut buf[..size], head, true, true)
+        self.finish_one_rtt(now, buf, head, true, mtu_probe)
     }
 }
 
