@@ -21,7 +21,8 @@ pub(super) enum Admission {
     Full,
     /// Acknowledgements and what else is not in flight.
     AckOnly,
-    /// Anything, whatever the window says: a probe after a timeout (RFC 9002 §7.5).
+    /// Anything, whatever the window says: a probe after a timeout (RFC 9002 §7.5), or a challenge,
+    /// on which everything else of its address waits.
     Probe,
     /// Nothing: the anti-amplification limit is reached.
     None,
@@ -154,7 +155,7 @@ impl Connection {
         if path.validation.allowance() < (before + size) as u64 {
             return Admission::None;
         }
-        if self.pending.probes > 0 {
+        if self.pending.probes > 0 || path.validation.challenge_due() {
             return Admission::Probe;
         }
         if path.window_room() < size as u64 {
@@ -282,7 +283,9 @@ impl Connection {
         mtu_probe: bool,
     ) {
         let path = self.paths.primary_mut();
-        let in_flight = ack_eliciting || padded;
+        // One probe of a larger size at a time goes beside the window: counted, one that is larger
+        // than the window would hold everything else back until it is lost.
+        let in_flight = (ack_eliciting || padded) && !mtu_probe;
         let packet = SentPacket {
             time_sent: now,
             size: len as u16,
@@ -373,8 +376,8 @@ impl Connection {
         must_fill
     }
 
-    /// A datagram that probes a larger size (RFC 8899 §4.1), when one is due and the window has
-    /// room for it.
+    /// A datagram that probes a larger size (RFC 8899 §4.1), when one is due and the window is not
+    /// full.
     fn mtu_probe(&mut self, now: Timestamp, buf: &mut [u8]) -> usize {
         if !self.state.is_confirmed() || self.pending.probes > 0 {
             return 0;
@@ -383,9 +386,13 @@ impl Connection {
         if path.window_room() < 2 * path.mtu.current() as u64 || !path.validation.is_validated() {
             return 0;
         }
-        let Some(size) = path.mtu.poll_probe(now).filter(|s| *s <= buf.len()) else {
+        let Some(size) = path.mtu.poll_probe(now) else {
             return 0;
         };
+        if size > buf.len() {
+            path.mtu.on_too_large(size);
+            return 0;
+        }
         let len = self.lone_packet(now, &mut buf[..size], true, frame::write_ping);
         if len == 0 {
             self.paths.primary_mut().mtu.cancel_probe();

@@ -122,7 +122,8 @@ fn keys_are_updated_after_a_configured_number_of_packets() {
         pair.run(SECOND);
     }
     assert_eq!(pair.sides[SERVER].app.finished.len(), 5);
-    assert_eq!(pair.conn(CLIENT, client).stats().key_updates, 5);
+    let n = pair.conn(CLIENT, client).stats().key_updates;
+    assert!((5..10).contains(&n), "{n} updates");
     assert_eq!((pair.closed(CLIENT), pair.closed(SERVER)), (None, None));
 }
 
