@@ -1,5 +1,7 @@
 //! The connection state machine: two endpoints in memory, virtual time, chosen faults.
 
+#[path = "conn/address.rs"]
+mod address;
 #[path = "conn/closing.rs"]
 mod closing;
 mod common;

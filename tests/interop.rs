@@ -12,7 +12,7 @@ use common::relay::{Faults, Relay};
 use corelane::conn::{ConnectionError, TransportConfig};
 use corelane::io::Choice;
 use corelane::shard::engine::{Bind, Engine, EngineConfig, Idle};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 fn files() -> Vec<File> {
@@ -148,6 +148,40 @@ fn we_serve_quinn_on_mmsg() {
 #[test]
 fn we_serve_quinn_with_loss() {
     against_quinn_client(Choice::Auto, Faults::loss(0.02));
+}
+
+/// Loopback carries the largest datagrams there are, and discovery finds them.
+#[test]
+fn datagrams_grow_to_what_the_interface_carries() {
+    let identity = Identity::generate();
+    for (ip, largest) in [
+        (IpAddr::from(Ipv4Addr::LOCALHOST), 65_507),
+        (IpAddr::from(Ipv6Addr::LOCALHOST), 65_527),
+    ] {
+        let mut config = config("server", Choice::Auto);
+        config.bind = Bind::Shared(SocketAddr::new(ip, 0));
+        config.server = Some(Arc::new(identity.server_config(&[ALPN])));
+        let big = [File::new("big", 30_000_000)];
+        let mut server =
+            Engine::start(&config, |_| FileApp::server(&big)).expect("the server starts");
+        let put = Request::Put("big", &big[0].contents()).to_bytes();
+        let job = Job {
+            remote: server.local_addrs()[0],
+            tls: Arc::new(identity.client_config(&[ALPN])),
+            transport: Arc::new(TransportConfig::default()),
+            requests: vec![put],
+            stop: true,
+        };
+        config.bind = Bind::Each(ip);
+        config.server = None;
+        let client =
+            Engine::start(&config, |_| FileApp::client(job.clone())).expect("the client starts");
+        let app = client.join().expect("the client ends").remove(0).app;
+        assert_eq!(app.faults, Vec::<String>::new());
+        assert_eq!(app.mtu, largest);
+        server.stop();
+        server.join().expect("the server ends");
+    }
 }
 
 #[test]

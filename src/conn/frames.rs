@@ -106,8 +106,7 @@ impl Connection {
             Frame::NewConnectionId(f) => self.on_new_connection_id(&f),
             Frame::RetireConnectionId(seq) => self.on_retire_connection_id(seq, packet.dcid),
             Frame::PathChallenge(data) => {
-                // A challenge beyond the cap is ignored: the peer repeats it.
-                self.paths.primary_mut().validation.on_challenge(data);
+                self.on_path_challenge(packet, data);
                 Ok(())
             }
             Frame::PathResponse(data) => {

@@ -413,7 +413,8 @@ impl Connection {
         let path = self.paths.primary_mut();
         path.last_received = now;
         let ecn = packet.meta.ecn;
-        let highest = match packet.ty {
+        let newest = path.acks.largest().is_none_or(|l| packet.pn > l);
+        match packet.ty {
             PacketType::OneRtt | PacketType::ZeroRtt => {
                 path.acks.on_packet(now, packet.pn, seen.ack_eliciting, ecn)
             }
@@ -427,7 +428,7 @@ impl Connection {
             },
         };
         self.timers.on_packet_received(now);
-        if packet.ty == PacketType::OneRtt && highest {
+        if packet.ty == PacketType::OneRtt && newest {
             self.check_address(now, packet, seen.probing);
         }
         if !self.early.is_empty() && (self.handshake.is_some() || !self.state.is_handshaking()) {

@@ -7,8 +7,18 @@
 use super::Connection;
 use super::events::Event;
 use super::input::Packet;
-use crate::base::Timestamp;
-use crate::wire::Side;
+use crate::base::{Ecn, FourTuple, SocketId, Timestamp, Transmit, limits};
+use crate::wire::{Side, frame};
+
+/// An address from which the peer probes (RFC 9000 §9.1), and what to answer there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Probed {
+    socket: SocketId,
+    tuple: FourTuple,
+    data: [u8; 8],
+    /// Bytes that may go there.
+    room: usize,
+}
 
 impl Connection {
     /// Compares the address that a 1-RTT packet came from with the path's.
@@ -53,6 +63,52 @@ impl Connection {
             }
         }
         self.events.push(Event::PeerAddressChanged);
+    }
+
+    /// A challenge beyond the caps is ignored: the peer repeats it.
+    pub(super) fn on_path_challenge(&mut self, packet: &Packet<'_>, data: [u8; 8]) {
+        let path = self.paths.primary_mut();
+        let from = packet.meta.path;
+        if from.remote == path.tuple.remote {
+            path.validation.on_challenge(data);
+            return;
+        }
+        // RFC 9000 §8.2.2: the answer goes where the challenge came from. One at a time waits for
+        // an address, so a datagram with many challenges gets one answer, and not more than three
+        // times its size.
+        if self.probed.iter().all(|p| p.tuple != from) {
+            let _ = self.probed.push(Probed {
+                socket: packet.meta.socket,
+                tuple: from,
+                data,
+                room: packet.size.saturating_mul(3),
+            });
+        }
+    }
+
+    /// A datagram that answers a challenge from an address that is not the path's.
+    pub(super) fn answer_probe(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
+        let probed = self.probed.pop()?;
+        let size = limits::MIN_UDP_PAYLOAD.min(probed.room).min(buf.len());
+        let path = self.paths.primary_mut();
+        // The marks on this datagram say nothing about the path in use.
+        let mark = std::mem::replace(&mut path.mark, Ecn::NotEct);
+        let len = self.lone_packet(now, buf.get_mut(..size)?, false, |w| {
+            frame::write_path_response(w, &probed.data);
+        });
+        self.paths.primary_mut().mark = mark;
+        if len == 0 {
+            return None;
+        }
+        self.stats.udp_datagrams_sent += 1;
+        self.stats.udp_bytes_sent += len as u64;
+        Some(Transmit {
+            socket: probed.socket,
+            path: probed.tuple,
+            ecn: Ecn::NotEct,
+            segment_size: len,
+            len,
+        })
     }
 
     pub(super) fn on_path_response(&mut self, data: [u8; 8]) {

@@ -35,7 +35,7 @@ mod stats;
 mod timers;
 mod train;
 
-use crate::base::{FourTuple, Rng, SocketId, Timestamp};
+use crate::base::{BoundedQueue, FourTuple, Rng, SocketId, Timestamp, limits};
 use crate::crypto::{OneRttKeys, Session, TAG_LEN};
 use crate::path::cids::ResetToken;
 use crate::path::{Path, PathId, PathSet};
@@ -51,6 +51,7 @@ pub use events::Event;
 use events::Events;
 use handshake::HandshakeIds;
 pub use incoming::{Decision, Incoming, IncomingId};
+use migrate::Probed;
 pub use router::CidGenerator;
 use space::{HandshakeSpace, SentFrame};
 use state::State;
@@ -95,6 +96,8 @@ pub struct Connection {
     events: Events,
     pending: Pending,
     early: Vec<EarlyPacket>,
+    /// Challenges from addresses other than the path's.
+    probed: BoundedQueue<Probed>,
     /// Frames of the packet being built; kept for its capacity.
     scratch: Vec<SentFrame>,
     rng: Rng,
@@ -148,6 +151,7 @@ impl Connection {
             events: Events::default(),
             pending: Pending::default(),
             early: Vec::new(),
+            probed: BoundedQueue::new(limits::PATH_RESPONSES),
             scratch: Vec::with_capacity(16),
             rng,
             stats: ConnectionStats::default(),

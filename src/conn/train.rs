@@ -21,7 +21,8 @@ pub(super) enum Admission {
     Full,
     /// Acknowledgements and what else is not in flight.
     AckOnly,
-    /// Anything, whatever the window says: a probe after a timeout (RFC 9002 §7.5).
+    /// Anything, whatever the window says: a probe after a timeout (RFC 9002 §7.5), or a challenge,
+    /// on which everything else of its address waits.
     Probe,
     /// Nothing: the anti-amplification limit is reached.
     None,
@@ -49,6 +50,9 @@ impl Connection {
         }
         if self.state.is_closed() {
             return None;
+        }
+        if let Some(answer) = self.answer_probe(now, buf) {
+            return Some(answer);
         }
         let path = self.paths.primary_mut();
         path.mark = path.ecn.mark();
@@ -143,6 +147,7 @@ impl Connection {
             || path.validation.wants_to_send()
             || path.local_cids.wants_to_send()
             || path.remote_cids.wants_to_send()
+            || !self.probed.is_empty()
     }
 
     /// What a datagram of `size` bytes may hold after `before` bytes of the same train.
@@ -152,7 +157,7 @@ impl Connection {
         if path.validation.allowance() < (before + size) as u64 {
             return Admission::None;
         }
-        if self.pending.probes > 0 {
+        if self.pending.probes > 0 || path.validation.challenge_due() {
             return Admission::Probe;
         }
         if path.window_room() < size as u64 {
@@ -280,7 +285,9 @@ impl Connection {
         mtu_probe: bool,
     ) {
         let path = self.paths.primary_mut();
-        let in_flight = ack_eliciting || padded;
+        // One probe of a larger size at a time goes beside the window: counted, one that is larger
+        // than the window would hold everything else back until it is lost.
+        let in_flight = (ack_eliciting || padded) && !mtu_probe;
         let packet = SentPacket {
             time_sent: now,
             size: len as u16,
@@ -377,8 +384,8 @@ impl Connection {
         must_fill
     }
 
-    /// A datagram that probes a larger size (RFC 8899 §4.1), when one is due and the window has
-    /// room for it.
+    /// A datagram that probes a larger size (RFC 8899 §4.1), when one is due and the window is not
+    /// full.
     fn mtu_probe(&mut self, now: Timestamp, buf: &mut [u8]) -> usize {
         if !self.state.is_confirmed() || self.pending.probes > 0 {
             return 0;
@@ -390,22 +397,45 @@ impl Connection {
         let Some(size) = path.mtu.poll_probe(now) else {
             return 0;
         };
+        if size > buf.len() {
+            path.mtu.on_too_large(size);
+            return 0;
+        }
         // A probe that is lost stays in flight for a while: data must still fit beside it.
         let needed = size + 2 * path.mtu.current();
-        if size > buf.len() || path.window_room() < needed as u64 {
+        if path.window_room() < needed as u64 {
             path.mtu.cancel_probe();
             return 0;
         }
-        let mut w = Writer::new(&mut buf[..size - TAG_LEN]);
-        let Some(head) = self.begin_one_rtt(now, &mut w) else {
+        let len = self.lone_packet(now, &mut buf[..size], true, frame::write_ping);
+        if len == 0 {
             self.paths.primary_mut().mtu.cancel_probe();
+        }
+        len
+    }
+
+    /// A packet that fills `buf` with one unreliable frame and PADDING. Returns its length; 0 when
+    /// there may be none.
+    pub(super) fn lone_packet(
+        &mut self,
+        now: Timestamp,
+        buf: &mut [u8],
+        mtu_probe: bool,
+        write: impl FnOnce(&mut Writer<'_>),
+    ) -> usize {
+        if buf.len() < MIN_PACKET {
+            return 0;
+        }
+        let room = buf.len() - TAG_LEN;
+        let mut w = Writer::new(&mut buf[..room]);
+        let Some(head) = self.begin_one_rtt(now, &mut w) else {
             return 0;
         };
-        frame::write_ping(&mut w);
+        write(&mut w);
         w.zeros(w.remaining());
         self.scratch.clear();
         self.scratch.push(SentFrame::Unreliable);
-        self.finish_one_rtt(now, &mut buf[..size], head, true, true)
+        self.finish_one_rtt(now, buf, head, true, mtu_probe)
     }
 }
 

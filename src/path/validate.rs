@@ -153,6 +153,12 @@ impl Validation {
         !self.responses.is_empty() || self.challenge.is_some_and(|c| c.due)
     }
 
+    /// Whether a challenge waits to be sent.
+    #[inline]
+    pub fn challenge_due(&self) -> bool {
+        self.challenge.is_some_and(|c| c.due)
+    }
+
     /// The next response to send.
     pub fn poll_response(&mut self) -> Option<[u8; 8]> {
         self.responses.pop()

@@ -41,6 +41,8 @@ pub struct FileApp {
     conn: Option<ConnId>,
     next: usize,
     closing: bool,
+    /// The datagram size at the end.
+    pub mtu: usize,
     /// The handshake is confirmed.
     pub confirmed: bool,
     exchanges: HashMap<(ConnId, StreamId), Exchange>,
@@ -250,6 +252,7 @@ impl ShardApp for FileApp {
                 self.closing = true;
                 let now = ctx.now();
                 if let Some(c) = ctx.connection(conn).filter(|c| !c.is_closed()) {
+                    self.mtu = c.path_stats().mtu;
                     c.close(now, 0, b"done");
                 }
             }
