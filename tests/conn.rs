@@ -1,6 +1,10 @@
 //! The connection state machine: two endpoints in memory, virtual time, chosen faults.
 
 mod common;
+#[path = "conn/frames.rs"]
+mod frames;
+#[path = "conn/handshake.rs"]
+mod handshake;
 
 use bytes::Bytes;
 use common::pair::{CLIENT, Pair, SERVER, Setup};

@@ -47,8 +47,14 @@ const LAYERS: &[(&str, &[&str])] = &[
             "sys", "base",
         ],
     ),
-    // The program is an embedder: the API, and the three depths that are public on purpose.
-    ("cli", &["api", "shard", "conn", "io", "sys", "base"]),
+    // The program is an embedder: whatever the library makes public.
+    (
+        "cli",
+        &[
+            "api", "shard", "conn", "path", "stream", "recovery", "crypto", "wire", "io", "rdma",
+            "mem", "sys", "base",
+        ],
+    ),
 ];
 
 /// Where `unsafe` may stand: memory, the kernel's rings and socket options, verbs.

@@ -1,1 +1,50 @@
-//! api
+//! The third depth: an async face for any executor, tokio included.
+//!
+//! An [`Endpoint`] runs shards on threads of their own and hands out connections; those hand out
+//! streams. All of it is handles: futures only wait for the shards, with nothing but `std::task`,
+//! so there is no runtime to choose and no timer to drive. Where flow control holds a peer or a
+//! writer back, the future waits; nothing is buffered without bound. Which futures may be dropped
+//! midway without losing anything, each says.
+//!
+//! ```no_run
+//! # async fn demo(tls: std::sync::Arc<rustls::ClientConfig>) -> Result<(), Box<dyn std::error::Error>> {
+//! let endpoint = corelane::api::Endpoint::client(tls)?;
+//! let connection = endpoint.connect("192.0.2.1:4433".parse()?, "example.org").await?;
+//! let (mut send, mut recv) = connection.open_bi().await?;
+//! send.write_all(b"hello").await?;
+//! send.finish()?;
+//! println!("{:?}", recv.read_to_end(1 << 20).await?);
+//! connection.close(0, b"done");
+//! endpoint.wait_idle().await;
+//! # Ok(()) }
+//! ```
+
+#[cfg(any(feature = "tokio", feature = "futures-io"))]
+mod adapters;
+mod connection;
+mod driver;
+mod endpoint;
+pub mod error;
+mod incoming;
+mod recv_stream;
+mod send_stream;
+mod shared;
+mod waiters;
+
+pub use connection::{Connecting, Connection};
+pub use endpoint::{Endpoint, EndpointBuilder};
+pub use error::{
+    ConnectError, KeyingMaterialError, ReadError, ReadExactError, ReadToEndError, RetryError,
+    SendDatagramError, WriteError,
+};
+pub use incoming::Incoming;
+pub use recv_stream::RecvStream;
+pub use send_stream::SendStream;
+
+// What the face speaks of and other layers define.
+pub use crate::conn::{ConnectionError, ConnectionStats, PathStats, TransportConfig};
+pub use crate::io::Choice;
+pub use crate::shard::engine::{EngineConfig, EngineError, Idle};
+pub use crate::sys::affinity::Core;
+pub use crate::wire::StreamId;
+pub use rustls;

@@ -83,6 +83,17 @@ pub const MAILBOX_DATAGRAMS: usize = 1024;
 pub const MAILBOX_TRAINS: usize = 32;
 /// Commands waiting from application handles for one shard.
 pub const MAILBOX_COMMANDS: usize = 4096;
+/// Attempts to connect waiting for one shard; further ones wait where they were made.
+pub const MAILBOX_CONNECTS: usize = 1024;
+/// Bytes of one stream on their way from an async handle to its shard.
+pub const HANDLE_SEND_WINDOW: usize = 512 * 1024;
+/// Pieces that these bytes may be in.
+pub const HANDLE_SEND_CHUNKS: usize = 32;
+/// Bytes of one stream on their way from its shard to an async handle; what exceeds them waits in
+/// the stream, so that its flow control follows the reader.
+pub const HANDLE_RECV_WINDOW: usize = 512 * 1024;
+/// Pieces that these bytes may be in.
+pub const HANDLE_RECV_CHUNKS: usize = 16;
 
 /// Sockets of one shard's backend, by default.
 pub const SOCKETS: usize = 1024;

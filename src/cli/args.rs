@@ -332,9 +332,15 @@ mod tests {
         };
         let load = args.load;
         assert_eq!(load.time, Some(Duration::from_secs(5)));
-        assert_eq!((load.parallel, load.reverse, load.json), (Some(4), true, true));
+        assert_eq!(
+            (load.parallel, load.reverse, load.json),
+            (Some(4), true, true)
+        );
         assert_eq!(load.interval, Duration::from_millis(500));
-        assert_eq!((load.bitrate, load.length), (Some(10_000_000), Some(128 << 10)));
+        assert_eq!(
+            (load.bitrate, load.length),
+            (Some(10_000_000), Some(128 << 10))
+        );
         assert_eq!(load.omit, Some(Duration::from_secs(2)));
     }
 

@@ -37,7 +37,11 @@ struct Finding {
 
 impl Finding {
     fn new(verdict: Verdict, what: &'static str, says: impl Into<String>) -> Self {
-        Self { verdict, what, says: says.into() }
+        Self {
+            verdict,
+            what,
+            says: says.into(),
+        }
     }
 
     fn line(&self) -> String {
@@ -69,15 +73,27 @@ pub fn run() -> Result<(), Failure> {
 fn kernel(machine: &Machine) -> Finding {
     let release = machine.kernel.as_deref().unwrap_or("unknown");
     let cpu = machine.cpu_model.as_deref().unwrap_or("unknown processor");
-    let guest = if machine.hypervisor == Some(true) { ", virtual machine" } else { "" };
-    Finding::new(Verdict::Ok, "machine", format!("Linux {release}, {cpu}{guest}"))
+    let guest = if machine.hypervisor == Some(true) {
+        ", virtual machine"
+    } else {
+        ""
+    };
+    Finding::new(
+        Verdict::Ok,
+        "machine",
+        format!("Linux {release}, {cpu}{guest}"),
+    )
 }
 
 fn cores(machine: &Machine) -> Finding {
     let list = affinity::cores();
     let numbers: Vec<String> = list.iter().map(|c| c.0.to_string()).collect();
     let online = machine.cores.unwrap_or(list.len());
-    let says = format!("{} of {online} for this process: {}", list.len(), numbers.join(","));
+    let says = format!(
+        "{} of {online} for this process: {}",
+        list.len(),
+        numbers.join(",")
+    );
     if list.len() < 2 {
         let says = says + "; client and server of `bench` share it and slow each other down";
         return Finding::new(Verdict::Hint, "cores", says);
@@ -88,11 +104,14 @@ fn cores(machine: &Machine) -> Finding {
 fn io(report: &Report) -> Vec<Finding> {
     use Verdict::{Fallback, Ok as Good};
     let uring = match &report.uring {
-        Ok(TaskRun::Deferred) => {
-            Finding::new(Good, "io_uring", "completions when asked for (DEFER_TASKRUN)")
-        }
+        Ok(TaskRun::Deferred) => Finding::new(
+            Good,
+            "io_uring",
+            "completions when asked for (DEFER_TASKRUN)",
+        ),
         Ok(TaskRun::Cooperative) => {
-            let says = "completions with the next system call (COOP_TASKRUN); Linux 6.1 defers them";
+            let says =
+                "completions with the next system call (COOP_TASKRUN); Linux 6.1 defers them";
             Finding::new(Fallback, "io_uring", says)
         }
         Ok(TaskRun::Interrupting) => {
@@ -139,16 +158,32 @@ fn offloads(applied: &Applied) -> Vec<Finding> {
         Finding::new(Verdict::Hint, "socket buffers", says)
     };
     vec![
-        either(applied.gso, "GSO", "trains leave in one call", "datagrams leave one by one"),
-        either(applied.gro, "GRO", "trains arrive in one call", "datagrams arrive one by one"),
+        either(
+            applied.gso,
+            "GSO",
+            "trains leave in one call",
+            "datagrams leave one by one",
+        ),
+        either(
+            applied.gro,
+            "GRO",
+            "trains arrive in one call",
+            "datagrams arrive one by one",
+        ),
         sockets,
     ]
 }
 
 /// Attaches the steering program of two shards to two sockets.
 fn try_steering() -> Result<(), String> {
-    let codec = CidCodec::new(Rng::from_u64(1).next_u64(), limits::DEFAULT_CID_LEN, 0, 2, None)
-        .map_err(|e| e.to_string())?;
+    let codec = CidCodec::new(
+        Rng::from_u64(1).next_u64(),
+        limits::DEFAULT_CID_LEN,
+        0,
+        2,
+        None,
+    )
+    .map_err(|e| e.to_string())?;
     let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let sockets = reuseport::bind_group(here, 2).map_err(|e| e.to_string())?;
     let socket = sockets.first().ok_or("no socket")?;
@@ -207,12 +242,17 @@ fn buffer(what: &'static str, max: Option<u64>) -> Finding {
 
 /// Network interfaces and their MTUs.
 fn interfaces() -> Vec<(String, u64)> {
-    let Ok(entries) = fs::read_dir("/sys/class/net") else { return Vec::new() };
+    let Ok(entries) = fs::read_dir("/sys/class/net") else {
+        return Vec::new();
+    };
     let mut found: Vec<(String, u64)> = entries
         .flatten()
         .filter_map(|e| {
             let mtu = fs::read_to_string(e.path().join("mtu")).ok()?;
-            Some((e.file_name().to_string_lossy().into_owned(), mtu.trim().parse().ok()?))
+            Some((
+                e.file_name().to_string_lossy().into_owned(),
+                mtu.trim().parse().ok()?,
+            ))
         })
         .collect();
     found.sort();
@@ -239,7 +279,11 @@ mod tests {
         assert_eq!(memlock(None).verdict, Verdict::Ok);
         assert!(memlock(Some(65_536)).says.starts_with("64.0 KiB"));
         assert_eq!(buffer("rmem_max", Some(16 << 20)).verdict, Verdict::Ok);
-        assert!(buffer("rmem_max", Some(212_992)).says.ends_with("net.core.rmem_max=8388608`"));
+        assert!(
+            buffer("rmem_max", Some(212_992))
+                .says
+                .ends_with("net.core.rmem_max=8388608`")
+        );
         assert_eq!(interface("lo", 65_536).verdict, Verdict::Ok);
         assert_eq!(interface("eth0", 1500).verdict, Verdict::Hint);
         assert_eq!(steering(Err("EINVAL".into())).verdict, Verdict::Fallback);
@@ -247,7 +291,12 @@ mod tests {
 
     #[test]
     fn small_buffers_and_missing_offloads_show() {
-        let applied = Applied { recv_buffer: 425_984, send_buffer: 425_984, gro: false, gso: true };
+        let applied = Applied {
+            recv_buffer: 425_984,
+            send_buffer: 425_984,
+            gro: false,
+            gso: true,
+        };
         let verdicts: Vec<Verdict> = offloads(&applied).iter().map(|f| f.verdict).collect();
         assert_eq!(verdicts, [Verdict::Ok, Verdict::Fallback, Verdict::Hint]);
     }

@@ -9,9 +9,9 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::Failed(format!("cannot write to standard output: {e}")))
-        }
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Failure::Failed(format!(
+            "cannot write to standard output: {e}"
+        ))),
         _ => Ok(()),
     }
 }
@@ -31,7 +31,9 @@ pub struct Progress {
 impl Progress {
     /// Looks at standard error once.
     pub fn new() -> Self {
-        Self { on: io::stderr().is_terminal() }
+        Self {
+            on: io::stderr().is_terminal(),
+        }
     }
 
     /// One line.

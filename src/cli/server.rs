@@ -12,7 +12,9 @@ const MAX_CONNECTIONS: usize = 65_536;
 
 /// Serves.
 pub fn run(args: &ServerArgs) -> Result<(), Failure> {
-    let shards = args.shards.unwrap_or_else(|| affinity::cores().len().min(255));
+    let shards = args
+        .shards
+        .unwrap_or_else(|| affinity::cores().len().min(255));
     let (cores, _) = setup::cores(&args.engine, shards, 0)?;
     let identity = match (&args.cert, &args.key) {
         (Some(cert), Some(key)) => tls::Identity::read(cert, key)?,
@@ -25,7 +27,10 @@ pub fn run(args: &ServerArgs) -> Result<(), Failure> {
     config.server = Some(identity.server()?);
     let live = Live::new(shards);
     let engine = Engine::start(&config, |shard| {
-        let config = ServerConfig { max_connections: MAX_CONNECTIONS, records: None };
+        let config = ServerConfig {
+            max_connections: MAX_CONNECTIONS,
+            records: None,
+        };
         ServerApp::new(shard, live.clone(), config)
     })?;
     let addr = engine.local_addrs().first().copied().unwrap_or(args.listen);

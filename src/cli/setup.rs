@@ -80,7 +80,11 @@ pub fn cores(
             known.join(",")
         )));
     }
-    let list = if list.is_empty() { available.to_vec() } else { list };
+    let list = if list.is_empty() {
+        available.to_vec()
+    } else {
+        list
+    };
     if list.len() < 2 && args.cores.is_empty() {
         return Ok((Vec::new(), Vec::new()));
     }

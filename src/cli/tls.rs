@@ -31,7 +31,10 @@ impl Identity {
         let made = rcgen::generate_simple_self_signed([NAME.to_owned(), "127.0.0.1".to_owned()]);
         let made = made.map_err(|e| Failure::Failed(format!("cannot make a certificate: {e}")))?;
         let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
-        Ok(Self { chain: vec![made.cert.der().clone()], key })
+        Ok(Self {
+            chain: vec![made.cert.der().clone()],
+            key,
+        })
     }
 
     /// A certificate chain and a key from PEM files.
@@ -45,7 +48,9 @@ impl Identity {
 
     /// The SHA-256 of the first certificate.
     pub fn fingerprint(&self) -> Fingerprint {
-        self.chain.first().map_or(Fingerprint([0; 32]), Fingerprint::of)
+        self.chain
+            .first()
+            .map_or(Fingerprint([0; 32]), Fingerprint::of)
     }
 
     /// The certificate that a client has to trust.
@@ -136,7 +141,11 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
     let parsed = CertificateDer::pem_file_iter(file).map_err(refused)?;
     let chain = parsed.collect::<Result<Vec<_>, _>>().map_err(refused)?;
     if chain.is_empty() {
-        return Err(Failure::file("read certificates from", file, "there is none in it"));
+        return Err(Failure::file(
+            "read certificates from",
+            file,
+            "there is none in it",
+        ));
     }
     Ok(chain)
 }
@@ -210,7 +219,9 @@ impl ServerCertVerifier for Recognise {
         match self.pin {
             Some(pin) if pin != found => {
                 let wrong = OtherError(Arc::new(WrongCertificate(found)));
-                Err(Error::InvalidCertificate(rustls::CertificateError::Other(wrong)))
+                Err(Error::InvalidCertificate(rustls::CertificateError::Other(
+                    wrong,
+                )))
             }
             _ => Ok(ServerCertVerified::assertion()),
         }
@@ -247,10 +258,18 @@ mod tests {
     fn fingerprints_read_as_they_print() {
         let made = Identity::generate().unwrap().fingerprint();
         assert_eq!(Fingerprint::parse(&made.to_string()), Some(made));
-        let colons = made.to_string().as_bytes().chunks(2).map(String::from_utf8_lossy).fold(
-            String::new(),
-            |all, pair| if all.is_empty() { pair.into() } else { format!("{all}:{pair}") },
-        );
+        let colons = made
+            .to_string()
+            .as_bytes()
+            .chunks(2)
+            .map(String::from_utf8_lossy)
+            .fold(String::new(), |all, pair| {
+                if all.is_empty() {
+                    pair.into()
+                } else {
+                    format!("{all}:{pair}")
+                }
+            });
         assert_eq!(Fingerprint::parse(&colons), Some(made));
         for wrong in ["", "00", &"0".repeat(63), &"g".repeat(64)] {
             assert_eq!(Fingerprint::parse(wrong), None, "{wrong}");
@@ -261,7 +280,10 @@ mod tests {
     fn a_pin_knows_its_certificate_and_no_other() {
         let (one, other) = (Identity::generate().unwrap(), Identity::generate().unwrap());
         let algorithms = ring::default_provider().signature_verification_algorithms;
-        let verifier = Recognise { pin: Some(one.fingerprint()), algorithms };
+        let verifier = Recognise {
+            pin: Some(one.fingerprint()),
+            algorithms,
+        };
         let verify = |identity: &Identity| {
             let name = loopback_name();
             let now = UnixTime::since_unix_epoch(std::time::Duration::ZERO);
@@ -274,11 +296,18 @@ mod tests {
     #[test]
     fn the_chosen_cipher_comes_first_and_the_initial_one_stays() {
         let suites = |cipher| -> Vec<CipherSuite> {
-            provider(cipher).cipher_suites.iter().map(|s| s.suite()).collect()
+            provider(cipher)
+                .cipher_suites
+                .iter()
+                .map(|s| s.suite())
+                .collect()
         };
         let chacha = suites(Cipher::Chacha20);
         assert_eq!(chacha[0], CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
         assert!(chacha.contains(&CipherSuite::TLS13_AES_128_GCM_SHA256));
-        assert_eq!(suites(Cipher::Aes256)[0], CipherSuite::TLS13_AES_256_GCM_SHA384);
+        assert_eq!(
+            suites(Cipher::Aes256)[0],
+            CipherSuite::TLS13_AES_256_GCM_SHA384
+        );
     }
 }

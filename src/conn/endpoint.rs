@@ -6,17 +6,17 @@
 //! connection's events and trains and call [`Endpoint::finish`] for its next timeout; then
 //! [`Endpoint::poll_transmit`] for stateless packets. A shard is this loop over a real backend.
 
+use super::application::{Application, Sink};
 use super::handshake::HandshakeIds;
+use super::incoming::Held;
 use super::router::{CidGenerator, RandomCids, Route, Router};
 use super::space::HandshakeSpace;
 use super::stateless::Stateless;
 use super::{Connection, ConnectionInit, TransportConfig};
 use crate::base::{FourTuple, RecvMeta, Rng, SocketId, Timestamp, Transmit, limits};
-use crate::crypto::{ConfigError, InitialSuite, ResetKey, Session, Token, TokenError, TokenKey};
-use crate::stream::{StreamSink, Streams, Taken};
-use crate::wire::error::Code;
+use crate::crypto::{ConfigError, InitialSuite, ResetKey, Session, TokenKey};
 use crate::wire::header::{self, Header, LongType, VERSION_1};
-use crate::wire::{ConnectionId, Side, StreamId, TransportParameters};
+use crate::wire::{ConnectionId, Side, TransportParameters};
 use rustls::pki_types::ServerName;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,76 +33,6 @@ impl ConnId {
     /// the endpoint ever had at once.
     pub const fn index(self) -> u32 {
         self.index
-    }
-}
-
-/// A connection attempt, as the application sees it before it decides.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct Incoming {
-    /// The client's address; proven only if `validated`.
-    pub path: FourTuple,
-    /// Whether a token proved the client's address.
-    pub validated: bool,
-}
-
-/// What to do with a connection attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Begin the handshake.
-    Accept,
-    /// Answer CONNECTION_REFUSED.
-    Refuse,
-    /// Ask the client to prove its address first (RFC 9000 §8.1.2); refuses one that already has.
-    Retry,
-    /// Say nothing.
-    Ignore,
-    /// Keep it until [`Endpoint::decide`] is called with the identifier that
-    /// [`Application::on_held`] gets. At most [`limits::ACCEPT_BACKLOG`] wait; more are ignored.
-    Hold,
-}
-
-/// Names a held connection attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct IncomingId(u32);
-
-/// What an endpoint asks of the code that embeds it, while a train is being handled.
-pub trait Application {
-    /// In-order stream bytes, straight from the receive buffer; returns how many were taken. The
-    /// rest is kept and can be read from the stream. The connection's streams may be written to at
-    /// once.
-    fn on_stream_data(
-        &mut self,
-        conn: ConnId,
-        streams: &mut Streams,
-        id: StreamId,
-        data: &[u8],
-        fin: bool,
-    ) -> Taken {
-        let _ = (conn, streams, id, data, fin);
-        Taken::Prefix(0)
-    }
-
-    /// A client wants to connect.
-    fn on_incoming(&mut self, incoming: &Incoming) -> Decision {
-        let _ = incoming;
-        Decision::Accept
-    }
-
-    /// A connection attempt was held, as [`Application::on_incoming`] asked.
-    fn on_held(&mut self, id: IncomingId, incoming: &Incoming) {
-        let _ = (id, incoming);
-    }
-
-    /// A connection was accepted; its handshake has begun.
-    fn on_accepted(&mut self, conn: ConnId) {
-        let _ = conn;
-    }
-
-    /// A datagram whose destination is unknown here. True when it was handed to its owner.
-    fn on_foreign(&mut self, dcid: &[u8], meta: &RecvMeta, datagram: &mut [u8]) -> bool {
-        let _ = (dcid, meta, datagram);
-        false
     }
 }
 
@@ -176,24 +106,10 @@ struct Entry {
     generation: u32,
     /// In the ready list.
     queued: bool,
+    /// Accepted, and its handshake has not completed; one that failed stays so until it is gone.
     half_open: bool,
     /// The destination of the client's first packet, which routes here too.
     initial_dcid: Option<ConnectionId>,
-}
-
-/// An Initial packet that may begin a connection.
-struct Attempt {
-    dcid: ConnectionId,
-    scid: ConnectionId,
-    odcid: ConnectionId,
-    retry_scid: Option<ConnectionId>,
-    meta: RecvMeta,
-    validated: bool,
-}
-
-struct Held {
-    attempt: Attempt,
-    datagram: Vec<u8>,
 }
 
 /// What becomes of a connection after its turn.
@@ -209,21 +125,21 @@ pub enum Next {
 
 /// Many connections. See the module's documentation.
 pub struct Endpoint {
-    transport: Arc<TransportConfig>,
-    server: Option<(Arc<rustls::ServerConfig>, InitialSuite)>,
-    cids: Box<dyn CidGenerator>,
-    max_half_open: usize,
-    half_open: usize,
-    rng: Rng,
-    reset_key: ResetKey,
-    token_key: TokenKey,
-    router: Router,
+    pub(super) transport: Arc<TransportConfig>,
+    pub(super) server: Option<(Arc<rustls::ServerConfig>, InitialSuite)>,
+    pub(super) cids: Box<dyn CidGenerator>,
+    pub(super) max_half_open: usize,
+    pub(super) half_open: usize,
+    pub(super) rng: Rng,
+    pub(super) reset_key: ResetKey,
+    pub(super) token_key: TokenKey,
+    pub(super) router: Router,
     entries: Vec<Option<Entry>>,
     free: Vec<(u32, u32)>,
     ready: VecDeque<ConnId>,
-    held: slab::Slab<Held>,
-    stateless: Stateless,
-    stats: EndpointStats,
+    pub(super) held: slab::Slab<Held>,
+    pub(super) stateless: Stateless,
+    pub(super) stats: EndpointStats,
 }
 
 impl Endpoint {
@@ -309,13 +225,13 @@ impl Endpoint {
         Ok(self.add(conn, &[local_scid], None))
     }
 
-    fn encode(&mut self, params: &TransportParameters, side: Side) -> Vec<u8> {
+    pub(super) fn encode(&mut self, params: &TransportParameters, side: Side) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         params.encode(side, &mut out, &mut self.rng);
         out
     }
 
-    fn fresh_cid(&mut self) -> ConnectionId {
+    pub(super) fn fresh_cid(&mut self) -> ConnectionId {
         // A random collision with a live connection ID is tried again; eight bytes make two in a
         // row impossible in practice, and a lost race only costs the newer route.
         let cid = self.cids.issue(&mut self.rng);
@@ -326,7 +242,7 @@ impl Endpoint {
         }
     }
 
-    fn add(
+    pub(super) fn add(
         &mut self,
         conn: Box<Connection>,
         cids: &[ConnectionId],
@@ -453,7 +369,7 @@ impl Endpoint {
         }
         if let Some(e) = self
             .entry(id)
-            .filter(|e| e.half_open && !e.conn.is_handshaking())
+            .filter(|e| e.half_open && e.conn.is_established())
         {
             e.half_open = false;
             self.half_open -= 1;
@@ -477,8 +393,8 @@ impl Endpoint {
         Next::Gone
     }
 
-    fn remove(&mut self, id: ConnId) {
-        let Some(e) = self
+    pub(super) fn remove(&mut self, id: ConnId) {
+        let Some(mut e) = self
             .entries
             .get_mut(id.index as usize)
             .and_then(Option::take)
@@ -487,6 +403,9 @@ impl Endpoint {
         };
         for cid in e.conn.local_cids().chain(&e.initial_dcid) {
             self.router.remove(cid, Route::Connection(id));
+        }
+        while let Some(cid) = e.conn.poll_retired_cid() {
+            self.router.remove(&cid, Route::Connection(id));
         }
         self.half_open -= usize::from(e.half_open);
         self.free.push((id.index, id.generation.wrapping_add(1)));
@@ -604,215 +523,6 @@ impl Endpoint {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one Initial packet")]
-    fn on_initial(
-        &mut self,
-        now: Timestamp,
-        meta: RecvMeta,
-        dcid: ConnectionId,
-        scid: ConnectionId,
-        token: &[u8],
-        datagram: &mut [u8],
-        app: &mut dyn Application,
-    ) {
-        // RFC 9000 §14.1 and §7.2: smaller datagrams and shorter connection IDs begin nothing.
-        let fits = datagram.len() >= limits::MIN_UDP_PAYLOAD && dcid.len() >= 8;
-        if self.server.is_none() || !fits {
-            self.stats.unroutable += 1;
-            return;
-        }
-        if self.half_open >= self.max_half_open {
-            // Saturated: no cryptography, no answer.
-            self.stats.ignored += 1;
-            return;
-        }
-        let mut attempt = Attempt {
-            dcid,
-            scid,
-            odcid: dcid,
-            retry_scid: None,
-            meta,
-            validated: false,
-        };
-        if !token.is_empty() {
-            let seconds = now.as_nanos() / 1_000_000_000;
-            match self
-                .token_key
-                .open(token, meta.path.remote, seconds, Default::default())
-            {
-                Ok(Token::Retry { odcid, retry_scid }) if retry_scid == dcid => {
-                    attempt.odcid = odcid;
-                    attempt.retry_scid = Some(retry_scid);
-                    attempt.validated = true;
-                }
-                Ok(Token::Retry { .. }) => {
-                    self.refuse(&attempt, Code::INVALID_TOKEN);
-                    return;
-                }
-                Ok(Token::NewToken { .. }) => attempt.validated = true,
-                Err(
-                    TokenError::Expired { retry: true } | TokenError::OtherAddress { retry: true },
-                ) => {
-                    self.refuse(&attempt, Code::INVALID_TOKEN);
-                    return;
-                }
-                Err(_) => {}
-            }
-        }
-        let incoming = Incoming {
-            path: meta.path,
-            validated: attempt.validated,
-        };
-        match app.on_incoming(&incoming) {
-            Decision::Hold => self.hold(attempt, datagram, &incoming, app),
-            decision => {
-                self.carry_out(now, decision, attempt, datagram, app);
-            }
-        }
-    }
-
-    fn hold(
-        &mut self,
-        attempt: Attempt,
-        datagram: &[u8],
-        incoming: &Incoming,
-        app: &mut dyn Application,
-    ) {
-        if self.held.len() >= limits::ACCEPT_BACKLOG {
-            self.stats.ignored += 1;
-            return;
-        }
-        let dcid = attempt.dcid;
-        let id = self.held.insert(Held {
-            attempt,
-            datagram: datagram.to_vec(),
-        }) as u32;
-        // The client repeats itself meanwhile; those datagrams lead nowhere until the decision.
-        self.router.insert(dcid, Route::Held(id));
-        app.on_held(IncomingId(id), incoming);
-    }
-
-    /// Decides about a held connection attempt; `None` when no connection came of it.
-    pub fn decide(
-        &mut self,
-        now: Timestamp,
-        id: IncomingId,
-        decision: Decision,
-        app: &mut dyn Application,
-    ) -> Option<ConnId> {
-        let Held {
-            attempt,
-            mut datagram,
-        } = self.held.try_remove(id.0 as usize)?;
-        self.router.remove(&attempt.dcid, Route::Held(id.0));
-        self.carry_out(now, decision, attempt, &mut datagram, app)
-    }
-
-    fn carry_out(
-        &mut self,
-        now: Timestamp,
-        decision: Decision,
-        attempt: Attempt,
-        datagram: &mut [u8],
-        app: &mut dyn Application,
-    ) -> Option<ConnId> {
-        match decision {
-            Decision::Accept => return self.accept(now, attempt, datagram, app),
-            Decision::Retry if attempt.retry_scid.is_none() => self.send_retry(now, &attempt),
-            Decision::Refuse | Decision::Retry => {
-                self.refuse(&attempt, Code::CONNECTION_REFUSED);
-            }
-            Decision::Ignore | Decision::Hold => self.stats.ignored += 1,
-        }
-        None
-    }
-
-    fn accept(
-        &mut self,
-        now: Timestamp,
-        attempt: Attempt,
-        datagram: &mut [u8],
-        app: &mut dyn Application,
-    ) -> Option<ConnId> {
-        let local_scid = self.fresh_cid();
-        let mut params = super::params::local(&self.transport, local_scid);
-        params.active_connection_id_limit = limits::ACTIVE_CIDS as u64;
-        params.original_destination_connection_id = Some(attempt.odcid);
-        params.retry_source_connection_id = attempt.retry_scid;
-        params.stateless_reset_token = Some(self.reset_key.reset_token(&local_scid));
-        let params = self.encode(&params, Side::Server);
-        let (tls, suite) = self.server.as_ref()?;
-        let session = Session::server(tls.clone(), params).ok()?;
-        let keys = suite.keys(VERSION_1, attempt.dcid.as_slice(), Side::Server)?;
-        let ids = HandshakeIds::new(
-            local_scid,
-            attempt.odcid,
-            Some(attempt.scid),
-            attempt.retry_scid,
-        );
-        let init = ConnectionInit {
-            side: Side::Server,
-            config: self.transport.clone(),
-            session,
-            ids,
-            socket: attempt.meta.socket,
-            tuple: attempt.meta.path,
-            rng: self.rng.fork(),
-        };
-        let mut conn = Box::new(Connection::new(now, init, HandshakeSpace::new(keys)));
-        if attempt.validated {
-            conn.set_address_validated();
-        }
-        let id = self.add(conn, &[local_scid], Some(attempt.dcid));
-        let meta = attempt.meta;
-        let entry = self.entry(id)?;
-        entry
-            .conn
-            .handle_train(now, &meta, datagram, &mut Sink { app, id });
-        if entry.conn.stats().packets_received == 0 {
-            // Not one authentic packet: no connection, whatever the header said.
-            self.remove(id);
-            self.stats.unroutable += 1;
-            return None;
-        }
-        self.stats.accepted += 1;
-        app.on_accepted(id);
-        Some(id)
-    }
-
-    fn refuse(&mut self, attempt: &Attempt, code: Code) {
-        let Some((_, suite)) = &self.server else {
-            return;
-        };
-        let Some(keys) = suite.keys(VERSION_1, attempt.dcid.as_slice(), Side::Server) else {
-            return;
-        };
-        self.stats.refused += 1;
-        self.stateless.refuse(
-            &attempt.meta,
-            &attempt.dcid,
-            &attempt.scid,
-            &keys.local,
-            code,
-        );
-    }
-
-    fn send_retry(&mut self, now: Timestamp, attempt: &Attempt) {
-        let scid = self.fresh_cid();
-        let mut token = Vec::with_capacity(96);
-        self.token_key.retry_token(
-            &mut self.rng,
-            attempt.meta.path.remote,
-            &attempt.dcid,
-            &scid,
-            now.as_nanos() / 1_000_000_000,
-            &mut token,
-        );
-        self.stats.retries += 1;
-        self.stateless
-            .retry(&attempt.meta, &attempt.dcid, &attempt.scid, &scid, &token);
-    }
-
     /// A stateless packet to send: Retry, Version Negotiation, reset, refusal.
     pub fn poll_transmit(&mut self, buf: &mut [u8]) -> Option<Transmit> {
         self.stateless.poll(buf)
@@ -827,24 +537,5 @@ impl Endpoint {
             }
             self.wake(id);
         }
-    }
-}
-
-/// Names the connection to the application that stream data belongs to.
-struct Sink<'a> {
-    app: &'a mut dyn Application,
-    id: ConnId,
-}
-
-impl StreamSink for Sink<'_> {
-    #[inline]
-    fn on_stream_data(
-        &mut self,
-        streams: &mut Streams,
-        id: StreamId,
-        data: &[u8],
-        fin: bool,
-    ) -> Taken {
-        self.app.on_stream_data(self.id, streams, id, data, fin)
     }
 }

@@ -52,7 +52,9 @@ impl Connection {
             if let Frame::Stream(stream) = frame {
                 seen.probing = false;
                 let rtt = self.paths.primary().rtt.smoothed();
-                self.streams.on_stream(now, rtt, &stream, sink)?;
+                self.streams
+                    .on_stream(now, rtt, &stream, sink)
+                    .map_err(|e| e.with_frame(frame.ty()))?;
             } else {
                 seen.probing &= frame.is_probing();
                 let ty = frame.ty();

@@ -66,28 +66,49 @@ impl Connection {
         if meta.path.remote == path.tuple.remote {
             path.validation.on_received(datagram.len());
         }
+        let size = datagram.len();
         let mut rest = datagram;
         while let Some(&first) = rest.first() {
             let taken = if first & header::FORM_LONG == 0 {
-                self.handle_short(now, meta, rest, sink);
+                // RFC 9000 §12.2: what is coalesced goes where the first packet goes. The first
+                // one's destination is how the datagram came here.
+                if rest.len() == size || self.is_for_us(rest) {
+                    self.handle_short(now, meta, rest, sink);
+                } else {
+                    self.stats.packets_dropped += 1;
+                }
                 rest.len()
             } else {
-                self.handle_long(now, meta, rest, sink)
+                self.handle_long(now, meta, size, rest, sink)
             };
             rest = rest.get_mut(taken..).unwrap_or_default();
         }
     }
 
-    /// Handles one long-header packet; returns the bytes it took of the datagram.
+    #[cold]
+    fn is_for_us(&self, packet: &[u8]) -> bool {
+        header::dcid(packet, self.ids.local_scid.len())
+            .and_then(ConnectionId::new)
+            .is_some_and(|dcid| self.paths.primary().local_cids.contains(&dcid))
+    }
+
+    /// Handles one long-header packet of a datagram of `size` bytes; returns the bytes it took.
     fn handle_long(
         &mut self,
         now: Timestamp,
         meta: &RecvMeta,
+        size: usize,
         packet: &mut [u8],
         sink: &mut dyn StreamSink,
     ) -> usize {
         let all = packet.len();
         let (long, len) = match Header::parse(packet, self.ids.local_scid.len()) {
+            Ok(Header::Long { ty, token, len, .. })
+                if self.is_misplaced_initial(ty, token, size) =>
+            {
+                self.stats.packets_dropped += 1;
+                return len;
+            }
             Ok(Header::Long {
                 ty,
                 dcid,
@@ -138,6 +159,16 @@ impl Connection {
             return all;
         }
         len
+    }
+
+    /// Whether an Initial packet is one to drop: at a server, of a datagram too small (RFC 9000
+    /// §14.1); at a client, with a token (§17.2.2).
+    fn is_misplaced_initial(&self, ty: LongType, token: &[u8], size: usize) -> bool {
+        ty == LongType::Initial
+            && match self.side {
+                Side::Server => size < limits::MIN_UDP_PAYLOAD,
+                Side::Client => !token.is_empty(),
+            }
     }
 
     fn accepts_dcid(&self, dcid: &ConnectionId) -> bool {
@@ -332,7 +363,8 @@ impl Connection {
             if self.state.is_closed() {
                 return;
             } else if long {
-                self.handle_long(now, &meta, &mut bytes, sink);
+                let size = limits::MIN_UDP_PAYLOAD;
+                self.handle_long(now, &meta, size, &mut bytes, sink);
             } else {
                 self.handle_short(now, &meta, &mut bytes, sink);
             }

@@ -13,6 +13,7 @@
 //! until the multipath extension opens more.
 
 mod ack;
+pub mod application;
 mod build;
 mod close;
 pub mod config;
@@ -22,6 +23,7 @@ pub mod error;
 mod events;
 mod frames;
 mod handshake;
+pub mod incoming;
 mod input;
 mod migrate;
 mod params;
@@ -38,14 +40,16 @@ use crate::crypto::{OneRttKeys, Session, TAG_LEN};
 use crate::path::{Path, PathId, PathSet};
 use crate::stream::{DatagramError, Datagrams, Streams};
 use crate::wire::{ConnectionId, Side, TransportParameters};
+pub use application::Application;
 use bytes::Bytes;
 pub use config::TransportConfig;
 use crypto_stream::CryptoStream;
-pub use endpoint::{Application, ConnId, Endpoint, EndpointConfig};
+pub use endpoint::{ConnId, Endpoint, EndpointConfig};
 pub use error::ConnectionError;
 pub use events::Event;
 use events::Events;
 use handshake::HandshakeIds;
+pub use incoming::{Decision, Incoming, IncomingId};
 pub use router::CidGenerator;
 use space::{HandshakeSpace, SentFrame};
 use state::State;
@@ -60,6 +64,8 @@ struct Pending {
     ping: bool,
     /// The application was refused a datagram for want of room.
     datagrams_blocked: bool,
+    /// 1-RTT packets sealed since the last key update that the configuration asked for.
+    sealed: u64,
     /// Probes owed in the 1-RTT space after a PTO.
     probes: u8,
 }
@@ -157,6 +163,11 @@ impl Connection {
     /// Whether the handshake is still running.
     pub fn is_handshaking(&self) -> bool {
         self.state.is_handshaking()
+    }
+
+    /// Whether the handshake is complete and the connection not closed.
+    pub fn is_established(&self) -> bool {
+        self.state.is_established()
     }
 
     /// Whether the connection is over for the application: closing, draining or gone.

@@ -1,7 +1,7 @@
 //! Everything with a deadline: one place that says when to wake and what to do then.
 //!
-//! A connection has one entry in its shard's wheel: the earliest of what [`Connection::poll_timeout`]
-//! looks at.
+//! A connection has one entry in its shard's wheel: the earliest of what
+//! [`Connection::poll_timeout`] looks at.
 
 use super::error::ConnectionError;
 use super::space::{HandshakeSpace, SentFrame};

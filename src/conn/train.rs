@@ -27,6 +27,14 @@ pub(super) enum Admission {
     None,
 }
 
+/// Where a short header's packet number is, and which it is.
+#[derive(Clone, Copy, Debug)]
+struct ShortHeader {
+    pn: u64,
+    pn_len: usize,
+    pn_offset: usize,
+}
+
 /// Bytes that a 1-RTT packet needs for its header, tag and the smallest useful frame.
 const MIN_PACKET: usize = 1 + limits::MAX_CID_LEN + 4 + TAG_LEN + 8;
 
@@ -164,67 +172,96 @@ impl Connection {
         if buf.len() < MIN_PACKET || admission == Admission::None {
             return 0;
         }
-        let Some(keys) = self.one_rtt.as_deref_mut() else {
-            return 0;
-        };
-        let path = self.paths.primary_mut();
-        if !path.sent.has_room(true) {
-            return 0;
-        }
-        // The reserve behind the AEAD's limit is for the close alone.
-        let phase = match keys.begin_packet() {
-            Ok(phase) => phase,
-            Err(e) => {
-                self.fail(now, e);
-                return 0;
-            }
-        };
-        let largest_acked = path.sent.largest_acked();
-        let pn = path.sent.next_packet_number();
-        let pn_len = packet_number::encode_len(pn, largest_acked);
         let room = buf.len() - TAG_LEN;
         let mut w = Writer::new(&mut buf[..room]);
-        let pn_offset = header::write_short(
-            &mut w,
-            &path.remote_cids.active(),
-            false,
-            phase != 0,
-            pn_len,
-        );
-        packet_number::write(&mut w, pn, pn_len);
+        let Some(head) = self.begin_one_rtt(now, &mut w) else {
+            return 0;
+        };
         let header_len = w.position();
         self.scratch.clear();
         let must_fill = self.write_frames(now, &mut w, admission);
         if w.position() == header_len {
             return 0;
         }
-        let ack_eliciting = self
-            .scratch
-            .iter()
-            .any(|f| !matches!(f, SentFrame::Ack { .. }));
+        let mut least = min_len;
+        if must_fill {
+            least = least.max(limits::MIN_UDP_PAYLOAD);
+        }
         // RFC 9001 §5.4.2: the sample starts four bytes after the packet number's first.
-        let least = if must_fill {
-            min_len.max(limits::MIN_UDP_PAYLOAD)
-        } else {
-            min_len
-        };
-        let target = least.saturating_sub(TAG_LEN).max(pn_offset + 4).min(room);
+        let target = least.saturating_sub(TAG_LEN).max(head.pn_offset + 4);
+        let target = target.min(room);
         let padded = w.position() < target;
         if padded {
             w.zeros(target - w.position());
         }
         let len = w.position() + TAG_LEN;
+        self.finish_one_rtt(now, &mut buf[..len], head, padded, false)
+    }
+
+    /// Writes the header of the next 1-RTT packet. `None` when there are no keys, no room to
+    /// remember the packet, or no more packets that the keys may protect.
+    fn begin_one_rtt(&mut self, now: Timestamp, w: &mut Writer<'_>) -> Option<ShortHeader> {
+        let keys = self.one_rtt.as_deref_mut()?;
+        let path = self.paths.primary_mut();
+        if !path.sent.has_room(true) {
+            return None;
+        }
+        if let Some(limit) = self.config.key_update_packets
+            && self.pending.sealed >= limit
+            && keys.initiate_update().is_ok()
+        {
+            self.pending.sealed = 0;
+            self.stats.key_updates = keys.updates();
+        }
+        // The reserve behind the AEAD's limit is for the close alone.
+        let phase = match keys.begin_packet() {
+            Ok(phase) => phase != 0,
+            Err(e) => {
+                self.fail(now, e);
+                return None;
+            }
+        };
+        let pn = path.sent.next_packet_number();
+        let pn_len = packet_number::encode_len(pn, path.sent.largest_acked());
+        let dcid = path.remote_cids.active();
+        let pn_offset = header::write_short(w, &dcid, false, phase, pn_len);
+        packet_number::write(w, pn, pn_len);
+        Some(ShortHeader {
+            pn,
+            pn_len,
+            pn_offset,
+        })
+    }
+
+    /// Seals a packet, whose frames are in `scratch`, and enters it into loss recovery. Returns its
+    /// length.
+    fn finish_one_rtt(
+        &mut self,
+        now: Timestamp,
+        packet: &mut [u8],
+        head: ShortHeader,
+        padded: bool,
+        mtu_probe: bool,
+    ) -> usize {
+        let len = packet.len();
+        let path = self.paths.primary_mut();
         let Some(keys) = self.one_rtt.as_deref_mut() else {
             return 0;
         };
-        let path = self.paths.primary_mut();
-        if keys
-            .seal(path.id.0, pn, &mut buf[..len], pn_offset, pn_len)
-            .is_err()
-        {
+        let ShortHeader {
+            pn,
+            pn_len,
+            pn_offset,
+        } = head;
+        if keys.seal(path.id.0, pn, packet, pn_offset, pn_len).is_err() {
             return 0;
         }
-        self.record_one_rtt(now, len, ack_eliciting, padded, false);
+        self.pending.sealed += 1;
+        let ack_eliciting = self
+            .scratch
+            .iter()
+            .any(|f| !matches!(f, SentFrame::Ack { .. }));
+        self.record_one_rtt(now, len, ack_eliciting, padded, mtu_probe);
         len
     }
 
@@ -342,28 +379,16 @@ impl Connection {
         let Some(size) = path.mtu.poll_probe(now).filter(|s| *s <= buf.len()) else {
             return 0;
         };
-        let Some(keys) = self.one_rtt.as_deref_mut() else {
+        let mut w = Writer::new(&mut buf[..size - TAG_LEN]);
+        let Some(head) = self.begin_one_rtt(now, &mut w) else {
+            self.paths.primary_mut().mtu.cancel_probe();
             return 0;
         };
-        let pn = path.sent.next_packet_number();
-        let pn_len = packet_number::encode_len(pn, path.sent.largest_acked());
-        let mut w = Writer::new(&mut buf[..size - TAG_LEN]);
-        let dcid = path.remote_cids.active();
-        let phase = keys.phase_bit() != 0;
-        let at = header::write_short(&mut w, &dcid, false, phase, pn_len);
-        packet_number::write(&mut w, pn, pn_len);
         frame::write_ping(&mut w);
         w.zeros(w.remaining());
-        if keys
-            .seal(path.id.0, pn, &mut buf[..size], at, pn_len)
-            .is_err()
-        {
-            return 0;
-        }
         self.scratch.clear();
         self.scratch.push(SentFrame::Unreliable);
-        self.record_one_rtt(now, size, true, true, true);
-        size
+        self.finish_one_rtt(now, &mut buf[..size], head, true, true)
     }
 }
 

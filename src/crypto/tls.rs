@@ -200,7 +200,8 @@ impl Session {
             .map_err(|_| ExportError::Length)
     }
 
-    /// The 0-RTT key: for sending on a client, for receiving on a server. `None` without early data.
+    /// The 0-RTT key: for sending on a client, for receiving on a server. `None` without early
+    /// data.
     pub fn zero_rtt_keys(&self) -> Option<Key> {
         self.tls.zero_rtt_keys().map(Key::from)
     }

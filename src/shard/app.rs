@@ -2,8 +2,9 @@
 //! when something happens, with the shard's connections at hand and nothing to lock.
 
 use crate::base::{FourTuple, RecvMeta, SocketId, Timestamp};
-use crate::conn::endpoint::{ConnectError, Decision, Incoming, IncomingId};
+use crate::conn::endpoint::ConnectError;
 use crate::conn::{ConnId, Connection, Endpoint, Event, TransportConfig};
+use crate::conn::{Decision, Incoming, IncomingId};
 use crate::stream::{Streams, Taken};
 use crate::wire::StreamId;
 use rustls::pki_types::ServerName;

@@ -1,9 +1,9 @@
 //! What one shard gets from others: datagrams that landed on the wrong core, and commands.
 //!
 //! Every ordered pair of shards has a wait-free ring of its own; shard i reaches j through ring
-//! (i, j) and nothing else. A parcel is a run of datagrams for one destination, copied into a buffer
-//! that goes home through a return ring, so that nothing is allocated once a pair is warm. A ring
-//! or a pool that is full drops and counts, and never blocks.
+//! (i, j) and nothing else. A parcel is a run of datagrams for one destination, copied into a
+//! buffer that goes home through a return ring, so that nothing is allocated once a pair is warm. A
+//! ring or a pool that is full drops and counts, and never blocks.
 //!
 //! Commands of application handles come through one bounded queue a shard. Waking the destination
 //! is the caller's for parcels (once a turn, [`Mailbox::for_each_fresh`]) and the handle's own for

@@ -2,9 +2,9 @@
 //! on them, their timers and its mailboxes, and turns all of that by [`Shard::run_once`].
 //!
 //! A shard never blocks in a turn, takes no lock and allocates nothing per packet. It is driven,
-//! rather than driving: an [`engine`](crate::shard::engine) pins it to a core and loops, an embedder
-//! may call it from a thread of its own, and a simulator turns several in one thread. What an
-//! application on it is, says [`ShardApp`].
+//! rather than driving: an [`engine`](crate::shard::engine) pins it to a core and loops, an
+//! embedder may call it from a thread of its own, and a simulator turns several in one thread. What
+//! an application on it is, says [`ShardApp`].
 
 pub mod app;
 pub mod engine;

@@ -2,9 +2,9 @@
 //! nonce, encrypted under a key that the balancers know.
 //!
 //! ID = first octet (3 bits of config rotation, 5 of length or noise) ‖ server ID ‖ nonce. With a
-//! key, the nonces of all clones count up from one random start and never repeat; once they are used
-//! up, IDs are issued unroutable (QUIC-LB §3.1) rather than twice. The shard's byte behind all this
-//! is [`super::steer`]'s.
+//! key, the nonces of all clones count up from one random start and never repeat; once they are
+//! used up, IDs are issued unroutable (QUIC-LB §3.1) rather than twice. The shard's byte behind all
+//! this is [`super::steer`]'s.
 
 use crate::base::Rng;
 use aes::Aes128;

@@ -336,7 +336,10 @@ mod tests {
         /// Against a sorted map: what fires is due, what is due by a whole tick fires, and the
         /// announced deadline is never later than the first timer.
         #[test]
-        fn agrees_with_a_sorted_model(start in any::<u32>(), ops in prop::collection::vec(op(), 1..200)) {
+        fn agrees_with_a_sorted_model(
+            start in any::<u32>(),
+            ops in prop::collection::vec(op(), 1..200),
+        ) {
             let mut now = Timestamp::from_nanos(u64::from(start));
             let mut wheel = Wheel::new(now);
             let mut model: BTreeMap<u32, Timestamp> = BTreeMap::new();
@@ -345,7 +348,11 @@ mod tests {
                     Op::Set(key, after) => {
                         let at = now + Duration::from_nanos(after);
                         wheel.set(key, at);
-                        if at == Timestamp::NEVER { model.remove(&key); } else { model.insert(key, at); }
+                        if at == Timestamp::NEVER {
+                            model.remove(&key);
+                        } else {
+                            model.insert(key, at);
+                        }
                     }
                     Op::Clear(key) => {
                         wheel.clear(key);
@@ -356,13 +363,15 @@ mod tests {
                 }
                 for key in drain(&mut wheel, now) {
                     let at = model.remove(&key);
-                    prop_assert!(at.is_some_and(|at| at <= now), "{key} fired at {now:?}, set {at:?}");
+                    let due = at.is_some_and(|at| at <= now);
+                        prop_assert!(due, "{key} fired at {now:?}, set {at:?}");
                 }
                 let first = model.values().min().copied();
                 if let Some(first) = first.filter(|f| f.as_nanos() < u64::MAX - 2048) {
                     prop_assert!(now.as_nanos() < first.as_nanos() + (1 << TICK_BITS));
                     let next = wheel.next_deadline();
-                    prop_assert!(next.is_some_and(|d| d < first + TICK && d > now), "{next:?} {first:?}");
+                    let near = next.is_some_and(|d| d < first + TICK && d > now);
+                        prop_assert!(near, "{next:?} {first:?}");
                 }
                 prop_assert_eq!(wheel.len(), model.len());
                 for (key, at) in &model {

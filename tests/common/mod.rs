@@ -2,11 +2,13 @@
 //! implementation to exchange them with, and a network that loses packets.
 #![allow(dead_code, reason = "every test binary uses its own part of this")]
 
+pub mod attack;
 pub mod bulk;
 pub mod certs;
 pub mod file_app;
 pub mod files;
 pub mod pair;
 pub mod quinn_peer;
+pub mod raw_peer;
 pub mod relay;
 pub mod world;

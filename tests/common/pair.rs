@@ -2,9 +2,10 @@
 //! stands on. Datagrams pass through `filter`, which may change, drop or copy them.
 
 use corelane::base::{Ecn, FourTuple, RecvMeta, Rng, SocketId, Timestamp};
-use corelane::conn::endpoint::{Decision, Incoming, Next};
+use corelane::conn::endpoint::Next;
 use corelane::conn::{
-    Application, ConnId, Connection, Endpoint, EndpointConfig, Event, TransportConfig,
+    Application, ConnId, Connection, Decision, Endpoint, EndpointConfig, Event, Incoming,
+    TransportConfig,
 };
 use corelane::stream::{Streams, Taken};
 use corelane::wire::StreamId;
@@ -24,6 +25,8 @@ pub const SERVER: usize = 1;
 pub struct Recorder {
     /// What to do with clients.
     pub decision: Option<Decision>,
+    /// Retry for every client whose address is not proven; goes before `decision`.
+    pub prove: bool,
     /// Connections accepted.
     pub accepted: Vec<ConnId>,
     /// Stream bytes that came in order, by connection and stream.
@@ -60,6 +63,9 @@ impl Application for Recorder {
 
     fn on_incoming(&mut self, incoming: &Incoming) -> Decision {
         self.incoming.push(incoming.validated);
+        if self.prove && !incoming.validated {
+            return Decision::Retry;
+        }
         self.decision.unwrap_or(Decision::Accept)
     }
 
@@ -83,6 +89,7 @@ pub struct Passing {
     /// Who sent it: [`CLIENT`] or [`SERVER`].
     pub from: usize,
     pub source: SocketAddr,
+    pub ecn: Ecn,
     pub bytes: Vec<u8>,
     pub now: Timestamp,
 }
@@ -268,7 +275,7 @@ impl Pair {
                 out.extend(
                     buf[..t.len]
                         .chunks(t.segment_size)
-                        .map(|b| (t.path, b.to_vec())),
+                        .map(|b| (t.path, t.ecn, b.to_vec())),
                 );
             }
             match side.endpoint.finish(id) {
@@ -281,20 +288,21 @@ impl Pair {
             }
         }
         while let Some(t) = side.endpoint.poll_transmit(&mut buf) {
-            out.push((t.path, buf[..t.len].to_vec()));
+            out.push((t.path, t.ecn, buf[..t.len].to_vec()));
         }
-        for (path, bytes) in out {
+        for (path, ecn, bytes) in out {
             moved = true;
             self.sent[which] += bytes.len();
-            self.deliver(which, path.local, bytes);
+            self.deliver(which, path.local, ecn, bytes);
         }
         moved
     }
 
-    fn deliver(&mut self, from: usize, source: SocketAddr, bytes: Vec<u8>) {
+    fn deliver(&mut self, from: usize, source: SocketAddr, ecn: Ecn, bytes: Vec<u8>) {
         let passing = Passing {
             from,
             source,
+            ecn,
             bytes,
             now: self.now,
         };
@@ -302,7 +310,7 @@ impl Pair {
             let at = self.now + self.delay;
             self.sides[1 - p.from]
                 .inbox
-                .push_back((at, p.source, Ecn::NotEct, p.bytes));
+                .push_back((at, p.source, p.ecn, p.bytes));
         }
     }
 }

@@ -40,7 +40,9 @@ impl Pace {
     fn allowance(&self, now: Timestamp) -> u64 {
         let elapsed = (now - self.start).as_nanos();
         let due = elapsed * u128::from(self.bytes_per_second) / 1_000_000_000;
-        u64::try_from(due).unwrap_or(u64::MAX).saturating_sub(self.sent)
+        u64::try_from(due)
+            .unwrap_or(u64::MAX)
+            .saturating_sub(self.sent)
     }
 
     /// When `bytes` may leave.
@@ -78,8 +80,16 @@ impl Sender {
     pub fn new(now: Timestamp, total: u64, chunk: u32, bytes_per_second: u64) -> Self {
         let block = payload();
         let chunk = block.slice(..(chunk as usize).clamp(1, block.len()));
-        let pace = Pace { start: now, bytes_per_second, sent: 0 };
-        Self { left: total, chunk, pace: (bytes_per_second > 0).then_some(pace) }
+        let pace = Pace {
+            start: now,
+            bytes_per_second,
+            sent: 0,
+        };
+        Self {
+            left: total,
+            chunk,
+            pace: (bytes_per_second > 0).then_some(pace),
+        }
     }
 
     /// Writes what the stream and the rate permit.
@@ -176,9 +186,15 @@ mod tests {
     fn a_total_is_sent_exactly() {
         let mut sender = Sender::new(at(0), 100_000, 64_000, 0);
         let mut taken = 0;
-        assert_eq!(sender.pump_to(at(0), room(70_000, &mut taken)), Pumped::Blocked);
+        assert_eq!(
+            sender.pump_to(at(0), room(70_000, &mut taken)),
+            Pumped::Blocked
+        );
         assert_eq!(taken, 70_000);
-        assert_eq!(sender.pump_to(at(0), room(70_000, &mut taken)), Pumped::Done);
+        assert_eq!(
+            sender.pump_to(at(0), room(70_000, &mut taken)),
+            Pumped::Done
+        );
         assert_eq!(taken, 100_000);
     }
 
@@ -186,9 +202,15 @@ mod tests {
     fn without_end_there_is_always_more() {
         let mut sender = Sender::new(at(0), ENDLESS, 1 << 20, 0);
         let mut taken = 0;
-        assert_eq!(sender.pump_to(at(0), room(9 << 20, &mut taken)), Pumped::Blocked);
+        assert_eq!(
+            sender.pump_to(at(0), room(9 << 20, &mut taken)),
+            Pumped::Blocked
+        );
         assert_eq!(taken, 9 << 20);
-        assert_eq!(sender.pump_to(at(0), |_| Err(WriteError::Unknown)), Pumped::Closed);
+        assert_eq!(
+            sender.pump_to(at(0), |_| Err(WriteError::Unknown)),
+            Pumped::Closed
+        );
     }
 
     #[test]

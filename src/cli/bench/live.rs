@@ -17,7 +17,10 @@ impl Count {
     #[inline]
     pub fn add(&self, n: u64) {
         // One writer: no need for an atomic addition.
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(n),
+            Ordering::Relaxed,
+        );
     }
 
     /// Replaces the count; only the shard that owns it calls this.
@@ -76,8 +79,13 @@ pub struct Live {
 impl Live {
     /// Counters at zero.
     pub fn new(shards: usize) -> Arc<Self> {
-        let shards = (0..shards).map(|_| CachePadded::new(Counters::default())).collect();
-        Arc::new(Self { shards, trouble: Mutex::new(None) })
+        let shards = (0..shards)
+            .map(|_| CachePadded::new(Counters::default()))
+            .collect();
+        Arc::new(Self {
+            shards,
+            trouble: Mutex::new(None),
+        })
     }
 
     /// One shard's counters.
@@ -92,7 +100,11 @@ impl Live {
 
     /// The largest of one counter of all shards.
     pub fn max(&self, counter: impl Fn(&Counters) -> &Count) -> u64 {
-        self.shards.iter().map(|c| counter(c).get()).max().unwrap_or(0)
+        self.shards
+            .iter()
+            .map(|c| counter(c).get())
+            .max()
+            .unwrap_or(0)
     }
 
     /// Keeps the first description of what went wrong.
@@ -103,7 +115,10 @@ impl Live {
 
     /// What went wrong first.
     pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 

@@ -37,7 +37,9 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     let specs = plan::specs(args.workload, &args.load, client_shards)?;
     let (server_cores, client_cores) = setup::cores(&args.engine, server_shards, client_shards)?;
     let sides = (server_shards, server_cores, client_shards, client_cores);
-    measure(&specs, &args.load, &args.engine, |spec| loopback(spec, args, &sides))
+    measure(&specs, &args.load, &args.engine, |spec| {
+        loopback(spec, args, &sides)
+    })
 }
 
 /// Measures against a server on another host.
@@ -102,14 +104,24 @@ fn measure(
 fn loopback(
     spec: &Spec,
     args: &BenchArgs,
-    (server_shards, server_cores, client_shards, client_cores): &(usize, Vec<Core>, usize, Vec<Core>),
+    (server_shards, server_cores, client_shards, client_cores): &(
+        usize,
+        Vec<Core>,
+        usize,
+        Vec<Core>,
+    ),
 ) -> Result<(EngineConfig, Target, Option<Local>), Failure> {
     let here: IpAddr = Ipv4Addr::LOCALHOST.into();
     let identity = tls::Identity::generate()?;
     let roots = identity.root().cloned().into_iter().collect();
     let transport = setup::transport(&args.engine, spec.time + spec.omit);
-    let mut server =
-        setup::engine("server", *server_shards, server_cores.clone(), &args.engine, transport);
+    let mut server = setup::engine(
+        "server",
+        *server_shards,
+        server_cores.clone(),
+        &args.engine,
+        transport,
+    );
     server.bind = Bind::Shared(SocketAddr::new(here, 0));
     server.server = Some(identity.server()?);
     let target = Target {
@@ -118,7 +130,13 @@ fn loopback(
         tls: tls::Trust::Roots(roots).client(args.load.cipher)?,
         remote: false,
     };
-    let client = client_engine(spec, &args.engine, *client_shards, client_cores.clone(), here);
+    let client = client_engine(
+        spec,
+        &args.engine,
+        *client_shards,
+        client_cores.clone(),
+        here,
+    );
     Ok((client, target, Some(Local { server })))
 }
 

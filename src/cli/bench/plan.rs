@@ -120,15 +120,26 @@ impl Spec {
         let rate = |total: u64| part(total as usize, shards, shard).max(1) as u64;
         let work = match self.work {
             Work::Bulk(bulk) => Work::Bulk(bulk),
-            Work::Rr(rr) => Work::Rr(Rr { rate: rr.rate.map(rate), ..rr }),
-            Work::Handshake { parallel } => {
-                Work::Handshake { parallel: part(parallel, shards, shard) }
-            }
-            Work::Datagram(d) => Work::Datagram(Datagram { rate: d.rate.map(rate), ..d }),
+            Work::Rr(rr) => Work::Rr(Rr {
+                rate: rr.rate.map(rate),
+                ..rr
+            }),
+            Work::Handshake { parallel } => Work::Handshake {
+                parallel: part(parallel, shards, shard),
+            },
+            Work::Datagram(d) => Work::Datagram(Datagram {
+                rate: d.rate.map(rate),
+                ..d
+            }),
         };
         let all = self.connections;
         let streams = (0..connections).map(|k| part(self.streams, all, k * shards + shard));
-        Share { shard, work, connections, streams: streams.collect() }
+        Share {
+            shard,
+            work,
+            connections,
+            streams: streams.collect(),
+        }
     }
 
     /// Whether the run ends by an amount of data.
@@ -162,7 +173,9 @@ pub fn specs(which: Which, load: &LoadArgs, shards: usize) -> Result<Vec<Spec>, 
     let base = Base {
         load,
         shards,
-        time: load.time.unwrap_or(Duration::from_secs(if all { 5 } else { 10 })),
+        time: load
+            .time
+            .unwrap_or(Duration::from_secs(if all { 5 } else { 10 })),
         omit: load.omit.unwrap_or(Duration::from_secs(1)),
     };
     let mut specs = Vec::new();
@@ -176,7 +189,10 @@ pub fn specs(which: Which, load: &LoadArgs, shards: usize) -> Result<Vec<Spec>, 
         specs.push(base.handshake());
     }
     if wants(Which::Datagram) {
-        let lengths = load.length.filter(|_| !all).map_or(vec![100, 1100], |n| vec![n]);
+        let lengths = load
+            .length
+            .filter(|_| !all)
+            .map_or(vec![100, 1100], |n| vec![n]);
         for length in lengths {
             specs.push(base.datagram(length, all)?);
         }
@@ -196,18 +212,35 @@ fn applicable(which: Which, load: &LoadArgs) -> Result<(), Failure> {
         ("--bidir", load.bidir, &[Throughput]),
         ("-b", load.bitrate.is_some(), &[Throughput, Datagram]),
         ("-l", load.length.is_some(), &[Throughput, Rr, Datagram]),
-        ("-P", load.parallel.is_some(), &[Throughput, Rr, Handshake, Datagram]),
+        (
+            "-P",
+            load.parallel.is_some(),
+            &[Throughput, Rr, Handshake, Datagram],
+        ),
         ("--depth", load.depth.is_some(), &[Rr]),
         ("--rate", load.rate.is_some(), &[Rr, Datagram]),
         ("--new-stream", load.new_stream, &[Rr]),
-        ("--connections", load.connections.is_some(), &[Throughput, Connections]),
-        ("-O", load.omit.is_some(), &[Throughput, Rr, Handshake, Datagram]),
+        (
+            "--connections",
+            load.connections.is_some(),
+            &[Throughput, Connections],
+        ),
+        (
+            "-O",
+            load.omit.is_some(),
+            &[Throughput, Rr, Handshake, Datagram],
+        ),
     ];
     for (flag, given, workloads) in rules {
         if given && which != Which::All && !workloads.contains(&which) {
-            let names: Vec<String> =
-                workloads.iter().map(|w| format!("{w:?}").to_lowercase()).collect();
-            return Err(Failure::Usage(format!("{flag} is for {} only", names.join(" and "))));
+            let names: Vec<String> = workloads
+                .iter()
+                .map(|w| format!("{w:?}").to_lowercase())
+                .collect();
+            return Err(Failure::Usage(format!(
+                "{flag} is for {} only",
+                names.join(" and ")
+            )));
         }
     }
     Ok(())
@@ -224,7 +257,15 @@ struct Base<'a> {
 impl Base<'_> {
     fn spec(&self, name: &str, work: Work, connections: usize, streams: usize) -> Spec {
         let (time, omit) = (self.time, self.omit);
-        Spec { name: name.into(), work, connections, streams, time, omit, idle: false }
+        Spec {
+            name: name.into(),
+            work,
+            connections,
+            streams,
+            time,
+            omit,
+            idle: false,
+        }
     }
 
     fn length(&self, default: u64, least: u64, most: u64) -> Result<u64, Failure> {
@@ -232,23 +273,31 @@ impl Base<'_> {
         if (least..=most).contains(&length) {
             return Ok(length);
         }
-        Err(Failure::Usage(format!("-l {length}: the size must be {least} to {most} bytes here")))
+        Err(Failure::Usage(format!(
+            "-l {length}: the size must be {least} to {most} bytes here"
+        )))
     }
 
     fn throughput(&self) -> Result<Spec, Failure> {
         let load = self.load;
-        let connections = load.connections.unwrap_or(self.shards.min(load.parallel.unwrap_or(256)));
+        let connections = load
+            .connections
+            .unwrap_or(self.shards.min(load.parallel.unwrap_or(256)));
         let streams = load.parallel.unwrap_or(connections).max(connections);
         if streams.div_ceil(connections) > MAX_STREAMS {
             return Err(Failure::Usage(format!(
                 "-P {streams}: a connection has at most {MAX_STREAMS} streams; add --connections"
             )));
         }
+        // A paced stream writes what 10 ms allow, so that it does not send in bursts.
+        let pace = load
+            .bitrate
+            .map(|bits| (bits / 8 / 100).clamp(1000, MAX_MESSAGE));
         let work = Work::Bulk(Bulk {
             send: !load.reverse,
             receive: load.reverse || load.bidir,
             bytes: load.bytes.map(|n| n.div_ceil(streams as u64)),
-            chunk: self.length(MAX_MESSAGE, 1, MAX_MESSAGE)? as u32,
+            chunk: self.length(pace.unwrap_or(MAX_MESSAGE), 1, MAX_MESSAGE)? as u32,
             rate: load.bitrate.unwrap_or(0).div_ceil(8),
         });
         let mut spec = self.spec("throughput", work, connections, streams);
@@ -261,7 +310,9 @@ impl Base<'_> {
     fn rr(&self) -> Result<Spec, Failure> {
         let load = self.load;
         // An open loop needs places for requests that are late.
-        let depth = load.depth.unwrap_or(if load.rate.is_some() { 64 } else { 1 });
+        let depth = load
+            .depth
+            .unwrap_or(if load.rate.is_some() { 64 } else { 1 });
         if depth > MAX_STREAMS {
             return Err(Failure::Usage(format!(
                 "--depth {depth}: a connection has at most {MAX_STREAMS} streams"
@@ -291,9 +342,14 @@ impl Base<'_> {
         }
         let load = self.load;
         let connections = load.parallel.unwrap_or(self.shards);
-        let by_bits = load.bitrate.map(|b| (b / 8 / length).max(1) * connections as u64);
+        let by_bits = load
+            .bitrate
+            .map(|b| (b / 8 / length).max(1) * connections as u64);
         let rate = load.rate.or(by_bits);
-        let work = Work::Datagram(Datagram { length: length as usize, rate });
+        let work = Work::Datagram(Datagram {
+            length: length as usize,
+            rate,
+        });
         let mut spec = self.spec(&format!("datagram-{length}"), work, connections, 0);
         if all && load.time.is_none() {
             spec.time = Duration::from_secs(3);
@@ -303,7 +359,13 @@ impl Base<'_> {
 
     fn connections(&self) -> Spec {
         let connections = self.load.connections.unwrap_or(1000);
-        let rr = Rr { depth: 1, length: 64, new_stream: true, rate: None, once: true };
+        let rr = Rr {
+            depth: 1,
+            length: 64,
+            new_stream: true,
+            rate: None,
+            once: true,
+        };
         let mut spec = self.spec("connections", Work::Rr(rr), connections, 0);
         spec.omit = Duration::ZERO;
         spec.idle = true;
@@ -321,8 +383,13 @@ mod tests {
     use clap::Parser;
 
     fn parse(line: &str) -> Result<Vec<Spec>, Failure> {
-        let words = ["corelane", "bench"].into_iter().chain(line.split_whitespace());
-        match Cli::try_parse_from(words).expect("flags that clap accepts").command {
+        let words = ["corelane", "bench"]
+            .into_iter()
+            .chain(line.split_whitespace());
+        match Cli::try_parse_from(words)
+            .expect("flags that clap accepts")
+            .command
+        {
             Command::Bench(args) => specs(args.workload, &args.load, 2),
             _ => unreachable!("the command is bench"),
         }
@@ -332,8 +399,14 @@ mod tests {
     fn all_runs_every_workload_and_ends_soon() {
         let specs = parse("").unwrap();
         let names: Vec<&str> = specs.iter().map(|s| s.name.as_str()).collect();
-        let expected =
-            ["throughput", "rr", "handshake", "datagram-100", "datagram-1100", "connections"];
+        let expected = [
+            "throughput",
+            "rr",
+            "handshake",
+            "datagram-100",
+            "datagram-1100",
+            "connections",
+        ];
         assert_eq!(names, expected);
         let total: Duration = specs.iter().map(|s| s.time + s.omit).sum();
         assert!(total <= Duration::from_secs(35), "{total:?}");
@@ -343,8 +416,14 @@ mod tests {
     fn shares_add_up() {
         let spec = &parse("throughput -P 7 --connections 3").unwrap()[0];
         let shares: Vec<Share> = (0..2).map(|n| spec.share(n, 2)).collect();
-        assert_eq!(shares.iter().map(|s| s.connections).collect::<Vec<_>>(), [2, 1]);
-        assert_eq!((shares[0].streams.clone(), shares[1].streams.clone()), (vec![3, 2], vec![2]));
+        assert_eq!(
+            shares.iter().map(|s| s.connections).collect::<Vec<_>>(),
+            [2, 1]
+        );
+        assert_eq!(
+            (shares[0].streams.clone(), shares[1].streams.clone()),
+            (vec![3, 2], vec![2])
+        );
         let spec = &parse("rr --rate 1001 -P 5").unwrap()[0];
         let rates = (0..2).map(|n| match spec.share(n, 2).work {
             Work::Rr(rr) => rr.rate.unwrap(),
@@ -356,15 +435,23 @@ mod tests {
     #[test]
     fn amounts_are_divided_among_streams() {
         let spec = &parse("throughput -n 1M -P 4 -R").unwrap()[0];
-        let Work::Bulk(bulk) = spec.work else { panic!("bulk") };
-        assert_eq!((bulk.bytes, bulk.send, bulk.receive), (Some(1 << 18), false, true));
+        let Work::Bulk(bulk) = spec.work else {
+            panic!("bulk")
+        };
+        assert_eq!(
+            (bulk.bytes, bulk.send, bulk.receive),
+            (Some(1 << 18), false, true)
+        );
         assert_eq!((spec.bytes(), spec.omit), (Some(1 << 18), Duration::ZERO));
     }
 
     #[test]
     fn a_bit_rate_of_datagrams_is_a_rate_of_messages() {
         let spec = &parse("datagram -b 8M -l 1000 -P 2").unwrap()[0];
-        let expected = Work::Datagram(Datagram { length: 1000, rate: Some(2000) });
+        let expected = Work::Datagram(Datagram {
+            length: 1000,
+            rate: Some(2000),
+        });
         assert_eq!(spec.work, expected);
     }
 
@@ -380,7 +467,9 @@ mod tests {
             ("rr --depth 1001", "--depth 1001"),
             ("throughput -l 2M", "-l 2097152"),
         ] {
-            let Err(Failure::Usage(message)) = parse(line) else { panic!("{line}") };
+            let Err(Failure::Usage(message)) = parse(line) else {
+                panic!("{line}")
+            };
             assert!(message.starts_with(flag), "{line}: {message}");
         }
     }

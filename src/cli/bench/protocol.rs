@@ -90,8 +90,15 @@ impl Header {
         };
         match kind {
             CONTROL => Ok(Self::Control),
-            BULK => Ok(Self::Bulk { send: b, chunk: length(a.into())?, rate: c }),
-            RESPOND => Ok(Self::Respond { request: length(a.into())?, response: length(b)? }),
+            BULK => Ok(Self::Bulk {
+                send: b,
+                chunk: length(a.into())?,
+                rate: c,
+            }),
+            RESPOND => Ok(Self::Respond {
+                request: length(a.into())?,
+                response: length(b)?,
+            }),
             _ => Err(HeaderError::Kind),
         }
     }
@@ -116,8 +123,13 @@ impl Snapshot {
     /// The answer's bytes.
     pub fn encode(&self) -> [u8; SNAPSHOT_LEN] {
         let mut out = [0; SNAPSHOT_LEN];
-        let fields =
-            [self.bytes, self.datagrams, self.datagram_bytes, self.cpu_ns, self.now_ns];
+        let fields = [
+            self.bytes,
+            self.datagrams,
+            self.datagram_bytes,
+            self.cpu_ns,
+            self.now_ns,
+        ];
         for (place, field) in out.chunks_exact_mut(8).zip(fields) {
             place.copy_from_slice(&field.to_be_bytes());
         }
@@ -152,7 +164,10 @@ pub struct Gather<const N: usize> {
 
 impl<const N: usize> Default for Gather<N> {
     fn default() -> Self {
-        Self { bytes: [0; N], len: 0 }
+        Self {
+            bytes: [0; N],
+            len: 0,
+        }
     }
 }
 
@@ -182,9 +197,20 @@ mod tests {
     fn headers_read_as_they_were_written() {
         for header in [
             Header::Control,
-            Header::Bulk { send: 0, chunk: 1, rate: 0 },
-            Header::Bulk { send: u64::MAX, chunk: 1 << 20, rate: 125_000 },
-            Header::Respond { request: 64, response: 1 << 20 },
+            Header::Bulk {
+                send: 0,
+                chunk: 1,
+                rate: 0,
+            },
+            Header::Bulk {
+                send: u64::MAX,
+                chunk: 1 << 20,
+                rate: 125_000,
+            },
+            Header::Respond {
+                request: 64,
+                response: 1 << 20,
+            },
         ] {
             assert_eq!(Header::decode(&header.encode()), Ok(header));
         }
@@ -192,7 +218,12 @@ mod tests {
 
     #[test]
     fn the_layout_is_as_documented() {
-        let bytes = Header::Bulk { send: 2, chunk: 3, rate: 4 }.encode();
+        let bytes = Header::Bulk {
+            send: 2,
+            chunk: 3,
+            rate: 4,
+        }
+        .encode();
         let mut expected = [0; 24];
         (expected[0], expected[7], expected[15], expected[23]) = (2, 3, 2, 4);
         assert_eq!(bytes, expected);
@@ -207,8 +238,18 @@ mod tests {
             respond(64, 0),
             respond(over, 64),
             respond(64, over),
-            Header::Bulk { send: 1, chunk: over, rate: 0 }.encode(),
-            Header::Bulk { send: 1, chunk: 0, rate: 0 }.encode(),
+            Header::Bulk {
+                send: 1,
+                chunk: over,
+                rate: 0,
+            }
+            .encode(),
+            Header::Bulk {
+                send: 1,
+                chunk: 0,
+                rate: 0,
+            }
+            .encode(),
         ] {
             assert_eq!(Header::decode(&bytes), Err(HeaderError::Length));
         }
@@ -230,8 +271,13 @@ mod tests {
 
     #[test]
     fn snapshots_read_as_they_were_written() {
-        let snapshot =
-            Snapshot { bytes: 1, datagrams: 2, datagram_bytes: 3, cpu_ns: 4, now_ns: u64::MAX };
+        let snapshot = Snapshot {
+            bytes: 1,
+            datagrams: 2,
+            datagram_bytes: 3,
+            cpu_ns: 4,
+            now_ns: u64::MAX,
+        };
         assert_eq!(Snapshot::decode(&snapshot.encode()), snapshot);
     }
 

@@ -79,14 +79,19 @@ pub struct Results {
 impl Results {
     /// No results yet; describes what is going to be measured and where.
     pub fn new(specs: &[Spec], engine: &EngineArgs) -> Self {
-        let command: Vec<String> =
-            std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+        let command: Vec<String> = std::env::args_os()
+            .map(|a| a.to_string_lossy().into_owned())
+            .collect();
         let config = serde_json::json!({
             "engine": engine,
             "workloads": specs.iter().map(Spec::describe).collect::<Vec<_>>(),
         });
         let report = Report::new(command.join(" "), Machine::read(), config, wall_clock());
-        Self { report, intervals: Vec::new(), latencies: Vec::new() }
+        Self {
+            report,
+            intervals: Vec::new(),
+            latencies: Vec::new(),
+        }
     }
 
     /// Whether nothing was measured.
@@ -112,7 +117,9 @@ impl Results {
             latency: Some(&record.response),
             service_latency: open.then_some(&record.service),
             spent: Some(&measured.spent),
-            remote_cpu_percent: measured.remote_cpu.map(|cpu| percent_of(cpu, measured.duration)),
+            remote_cpu_percent: measured
+                .remote_cpu
+                .map(|cpu| percent_of(cpu, measured.duration)),
             packets: measured.packets,
             udp_payload_bytes: Some(measured.tally.mtu as u64).filter(|n| *n > 0),
             min_rtt: measured.tally.min_rtt,
@@ -123,7 +130,8 @@ impl Results {
         }
         self.report.end.workloads.push(workload);
         if !record.response.is_empty() {
-            self.latencies.push((spec.name.clone(), record.response.clone()));
+            self.latencies
+                .push((spec.name.clone(), record.response.clone()));
         }
     }
 
@@ -143,7 +151,11 @@ impl Results {
         let mut text = table::workloads(workloads);
         let memory = workloads.iter().filter_map(|w| {
             let bytes = w.rss_bytes_per_connection?;
-            Some(format!("{}: {:.1} KiB of memory a connection, both ends\n", w.name, bytes / 1024.0))
+            Some(format!(
+                "{}: {:.1} KiB of memory a connection, both ends\n",
+                w.name,
+                bytes / 1024.0
+            ))
         });
         text.extend(memory);
         let latencies = table::latencies(workloads);
@@ -186,10 +198,16 @@ impl Files {
 
     /// The log of latencies, begun.
     pub fn hlog(&mut self) -> Result<Option<Log<'_>>, Failure> {
-        let Some((path, file)) = &mut self.hlog else { return Ok(None) };
+        let Some((path, file)) = &mut self.hlog else {
+            return Ok(None);
+        };
         let begun = Hlog::begin(file, &mut self.serializer, wall_clock(), "corelane");
         let log = begun.map_err(|e| Failure::file("write", path, e))?;
-        Ok(Some(Log { path, log, begun: Clock::now().as_nanos() }))
+        Ok(Some(Log {
+            path,
+            log,
+            begun: Clock::now().as_nanos(),
+        }))
     }
 
     /// Writes what is written at the end.
@@ -197,13 +215,20 @@ impl Files {
         let mut all = Latency::new();
         results.latencies.iter().for_each(|(_, l)| all.merge(l));
         if let Some((path, file)) = &mut self.hgrm {
-            write(path, file, &hgrm::text(&all, hgrm::Unit::Microseconds))?;
+            write(path, file, &hgrm::text(&all))?;
         }
         if let Some((path, file)) = &mut self.svg {
-            let latencies: Vec<(&str, &Latency)> =
-                results.latencies.iter().map(|(name, l)| (name.as_str(), l)).collect();
+            let latencies: Vec<(&str, &Latency)> = results
+                .latencies
+                .iter()
+                .map(|(name, l)| (name.as_str(), l))
+                .collect();
             let report = &results.report;
-            write(path, file, &svg::document(&report.command, &report.intervals, &latencies))?;
+            write(
+                path,
+                file,
+                &svg::document(&report.command, &report.intervals, &latencies),
+            )?;
         }
         if let Some((path, file)) = &mut self.hlog {
             file.flush().map_err(|e| Failure::file("write", path, e))?;
@@ -213,7 +238,8 @@ impl Files {
 }
 
 fn write(path: &Path, file: &mut File, text: &str) -> Result<(), Failure> {
-    file.write_all(text.as_bytes()).map_err(|e| Failure::file("write", path, e))
+    file.write_all(text.as_bytes())
+        .map_err(|e| Failure::file("write", path, e))
 }
 
 /// The log of latencies while it is written.
@@ -226,14 +252,20 @@ pub struct Log<'a> {
 impl Log<'_> {
     /// Appends the latencies of an interval that has just ended.
     pub fn tell(&mut self, told: &Told<'_>) -> Result<(), Failure> {
-        let Told::Latency { record, span, name } = told else { return Ok(()) };
+        let Told::Latency { record, span, name } = told else {
+            return Ok(());
+        };
         if record.response.is_empty() {
             return Ok(());
         }
         let length = span.1.saturating_sub(span.0);
         let now = Duration::from_nanos(Clock::now().as_nanos().saturating_sub(self.begun));
-        let appended =
-            self.log.interval(&record.response, now.saturating_sub(length), length, Some(name));
+        let appended = self.log.interval(
+            &record.response,
+            now.saturating_sub(length),
+            length,
+            Some(name),
+        );
         appended.map_err(|e| Failure::file("write", self.path, e))
     }
 }

@@ -74,7 +74,10 @@ impl<'a> Run<'a> {
             Some(local) => {
                 let engine = Engine::start(&local.server, |shard| {
                     let records = Some(server_tx.clone());
-                    let config = ServerConfig { max_connections: usize::MAX, records };
+                    let config = ServerConfig {
+                        max_connections: usize::MAX,
+                        records,
+                    };
                     ServerApp::new(shard, server_live.clone(), config)
                 })?;
                 if let Some(addr) = engine.local_addrs().first() {
@@ -89,7 +92,12 @@ impl<'a> Run<'a> {
         let client_live = Live::new(shards);
         let client = Engine::start(&client, |shard| {
             let share = spec.share(shard, shards);
-            ClientApp::new(target.clone(), share, client_live.clone(), client_tx.clone())
+            ClientApp::new(
+                target.clone(),
+                share,
+                client_live.clone(),
+                client_tx.clone(),
+            )
         })?;
         let before = usage()?;
         Ok(Self {
@@ -119,7 +127,9 @@ impl<'a> Run<'a> {
         let (server_live, client_live) = (self.server_live.clone(), self.client_live.clone());
         let shards = (
             self.client.senders().len(),
-            self.server.as_ref().map_or(0, |server| server.senders().len()),
+            self.server
+                .as_ref()
+                .map_or(0, |server| server.senders().len()),
         );
         let (packets, tally, backend) = self.end();
         let mut measured = outcome?;
@@ -154,7 +164,10 @@ impl<'a> Run<'a> {
         let mut measured = Measured::default();
         let mut from = self.sample()?;
         let mut usage_from = usage()?;
-        let (warm, end) = (start + self.spec.omit, start + self.spec.omit + self.spec.time);
+        let (warm, end) = (
+            start + self.spec.omit,
+            start + self.spec.omit + self.spec.time,
+        );
         let mut omitted = !self.spec.omit.is_zero();
         let mut begin = from;
         let by_bytes = self.spec.bytes().is_some();
@@ -174,7 +187,11 @@ impl<'a> Run<'a> {
             let mut interval = Interval::new(&self.spec.name, span, bytes, operations, latency);
             interval.omitted = omitted;
             tell(Told::Interval(&interval))?;
-            tell(Told::Latency { record: &record, span, name: &self.spec.name })?;
+            tell(Told::Latency {
+                record: &record,
+                span,
+                name: &self.spec.name,
+            })?;
             results.intervals.push(interval);
             if !omitted {
                 measured.record.merge(&record);
@@ -303,7 +320,13 @@ impl<'a> Run<'a> {
         }
         let at = Clock::now();
         // Requests are counted where their answers arrive, everything else where it arrives.
-        let far = |bytes: u64| if matches!(self.spec.work, Work::Rr(_)) { 0 } else { bytes };
+        let far = |bytes: u64| {
+            if matches!(self.spec.work, Work::Rr(_)) {
+                0
+            } else {
+                bytes
+            }
+        };
         let streams = server.sum(|c| &c.bytes) + client.sum(|c| &c.remote_bytes);
         let datagram_bytes =
             server.sum(|c| &c.datagram_bytes) + client.sum(|c| &c.remote_datagram_bytes);
@@ -319,13 +342,17 @@ impl<'a> Run<'a> {
     /// Asks the other host about every connection and waits for the answers.
     fn query(&self) -> Result<(), Failure> {
         let live = &self.client_live;
-        let open = live.sum(|c| &c.connected).saturating_sub(live.sum(|c| &c.closed));
+        let open = live
+            .sum(|c| &c.connected)
+            .saturating_sub(live.sum(|c| &c.closed));
         let wanted = live.sum(|c| &c.answers) + open;
         self.order(|| Order::Query)?;
         let begin = Clock::now();
         while live.sum(|c| &c.answers) < wanted {
             if Clock::now() - begin > ORDER_TIME {
-                return Err(Failure::Failed("the server does not answer any more".into()));
+                return Err(Failure::Failed(
+                    "the server does not answer any more".into(),
+                ));
             }
             thread::sleep(Duration::from_micros(100));
         }
@@ -360,7 +387,8 @@ impl<'a> Run<'a> {
         let begin = Clock::now();
         let open = || {
             let live = [&self.server_live, &self.client_live];
-            live.iter().any(|l| l.sum(|c| &c.closed) < l.sum(|c| &c.connected))
+            live.iter()
+                .any(|l| l.sum(|c| &c.closed) < l.sum(|c| &c.connected))
         };
         while open() && Clock::now() - begin < DRAIN {
             thread::sleep(Duration::from_millis(1));

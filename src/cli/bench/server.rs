@@ -12,7 +12,7 @@ use super::tally::Tally;
 use crate::cli::report::hist::OpenLoop;
 use crate::cli::report::meter;
 use corelane::base::Timestamp;
-use corelane::conn::endpoint::{Decision, Incoming};
+use corelane::conn::incoming::{Decision, Incoming};
 use corelane::conn::{ConnId, Event};
 use corelane::shard::{Context, ShardApp};
 use corelane::stream::{StreamEvent, Streams, Taken};
@@ -67,8 +67,17 @@ enum Role {
     Unknown(Gather<HEADER_LEN>),
     Control,
     /// Data comes until `ended`; data goes while there is a sender.
-    Bulk { sender: Option<Sender>, ended: bool },
-    Respond { request: u64, response: u64, have: u64, owed: u64, ended: bool },
+    Bulk {
+        sender: Option<Sender>,
+        ended: bool,
+    },
+    Respond {
+        request: u64,
+        response: u64,
+        have: u64,
+        owed: u64,
+        ended: bool,
+    },
 }
 
 /// Whether a stream's entry is still needed.
@@ -122,8 +131,12 @@ impl ServerApp {
     }
 
     fn on_datagrams(&mut self, ctx: &mut Context<'_>, conn: ConnId) {
-        let Some(c) = self.conns.get_mut(conn) else { return };
-        let Some(connection) = ctx.connection(conn) else { return };
+        let Some(c) = self.conns.get_mut(conn) else {
+            return;
+        };
+        let Some(connection) = ctx.connection(conn) else {
+            return;
+        };
         let counters = self.live.shard(self.shard);
         let now = Clock::now();
         while let Some(data) = connection.recv_datagram() {
@@ -141,15 +154,22 @@ impl ServerApp {
     }
 
     fn on_stream_event(&mut self, ctx: &mut Context<'_>, conn: ConnId, event: StreamEvent) {
-        let Some(c) = self.conns.get_mut(conn) else { return };
-        let Some(connection) = ctx.connection(conn) else { return };
+        let Some(c) = self.conns.get_mut(conn) else {
+            return;
+        };
+        let Some(connection) = ctx.connection(conn) else {
+            return;
+        };
         let streams = connection.streams_mut();
         match event {
             // Streams are found by their first bytes; this only lets the next ones come.
             StreamEvent::Opened(dir) => while streams.accept(dir).is_some() {},
             StreamEvent::Writable(id) => self.go_on(ctx, conn, id),
             StreamEvent::Stopped(id, _) => match c.streams.get_mut(id) {
-                Some(Role::Bulk { sender, ended: false }) => *sender = None,
+                Some(Role::Bulk {
+                    sender,
+                    ended: false,
+                }) => *sender = None,
                 _ => {
                     c.streams.remove(id);
                 }
@@ -166,9 +186,15 @@ impl ServerApp {
 
     /// Writes what a stream still has to send.
     fn go_on(&mut self, ctx: &mut Context<'_>, conn: ConnId, id: StreamId) {
-        let Some(connection) = ctx.connection(conn) else { return };
-        let Some(c) = self.conns.get_mut(conn) else { return };
-        let Some(role) = c.streams.get_mut(id) else { return };
+        let Some(connection) = ctx.connection(conn) else {
+            return;
+        };
+        let Some(c) = self.conns.get_mut(conn) else {
+            return;
+        };
+        let Some(role) = c.streams.get_mut(id) else {
+            return;
+        };
         let streams = connection.streams_mut();
         let fate = match role {
             Role::Bulk { sender, ended } => {
@@ -201,7 +227,9 @@ impl ShardApp for ServerApp {
         let Some(c) = self.conns.get_mut(conn) else {
             return Taken::All;
         };
-        let role = c.streams.get_or_insert_with(id, || Role::Unknown(Gather::default()));
+        let role = c
+            .streams
+            .get_or_insert_with(id, || Role::Unknown(Gather::default()));
         let mut rest = data;
         if let Role::Unknown(gather) = role {
             match begin(gather, &mut rest, streams, id) {
@@ -235,7 +263,13 @@ impl ShardApp for ServerApp {
                     Fate::Stays
                 }
             }
-            Role::Respond { request, response, have, owed, ended } => {
+            Role::Respond {
+                request,
+                response,
+                have,
+                owed,
+                ended,
+            } => {
                 let total = *have + rest.len() as u64;
                 *owed = owed.saturating_add(total / *request * *response);
                 *have = total % *request;
@@ -320,7 +354,10 @@ fn begin(
         }
         Ok(Header::Bulk { send, chunk, rate }) => {
             let sender = (send > 0).then(|| Sender::new(Clock::now(), send, chunk, rate));
-            Ok(Role::Bulk { sender, ended: false })
+            Ok(Role::Bulk {
+                sender,
+                ended: false,
+            })
         }
         Ok(Header::Respond { request, response }) => Ok(Role::Respond {
             request: request.into(),
@@ -383,5 +420,9 @@ fn respond(streams: &mut Streams, id: StreamId, owed: &mut u64, ended: bool) -> 
             Err(_) => return Fate::Over,
         }
     }
-    if ended { finish(streams, id) } else { Fate::Stays }
+    if ended {
+        finish(streams, id)
+    } else {
+        Fate::Stays
+    }
 }

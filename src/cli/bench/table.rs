@@ -58,7 +58,10 @@ pub struct ByStream<T> {
 
 impl<T> Default for ByStream<T> {
     fn default() -> Self {
-        Self { list: Vec::new(), last: 0 }
+        Self {
+            list: Vec::new(),
+            last: 0,
+        }
     }
 }
 
@@ -117,6 +120,9 @@ mod tests {
         assert_eq!(streams.remove(StreamId(8)), None);
         assert_eq!(streams.get_mut(StreamId(36)), Some(&mut 9));
         assert_eq!(streams.get_mut(StreamId(4)), Some(&mut 1));
-        assert_eq!((streams.ids().count(), streams.get_mut(StreamId(99))), (9, None));
+        assert_eq!(
+            (streams.ids().count(), streams.get_mut(StreamId(99))),
+            (9, None)
+        );
     }
 }

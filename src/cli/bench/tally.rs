@@ -63,12 +63,32 @@ mod tests {
     #[test]
     fn counts_add_up_and_extremes_stay() {
         let ms = Duration::from_millis;
-        let mut all = Tally { sent: 1, mtu: 1200, min_rtt: None, ..Tally::default() };
-        all.merge(&Tally { sent: 2, lost: 1, mtu: 9000, min_rtt: Some(ms(3)), ..Tally::default() });
-        all.merge(&Tally { mtu: 1452, min_rtt: Some(ms(2)), ..Tally::default() });
+        let mut all = Tally {
+            sent: 1,
+            mtu: 1200,
+            min_rtt: None,
+            ..Tally::default()
+        };
+        all.merge(&Tally {
+            sent: 2,
+            lost: 1,
+            mtu: 9000,
+            min_rtt: Some(ms(3)),
+            ..Tally::default()
+        });
+        all.merge(&Tally {
+            mtu: 1452,
+            min_rtt: Some(ms(2)),
+            ..Tally::default()
+        });
         all.merge(&Tally::default());
-        let expected =
-            Tally { sent: 3, lost: 1, mtu: 9000, min_rtt: Some(ms(2)), ..Tally::default() };
+        let expected = Tally {
+            sent: 3,
+            lost: 1,
+            mtu: 9000,
+            min_rtt: Some(ms(2)),
+            ..Tally::default()
+        };
         assert_eq!(all, expected);
     }
 }

@@ -1,7 +1,8 @@
 //! `.hgrm`: the percentile distribution as text, in the layout that HdrHistogram prints and that
 //! its plotters read.
 //!
-//! Values are scaled by a unit; the footer gives mean, deviation, maximum and count.
+//! Values are in microseconds with three decimals; the footer gives mean, deviation, maximum and
+//! count.
 
 use std::fmt::Write;
 
@@ -10,40 +11,20 @@ use super::hist::Latency;
 /// Points for each halving of the distance to 100 %, as HdrHistogram does by default.
 const TICKS_PER_HALF_DISTANCE: u32 = 5;
 
-/// The unit of the values in a file; plotters take milliseconds or microseconds and do not know
-/// which, so the file's name should say it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
-    /// Whole nanoseconds, as recorded.
-    Nanoseconds,
-    /// Microseconds with three decimals.
-    Microseconds,
-    /// Milliseconds with three decimals.
-    Milliseconds,
-}
-
-impl Unit {
-    /// Nanoseconds in one of this unit.
-    pub const fn nanos(self) -> f64 {
-        match self {
-            Self::Nanoseconds => 1.0,
-            Self::Microseconds => 1e3,
-            Self::Milliseconds => 1e6,
-        }
-    }
-}
+/// Nanoseconds in the unit of the file.
+const MICROSECOND: f64 = 1e3;
 
 /// The file's text. An empty histogram gives a header and a footer.
-pub fn text(latency: &Latency, unit: Unit) -> String {
+pub fn text(latency: &Latency) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail, so the results carry nothing.
-    let _ = write_to(&mut out, latency, unit);
+    let _ = write_to(&mut out, latency);
     out
 }
 
-fn write_to(out: &mut String, latency: &Latency, unit: Unit) -> std::fmt::Result {
+fn write_to(out: &mut String, latency: &Latency) -> std::fmt::Result {
     let histogram = latency.histogram();
-    let scale = unit.nanos();
+    let scale = MICROSECOND;
     writeln!(
         out,
         "{:>12} {:>14} {:>10} {:>14}\n",
@@ -111,12 +92,12 @@ mod tests {
 #[Max     =        4.001, Total count    =            4]
 #[Buckets =           26, SubBuckets     =         2048]
 ";
-        assert_eq!(text(&latency, Unit::Microseconds), expected);
+        assert_eq!(text(&latency), expected);
     }
 
     #[test]
     fn an_empty_distribution_is_still_a_file() {
-        let text = text(&Latency::new(), Unit::Milliseconds);
+        let text = text(&Latency::new());
         assert!(text.starts_with("       Value"));
         assert!(text.contains("Total count    =            0]"));
         assert_eq!(text.lines().count(), 5);

@@ -72,12 +72,6 @@ impl Latency {
         self.over_range += other.over_range;
     }
 
-    /// Forgets everything and keeps the memory.
-    pub fn reset(&mut self) {
-        self.histogram.reset();
-        (self.min, self.max, self.over_range) = (u64::MAX, 0, 0);
-    }
-
     /// Recorded latencies.
     pub fn count(&self) -> u64 {
         self.histogram.len()
@@ -185,12 +179,6 @@ impl OpenLoop {
         self.service.merge(&other.service);
         self.response.merge(&other.response);
     }
-
-    /// Forgets everything and keeps the memory.
-    pub fn reset(&mut self) {
-        self.service.reset();
-        self.response.reset();
-    }
 }
 
 /// When an open loop should send: `rate` requests a second at even distances, without drift.
@@ -280,8 +268,6 @@ mod tests {
             (p.count, p.over_range_count, p.min, p.max),
             (2, 1, 0, 61_000_000_000)
         );
-        latency.reset();
-        assert!(latency.is_empty() && latency.summary().is_none());
     }
 
     #[test]

@@ -175,11 +175,15 @@ mod tests {
         assert!(lines[2].starts_with("throughput  uring        2        4  10.00 s  10.0 GiB"));
         assert!(lines[2].contains("8.59 Gbits/sec  12.3 k"), "{}", lines[2]);
         assert!(
-            lines[2].ends_with("150.0 %      1.500     5         -    -"),
+            lines[2].ends_with("150.0 %      1.500     5         -      -"),
             "{}",
             lines[2]
         );
-        assert!(lines[3].ends_with("0.00 bits/sec       0       0        -          -     -         -    -"));
+        assert!(
+            lines[3].ends_with(
+                "0.00 bits/sec       0       0        -          -     -         -      -"
+            )
+        );
         assert_eq!(lines[1].chars().count(), lines[2].chars().count());
     }
 

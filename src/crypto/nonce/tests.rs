@@ -1,3 +1,5 @@
+//! The nonce, by the multipath text's vector and against the provider.
+
 use super::*;
 use crate::crypto::testing::{hex, key};
 use crate::crypto::{open, seal};

@@ -1,3 +1,5 @@
+//! Packet protection, by the vectors of RFC 9001 appendix A.
+
 use super::*;
 use crate::crypto::testing::{hex, key};
 use crate::crypto::{Keys, initial_keys};

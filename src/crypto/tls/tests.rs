@@ -1,3 +1,5 @@
+//! TLS sessions against each other, with good and with bad certificates.
+
 use super::*;
 use crate::crypto::testing::{Ca, End, handshake, localhost, ring_provider};
 use crate::crypto::{InitialSuite, Key, initial_keys, open, seal, unprotect};

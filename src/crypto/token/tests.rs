@@ -1,3 +1,5 @@
+//! Tokens: what opens them, and everything that does not.
+
 use super::*;
 
 const NOW: u64 = 1_700_000_000;

@@ -1,3 +1,5 @@
+//! Key updates and AEAD limits, both sides, with packets out of order.
+
 use super::*;
 use crate::crypto::testing::{Ca, End, handshake, localhost};
 use crate::crypto::{Session, unprotect};

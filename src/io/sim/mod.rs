@@ -5,8 +5,8 @@
 //! [`Network::advance_to`]; whoever drives the shards runs them until none has work left, then
 //! advances to the earliest of [`Network::next_event`] and the shards' own deadlines.
 //!
-//! Hosts are IP addresses. Each ordered pair of hosts has a link of its own ([`LinkConfig`]). Several
-//! sockets bound to one address form a group, steered as SO_REUSEPORT steers.
+//! Hosts are IP addresses. Each ordered pair of hosts has a link of its own ([`LinkConfig`]).
+//! Several sockets bound to one address form a group, steered as SO_REUSEPORT steers.
 
 mod backend;
 mod link;

@@ -1,3 +1,5 @@
+//! The simulated network: every effect of a link, and that a seed repeats it.
+
 use super::*;
 use crate::io::{Errno, IoConfig, RecvMeta, SocketId, Transmit};
 use proptest::prelude::*;

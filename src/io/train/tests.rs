@@ -1,3 +1,5 @@
+//! Trains: how they are cut, resent and given up.
+
 use super::super::sockopt::SocketOptions;
 use super::super::{SocketId, TX_BUFFER_LEN};
 use super::*;

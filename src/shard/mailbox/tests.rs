@@ -1,3 +1,5 @@
+//! Mailboxes: order, bounds, and buffers that come home.
+
 use super::*;
 use crate::base::{Ecn, FourTuple, Rng};
 use crate::io::SocketId;

@@ -1,3 +1,5 @@
+//! Steering: the codec, its kernel program on real sockets, and what an observer sees.
+
 use super::*;
 use crate::base::Rng;
 use crate::shard::quic_lb::QuicLbConfig;

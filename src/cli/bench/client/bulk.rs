@@ -23,23 +23,36 @@ pub struct BulkLoad {
 
 impl BulkLoad {
     pub fn new(plan: Bulk, streams: Vec<usize>) -> Self {
-        Self { plan, streams, conns: ByConn::default(), waiting: Waiting::default() }
+        Self {
+            plan,
+            streams,
+            conns: ByConn::default(),
+            waiting: Waiting::default(),
+        }
     }
 
     pub fn start(&mut self, common: &mut Common, ctx: &mut Context<'_>, conns: &[ConnId]) {
         let now = Clock::now();
         for (&conn, count) in conns.iter().zip(std::mem::take(&mut self.streams)) {
-            let Some(connection) = ctx.connection(conn) else { continue };
+            let Some(connection) = ctx.connection(conn) else {
+                continue;
+            };
             let streams = connection.streams_mut();
             let mut senders = ByStream::default();
             let plan = self.plan;
             for _ in 0..count {
                 let header = Header::Bulk {
-                    send: if plan.receive { plan.bytes.unwrap_or(ENDLESS) } else { 0 },
+                    send: if plan.receive {
+                        plan.bytes.unwrap_or(ENDLESS)
+                    } else {
+                        0
+                    },
                     chunk: plan.chunk,
                     rate: plan.rate,
                 };
-                let Some(id) = common.open_stream(streams, &header) else { break };
+                let Some(id) = common.open_stream(streams, &header) else {
+                    break;
+                };
                 if plan.send {
                     let total = plan.bytes.unwrap_or(ENDLESS);
                     let sender = Sender::new(now, total, plan.chunk, plan.rate);
@@ -51,7 +64,8 @@ impl BulkLoad {
             }
             let ids: Vec<StreamId> = senders.ids().collect();
             self.conns.insert(conn, senders);
-            ids.into_iter().for_each(|id| self.go_on(common, ctx, conn, id));
+            ids.into_iter()
+                .for_each(|id| self.go_on(common, ctx, conn, id));
         }
     }
 
@@ -80,7 +94,9 @@ impl BulkLoad {
             StreamEvent::Stopped(id, code) | StreamEvent::Reset(id, code) => {
                 common.counters().failures.add(1);
                 let n = id.index();
-                common.live.report_trouble(|| format!("the server ended stream {n} ({code})"));
+                common
+                    .live
+                    .report_trouble(|| format!("the server ended stream {n} ({code})"));
             }
             _ => {}
         }
@@ -100,9 +116,15 @@ impl BulkLoad {
 
     /// Writes what the stream takes, and its end after the last byte.
     fn go_on(&mut self, common: &Common, ctx: &mut Context<'_>, conn: ConnId, id: StreamId) {
-        let Some(senders) = self.conns.get_mut(conn) else { return };
-        let Some(sender) = senders.get_mut(id).filter(|_| !common.ceased) else { return };
-        let Some(connection) = ctx.connection(conn) else { return };
+        let Some(senders) = self.conns.get_mut(conn) else {
+            return;
+        };
+        let Some(sender) = senders.get_mut(id).filter(|_| !common.ceased) else {
+            return;
+        };
+        let Some(connection) = ctx.connection(conn) else {
+            return;
+        };
         let streams = connection.streams_mut();
         match sender.pump(Clock::now(), streams, id) {
             Pumped::Blocked => {}

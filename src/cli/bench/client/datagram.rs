@@ -30,7 +30,13 @@ pub struct DatagramLoad {
 
 impl DatagramLoad {
     pub fn new(plan: Datagram) -> Self {
-        Self { plan, block: BytesMut::new(), conns: Vec::new(), schedule: None, turn: 0 }
+        Self {
+            plan,
+            block: BytesMut::new(),
+            conns: Vec::new(),
+            schedule: None,
+            turn: 0,
+        }
     }
 
     pub fn start(&mut self, common: &mut Common, ctx: &mut Context<'_>, conns: &[ConnId]) {
@@ -49,7 +55,9 @@ impl DatagramLoad {
         if self.plan.rate.is_some() || !self.conns.contains(&conn) {
             return;
         }
-        let Some(connection) = ctx.connection(conn) else { return };
+        let Some(connection) = ctx.connection(conn) else {
+            return;
+        };
         while !common.ceased && self.send(common, connection) {}
     }
 
@@ -65,7 +73,9 @@ impl DatagramLoad {
             Err(e) => {
                 common.counters().failures.add(1);
                 let len = self.plan.length;
-                common.live.report_trouble(|| format!("a datagram of {len} bytes: {e}"));
+                common
+                    .live
+                    .report_trouble(|| format!("a datagram of {len} bytes: {e}"));
                 false
             }
         }

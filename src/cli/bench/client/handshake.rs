@@ -17,7 +17,10 @@ pub struct HandshakeLoad {
 
 impl HandshakeLoad {
     pub fn new(parallel: usize) -> Self {
-        Self { parallel, begun: ByConn::default() }
+        Self {
+            parallel,
+            begun: ByConn::default(),
+        }
     }
 
     pub fn start(&mut self, common: &mut Common, ctx: &mut Context<'_>) {
@@ -35,7 +38,9 @@ impl HandshakeLoad {
     }
 
     pub fn on_connected(&mut self, common: &mut Common, ctx: &mut Context<'_>, conn: ConnId) {
-        let Some(begun) = self.begun.remove(conn) else { return };
+        let Some(begun) = self.begun.remove(conn) else {
+            return;
+        };
         common.record.response.record(Clock::now() - begun);
         common.counters().operations.add(1);
         let now = ctx.now();

@@ -94,14 +94,21 @@ impl Common {
 
     /// Opens a stream and writes its header.
     fn open_stream(&self, streams: &mut Streams, header: &Header) -> Option<StreamId> {
-        let opened = streams.open(Dir::Bi).map_err(|e| e.to_string()).and_then(|id| {
-            let head = Bytes::copy_from_slice(&header.encode());
-            streams.write_bytes(id, head).map_err(|e| e.to_string()).map(|_| id)
-        });
+        let opened = streams
+            .open(Dir::Bi)
+            .map_err(|e| e.to_string())
+            .and_then(|id| {
+                let head = Bytes::copy_from_slice(&header.encode());
+                streams
+                    .write_bytes(id, head)
+                    .map_err(|e| e.to_string())
+                    .map(|_| id)
+            });
         match opened {
             Ok(id) => Some(id),
             Err(e) => {
-                self.live.report_trouble(|| format!("cannot open a stream: {e}"));
+                self.live
+                    .report_trouble(|| format!("cannot open a stream: {e}"));
                 self.counters().failures.add(1);
                 None
             }
@@ -157,7 +164,13 @@ impl ClientApp {
             Work::Datagram(datagram) => Load::Datagram(DatagramLoad::new(datagram)),
         };
         Self {
-            common: Common { target, live, shard: share.shard, record: Box::default(), ceased: false },
+            common: Common {
+                target,
+                live,
+                shard: share.shard,
+                record: Box::default(),
+                ceased: false,
+            },
             load,
             conns: ByConn::default(),
             to_open: share.connections,
@@ -211,12 +224,19 @@ impl ClientApp {
                 && let Some(connection) = ctx.connection(conn)
             {
                 let streams = connection.streams_mut();
-                c.control = self.common.open_stream(streams, &Header::Control).map(|id| {
-                    // Asking should not wait behind what is asked about; it can only fail for a
-                    // stream that has just ended.
-                    let _ = streams.set_priority(id, 1);
-                    Control { id, gather: Gather::default(), latest: Snapshot::default() }
-                });
+                c.control = self
+                    .common
+                    .open_stream(streams, &Header::Control)
+                    .map(|id| {
+                        // Asking should not wait behind what is asked about; it can only fail for a
+                        // stream that has just ended.
+                        let _ = streams.set_priority(id, 1);
+                        Control {
+                            id,
+                            gather: Gather::default(),
+                            latest: Snapshot::default(),
+                        }
+                    });
             }
         }
         self.common.counters().connected.add(1);
@@ -231,7 +251,9 @@ impl ClientApp {
         if failed {
             self.common.counters().failures.add(1);
             let addr = self.common.target.addr;
-            self.common.live.report_trouble(|| format!("connection to {addr}: {why}"));
+            self.common
+                .live
+                .report_trouble(|| format!("connection to {addr}: {why}"));
         }
         match &mut self.load {
             Load::Handshake(load) => load.on_closed(&mut self.common, ctx, conn),
@@ -257,8 +279,12 @@ impl ClientApp {
         while let Some(bytes) = control.gather.take(&mut data) {
             let new = Snapshot::decode(&bytes);
             let old = std::mem::replace(&mut control.latest, new);
-            counters.remote_bytes.add(new.bytes.saturating_sub(old.bytes));
-            counters.remote_datagrams.add(new.datagrams.saturating_sub(old.datagrams));
+            counters
+                .remote_bytes
+                .add(new.bytes.saturating_sub(old.bytes));
+            counters
+                .remote_datagrams
+                .add(new.datagrams.saturating_sub(old.datagrams));
             let more = new.datagram_bytes.saturating_sub(old.datagram_bytes);
             counters.remote_datagram_bytes.add(more);
             counters.remote_cpu_ns.set(new.cpu_ns);

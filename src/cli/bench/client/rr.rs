@@ -38,21 +38,35 @@ struct Place {
     to_come: u64,
 }
 
-const IDLE: Place =
-    Place { intended: Timestamp::ZERO, sent: Timestamp::ZERO, to_write: 0, to_come: 0 };
+const IDLE: Place = Place {
+    intended: Timestamp::ZERO,
+    sent: Timestamp::ZERO,
+    to_write: 0,
+    to_come: 0,
+};
 
 impl RrLoad {
     pub fn new(plan: Rr) -> Self {
-        Self { plan, conns: ByConn::default(), schedule: None, free: Vec::new() }
+        Self {
+            plan,
+            conns: ByConn::default(),
+            schedule: None,
+            free: Vec::new(),
+        }
     }
 
     fn header(&self) -> Header {
-        Header::Respond { request: self.plan.length, response: self.plan.length }
+        Header::Respond {
+            request: self.plan.length,
+            response: self.plan.length,
+        }
     }
 
     pub fn start(&mut self, common: &mut Common, ctx: &mut Context<'_>, conns: &[ConnId]) {
         for &conn in conns {
-            let Some(connection) = ctx.connection(conn) else { continue };
+            let Some(connection) = ctx.connection(conn) else {
+                continue;
+            };
             self.conns.insert(conn, ByStream::default());
             for _ in 0..self.plan.depth {
                 let id = if self.plan.new_stream {
@@ -93,8 +107,15 @@ impl RrLoad {
         };
         let length = self.plan.length as usize;
         let sent = Clock::now();
-        let place = Place { intended, sent, to_write: length, to_come: length as u64 };
-        let Some(places) = self.conns.get_mut(conn) else { return };
+        let place = Place {
+            intended,
+            sent,
+            to_write: length,
+            to_come: length as u64,
+        };
+        let Some(places) = self.conns.get_mut(conn) else {
+            return;
+        };
         let slot = places.get_or_insert_with(id, || IDLE);
         *slot = place;
         write(streams, id, slot, self.plan.new_stream);
@@ -109,8 +130,12 @@ impl RrLoad {
         data: &[u8],
     ) {
         common.counters().bytes.add(data.len() as u64);
-        let Some(places) = self.conns.get_mut(conn) else { return };
-        let Some(place) = places.get_mut(id).filter(|p| p.to_come > 0) else { return };
+        let Some(places) = self.conns.get_mut(conn) else {
+            return;
+        };
+        let Some(place) = places.get_mut(id).filter(|p| p.to_come > 0) else {
+            return;
+        };
         place.to_come = place.to_come.saturating_sub(data.len() as u64);
         if place.to_come > 0 {
             return;
@@ -142,8 +167,13 @@ impl RrLoad {
     ) {
         match event {
             StreamEvent::Writable(id) => {
-                let Some(connection) = ctx.connection(conn) else { return };
-                let place = self.conns.get_mut(conn).and_then(|places| places.get_mut(id));
+                let Some(connection) = ctx.connection(conn) else {
+                    return;
+                };
+                let place = self
+                    .conns
+                    .get_mut(conn)
+                    .and_then(|places| places.get_mut(id));
                 if let Some(place) = place {
                     write(connection.streams_mut(), id, place, self.plan.new_stream);
                 }
@@ -151,7 +181,9 @@ impl RrLoad {
             StreamEvent::Stopped(id, code) | StreamEvent::Reset(id, code) => {
                 common.counters().failures.add(1);
                 let n = id.index();
-                common.live.report_trouble(|| format!("the server ended stream {n} ({code})"));
+                common
+                    .live
+                    .report_trouble(|| format!("the server ended stream {n} ({code})"));
             }
             _ => {}
         }
@@ -170,7 +202,9 @@ impl RrLoad {
         let now = Clock::now();
         // Without a free place the next answer comes first; it brings a turn.
         while let Some(&(conn, id)) = self.free.last() {
-            let Some(intended) = schedule.take_due(now) else { break };
+            let Some(intended) = schedule.take_due(now) else {
+                break;
+            };
             self.free.pop();
             if let Some(connection) = ctx.connection(conn) {
                 self.begin(common, conn, connection.streams_mut(), id, intended);
@@ -188,7 +222,9 @@ fn write(streams: &mut Streams, id: StreamId, place: &mut Place, last: bool) {
     }
     let block = payload();
     // A stream that takes no more shows it by an event.
-    let n = streams.write_bytes(id, block.slice(..place.to_write)).unwrap_or(0);
+    let n = streams
+        .write_bytes(id, block.slice(..place.to_write))
+        .unwrap_or(0);
     place.to_write -= n;
     if place.to_write == 0 && last {
         let _ = streams.finish(id);

@@ -104,5 +104,5 @@ fn an_ack_holds_as_many_ranges_as_fit() {
             assert!(ack.ranges.eq(every_other().take(n)));
         }
     }
-    assert_eq!(written(|w| assert_eq!(write(w, [], 0, None), 0)), []);
+    assert_eq!(written(|w| assert_eq!(write(w, [], 0, None), 0)), [0u8; 0]);
 }

@@ -1,0 +1,177 @@
+//! What the async face can refuse, by whose doing and with what to do next.
+
+use crate::conn::ConnectionError;
+use crate::conn::endpoint;
+use crate::crypto::{ConfigError, ExportError};
+use std::io;
+use std::net::SocketAddr;
+
+/// Why no connection came about.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The address names no peer.
+    #[error("cannot connect to {0}: port 0 and the unspecified address name no peer")]
+    Address(SocketAddr),
+    /// The endpoint's sockets cannot reach addresses of this family.
+    #[error(
+        "cannot reach {0}: this endpoint is bound to IPv4 only; bind it to [::] or to an IPv6 address"
+    )]
+    Family(SocketAddr),
+    /// What the peer was to prove to be is neither a DNS name nor an IP address.
+    #[error(
+        "{0:?} is neither a DNS name nor an IP address: give the name in the peer's certificate"
+    )]
+    ServerName(String),
+    /// The endpoint has no TLS configuration for connecting.
+    #[error("no TLS configuration for connecting: give the endpoint one with `client`")]
+    NoClientConfig,
+    /// The TLS configuration cannot be used.
+    #[error(transparent)]
+    Config(ConfigError),
+    /// What the peer showed in the TLS handshake was not accepted here.
+    #[error(
+        "the peer failed this side's TLS checks: {0}; see that its issuer is trusted here and that \
+         the certificate has the name connected to"
+    )]
+    Tls(rustls::Error),
+    /// The client's first packet did not authenticate.
+    #[error("the client's first packet is not authentic; nothing to do but to accept the next one")]
+    NotAuthentic,
+    /// The connection ended before its handshake did.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+}
+
+impl From<endpoint::ConnectError> for ConnectError {
+    fn from(e: endpoint::ConnectError) -> Self {
+        match e {
+            endpoint::ConnectError::Config(e) => Self::Config(e),
+            endpoint::ConnectError::Address(addr) => Self::Address(addr),
+        }
+    }
+}
+
+/// Why a stream takes no more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The peer asked to stop; the stream was reset in answer.
+    #[error("the peer wants no more of this stream, with code {0}")]
+    Stopped(u64),
+    /// This side finished or reset the stream before.
+    #[error("this side finished or reset the stream before; open another")]
+    Closed,
+    /// The connection is over.
+    #[error("the connection is over: {0}")]
+    ConnectionLost(#[source] ConnectionError),
+}
+
+/// Why a stream gives no more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The peer abandoned the stream.
+    #[error("the peer reset the stream with code {0}; what it had not delivered is gone")]
+    Reset(u64),
+    /// This side stopped reading before.
+    #[error("this side stopped reading the stream before")]
+    Stopped,
+    /// The connection is over.
+    #[error("the connection is over: {0}")]
+    ConnectionLost(#[source] ConnectionError),
+}
+
+/// Why a stream was not read to its end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadToEndError {
+    /// The peer sent more than the limit.
+    #[error(
+        "the peer sent more than the {0} bytes that were asked for; raise the limit or stop it"
+    )]
+    TooLong(usize),
+    /// See [`ReadError`].
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Why a buffer was not filled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadExactError {
+    /// The peer finished the stream after this many bytes.
+    #[error("the peer finished the stream after {0} bytes, before the buffer was full")]
+    FinishedEarly(usize),
+    /// See [`ReadError`].
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Why a datagram was not sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendDatagramError {
+    /// The peer takes no datagrams.
+    #[error("the peer takes no datagrams: use a stream")]
+    Unsupported,
+    /// The datagram is longer than the peer takes or the path carries.
+    #[error("the datagram is longer than the {max} bytes that fit now: split it")]
+    TooLarge {
+        /// The longest that fits now, in bytes.
+        max: usize,
+    },
+    /// The connection is over.
+    #[error("the connection is over: {0}")]
+    ConnectionLost(#[source] ConnectionError),
+}
+
+/// Why no keying material was exported.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyingMaterialError {
+    /// TLS refused the request.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// The connection is over.
+    #[error("the connection is over: {0}")]
+    ConnectionLost(#[source] ConnectionError),
+}
+
+/// A connection attempt cannot be asked again to prove its address: it has.
+#[derive(Debug, thiserror::Error)]
+#[error("the client has proven its address already: accept or refuse it")]
+pub struct RetryError(pub super::Incoming);
+
+fn lost(e: &ConnectionError) -> io::ErrorKind {
+    match e {
+        ConnectionError::TimedOut | ConnectionError::HandshakeTimedOut => io::ErrorKind::TimedOut,
+        ConnectionError::Reset => io::ErrorKind::ConnectionReset,
+        ConnectionError::LocallyClosed | ConnectionError::EndpointClosed => {
+            io::ErrorKind::NotConnected
+        }
+        _ => io::ErrorKind::ConnectionAborted,
+    }
+}
+
+impl From<WriteError> for io::Error {
+    fn from(e: WriteError) -> Self {
+        let kind = match &e {
+            WriteError::Stopped(_) => io::ErrorKind::ConnectionReset,
+            WriteError::Closed => io::ErrorKind::BrokenPipe,
+            WriteError::ConnectionLost(why) => lost(why),
+        };
+        Self::new(kind, e)
+    }
+}
+
+impl From<ReadError> for io::Error {
+    fn from(e: ReadError) -> Self {
+        let kind = match &e {
+            ReadError::Reset(_) => io::ErrorKind::ConnectionReset,
+            ReadError::Stopped => io::ErrorKind::NotConnected,
+            ReadError::ConnectionLost(why) => lost(why),
+        };
+        Self::new(kind, e)
+    }
+}

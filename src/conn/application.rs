@@ -1,0 +1,66 @@
+//! What an endpoint asks of the code that embeds it.
+
+use super::endpoint::ConnId;
+use super::incoming::{Decision, Incoming, IncomingId};
+use crate::base::RecvMeta;
+use crate::stream::{StreamSink, Streams, Taken};
+use crate::wire::StreamId;
+
+/// What an endpoint asks of the code that embeds it, while a train is being handled.
+pub trait Application {
+    /// In-order stream bytes, straight from the receive buffer; returns how many were taken. The
+    /// rest is kept and can be read from the stream. The connection's streams may be written to at
+    /// once.
+    fn on_stream_data(
+        &mut self,
+        conn: ConnId,
+        streams: &mut Streams,
+        id: StreamId,
+        data: &[u8],
+        fin: bool,
+    ) -> Taken {
+        let _ = (conn, streams, id, data, fin);
+        Taken::Prefix(0)
+    }
+
+    /// A client wants to connect.
+    fn on_incoming(&mut self, incoming: &Incoming) -> Decision {
+        let _ = incoming;
+        Decision::Accept
+    }
+
+    /// A connection attempt was held, as [`Application::on_incoming`] asked.
+    fn on_held(&mut self, id: IncomingId, incoming: &Incoming) {
+        let _ = (id, incoming);
+    }
+
+    /// A connection was accepted; its handshake has begun.
+    fn on_accepted(&mut self, conn: ConnId) {
+        let _ = conn;
+    }
+
+    /// A datagram whose destination is unknown here. True when it was handed to its owner.
+    fn on_foreign(&mut self, dcid: &[u8], meta: &RecvMeta, datagram: &mut [u8]) -> bool {
+        let _ = (dcid, meta, datagram);
+        false
+    }
+}
+
+/// Names the connection to the application that stream data belongs to.
+pub(super) struct Sink<'a> {
+    pub(super) app: &'a mut dyn Application,
+    pub(super) id: ConnId,
+}
+
+impl StreamSink for Sink<'_> {
+    #[inline]
+    fn on_stream_data(
+        &mut self,
+        streams: &mut Streams,
+        id: StreamId,
+        data: &[u8],
+        fin: bool,
+    ) -> Taken {
+        self.app.on_stream_data(self.id, streams, id, data, fin)
+    }
+}

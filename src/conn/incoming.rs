@@ -1,0 +1,270 @@
+//! Connection attempts: what a server does with an Initial packet of an unknown connection.
+//!
+//! Size and token are checked first, without cryptography while the endpoint is saturated; then the
+//! application decides. What it accepts becomes a connection only if a packet authenticates.
+
+use super::application::Sink;
+use super::endpoint::{ConnId, Endpoint};
+use super::handshake::HandshakeIds;
+use super::router::Route;
+use super::space::HandshakeSpace;
+use super::{Application, Connection, ConnectionInit, params};
+use crate::base::{FourTuple, RecvMeta, Timestamp, limits};
+use crate::crypto::{Session, Token, TokenError};
+use crate::wire::error::Code;
+use crate::wire::header::VERSION_1;
+use crate::wire::{ConnectionId, Side};
+
+/// A connection attempt, as the application sees it before it decides.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Incoming {
+    /// The client's address; proven only if `validated`.
+    pub path: FourTuple,
+    /// Whether a token proved the client's address.
+    pub validated: bool,
+}
+
+/// What to do with a connection attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Begin the handshake.
+    Accept,
+    /// Answer CONNECTION_REFUSED.
+    Refuse,
+    /// Ask the client to prove its address first (RFC 9000 §8.1.2); refuses one that already has.
+    Retry,
+    /// Say nothing.
+    Ignore,
+    /// Keep it until [`Endpoint::decide`] is called with the identifier that
+    /// [`Application::on_held`] gets. At most [`limits::ACCEPT_BACKLOG`] wait; more are ignored.
+    Hold,
+}
+
+/// Names a held connection attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct IncomingId(u32);
+
+/// An Initial packet that may begin a connection.
+pub(super) struct Attempt {
+    dcid: ConnectionId,
+    scid: ConnectionId,
+    odcid: ConnectionId,
+    retry_scid: Option<ConnectionId>,
+    meta: RecvMeta,
+    validated: bool,
+}
+
+pub(super) struct Held {
+    attempt: Attempt,
+    datagram: Vec<u8>,
+}
+
+impl Endpoint {
+    #[expect(clippy::too_many_arguments, reason = "the parts of one Initial packet")]
+    pub(super) fn on_initial(
+        &mut self,
+        now: Timestamp,
+        meta: RecvMeta,
+        dcid: ConnectionId,
+        scid: ConnectionId,
+        token: &[u8],
+        datagram: &mut [u8],
+        app: &mut dyn Application,
+    ) {
+        // RFC 9000 §14.1 and §7.2: smaller datagrams and shorter connection IDs begin nothing.
+        let fits = datagram.len() >= limits::MIN_UDP_PAYLOAD && dcid.len() >= 8;
+        if self.server.is_none() || !fits {
+            self.stats.unroutable += 1;
+            return;
+        }
+        if self.half_open >= self.max_half_open {
+            // Saturated: no cryptography, no answer.
+            self.stats.ignored += 1;
+            return;
+        }
+        let mut attempt = Attempt {
+            dcid,
+            scid,
+            odcid: dcid,
+            retry_scid: None,
+            meta,
+            validated: false,
+        };
+        if !token.is_empty() {
+            let seconds = now.as_nanos() / 1_000_000_000;
+            match self
+                .token_key
+                .open(token, meta.path.remote, seconds, Default::default())
+            {
+                Ok(Token::Retry { odcid, retry_scid }) if retry_scid == dcid => {
+                    attempt.odcid = odcid;
+                    attempt.retry_scid = Some(retry_scid);
+                    attempt.validated = true;
+                }
+                Ok(Token::Retry { .. }) => {
+                    self.refuse(&attempt, Code::INVALID_TOKEN);
+                    return;
+                }
+                Ok(Token::NewToken { .. }) => attempt.validated = true,
+                Err(
+                    TokenError::Expired { retry: true } | TokenError::OtherAddress { retry: true },
+                ) => {
+                    self.refuse(&attempt, Code::INVALID_TOKEN);
+                    return;
+                }
+                Err(_) => {}
+            }
+        }
+        let incoming = Incoming {
+            path: meta.path,
+            validated: attempt.validated,
+        };
+        match app.on_incoming(&incoming) {
+            Decision::Hold => self.hold(attempt, datagram, &incoming, app),
+            decision => {
+                self.carry_out(now, decision, attempt, datagram, app);
+            }
+        }
+    }
+
+    fn hold(
+        &mut self,
+        attempt: Attempt,
+        datagram: &[u8],
+        incoming: &Incoming,
+        app: &mut dyn Application,
+    ) {
+        if self.held.len() >= limits::ACCEPT_BACKLOG {
+            self.stats.ignored += 1;
+            return;
+        }
+        let dcid = attempt.dcid;
+        let id = self.held.insert(Held {
+            attempt,
+            datagram: datagram.to_vec(),
+        }) as u32;
+        // The client repeats itself meanwhile; those datagrams lead nowhere until the decision.
+        self.router.insert(dcid, Route::Held(id));
+        app.on_held(IncomingId(id), incoming);
+    }
+
+    /// Decides about a held connection attempt; `None` when no connection came of it.
+    pub fn decide(
+        &mut self,
+        now: Timestamp,
+        id: IncomingId,
+        decision: Decision,
+        app: &mut dyn Application,
+    ) -> Option<ConnId> {
+        let Held {
+            attempt,
+            mut datagram,
+        } = self.held.try_remove(id.0 as usize)?;
+        self.router.remove(&attempt.dcid, Route::Held(id.0));
+        self.carry_out(now, decision, attempt, &mut datagram, app)
+    }
+
+    fn carry_out(
+        &mut self,
+        now: Timestamp,
+        decision: Decision,
+        attempt: Attempt,
+        datagram: &mut [u8],
+        app: &mut dyn Application,
+    ) -> Option<ConnId> {
+        match decision {
+            Decision::Accept => return self.accept(now, attempt, datagram, app),
+            Decision::Retry if attempt.retry_scid.is_none() => self.send_retry(now, &attempt),
+            Decision::Refuse | Decision::Retry => {
+                self.refuse(&attempt, Code::CONNECTION_REFUSED);
+            }
+            Decision::Ignore | Decision::Hold => self.stats.ignored += 1,
+        }
+        None
+    }
+
+    fn accept(
+        &mut self,
+        now: Timestamp,
+        attempt: Attempt,
+        datagram: &mut [u8],
+        app: &mut dyn Application,
+    ) -> Option<ConnId> {
+        let local_scid = self.fresh_cid();
+        let mut params = params::local(&self.transport, local_scid);
+        params.active_connection_id_limit = limits::ACTIVE_CIDS as u64;
+        params.original_destination_connection_id = Some(attempt.odcid);
+        params.retry_source_connection_id = attempt.retry_scid;
+        params.stateless_reset_token = Some(self.reset_key.reset_token(&local_scid));
+        let params = self.encode(&params, Side::Server);
+        let (tls, suite) = self.server.as_ref()?;
+        let session = Session::server(tls.clone(), params).ok()?;
+        let keys = suite.keys(VERSION_1, attempt.dcid.as_slice(), Side::Server)?;
+        let ids = HandshakeIds::new(
+            local_scid,
+            attempt.odcid,
+            Some(attempt.scid),
+            attempt.retry_scid,
+        );
+        let init = ConnectionInit {
+            side: Side::Server,
+            config: self.transport.clone(),
+            session,
+            ids,
+            socket: attempt.meta.socket,
+            tuple: attempt.meta.path,
+            rng: self.rng.fork(),
+        };
+        let mut conn = Box::new(Connection::new(now, init, HandshakeSpace::new(keys)));
+        if attempt.validated {
+            conn.set_address_validated();
+        }
+        let id = self.add(conn, &[local_scid], Some(attempt.dcid));
+        let meta = attempt.meta;
+        let conn = self.connection(id)?;
+        conn.handle_train(now, &meta, datagram, &mut Sink { app, id });
+        if conn.stats().packets_received == 0 {
+            // Not one authentic packet: no connection, whatever the header said.
+            self.remove(id);
+            self.stats.unroutable += 1;
+            return None;
+        }
+        self.stats.accepted += 1;
+        app.on_accepted(id);
+        Some(id)
+    }
+
+    fn refuse(&mut self, attempt: &Attempt, code: Code) {
+        let Some((_, suite)) = &self.server else {
+            return;
+        };
+        let Some(keys) = suite.keys(VERSION_1, attempt.dcid.as_slice(), Side::Server) else {
+            return;
+        };
+        self.stats.refused += 1;
+        self.stateless.refuse(
+            &attempt.meta,
+            &attempt.dcid,
+            &attempt.scid,
+            &keys.local,
+            code,
+        );
+    }
+
+    fn send_retry(&mut self, now: Timestamp, attempt: &Attempt) {
+        let scid = self.fresh_cid();
+        let mut token = Vec::with_capacity(96);
+        self.token_key.retry_token(
+            &mut self.rng,
+            attempt.meta.path.remote,
+            &attempt.dcid,
+            &scid,
+            now.as_nanos() / 1_000_000_000,
+            &mut token,
+        );
+        self.stats.retries += 1;
+        self.stateless
+            .retry(&attempt.meta, &attempt.dcid, &attempt.scid, &scid, &token);
+    }
+}
