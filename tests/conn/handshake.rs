@@ -54,6 +54,8 @@ fn patient(seed: u64) -> Pair {
     };
     setup.client.handshake_deadline = 60 * SECOND;
     setup.server.handshake_deadline = 60 * SECOND;
+    setup.client.max_idle_timeout = 120 * SECOND;
+    setup.server.max_idle_timeout = 120 * SECOND;
     Pair::new(setup)
 }
 
