@@ -10,7 +10,7 @@ pub mod cids;
 pub mod set;
 pub mod validate;
 
-use crate::base::{Ecn, FourTuple, Rng, SocketId, Timestamp};
+use crate::base::{Ecn, FourTuple, Rng, SocketId, Timestamp, limits};
 use crate::recovery::{
     AckPolicy, Algorithm, Controller, EcnValidator, MtuConfig, MtuDiscovery, Pace, Pacer, Rtt,
     SentSpace,
