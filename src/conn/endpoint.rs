@@ -186,10 +186,6 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`ConnectError`].
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each names a different thing of the new path"
-    )]
     pub fn connect(
         &mut self,
         now: Timestamp,
@@ -452,7 +448,7 @@ impl Endpoint {
                 (start, at) = (end, end);
                 continue;
             };
-            if !run.as_ref().is_some_and(|(_, cid)| cid.as_slice() == dcid) {
+            if run.as_ref().is_none_or(|(_, cid)| cid.as_slice() != dcid) {
                 let route = self.router.get(dcid);
                 let cid = ConnectionId::new(dcid).unwrap_or_default();
                 self.flush(now, meta, data.get_mut(start..at), run.take(), app);

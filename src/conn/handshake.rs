@@ -158,7 +158,7 @@ impl Connection {
     }
 
     fn complete_handshake(&mut self) {
-        self.state.to_complete();
+        self.state.move_to_complete();
         self.timers.handshake = None;
         self.events.push(Event::Connected);
         if self.side == Side::Server {
@@ -169,7 +169,7 @@ impl Connection {
     }
 
     pub(super) fn confirm_handshake(&mut self) {
-        if self.state.to_confirmed() {
+        if self.state.move_to_confirmed() {
             self.discard_initial();
             self.discard_handshake();
             if let Some(keys) = self.one_rtt.as_deref_mut() {
@@ -302,7 +302,7 @@ impl Connection {
             self.stats.packets_dropped += 1;
             return;
         }
-        self.state.to_draining();
+        self.state.move_to_draining();
         self.events.push_closed(ConnectionError::VersionMismatch);
         self.start_drain_timer(now);
     }

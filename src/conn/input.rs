@@ -360,7 +360,7 @@ impl Connection {
     /// The peer has lost its state: nothing more is sent.
     pub(crate) fn on_stateless_reset(&mut self, now: Timestamp) {
         if !self.state.is_closed() {
-            self.state.to_draining();
+            self.state.move_to_draining();
             self.events.push_closed(ConnectionError::Reset);
             self.start_drain_timer(now);
         }

@@ -159,7 +159,7 @@ impl Connection {
         if self.state.is_closed() {
             if due(self.timers.drain) {
                 self.timers.drain = None;
-                self.state.to_drained();
+                self.state.move_to_drained();
             }
             return;
         }
