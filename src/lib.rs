@@ -13,3 +13,8 @@ pub mod shard;
 pub mod stream;
 pub mod sys;
 pub mod wire;
+
+/// The examples in the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -145,7 +145,7 @@ impl Backend {
         Ok(Self::Mmsg(Box::new(mmsg::Mmsg::new(config)?)))
     }
 
-    /// Its name: `uring` or `mmsg`.
+    /// Its name: `uring`, `mmsg` or `sim`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Uring(_) => "uring",

@@ -307,7 +307,9 @@ impl State {
         let together = self.link(host.ip(), target.ip()).keeps_trains();
         let path = FourTuple::new(to, from);
         let mut open: Option<(Timestamp, Train)> = None;
-        for segment in bytes.chunks(segment_size.max(1)) {
+        // An empty datagram is one, too.
+        let empty = bytes.is_empty().then_some(bytes);
+        for segment in empty.into_iter().chain(bytes.chunks(segment_size.max(1))) {
             let passing = Passing {
                 now,
                 from,

@@ -1,0 +1,145 @@
+//! What is sent arrives: bytes, order, trains, ECN marks and addresses.
+
+use crate::rig::{Got, Rig, to};
+use corelane::base::{Ecn, FourTuple};
+use corelane::io::SocketOptions;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+pub fn echo(b: &mut Rig) {
+    let (a, a_addr) = b.bind("127.0.0.1:0");
+    let (c, c_addr) = b.bind("127.0.0.1:0");
+    b.put(b"ping", to(a, a_addr, c_addr, 4));
+    let got = b.receive(1);
+    assert_eq!(got[0].data, b"ping");
+    assert_eq!(got[0].meta.socket, c);
+    assert_eq!(got[0].meta.path, FourTuple::new(c_addr, a_addr));
+    assert_eq!(
+        (got[0].meta.ecn, got[0].meta.segment_size),
+        (Ecn::NotEct, 4)
+    );
+    b.put(b"pong!", to(c, c_addr, got[0].meta.path.remote, 5));
+    let got = b.receive(1);
+    assert_eq!((&got[0].data[..], got[0].meta.socket), (&b"pong!"[..], a));
+    let s = b.stats();
+    assert_eq!((s.tx_datagrams, s.tx_bytes, s.tx_dropped), (2, 9, 0));
+    assert_eq!((s.rx_datagrams, s.rx_bytes, s.rx_trains), (2, 9, 2));
+}
+
+pub fn ipv6_and_dual_stack(b: &mut Rig) {
+    if !b.has("[::]:0") {
+        eprintln!("skipped: this machine has no IPv6");
+        return;
+    }
+    let (w, w_addr) = b.bind("[::]:0");
+    let port = w_addr.port();
+    // An IPv4 peer of the dual-stack socket is IPv4 to us, in both directions.
+    let (v4, v4_addr) = b.bind("127.0.0.1:0");
+    let local = SocketAddr::from(([127, 0, 0, 3], port));
+    b.put(b"four", to(v4, v4_addr, local, 4));
+    let got = b.receive(1);
+    assert_eq!(got[0].meta.path, FourTuple::new(local, v4_addr));
+    let mut reply = to(w, local, v4_addr, 4);
+    reply.ecn = Ecn::Ect0;
+    b.put(b"back", reply);
+    let got = b.receive(1);
+    assert_eq!(got[0].meta.path, FourTuple::new(v4_addr, local));
+    assert_eq!(got[0].meta.ecn, Ecn::Ect0);
+    if !b.has("[::1]:0") {
+        return;
+    }
+    let (v6, v6_addr) = b.bind("[::1]:0");
+    let local = SocketAddr::new("::1".parse().unwrap(), port);
+    let mut t = to(v6, v6_addr, local, 3000);
+    (t.segment_size, t.ecn) = (1000, Ecn::Ce);
+    b.put(&[6; 3000], t);
+    let got = b.receive_bytes(3000);
+    assert_eq!(got[0].meta.path, FourTuple::new(local, v6_addr));
+    assert_eq!(got[0].meta.ecn, Ecn::Ce);
+    // And back, from the address that was asked.
+    b.put(b"six", to(w, local, v6_addr, 3));
+    let got = b.receive(1);
+    assert_eq!(got[0].meta.path, FourTuple::new(v6_addr, local));
+}
+
+pub fn a_train_arrives_as_its_segments_in_order(b: &mut Rig) {
+    let (a, a_addr) = b.bind("127.0.0.1:0");
+    let (_, c_addr) = b.bind("127.0.0.1:0");
+    // A full train with a short tail, the most segments, and one single datagram after them.
+    for (len, segment_size) in [(53 * 1200 + 7, 1200), (64 * 1000, 1000), (65_507, 65_507)] {
+        let data: Vec<u8> = (0..len).map(|i| (i / segment_size) as u8).collect();
+        let mut t = to(a, a_addr, c_addr, len);
+        t.segment_size = segment_size;
+        b.put(&data, t);
+        let got = b.receive_bytes(len);
+        let segments: Vec<&[u8]> = got.iter().flat_map(Got::segments).collect();
+        assert_eq!(segments.len(), len.div_ceil(segment_size));
+        for (i, s) in segments.iter().enumerate() {
+            let want = segment_size.min(len - i * segment_size);
+            assert!(s.len() == want && s.iter().all(|&x| x == i as u8));
+        }
+    }
+    assert_eq!(b.stats().tx_datagrams, 54 + 64 + 1);
+    assert_eq!(b.stats().rx_datagrams, 54 + 64 + 1);
+}
+
+pub fn without_segmentation_segments_leave_one_by_one(b: &mut Rig) {
+    let plain = SocketOptions {
+        gso: false,
+        gro: false,
+        ..SocketOptions::default()
+    };
+    let (a, a_addr) = b.bind_with("127.0.0.1:0", plain);
+    let (_, c_addr) = b.bind_with("127.0.0.1:0", plain);
+    let data: Vec<u8> = (0..40 * 1000 + 10).map(|i| (i / 1000) as u8).collect();
+    for _ in 0..3 {
+        let mut t = to(a, a_addr, c_addr, data.len());
+        t.segment_size = 1000;
+        b.put(&data, t);
+        let got = b.receive(41);
+        assert_eq!(got.len(), 41);
+        for (i, g) in got.iter().enumerate() {
+            assert_eq!(g.meta.segment_size, g.data.len());
+            assert!(g.data.iter().all(|&x| x == i as u8), "segment {i} in order");
+        }
+    }
+    assert_eq!(b.stats().tx_datagrams, 3 * 41);
+}
+
+pub fn ecn_marks_arrive(b: &mut Rig) {
+    let (a, a_addr) = b.bind("127.0.0.1:0");
+    let (_, c_addr) = b.bind("127.0.0.1:0");
+    for ecn in [Ecn::Ect0, Ecn::Ect1, Ecn::Ce, Ecn::NotEct] {
+        let mut t = to(a, a_addr, c_addr, 2400);
+        (t.segment_size, t.ecn) = (1200, ecn);
+        b.put(&[1; 2400], t);
+        let got = b.receive_bytes(2400);
+        assert!(got.iter().all(|g| g.meta.ecn == ecn), "{ecn:?}: {got:?}");
+    }
+}
+
+pub fn a_wildcard_socket_replies_from_the_address_it_was_asked_at(b: &mut Rig) {
+    let (w, w_addr) = b.bind("0.0.0.0:0");
+    let (c, c_addr) = b.bind("127.0.0.1:0");
+    for last in [1, 2, 77] {
+        let ip = IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
+        let target = SocketAddr::new(ip, w_addr.port());
+        b.put(b"q", to(c, c_addr, target, 1));
+        let got = b.receive(1);
+        assert_eq!(got[0].meta.path.local, target);
+        b.put(b"a", to(w, got[0].meta.path.local, c_addr, 1));
+        let got = b.receive(1);
+        assert_eq!((got[0].meta.socket, got[0].meta.path.remote), (c, target));
+    }
+    // An unspecified local address leaves the choice to the kernel.
+    b.put(b"a", to(w, w_addr, c_addr, 1));
+    assert_eq!(b.receive(1)[0].meta.path.remote.port(), w_addr.port());
+}
+
+pub fn empty_datagrams_are_counted_and_not_shown(b: &mut Rig) {
+    let (_, addr) = b.bind("127.0.0.1:0");
+    let outside = b.world().outside();
+    outside.send_to(b"", addr);
+    outside.send_to(b"full", addr);
+    assert_eq!(b.receive(1)[0].data, b"full");
+    assert_eq!((b.stats().rx_empty, b.stats().rx_datagrams), (1, 1));
+}
