@@ -20,9 +20,9 @@ const BLACK_HOLE_PAUSE: Duration = Duration::from_secs(60);
 const BLACK_HOLE_EVENTS: u8 = 3;
 /// The search ends when the interval is this small: more is not worth probes.
 const PRECISION: usize = 16;
-/// UDP payloads of likely links: Ethernet and jumbo frames over IPv6 and IPv4, and a step towards
-/// loopback.
-const LIKELY: [usize; 5] = [1452, 1472, 8952, 8972, 16_384];
+/// UDP payloads of likely links: Ethernet and jumbo frames over IPv6 and IPv4, a step towards
+/// loopback, and loopback itself over IPv6 (its MTU is 65,536).
+const LIKELY: [usize; 6] = [1452, 1472, 8952, 8972, 16_384, 65_488];
 
 /// How the datagram size of a path is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
