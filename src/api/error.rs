@@ -15,7 +15,8 @@ pub enum ConnectError {
     Address(SocketAddr),
     /// The endpoint's sockets cannot reach addresses of this family.
     #[error(
-        "cannot reach {0}: this endpoint is bound to IPv4 only; bind it to [::] or to an IPv6 address"
+        "cannot reach {0}: this endpoint is bound to IPv4 only; bind it to [::] or to an IPv6 \
+         address"
     )]
     Family(SocketAddr),
     /// What the peer was to prove to be is neither a DNS name nor an IP address.
