@@ -235,7 +235,8 @@ impl Endpoint {
 
     /// Closes every connection with `code` and `reason` (cut to 256 bytes) and refuses new ones.
     /// Data that was not delivered is lost: finish streams and see them through first. The first
-    /// call counts. Await [`Endpoint::wait_idle`] before the process ends: peers are to hear of it.
+    /// call counts. Await [`Endpoint::wait_idle`] before the process ends, so that peers hear of
+    /// it.
     pub fn close(&self, code: u64, reason: &[u8]) {
         if self.inner.hub.closed.set((code, reason.to_vec())).is_ok() {
             self.inner.call_all();

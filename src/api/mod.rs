@@ -7,8 +7,8 @@
 //! midway without losing anything, each says.
 //!
 //! ```no_run
-//! # use std::{error::Error, sync::Arc};
-//! # async fn demo(tls: Arc<rustls::ClientConfig>) -> Result<(), Box<dyn Error>> {
+//! # type Outcome = Result<(), Box<dyn std::error::Error>>;
+//! # async fn demo(tls: std::sync::Arc<rustls::ClientConfig>) -> Outcome {
 //! let endpoint = corelane::api::Endpoint::client(tls)?;
 //! let connection = endpoint.connect("192.0.2.1:4433".parse()?, "example.org").await?;
 //! let (mut send, mut recv) = connection.open_bi().await?;

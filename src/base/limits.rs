@@ -9,6 +9,8 @@ use std::time::Duration;
 pub const MIN_UDP_PAYLOAD: usize = 1200;
 /// The largest UDP payload: 65,535 less the 8-byte UDP header, as IPv6 carries it.
 pub const MAX_UDP_PAYLOAD: usize = 65_527;
+/// The largest UDP payload over IPv4: 65,535 less the IP header's 20 bytes and UDP's 8.
+pub const MAX_UDP_PAYLOAD_V4: usize = 65_507;
 /// The longest connection ID of version 1 (RFC 9000 §17.2).
 pub const MAX_CID_LEN: usize = 20;
 /// The length of the connection IDs that we issue unless configured otherwise: seven bytes of
@@ -43,6 +45,10 @@ pub const ACTIVE_CIDS: usize = 4;
 pub const PENDING_RETIREMENTS: usize = 2 * ACTIVE_CIDS;
 /// Packets kept because their keys are not there yet.
 pub const UNDECRYPTABLE_PACKETS: usize = 10;
+/// Bytes of them, for they are kept before their sender has proved anything.
+pub const UNDECRYPTABLE_BYTES: usize = 16 * 1024;
+/// Bytes of a stateless reset, at least (RFC 9000 §10.3).
+pub const MIN_STATELESS_RESET: usize = 21;
 /// Datagrams (RFC 9221) queued for sending by default, in bytes.
 pub const DATAGRAM_SEND_BYTES: usize = 1024 * 1024;
 /// Received datagrams (RFC 9221) waiting for the application by default, in bytes.

@@ -1,6 +1,7 @@
 //! Acknowledgements received, packets lost, probe timeouts: where the packet number spaces meet
 //! the path's RTT, congestion control, ECN and MTU (RFC 9002).
 
+use super::crypto_stream::CryptoStream;
 use super::input::Packet;
 use super::space::SentFrame;
 use super::{Connection, HandshakeSpace};
@@ -8,9 +9,9 @@ use crate::base::Timestamp;
 use crate::crypto::UsedKeys;
 use crate::path::Path;
 use crate::recovery::ecn::Outcome;
-use crate::recovery::{AckEvent, AckSummary, Congestion, LostSummary, Rtt};
+use crate::recovery::{AckEvent, AckSummary, Congestion, LostSummary, Rtt, SentSpace};
 use crate::wire::frame::{Ack, EcnCounts};
-use crate::wire::{PacketType, TransportError};
+use crate::wire::{PacketType, Side, TransportError};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -112,7 +113,7 @@ impl Connection {
         }
         // RFC 9002 §6.2.1: a client whose address the server may not have validated keeps its
         // backoff through acknowledgements of Initial packets.
-        if ty != PacketType::Initial || self.handshake_keys_known() {
+        if self.side == Side::Server || ty != PacketType::Initial {
             self.paths.primary_mut().pto_count = 0;
         }
         self.detect_lost(now, ty);
@@ -131,10 +132,6 @@ impl Connection {
             });
             path.mtu.on_packets_acked(summary.max_size);
         }
-    }
-
-    fn handshake_keys_known(&self) -> bool {
-        self.handshake.is_some() || self.one_rtt.is_some()
     }
 
     /// Declares packets lost and queues their frames again (RFC 9002 §6.1).
@@ -215,7 +212,7 @@ impl Connection {
         self.stats.ptos += 1;
         let path = self.paths.primary_mut();
         path.pto_count += 1;
-        if ty == PacketType::OneRtt && path.mtu.on_pto(now) {
+        if ty == PacketType::OneRtt && !path.only_probes_outstanding() && path.mtu.on_pto(now) {
             path.cc.on_mtu(path.mtu.current());
         }
         match ty {
@@ -307,6 +304,11 @@ fn probe_handshake(space: Option<&mut HandshakeSpace>, probes: u8) {
         return;
     };
     *owed = probes;
+    resend_outstanding(sent, crypto);
+}
+
+/// Queues the CRYPTO data of every packet in flight again.
+pub(super) fn resend_outstanding(sent: &SentSpace<SentFrame>, crypto: &mut CryptoStream) {
     sent.for_each_outstanding(|_, _, frames| {
         for frame in frames {
             if let SentFrame::Crypto { offset, len } = *frame {

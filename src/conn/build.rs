@@ -3,7 +3,7 @@
 //!
 //! Packets are drafted first and sealed last, because padding goes into the last of them.
 
-use super::ack::space_index;
+use super::ack::{resend_outstanding, space_index};
 use super::space::{HandshakeSpace, SentFrame};
 use super::state::State;
 use super::train::Admission;
@@ -32,7 +32,10 @@ struct Draft {
 impl Connection {
     /// Builds one datagram while Initial or Handshake keys exist. Returns its length.
     pub(super) fn handshake_datagram(&mut self, now: Timestamp, buf: &mut [u8]) -> usize {
-        let size = self.paths.primary().mtu.current().min(buf.len());
+        let size = self.datagram_size(buf.len());
+        if (size as u64) < self.least_datagram() {
+            return 0;
+        }
         let admission = match self.admit(now, 0, size) {
             // Probes of the 1-RTT space do not let the handshake's packets pass the window.
             Admission::None => return 0,
@@ -129,11 +132,8 @@ impl Connection {
             return None;
         }
         let close = frame.clone();
-        let size = limits::MIN_UDP_PAYLOAD.min(buf.len());
         let path = self.paths.primary();
-        if path.validation.allowance() < size as u64 {
-            return None;
-        }
+        let size = limits::MIN_UDP_PAYLOAD.min(buf.len()).min(path.allowance());
         let remote = path.remote_cids.active();
         let buf = buf.get_mut(..size)?;
         let mut used = 0;
@@ -147,9 +147,10 @@ impl Connection {
                 continue;
             };
             let f = Self::close_frame_for(&close, ty);
-            // RFC 9000 §14.1: a datagram with an Initial packet has full size; its last long
-            // packet is padded to it.
+            // RFC 9000 §14.1: a client's datagram with an Initial packet has full size; its last
+            // long packet is padded to it.
             let least = match ty {
+                _ if self.side == Side::Server => 0,
                 PacketType::Initial if last_is_initial => limits::MIN_UDP_PAYLOAD,
                 PacketType::Handshake if used > 0 => limits::MIN_UDP_PAYLOAD - used,
                 _ => 0,
@@ -240,6 +241,10 @@ fn draft(
     may_send: bool,
 ) -> Option<Draft> {
     let probing = space.probes > 0;
+    if probing && !space.crypto.wants_to_send() {
+        // The second probe repeats what the first carried, for it may be the one that arrives.
+        resend_outstanding(&space.sent, &mut space.crypto);
+    }
     let crypto = (may_send || probing) && space.crypto.wants_to_send();
     if !space.acks.should_ack_now() && !crypto && !probing {
         return None;

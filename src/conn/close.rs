@@ -21,7 +21,7 @@ impl Connection {
             frame_type: None,
             reason,
         };
-        if self.state.to_closing(frame) {
+        if self.state.move_to_closing(frame) {
             self.events.push_closed(ConnectionError::LocallyClosed);
             self.start_drain_timer(now);
         }
@@ -34,7 +34,7 @@ impl Connection {
             frame_type: Some(error.frame_type),
             reason: error.reason.as_bytes().to_vec(),
         };
-        if self.state.to_closing(frame) {
+        if self.state.move_to_closing(frame) {
             self.events
                 .push_closed(ConnectionError::PeerMisbehaved(error));
             self.start_drain_timer(now);
@@ -43,7 +43,7 @@ impl Connection {
 
     /// Ends without a word (RFC 9000 §10.1).
     pub(super) fn end_silently(&mut self, why: ConnectionError) {
-        self.state.to_drained();
+        self.state.move_to_drained();
         self.events.push_closed(why);
         self.timers.clear();
     }

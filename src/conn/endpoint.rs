@@ -15,6 +15,7 @@ use super::stateless::Stateless;
 use super::{Connection, ConnectionInit, TransportConfig};
 use crate::base::{FourTuple, RecvMeta, Rng, SocketId, Timestamp, Transmit, limits};
 use crate::crypto::{ConfigError, InitialSuite, ResetKey, Session, TokenKey};
+use crate::path::cids::ResetToken;
 use crate::wire::header::{self, Header, LongType, VERSION_1};
 use crate::wire::{ConnectionId, Side, TransportParameters};
 use rustls::pki_types::ServerName;
@@ -110,6 +111,8 @@ struct Entry {
     half_open: bool,
     /// The destination of the client's first packet, which routes here too.
     initial_dcid: Option<ConnectionId>,
+    /// The token by which the router finds the connection.
+    reset_token: Option<ResetToken>,
 }
 
 /// What becomes of a connection after its turn.
@@ -183,10 +186,6 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`ConnectError`].
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each names a different thing of the new path"
-    )]
     pub fn connect(
         &mut self,
         now: Timestamp,
@@ -265,6 +264,7 @@ impl Endpoint {
                 queued: false,
                 half_open,
                 initial_dcid,
+                reset_token: None,
             });
         }
         self.wake(id);
@@ -364,6 +364,13 @@ impl Endpoint {
                 e.conn.issue_cid(cid, token);
             }
         }
+        if let Some(e) = self.entry(id) {
+            let token = e.conn.reset_token();
+            let old = std::mem::replace(&mut e.reset_token, token);
+            if old != token {
+                self.router.set_reset_token(id, old, token);
+            }
+        }
         while let Some(cid) = self.entry(id).and_then(|e| e.conn.poll_retired_cid()) {
             self.router.remove(&cid, Route::Connection(id));
         }
@@ -407,6 +414,7 @@ impl Endpoint {
         while let Some(cid) = e.conn.poll_retired_cid() {
             self.router.remove(&cid, Route::Connection(id));
         }
+        self.router.set_reset_token(id, e.reset_token, None);
         self.half_open -= usize::from(e.half_open);
         self.free.push((id.index, id.generation.wrapping_add(1)));
     }
@@ -440,7 +448,7 @@ impl Endpoint {
                 (start, at) = (end, end);
                 continue;
             };
-            if !run.as_ref().is_some_and(|(_, cid)| cid.as_slice() == dcid) {
+            if run.as_ref().is_none_or(|(_, cid)| cid.as_slice() != dcid) {
                 let route = self.router.get(dcid);
                 let cid = ConnectionId::new(dcid).unwrap_or_default();
                 self.flush(now, meta, data.get_mut(start..at), run.take(), app);
@@ -486,6 +494,13 @@ impl Endpoint {
         app: &mut dyn Application,
     ) {
         let cid_len = self.cids.len();
+        if let Some(id) = self.router.reset(datagram) {
+            if let Some(e) = self.entry(id) {
+                e.conn.on_stateless_reset(now);
+                self.wake(id);
+            }
+            return;
+        }
         if let Some(dcid) = header::dcid(datagram, cid_len) {
             let dcid = dcid.to_owned();
             if app.on_foreign(&dcid, meta, datagram) {

@@ -179,7 +179,7 @@ impl Connection {
                 reason: close.reason.to_vec(),
             },
         };
-        self.state.to_draining();
+        self.state.move_to_draining();
         self.events.push_closed(why);
         self.start_drain_timer(now);
     }

@@ -5,7 +5,7 @@ use super::Connection;
 use super::error::ConnectionError;
 use super::events::Event;
 use super::space::HandshakeSpace;
-use crate::base::Timestamp;
+use crate::base::{RecvMeta, Timestamp};
 use crate::crypto::{KeyChange, OneRttKeys, initial_keys, retry};
 use crate::wire::header::VERSION_1;
 use crate::wire::{ConnectionId, PacketType, Side, TransportError, TransportParameters};
@@ -131,14 +131,24 @@ impl Connection {
                     self.ids.level = Level::Handshake;
                 }
                 Some(KeyChange::OneRtt(keys, next)) => {
-                    self.one_rtt = Some(Box::new(OneRttKeys::new(keys, next)));
+                    let mut keys = OneRttKeys::new(keys, next);
+                    if let Some(packets) = self.config.key_update_packets {
+                        keys.set_update_after(packets);
+                    }
+                    self.one_rtt = Some(Box::new(keys));
                     self.ids.level = Level::OneRtt;
                 }
                 None if out.is_empty() => break,
                 None => {}
             }
         }
-        if !self.ids.params_applied && self.ids.level != Level::Initial {
+        // A client that resumes has the last connection's parameters at hand until it has read the
+        // server's; a server reads the client's before it has keys for its answer.
+        let theirs = match self.side {
+            Side::Client => self.ids.level == Level::OneRtt,
+            Side::Server => self.ids.level != Level::Initial,
+        };
+        if theirs && !self.ids.params_applied {
             self.take_peer_params(now)?;
         }
         if self.state.is_handshaking() && !self.session.is_handshaking() && self.one_rtt.is_some() {
@@ -148,7 +158,7 @@ impl Connection {
     }
 
     fn complete_handshake(&mut self) {
-        self.state.to_complete();
+        self.state.move_to_complete();
         self.timers.handshake = None;
         self.events.push(Event::Connected);
         if self.side == Side::Server {
@@ -159,7 +169,7 @@ impl Connection {
     }
 
     pub(super) fn confirm_handshake(&mut self) {
-        if self.state.to_confirmed() {
+        if self.state.move_to_confirmed() {
             self.discard_initial();
             self.discard_handshake();
             if let Some(keys) = self.one_rtt.as_deref_mut() {
@@ -172,9 +182,13 @@ impl Connection {
     }
 
     /// A Handshake packet from the peer authenticated (RFC 9000 §8.1, RFC 9001 §4.9.1).
-    pub(super) fn on_handshake_packet_opened(&mut self) {
+    pub(super) fn on_handshake_packet_opened(&mut self, meta: &RecvMeta) {
         if self.side == Side::Server {
-            self.paths.primary_mut().validation.set_validated();
+            let path = self.paths.primary_mut();
+            // It proves the address that it came from, and no other.
+            if meta.path.remote == path.tuple.remote {
+                path.validation.set_validated();
+            }
             self.discard_initial();
         }
     }
@@ -215,6 +229,13 @@ impl Connection {
         path.set_mtu_ceiling(params.max_udp_payload_size);
         if let Some(token) = params.stateless_reset_token {
             path.remote_cids.set_first_token(token);
+        }
+        if let Some(p) = &params.preferred_address {
+            // RFC 9000 §5.1.1: its connection ID is as good as one from a frame, though the
+            // address is not moved to.
+            path.remote_cids
+                .on_new(1, 0, p.cid, p.reset_token)
+                .map_err(|e| TransportError::transport_parameter_error(e.reason))?;
         }
         self.timers.set_peer_idle(params.max_idle_timeout);
         self.timers.on_packet_received(now);
@@ -281,7 +302,7 @@ impl Connection {
             self.stats.packets_dropped += 1;
             return;
         }
-        self.state.to_draining();
+        self.state.move_to_draining();
         self.events.push_closed(ConnectionError::VersionMismatch);
         self.start_drain_timer(now);
     }

@@ -8,7 +8,7 @@ use super::error::ConnectionError;
 use super::space::HandshakeSpace;
 use super::{Connection, EarlyPacket};
 use crate::base::{RecvMeta, Timestamp, limits};
-use crate::crypto::{OpenError, UsedKeys, open, unprotect};
+use crate::crypto::{OpenError, TAG_LEN, UsedKeys, open, unprotect};
 use crate::stream::StreamSink;
 use crate::wire::header::{self, Header, LongType};
 use crate::wire::{ConnectionId, PacketType, Side, TransportError, packet_number};
@@ -19,6 +19,8 @@ pub(super) struct Packet<'a> {
     pub(super) pn: u64,
     pub(super) dcid: &'a [u8],
     pub(super) payload: &'a [u8],
+    /// Bytes of the whole packet.
+    pub(super) size: usize,
     pub(super) meta: &'a RecvMeta,
     /// Which 1-RTT keys opened it.
     pub(super) used: UsedKeys,
@@ -47,6 +49,12 @@ impl Connection {
             self.handle_udp_datagram(now, meta, datagram, sink);
         }
         self.paths.primary_mut().acks.end_of_train();
+        for space in [&mut self.initial, &mut self.handshake]
+            .into_iter()
+            .flatten()
+        {
+            space.acks.end_of_train();
+        }
     }
 
     fn handle_udp_datagram(
@@ -65,6 +73,10 @@ impl Connection {
         let path = self.paths.primary_mut();
         if meta.path.remote == path.tuple.remote {
             path.validation.on_received(datagram.len());
+        } else if self.side == Side::Client {
+            // RFC 9000 §9: servers do not move, so this is somebody else.
+            self.stats.packets_dropped += 1;
+            return;
         }
         let size = datagram.len();
         let mut rest = datagram;
@@ -231,14 +243,16 @@ impl Connection {
             return Ok(());
         };
         if ty == PacketType::Handshake {
-            self.on_handshake_packet_opened();
+            self.on_handshake_packet_opened(meta);
         }
         let dcid = long.dcid.as_slice();
+        let size = header_len + len;
         let packet = Packet {
             ty,
             pn,
             dcid,
             payload,
+            size,
             meta,
             used: UsedKeys::Current,
         };
@@ -278,6 +292,7 @@ impl Connection {
         let fixed = packet.first().is_some_and(|b| b & header::FIXED_BIT != 0);
         let Some(head) = unprotect(keys.header_key(), packet, pn_offset).filter(|_| fixed) else {
             self.stats.packets_dropped += 1;
+            self.on_undecryptable(now, packet);
             return Ok(());
         };
         let largest = path.acks.largest();
@@ -311,11 +326,13 @@ impl Connection {
         };
         let dcid = header.get(1..pn_offset).unwrap_or_default();
         let used = opened.keys;
+        let size = end + TAG_LEN;
         let packet = Packet {
             ty: PacketType::OneRtt,
             pn,
             dcid,
             payload,
+            size,
             meta,
             used,
         };
@@ -325,8 +342,10 @@ impl Connection {
     /// A short-header packet that does not authenticate may be a stateless reset
     /// (RFC 9000 §10.3.1).
     fn on_undecryptable(&mut self, now: Timestamp, packet: &[u8]) {
-        const MIN_RESET: usize = 21;
-        let Some(token) = packet.last_chunk().filter(|_| packet.len() >= MIN_RESET) else {
+        let Some(token) = packet
+            .last_chunk()
+            .filter(|_| packet.len() >= limits::MIN_STATELESS_RESET)
+        else {
             return;
         };
         if self
@@ -334,7 +353,14 @@ impl Connection {
             .iter()
             .any(|p| p.remote_cids.is_reset_token(token))
         {
-            self.state.to_draining();
+            self.on_stateless_reset(now);
+        }
+    }
+
+    /// The peer has lost its state: nothing more is sent.
+    pub(crate) fn on_stateless_reset(&mut self, now: Timestamp) {
+        if !self.state.is_closed() {
+            self.state.move_to_draining();
             self.events.push_closed(ConnectionError::Reset);
             self.start_drain_timer(now);
         }
@@ -342,7 +368,10 @@ impl Connection {
 
     /// Keeps a packet whose keys may still come, up to a cap.
     fn keep_early(&mut self, meta: &RecvMeta, packet: &[u8]) {
-        if self.early.len() >= limits::UNDECRYPTABLE_PACKETS {
+        let kept: usize = self.early.iter().map(|p| p.bytes.len()).sum();
+        let full = self.early.len() >= limits::UNDECRYPTABLE_PACKETS
+            || kept + packet.len() > limits::UNDECRYPTABLE_BYTES;
+        if full {
             self.stats.packets_dropped += 1;
             return;
         }

@@ -32,6 +32,8 @@ impl Connection {
         let config = self.config.path();
         let path = self.paths.primary_mut();
         let interval = path.rtt.pto(self.peer_params.max_ack_delay);
+        // RFC 9000 §8.2.4: three times the larger of the present and the initial probe timeout.
+        let patience = interval.max(config.initial_rtt * 3) * 3;
         let before = (path.socket, path.tuple);
         let returned = path
             .validation
@@ -43,8 +45,8 @@ impl Connection {
         if returned {
             path.validation.resume();
         } else {
-            let bytes = packet.payload.len();
-            path.validation.start(now, before, bytes, data, interval);
+            path.validation
+                .start(now, before, packet.size, data, interval, patience);
             if !same_host {
                 // RFC 9000 §9.4: a change of port alone keeps what was learned of the path.
                 path.reset_for_new_address(&config);

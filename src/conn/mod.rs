@@ -37,6 +37,7 @@ mod train;
 
 use crate::base::{FourTuple, Rng, SocketId, Timestamp};
 use crate::crypto::{OneRttKeys, Session, TAG_LEN};
+use crate::path::cids::ResetToken;
 use crate::path::{Path, PathId, PathSet};
 use crate::stream::{DatagramError, Datagrams, Streams};
 use crate::wire::{ConnectionId, Side, TransportParameters};
@@ -64,8 +65,6 @@ struct Pending {
     ping: bool,
     /// The application was refused a datagram for want of room.
     datagrams_blocked: bool,
-    /// 1-RTT packets sealed since the last key update that the configuration asked for.
-    sealed: u64,
     /// Probes owed in the 1-RTT space after a PTO.
     probes: u8,
 }
@@ -122,11 +121,12 @@ impl Connection {
             ids,
             socket,
             tuple,
-            rng,
+            mut rng,
         } = init;
         let mut path = Path::new(PathId::ZERO, socket, tuple, &config.path(), now);
         path.local_cids.set_first(ids.local_scid);
         path.remote_cids.set_first(ids.first_remote());
+        path.skip_packet_number(&mut rng);
         if side == Side::Client {
             // The client chose the server's address: it owes no proof to itself.
             path.validation.set_validated();
@@ -325,6 +325,14 @@ impl Connection {
     /// A connection ID that no longer routes here.
     pub(crate) fn poll_retired_cid(&mut self) -> Option<ConnectionId> {
         self.paths.primary_mut().local_cids.poll_retired()
+    }
+
+    /// The token by which the peer resets the connection, while it can.
+    pub(crate) fn reset_token(&self) -> Option<ResetToken> {
+        if self.state.is_closed() {
+            return None;
+        }
+        self.paths.primary().remote_cids.active_token()
     }
 
     /// Every connection ID that routes here.

@@ -2,7 +2,8 @@
 
 use super::endpoint::ConnId;
 use crate::base::{Rng, limits};
-use crate::wire::ConnectionId;
+use crate::path::cids::ResetToken;
+use crate::wire::{ConnectionId, header};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
@@ -48,6 +49,9 @@ pub(super) enum Route {
 #[derive(Debug, Default)]
 pub(super) struct Router {
     table: HashMap<ConnectionId, Route>,
+    /// Stateless reset tokens that end connections: a reset names no connection ID that is known
+    /// (RFC 9000 §10.3.1). The keyed hash tells an observer of its time nothing about a token.
+    resets: HashMap<ResetToken, ConnId>,
 }
 
 impl Router {
@@ -72,6 +76,30 @@ impl Router {
         if self.table.get(cid) == Some(&route) {
             self.table.remove(cid);
         }
+    }
+
+    /// Changes the token by which the peer of `id` resets it.
+    pub(super) fn set_reset_token(
+        &mut self,
+        id: ConnId,
+        old: Option<ResetToken>,
+        new: Option<ResetToken>,
+    ) {
+        if let Some(old) = old.filter(|t| self.resets.get(t) == Some(&id)) {
+            self.resets.remove(&old);
+        }
+        if let Some(new) = new {
+            self.resets.insert(new, id);
+        }
+    }
+
+    /// The connection that a datagram resets, by its last bytes.
+    pub(super) fn reset(&self, datagram: &[u8]) -> Option<ConnId> {
+        let is_short = datagram.first()? & header::FORM_LONG == 0;
+        if !is_short || datagram.len() < limits::MIN_STATELESS_RESET {
+            return None;
+        }
+        self.resets.get(datagram.last_chunk::<16>()?).copied()
     }
 
     pub(super) fn len(&self) -> usize {

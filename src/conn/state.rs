@@ -1,6 +1,6 @@
 //! The connection's life: handshaking, established, confirmed, closing, draining, drained.
 //!
-//! Only the `to_*` methods move it, and only forwards.
+//! Only the `move_to_*` methods move it, and only forwards.
 
 use crate::wire::error::Code;
 
@@ -51,13 +51,13 @@ impl State {
         matches!(self, Self::Drained)
     }
 
-    pub(crate) fn to_complete(&mut self) {
+    pub(crate) fn move_to_complete(&mut self) {
         if self.is_handshaking() {
             *self = Self::Complete;
         }
     }
 
-    pub(crate) fn to_confirmed(&mut self) -> bool {
+    pub(crate) fn move_to_confirmed(&mut self) -> bool {
         let moved = matches!(self, Self::Complete);
         if moved {
             *self = Self::Confirmed;
@@ -65,7 +65,7 @@ impl State {
         moved
     }
 
-    pub(crate) fn to_closing(&mut self, frame: CloseFrame) -> bool {
+    pub(crate) fn move_to_closing(&mut self, frame: CloseFrame) -> bool {
         let moved = !self.is_closed();
         if moved {
             *self = Self::Closing { frame, send: true };
@@ -73,13 +73,13 @@ impl State {
         moved
     }
 
-    pub(crate) fn to_draining(&mut self) {
+    pub(crate) fn move_to_draining(&mut self) {
         if !self.is_drained() {
             *self = Self::Draining;
         }
     }
 
-    pub(crate) fn to_drained(&mut self) {
+    pub(crate) fn move_to_drained(&mut self) {
         *self = Self::Drained;
     }
 }

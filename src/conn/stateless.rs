@@ -10,8 +10,6 @@ use crate::wire::frame::{self, ConnectionClose};
 use crate::wire::header::{self, LongType, VERSION_1};
 use crate::wire::{ConnectionId, Writer, packet_number};
 
-/// The smallest stateless reset (RFC 9000 §10.3): a packet that looks like any other.
-const MIN_RESET: usize = 21;
 /// What we send at most, with a length that varies.
 const MAX_RESET: usize = 42;
 const LARGEST: usize = 512;
@@ -72,11 +70,14 @@ impl Stateless {
 
     /// Answers a short-header packet of an unknown connection (RFC 9000 §10.3): smaller than it.
     pub(super) fn reset(&mut self, meta: &RecvMeta, received: usize, token: [u8; 16]) -> bool {
-        if received <= MIN_RESET {
+        if received <= limits::MIN_STATELESS_RESET {
             return false;
         }
-        let size =
-            (MIN_RESET + self.rng.below((MAX_RESET - MIN_RESET) as u64) as usize).min(received - 1);
+        let size = (limits::MIN_STATELESS_RESET
+            + self
+                .rng
+                .below((MAX_RESET - limits::MIN_STATELESS_RESET) as u64) as usize)
+            .min(received - 1);
         let mut bytes = vec![0; size];
         self.rng.fill(&mut bytes);
         if let Some(first) = bytes.first_mut() {

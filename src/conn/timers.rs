@@ -6,7 +6,7 @@
 use super::error::ConnectionError;
 use super::space::{HandshakeSpace, SentFrame};
 use super::{Connection, TransportConfig};
-use crate::base::{Timestamp, limits};
+use crate::base::Timestamp;
 use crate::path::validate::ValidationTimeout;
 use crate::recovery::{SentSpace, pto};
 use crate::wire::{PacketType, Side};
@@ -19,8 +19,9 @@ pub(super) struct Timers {
     pub(super) drain: Option<Timestamp>,
     pub(super) closing_heard: u32,
     pub(super) closing_answer_at: u32,
-    /// When an idle connection ends.
-    idle: Option<Timestamp>,
+    /// When the idle period began.
+    idle_since: Timestamp,
+    /// How long it may last; `None` for ever.
     idle_timeout: Option<Duration>,
     /// An ack-eliciting packet left since something was received (RFC 9000 §10.1).
     sent_since_received: bool,
@@ -38,7 +39,7 @@ impl Timers {
             drain: None,
             closing_heard: 0,
             closing_answer_at: 1,
-            idle: idle_timeout.map(|d| now + d),
+            idle_since: now,
             idle_timeout,
             sent_since_received: false,
             keep_alive_interval: config.keep_alive_interval,
@@ -57,7 +58,7 @@ impl Timers {
     #[inline]
     pub(super) fn on_packet_received(&mut self, now: Timestamp) {
         self.sent_since_received = false;
-        self.restart_idle(now);
+        self.idle_since = now;
         self.keep_alive = self.keep_alive_interval.map(|d| now + d);
     }
 
@@ -65,20 +66,13 @@ impl Timers {
     pub(super) fn on_ack_eliciting_sent(&mut self, now: Timestamp) {
         if !self.sent_since_received {
             self.sent_since_received = true;
-            self.restart_idle(now);
-        }
-    }
-
-    #[inline]
-    fn restart_idle(&mut self, now: Timestamp) {
-        if let Some(d) = self.idle_timeout {
-            self.idle = Some(now + d);
+            self.idle_since = now;
         }
     }
 
     pub(super) fn clear(&mut self) {
         self.handshake = None;
-        self.idle = None;
+        self.idle_timeout = None;
         self.keep_alive = None;
         self.pacing = None;
         self.drain = None;
@@ -102,7 +96,7 @@ impl Connection {
         }
         let t = &self.timers;
         let path = self.paths.primary();
-        let mut at = earlier(t.idle, t.handshake);
+        let mut at = earlier(self.idle_deadline(), t.handshake);
         at = earlier(at, t.keep_alive);
         at = earlier(at, t.pacing);
         at = earlier(at, path.acks.deadline());
@@ -112,6 +106,14 @@ impl Connection {
             at = earlier(at, space.acks.deadline());
         }
         earlier(at, self.loss_timer().map(|t| t.at))
+    }
+
+    /// When the connection has been idle for too long: never before three probe timeouts, so that
+    /// a lost packet is not the end (RFC 9000 §10.1).
+    fn idle_deadline(&self) -> Option<Timestamp> {
+        let pto = self.paths.primary().rtt.pto(self.peer_params.max_ack_delay);
+        let timeout = self.timers.idle_timeout?.max(pto * 3);
+        Some(self.timers.idle_since + timeout)
     }
 
     /// The loss detection timer (RFC 9002 §A.8): a time-threshold loss before a probe timeout.
@@ -135,8 +137,7 @@ impl Connection {
             peer_completed_address_validation: self.side == Side::Server
                 || confirmed
                 || handshake_acked,
-            at_anti_amplification_limit: path.validation.allowance()
-                < limits::MIN_UDP_PAYLOAD as u64,
+            at_anti_amplification_limit: path.validation.allowance() < self.least_datagram(),
         };
         let base = path.last_received.max(self.last_handshake_sent());
         let delay = self.peer_params.max_ack_delay;
@@ -158,11 +159,11 @@ impl Connection {
         if self.state.is_closed() {
             if due(self.timers.drain) {
                 self.timers.drain = None;
-                self.state.to_drained();
+                self.state.move_to_drained();
             }
             return;
         }
-        if due(self.timers.idle) {
+        if due(self.idle_deadline()) {
             self.end_silently(ConnectionError::TimedOut);
             return;
         }

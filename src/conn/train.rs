@@ -83,14 +83,7 @@ impl Connection {
     }
 
     fn one_rtt_train(&mut self, now: Timestamp, buf: &mut [u8]) -> (usize, usize) {
-        let path = self.paths.primary();
-        // RFC 9000 §8.2.1: a challenge goes out even where the limit permits less than a full
-        // datagram.
-        let allowance = path
-            .validation
-            .allowance()
-            .min(limits::MAX_UDP_PAYLOAD as u64) as usize;
-        let mtu = path.mtu.current().min(buf.len()).min(allowance);
+        let mtu = self.datagram_size(buf.len());
         let (mut len, mut size, mut count) = (0, mtu, 0);
         while count < limits::MAX_TRAIN_SEGMENTS && self.has_one_rtt_to_send() {
             // The kernel takes less in a train than in a single datagram.
@@ -110,11 +103,30 @@ impl Connection {
             if count == 1 {
                 size = n;
             }
-            if n < size || size < mtu {
+            // A first datagram that is a little short sets the size of a train (of DATAGRAM frames
+            // of one length, say); a very short one is an acknowledgement, and goes alone.
+            if n < size || size < mtu / 2 {
                 break;
             }
         }
         (len, size)
+    }
+
+    /// The size of the datagrams to build now: the path's, or what an unproven address may get, so
+    /// that a challenge goes out even where a full datagram may not (RFC 9000 §8.2.1).
+    #[inline]
+    pub(super) fn datagram_size(&self, buf: usize) -> usize {
+        let path = self.paths.primary();
+        path.mtu.current().min(buf).min(path.allowance())
+    }
+
+    /// The least that the anti-amplification limit must admit for a datagram to be worth building.
+    pub(super) fn least_datagram(&self) -> u64 {
+        if self.initial.is_some() {
+            limits::MIN_UDP_PAYLOAD as u64
+        } else {
+            MIN_PACKET as u64
+        }
     }
 
     /// Whether anything at all waits for a 1-RTT packet.
@@ -206,13 +218,6 @@ impl Connection {
         if !path.sent.has_room(true) {
             return None;
         }
-        if let Some(limit) = self.config.key_update_packets
-            && self.pending.sealed >= limit
-            && keys.initiate_update().is_ok()
-        {
-            self.pending.sealed = 0;
-            self.stats.key_updates = keys.updates();
-        }
         // The reserve behind the AEAD's limit is for the close alone.
         let phase = match keys.begin_packet() {
             Ok(phase) => phase != 0,
@@ -221,7 +226,8 @@ impl Connection {
                 return None;
             }
         };
-        let pn = path.sent.next_packet_number();
+        self.stats.key_updates = keys.updates();
+        let pn = path.next_packet_number(&mut self.rng);
         let pn_len = packet_number::encode_len(pn, path.sent.largest_acked());
         let dcid = path.remote_cids.active();
         let pn_offset = header::write_short(w, &dcid, false, phase, pn_len);
@@ -256,7 +262,6 @@ impl Connection {
         if keys.seal(path.id.0, pn, packet, pn_offset, pn_len).is_err() {
             return 0;
         }
-        self.pending.sealed += 1;
         let ack_eliciting = self
             .scratch
             .iter()
@@ -345,8 +350,14 @@ impl Connection {
         if datagrams.wants_to_send() {
             datagrams.drop_too_large(room);
         }
-        while datagrams.wants_to_send() && datagrams.write(w) {
+        let before = w.position();
+        while datagrams.wants_to_send() && datagrams.write(w) {}
+        if w.position() > before {
             scratch.push(SentFrame::Unreliable);
+            // The next one does not fit: PADDING in the small rest keeps the train's size.
+            if datagrams.wants_to_send() && w.remaining() <= room / 16 {
+                w.zeros(w.remaining());
+            }
         }
         if streams.wants_to_send() {
             streams.write_data(w, &mut |f| scratch.push(SentFrame::Stream(f)));
@@ -373,12 +384,18 @@ impl Connection {
             return 0;
         }
         let path = self.paths.primary_mut();
-        if path.window_room() < 2 * path.mtu.current() as u64 || !path.validation.is_validated() {
+        if !path.validation.is_validated() {
             return 0;
         }
-        let Some(size) = path.mtu.poll_probe(now).filter(|s| *s <= buf.len()) else {
+        let Some(size) = path.mtu.poll_probe(now) else {
             return 0;
         };
+        // A probe that is lost stays in flight for a while: data must still fit beside it.
+        let needed = size + 2 * path.mtu.current();
+        if size > buf.len() || path.window_room() < needed as u64 {
+            path.mtu.cancel_probe();
+            return 0;
+        }
         let mut w = Writer::new(&mut buf[..size - TAG_LEN]);
         let Some(head) = self.begin_one_rtt(now, &mut w) else {
             self.paths.primary_mut().mtu.cancel_probe();

@@ -141,6 +141,12 @@ impl OneRttKeys {
         }
     }
 
+    /// Updates the keys already after so many packets, where that is sooner than the AEAD's limit
+    /// makes it.
+    pub fn set_update_after(&mut self, packets: u64) {
+        self.update_at = self.update_at.min(packets.max(1));
+    }
+
     /// The key phase bit for the header of the next packet. Call before each packet is built: this
     /// is where a due key update happens (RFC 9001 §6.6).
     ///

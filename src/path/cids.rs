@@ -302,13 +302,16 @@ impl RemoteCids {
         self.to_retire.push(seq);
     }
 
-    /// Whether `token` resets this path (RFC 9000 §10.3.1): only tokens of connection IDs in use.
+    /// The token that resets this path: the one of the connection ID in use. Tokens of connection
+    /// IDs not used yet, or retired, count for nothing (RFC 9000 §10.3.1).
+    #[inline]
+    pub fn active_token(&self) -> Option<ResetToken> {
+        self.known.first()?.token
+    }
+
+    /// Whether `token` resets this path.
     pub fn is_reset_token(&self, token: &ResetToken) -> bool {
-        // Every token is compared, so that the time does not tell which one matched.
-        self.known
-            .iter()
-            .filter_map(|r| r.token.as_ref())
-            .fold(false, |hit, t| hit | same_token(t, token))
+        self.active_token().is_some_and(|t| same_token(&t, token))
     }
 }
 
@@ -392,6 +395,8 @@ mod tests {
         let mut r = remote();
         assert!(!r.is_reset_token(&[0; 16]));
         assert_eq!(r.on_new(1, 0, cid(1), [9; 16]), Ok(()));
+        assert!(!r.is_reset_token(&[9; 16]), "not in use yet");
+        assert!(r.rotate());
         assert!(r.is_reset_token(&[9; 16]) && !r.is_reset_token(&[8; 16]));
         assert_eq!(r.on_new(2, 2, cid(2), [7; 16]), Ok(()));
         assert!(!r.is_reset_token(&[9; 16]));

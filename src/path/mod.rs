@@ -10,15 +10,19 @@ pub mod cids;
 pub mod set;
 pub mod validate;
 
-use crate::base::{Ecn, FourTuple, SocketId, Timestamp};
+use crate::base::{Ecn, FourTuple, Rng, SocketId, Timestamp, limits};
 use crate::recovery::{
     AckPolicy, Algorithm, Controller, EcnValidator, MtuConfig, MtuDiscovery, Pace, Pacer, Rtt,
     SentSpace,
 };
 pub use cids::{LocalCids, RemoteCids};
 pub use set::PathSet;
+use std::ops::ControlFlow;
 use std::time::Duration;
 pub use validate::Validation;
+
+/// Packet numbers within which one is skipped on average, at least.
+const SKIP_WITHIN: u64 = 128;
 
 /// Identifies a path within its connection; 0 is the one that the handshake ran on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -87,6 +91,8 @@ pub struct Path<F: Copy> {
     pub paced: u64,
     /// When a packet was last received.
     pub last_received: Timestamp,
+    /// The next packet number to leave unused.
+    pub skip_at: u64,
 }
 
 impl<F: Copy> Path<F> {
@@ -98,7 +104,7 @@ impl<F: Copy> Path<F> {
         config: &PathConfig,
         now: Timestamp,
     ) -> Self {
-        let mtu = MtuDiscovery::new(config.mtu);
+        let mtu = mtu(config, &tuple);
         let size = mtu.current();
         Self {
             id,
@@ -120,7 +126,14 @@ impl<F: Copy> Path<F> {
             mark: Ecn::NotEct,
             paced: 0,
             last_received: now,
+            skip_at: u64::MAX,
         }
+    }
+
+    /// Bytes that the anti-amplification limit still admits.
+    #[inline]
+    pub fn allowance(&self) -> usize {
+        usize::try_from(self.validation.allowance()).unwrap_or(usize::MAX)
     }
 
     /// Bytes that the congestion window still admits.
@@ -134,6 +147,21 @@ impl<F: Copy> Path<F> {
         if self.mtu.set_ceiling(size) {
             self.cc.on_mtu(self.mtu.current());
         }
+    }
+
+    /// Whether all that waits for an acknowledgement are probes of the datagram size, whose loss
+    /// tells nothing of the size in use.
+    pub fn only_probes_outstanding(&self) -> bool {
+        let mut only = true;
+        self.sent.for_each_outstanding(|_, packet, _| {
+            only &= packet.mtu_probe || !packet.ack_eliciting;
+            if only {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        });
+        only
     }
 
     /// Bytes that pacing admits now.
@@ -159,16 +187,47 @@ impl<F: Copy> Path<F> {
         self.pacer.next_release(&pace)
     }
 
+    /// The number of the next packet, after leaving one unused where that is due.
+    #[inline]
+    pub fn next_packet_number(&mut self, rng: &mut Rng) -> u64 {
+        if self.sent.next_packet_number() >= self.skip_at {
+            self.skip_packet_number(rng);
+        }
+        self.sent.next_packet_number()
+    }
+
+    /// Leaves a packet number unused and chooses the next: about one in a congestion window, so
+    /// that a peer that acknowledges what it has not received soon names one of them
+    /// (RFC 9000 §21.4).
+    #[cold]
+    pub fn skip_packet_number(&mut self, rng: &mut Rng) {
+        if self.skip_at != u64::MAX {
+            self.sent.skip_packet_number();
+        }
+        let packets = self.cc.window() / self.mtu.current().max(1) as u64;
+        let next = self.sent.next_packet_number();
+        self.skip_at = next + 1 + rng.below(2 * packets.max(SKIP_WITHIN));
+    }
+
     /// Starts round-trip times, congestion control and MTU afresh, as a new address demands
     /// (RFC 9000 §9.4); what is in flight stays counted.
     pub fn reset_for_new_address(&mut self, config: &PathConfig) {
-        self.mtu = MtuDiscovery::new(config.mtu);
+        self.mtu = mtu(config, &self.tuple);
         self.rtt = Rtt::new(config.initial_rtt);
         self.cc = Controller::new(config.congestion, self.mtu.current());
         self.pacer = pacer(config);
         self.ecn = EcnValidator::new(config.ecn);
         self.pto_count = 0;
     }
+}
+
+/// Datagram sizes of a path: IPv4's own length field admits less than IPv6's.
+fn mtu(config: &PathConfig, tuple: &FourTuple) -> MtuDiscovery {
+    let mut mtu = MtuDiscovery::new(config.mtu);
+    if tuple.remote.is_ipv4() {
+        mtu.set_ceiling(limits::MAX_UDP_PAYLOAD_V4 as u64);
+    }
+    mtu
 }
 
 fn pacer(config: &PathConfig) -> Pacer {

@@ -1,8 +1,8 @@
 //! Address validation (RFC 9000 §8): the anti-amplification limit, challenges and responses.
 //!
 //! Until the peer's address is validated, at most three times the bytes that came from it go to
-//! it. A challenge is repeated on a timer and given up after three PTOs; the caller then falls back
-//! to the address that was valid before.
+//! it. A challenge is repeated on a timer until patience ends; the caller then falls back to the
+//! address that was valid before.
 
 use crate::base::limits;
 use crate::base::{BoundedQueue, FourTuple, SocketId, Timestamp};
@@ -10,17 +10,17 @@ use std::time::Duration;
 
 /// Bytes sent per byte received before validation (RFC 9000 §8.1).
 const AMPLIFICATION: u64 = 3;
-/// Challenges sent for one address before it is given up.
-const MAX_CHALLENGES: u8 = 4;
 
 #[derive(Debug, Clone, Copy)]
 struct Challenge {
     data: [u8; 8],
     /// Set while a PATH_CHALLENGE waits to be sent.
     due: bool,
-    sent: u8,
+    sent: bool,
     next: Timestamp,
     interval: Duration,
+    /// When the address is given up, whether or not the limit let all challenges out.
+    give_up: Timestamp,
 }
 
 /// What became of a path validation when its timer ran.
@@ -102,6 +102,7 @@ impl Validation {
         received: usize,
         data: [u8; 8],
         interval: Duration,
+        patience: Duration,
     ) {
         // An address that was never validated is nothing to return to; keep the older one.
         if self.validated {
@@ -113,9 +114,10 @@ impl Validation {
         self.challenge = Some(Challenge {
             data,
             due: true,
-            sent: 0,
+            sent: false,
             next: now,
             interval,
+            give_up: now + patience,
         });
     }
 
@@ -137,7 +139,7 @@ impl Validation {
     /// A PATH_RESPONSE arrived. True when it answers the challenge that is out.
     pub fn on_response(&mut self, data: [u8; 8]) -> bool {
         match self.challenge {
-            Some(c) if c.data == data && c.sent > 0 => {
+            Some(c) if c.data == data && c.sent => {
                 self.set_validated();
                 true
             }
@@ -160,7 +162,7 @@ impl Validation {
     pub fn poll_challenge(&mut self, now: Timestamp) -> Option<[u8; 8]> {
         let c = self.challenge.as_mut().filter(|c| c.due)?;
         c.due = false;
-        c.sent += 1;
+        c.sent = true;
         c.next = now + c.interval;
         c.interval = c.interval.saturating_mul(2);
         Some(c.data)
@@ -168,15 +170,23 @@ impl Validation {
 
     /// When to look at the challenge again.
     pub fn deadline(&self) -> Option<Timestamp> {
-        self.challenge.filter(|c| !c.due).map(|c| c.next)
+        let c = self.challenge?;
+        Some(if c.due {
+            c.give_up
+        } else {
+            c.next.min(c.give_up)
+        })
     }
 
     /// The timer ran.
     pub fn on_timeout(&mut self, now: Timestamp) -> ValidationTimeout {
-        let Some(c) = self.challenge.as_mut().filter(|c| !c.due && c.next <= now) else {
+        let Some(c) = &mut self.challenge else {
             return ValidationTimeout::None;
         };
-        if c.sent < MAX_CHALLENGES {
+        if now < c.give_up {
+            if c.due || now < c.next {
+                return ValidationTimeout::None;
+            }
             c.due = true;
             return ValidationTimeout::Again;
         }
@@ -231,9 +241,10 @@ mod tests {
             1200,
             [7; 8],
             Duration::from_millis(100),
+            Duration::from_millis(300),
         );
         let mut now = at(0);
-        for _ in 0..MAX_CHALLENGES {
+        loop {
             assert_eq!(v.poll_challenge(now), Some([7; 8]));
             assert_eq!(v.poll_challenge(now), None);
             now = v.deadline().expect("a challenge is out");
@@ -253,6 +264,7 @@ mod tests {
             0,
             [7; 8],
             Duration::from_millis(100),
+            Duration::from_millis(300),
         );
         assert!(!v.on_response([7; 8]), "nothing was sent yet");
         assert!(v.poll_challenge(at(0)).is_some());

@@ -33,7 +33,7 @@ impl<A: ShardApp> Shard<A> {
         self.send_stateless();
         self.backend.flush()?;
         let wake = &self.wake;
-        self.mailbox.for_each_fresh(|shard| wake(shard));
+        self.mailbox.for_each_fresh(wake);
         Ok(Turn {
             worked,
             // A connection that waits for a send buffer is woken by the backend.

@@ -149,11 +149,13 @@ fn a_dropped_attempt_is_abandoned() {
         match connecting.await {
             Ok(connection) => {
                 let why = connection.closed().await;
-                // Before its handshake is complete the server may not say more than APPLICATION_ERROR
-                // (RFC 9000 §10.2.3).
+                // Before the handshake is complete the server may say no more than
+                // APPLICATION_ERROR (RFC 9000 §10.2.3).
                 assert!(match why {
                     ConnectionError::ApplicationClosed { code, .. } => code == 0,
-                    ConnectionError::ClosedByPeer { code, .. } => code == Code::APPLICATION_ERROR,
+                    ConnectionError::ClosedByPeer { code, .. } => {
+                        code == Code::APPLICATION_ERROR
+                    }
                     _ => false,
                 });
             }

@@ -54,6 +54,8 @@ fn patient(seed: u64) -> Pair {
     };
     setup.client.handshake_deadline = 60 * SECOND;
     setup.server.handshake_deadline = 60 * SECOND;
+    setup.client.max_idle_timeout = 120 * SECOND;
+    setup.server.max_idle_timeout = 120 * SECOND;
     Pair::new(setup)
 }
 
@@ -242,7 +244,8 @@ fn a_retry_proves_the_address_and_the_handshake_goes_on() {
     assert!(pair.conn(CLIENT, client).is_handshaking() == false);
 }
 
-/// Every datagram of a handshake with Retry may be lost, the first Initial after the Retry included.
+/// Every datagram of a handshake with Retry may be lost, the first Initial after the Retry
+/// included.
 #[test]
 fn a_handshake_with_retry_survives_the_loss_of_any_datagram() {
     for k in 0..12 {
