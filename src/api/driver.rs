@@ -82,7 +82,7 @@ impl Driver {
         }
     }
 
-    fn connect(&mut self, ctx: &mut Context<'_>, mut attempt: Box<Attempt>) {
+    fn connect(&mut self, ctx: &mut Context<'_>, mut attempt: Attempt) {
         let Some(ticket) = attempt.ticket.take() else {
             return;
         };
@@ -137,6 +137,12 @@ impl Driver {
                 if let Some(conn) = ctx.connection(id) {
                     conn.close(now, *code, reason);
                 }
+            }
+        }
+        if self.hub.is_closed() {
+            // Those that came in while it was being closed; dropping them refuses them.
+            while let Some(held) = self.hub.backlog.0.pop() {
+                drop(super::Incoming::new(held));
             }
         }
         if self.hub.abandoned.load(Ordering::SeqCst) && self.link.open.load(Ordering::SeqCst) == 0 {
@@ -252,7 +258,7 @@ impl ShardApp for Driver {
                     driver.work(now, conn);
                 }
             }
-            Command::Connect(attempt) => self.connect(ctx, attempt),
+            Command::Connect(attempt) => self.connect(ctx, *attempt),
             Command::Decide(verdict) => self.decide(ctx, *verdict),
             Command::Look => self.look(ctx),
         }

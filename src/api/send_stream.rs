@@ -45,7 +45,13 @@ impl SendStream {
             )),
             send_state::LOST => Some(WriteError::ConnectionLost(self.conn.shared.why_closed())),
             _ if self.ended => Some(WriteError::Closed),
-            _ => None,
+            _ => self
+                .conn
+                .shared
+                .closed
+                .get()
+                .cloned()
+                .map(WriteError::ConnectionLost),
         }
     }
 

@@ -93,6 +93,19 @@ fn datagrams_go_both_ways_and_their_limits_are_told() {
             server.send_datagram(got).await.unwrap();
             assert_eq!(client.read_datagram().await.unwrap(), vec![i; 100]);
         }
+        // More than the way to the handle holds, before anybody reads.
+        for i in 0..300u16 {
+            client
+                .send_datagram(Bytes::copy_from_slice(&i.to_be_bytes()))
+                .await
+                .unwrap();
+        }
+        for i in 0..300u16 {
+            assert_eq!(
+                server.read_datagram().await.unwrap(),
+                i.to_be_bytes().as_slice()
+            );
+        }
         let long = Bytes::from(vec![0; 1 << 17]);
         assert!(matches!(
             client.send_datagram(long).await,

@@ -1,10 +1,10 @@
 //! Streams: data, flow control, ends, resets, stops.
 
-use super::util::{Pair, World, pattern, run, run_tokio};
+use super::util::{ALPN, Pair, World, pattern, run, run_tokio};
 use bytes::Bytes;
 use corelane::api::{
-    Connection, ConnectionError, ReadError, ReadExactError, ReadToEndError, RecvStream, SendStream,
-    WriteError,
+    Choice, Connection, ConnectionError, ReadError, ReadExactError, ReadToEndError, RecvStream,
+    SendStream, WriteError,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -67,6 +67,24 @@ pub async fn both<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
 #[test]
 fn several_streams_are_echoed() {
     run(|| echo_streams(World::new().pair(), 20));
+}
+
+#[test]
+fn several_streams_are_echoed_without_io_uring() {
+    run(|| async {
+        let world = World::new();
+        let tls = Arc::new(world.identity.server_config(&[ALPN]));
+        let server = world.builder().server(tls, "127.0.0.1:0".parse().unwrap());
+        let client = world
+            .builder()
+            .client(Arc::new(world.identity.client_config(&[ALPN])));
+        let pair = Pair {
+            server: server.backend(Choice::Mmsg).build().unwrap(),
+            client: client.backend(Choice::Mmsg).build().unwrap(),
+        };
+        assert_eq!(pair.client.backend(), "mmsg");
+        echo_streams(pair, 10).await;
+    });
 }
 
 #[test]
