@@ -19,7 +19,10 @@ pub enum ConnectionError {
         reason: String,
     },
     /// The peer's application closed.
-    #[error("the peer's application closed the connection with code {code} {reason:?}")]
+    #[error(
+        "the peer's application closed the connection with code {code} {:?}",
+        String::from_utf8_lossy(reason)
+    )]
     ApplicationClosed {
         /// The application's code.
         code: u64,

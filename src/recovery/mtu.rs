@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn loopback_reaches_the_largest_datagram() {
-        assert_eq!(found(65_527), (65_527, 6));
+        assert_eq!(found(65_527), (65_527, 7));
         let mut v4 = MtuDiscovery::new(MtuConfig {
             max: 65_507,
             ..MtuConfig::default()
@@ -328,7 +328,7 @@ mod tests {
         let mut mtu = MtuDiscovery::new(MtuConfig::default());
         search(&mut mtu, 1472, at(0));
         assert_eq!(mtu.poll_probe(at(599)), None);
-        assert_eq!(search(&mut mtu, 65_527, at(600)), 4);
+        assert_eq!(search(&mut mtu, 65_527, at(600)), 5);
         assert_eq!(mtu.current(), 65_527);
     }
 

@@ -76,6 +76,9 @@ pub struct EngineConfig {
     pub server: Option<Arc<rustls::ServerConfig>>,
     /// Accepted connections of one shard whose handshake has not finished, at most.
     pub max_half_open: usize,
+    /// The secret behind tokens and stateless resets; `None` draws one. Processes that take over
+    /// from each other at one address share it, so that a peer of the last one is told at once.
+    pub secret: Option<[u8; 32]>,
 }
 
 impl EngineConfig {
@@ -93,6 +96,7 @@ impl EngineConfig {
             transport: Arc::default(),
             server: None,
             max_half_open: limits::HALF_OPEN,
+            secret: None,
         }
     }
 }
@@ -194,7 +198,8 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
             return Err(EngineError::Shards(config.shards));
         }
         let mut rng = Rng::from_seed(random::seed()?);
-        let (secret, steering) = (rng.array(), rng.next_u64());
+        let (drawn, steering) = (rng.array(), rng.next_u64());
+        let secret = config.secret.unwrap_or(drawn);
         let codecs = (0..config.shards)
             .map(|shard| codec(config, steering, shard).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;

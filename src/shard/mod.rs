@@ -2,7 +2,7 @@
 //! on them, their timers and its mailboxes, and turns all of that by [`Shard::run_once`].
 //!
 //! A shard never blocks in a turn, takes no lock and allocates nothing per packet. It is driven,
-//! rather than driving: an [`engine`](crate::shard::engine) pins it to a core and loops, an
+//! rather than driving: an [`engine`] pins it to a core and loops, an
 //! embedder may call it from a thread of its own, and a simulator turns several in one thread. What
 //! an application on it is, says [`ShardApp`].
 

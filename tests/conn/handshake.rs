@@ -241,7 +241,7 @@ fn a_retry_proves_the_address_and_the_handshake_goes_on() {
     pair.run(SECOND);
     assert!(pair.saw(CLIENT, &Event::HandshakeConfirmed));
     assert_eq!(pair.sides[SERVER].app.incoming, [false, true]);
-    assert!(pair.conn(CLIENT, client).is_handshaking() == false);
+    assert!(!pair.conn(CLIENT, client).is_handshaking());
 }
 
 /// Every datagram of a handshake with Retry may be lost, the first Initial after the Retry
