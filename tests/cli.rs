@@ -1,4 +1,4 @@
-//! The program as people run it: its exit codes, its output, and client and server as two processes.
+//! The program as people run it: exit codes, output, and client and server as two processes.
 //!
 //! Nothing here depends on how fast the machine is.
 #![cfg(feature = "cli")]
@@ -225,6 +225,17 @@ fn a_server_that_is_not_the_expected_one_is_refused() {
     let ca = std::env::temp_dir().join("corelane-no-such-authority.pem");
     let line = format!("client {} rr -t 1 --ca {}", server.addr, ca.display());
     assert!(failure(&line, 1).contains("cannot read certificates"));
+}
+
+#[test]
+fn a_full_server_refuses_and_the_client_says_so() {
+    let server = Server::start("--shards 1 --max-connections 5 --idle park");
+    let line = format!(
+        "client {} connections --connections 20 -t 0.1 --insecure",
+        server.addr
+    );
+    let said = failure(&line, 1);
+    assert!(said.contains("CONNECTION_REFUSED"), "{said}");
 }
 
 #[test]

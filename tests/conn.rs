@@ -5,6 +5,10 @@ mod address;
 #[path = "conn/closing.rs"]
 mod closing;
 mod common;
+#[path = "conn/recovery.rs"]
+mod recovery;
+#[path = "conn/floods.rs"]
+mod floods;
 #[path = "conn/frames.rs"]
 mod frames;
 #[path = "conn/handshake.rs"]
@@ -56,4 +60,19 @@ fn a_megabyte_goes_each_way() {
         assert_eq!(got.len(), 1);
         assert!(*got[0] == data, "what arrived is what was sent");
     }
+}
+
+#[test]
+fn a_resumed_handshake_goes_by_the_servers_new_parameters() {
+    let mut pair = Pair::new(Setup::default());
+    let (first, _) = pair.connected();
+    let now = pair.now;
+    pair.conn(CLIENT, first).close(now, 0, b"");
+    pair.run(10 * SECOND);
+    let (second, _) = pair.connected();
+    assert_eq!(
+        pair.conn(CLIENT, second).session().is_resumed(),
+        Some(true),
+        "the ticket of the first connection was used"
+    );
 }

@@ -208,8 +208,12 @@ impl ShardApp for Driver {
         if let Event::Closed(why) = event {
             let place = self.conns.get_mut(conn.index() as usize);
             let driver = place.and_then(|p| p.take_if(|c| c.id == conn));
+            let drained = connection.as_ref().is_none_or(|c| c.is_drained());
             if let Some(driver) = driver {
-                self.draining.push((conn, driver.close(connection, why)));
+                let ticket = driver.close(connection, why);
+                if !drained {
+                    self.draining.push((conn, ticket));
+                }
             }
         } else if let (Some(driver), Some(connection)) = (self.conn(conn), connection) {
             driver.on_event(connection, event);

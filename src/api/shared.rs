@@ -135,9 +135,10 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.shared.end(ConnectionError::EndpointClosed);
         let link = &self.shared.link;
-        if link.open.fetch_sub(1, Ordering::SeqCst) == 1 {
+        let last = link.open.fetch_sub(1, Ordering::SeqCst) == 1;
+        self.shared.end(ConnectionError::EndpointClosed);
+        if last {
             link.hub.waiters.notify();
             if link.hub.abandoned.load(Ordering::SeqCst) {
                 link.send(Command::Look);

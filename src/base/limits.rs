@@ -9,6 +9,8 @@ use std::time::Duration;
 pub const MIN_UDP_PAYLOAD: usize = 1200;
 /// The largest UDP payload: 65,535 less the 8-byte UDP header, as IPv6 carries it.
 pub const MAX_UDP_PAYLOAD: usize = 65_527;
+/// The largest UDP payload over IPv4: 65,535 less the IP header's 20 bytes and UDP's 8.
+pub const MAX_UDP_PAYLOAD_V4: usize = 65_507;
 /// The longest connection ID of version 1 (RFC 9000 §17.2).
 pub const MAX_CID_LEN: usize = 20;
 /// The length of the connection IDs that we issue unless configured otherwise: seven bytes of

@@ -107,6 +107,9 @@ pub struct ServerArgs {
     /// Shards to run; one for each core by default
     #[arg(long, value_name = "N", value_parser = shards)]
     pub shards: Option<usize>,
+    /// Connections of one shard at a time; more are refused
+    #[arg(long, value_name = "N", value_parser = positive, default_value_t = 65_536)]
+    pub max_connections: usize,
     #[command(flatten)]
     pub engine: EngineArgs,
 }

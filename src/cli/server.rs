@@ -7,9 +7,6 @@ use corelane::shard::engine::{Bind, Engine};
 use corelane::sys::affinity;
 use std::time::Duration;
 
-/// Connections of one shard at a time; more are refused.
-const MAX_CONNECTIONS: usize = 65_536;
-
 /// Serves.
 pub fn run(args: &ServerArgs) -> Result<(), Failure> {
     let shards = args
@@ -28,7 +25,7 @@ pub fn run(args: &ServerArgs) -> Result<(), Failure> {
     let live = Live::new(shards);
     let engine = Engine::start(&config, |shard| {
         let config = ServerConfig {
-            max_connections: MAX_CONNECTIONS,
+            max_connections: args.max_connections,
             records: None,
         };
         ServerApp::new(shard, live.clone(), config)

@@ -13,6 +13,10 @@ use std::time::Duration;
 /// Streams of a client that the server serves at a time.
 const STREAMS: u64 = 1024;
 
+/// Bytes of datagrams that wait to be read, more than a turn can bring, and to be sent, few enough
+/// not to age.
+const DATAGRAM_BUFFERS: (usize, usize) = (16 << 20, 256 << 10);
+
 /// The transport settings that the flags ask for, for runs of up to `time`.
 pub fn transport(args: &EngineArgs, time: Duration) -> Arc<TransportConfig> {
     let mut t = TransportConfig::default();
@@ -27,6 +31,8 @@ pub fn transport(args: &EngineArgs, time: Duration) -> Arc<TransportConfig> {
         Mtu::Auto => MtuConfig::default(),
         Mtu::Fixed(size) => MtuConfig::fixed(size),
     };
+    t.datagram_receive_buffer = DATAGRAM_BUFFERS.0;
+    t.datagram_send_buffer = DATAGRAM_BUFFERS.1;
     t.streams.max_streams_bidi = STREAMS;
     t.streams.max_streams_uni = 0;
     if let Some(window) = args.window {

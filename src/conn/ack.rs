@@ -212,7 +212,7 @@ impl Connection {
         self.stats.ptos += 1;
         let path = self.paths.primary_mut();
         path.pto_count += 1;
-        if ty == PacketType::OneRtt && path.mtu.on_pto(now) {
+        if ty == PacketType::OneRtt && !path.only_probes_outstanding() && path.mtu.on_pto(now) {
             path.cc.on_mtu(path.mtu.current());
         }
         match ty {

@@ -142,7 +142,13 @@ impl Connection {
                 None => {}
             }
         }
-        if !self.ids.params_applied && self.ids.level != Level::Initial {
+        // A client that resumes has the last connection's parameters at hand until it has read the
+        // server's; a server reads the client's before it has keys for its answer.
+        let theirs = match self.side {
+            Side::Client => self.ids.level == Level::OneRtt,
+            Side::Server => self.ids.level != Level::Initial,
+        };
+        if theirs && !self.ids.params_applied {
             self.take_peer_params(now)?;
         }
         if self.state.is_handshaking() && !self.session.is_handshaking() && self.one_rtt.is_some() {

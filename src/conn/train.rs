@@ -107,7 +107,9 @@ impl Connection {
             if count == 1 {
                 size = n;
             }
-            if n < size || size < mtu {
+            // A first datagram that is a little short sets the size of a train (of DATAGRAM frames
+            // of one length, say); a very short one is an acknowledgement, and goes alone.
+            if n < size || size < mtu / 2 {
                 break;
             }
         }
@@ -283,9 +285,7 @@ impl Connection {
         mtu_probe: bool,
     ) {
         let path = self.paths.primary_mut();
-        // One probe of a larger size at a time goes beside the window: counted, one that is larger
-        // than the window would hold everything else back until it is lost.
-        let in_flight = (ack_eliciting || padded) && !mtu_probe;
+        let in_flight = ack_eliciting || padded;
         let packet = SentPacket {
             time_sent: now,
             size: len as u16,
@@ -355,8 +355,14 @@ impl Connection {
         if datagrams.wants_to_send() {
             datagrams.drop_too_large(room);
         }
-        while datagrams.wants_to_send() && datagrams.write(w) {
+        let before = w.position();
+        while datagrams.wants_to_send() && datagrams.write(w) {}
+        if w.position() > before {
             scratch.push(SentFrame::Unreliable);
+            // The next one does not fit: PADDING in the small rest keeps the train's size.
+            if datagrams.wants_to_send() && w.remaining() <= room / 16 {
+                w.zeros(w.remaining());
+            }
         }
         if streams.wants_to_send() {
             streams.write_data(w, &mut |f| scratch.push(SentFrame::Stream(f)));
@@ -383,7 +389,7 @@ impl Connection {
             return 0;
         }
         let path = self.paths.primary_mut();
-        if path.window_room() < 2 * path.mtu.current() as u64 || !path.validation.is_validated() {
+        if !path.validation.is_validated() {
             return 0;
         }
         let Some(size) = path.mtu.poll_probe(now) else {
@@ -391,6 +397,12 @@ impl Connection {
         };
         if size > buf.len() {
             path.mtu.on_too_large(size);
+            return 0;
+        }
+        // A probe that is lost stays in flight for a while: data must still fit beside it.
+        let needed = size + 2 * path.mtu.current();
+        if path.window_room() < needed as u64 {
+            path.mtu.cancel_probe();
             return 0;
         }
         let len = self.lone_packet(now, &mut buf[..size], true, frame::write_ping);
@@ -444,7 +456,9 @@ fn write_ack(
     };
     let delay = (acks.ack_delay(now).as_micros() as u64) >> exponent;
     if ack::write(w, acks.ranges(), delay, acks.ecn_counts()) > 0 {
-        if acks.should_elicit() && w.remaining() > 0 {
+        // One question at a time: a peer that answers none must not make us remember many.
+        let elicit = acks.should_elicit() && path.sent.ack_eliciting_in_flight() == 0;
+        if elicit && w.remaining() > 0 {
             frame::write_ping(w);
             scratch.push(SentFrame::Unreliable);
         }

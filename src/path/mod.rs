@@ -10,13 +10,14 @@ pub mod cids;
 pub mod set;
 pub mod validate;
 
-use crate::base::{Ecn, FourTuple, Rng, SocketId, Timestamp};
+use crate::base::{Ecn, FourTuple, Rng, SocketId, Timestamp, limits};
 use crate::recovery::{
     AckPolicy, Algorithm, Controller, EcnValidator, MtuConfig, MtuDiscovery, Pace, Pacer, Rtt,
     SentSpace,
 };
 pub use cids::{LocalCids, RemoteCids};
 pub use set::PathSet;
+use std::ops::ControlFlow;
 use std::time::Duration;
 pub use validate::Validation;
 
@@ -103,7 +104,7 @@ impl<F: Copy> Path<F> {
         config: &PathConfig,
         now: Timestamp,
     ) -> Self {
-        let mtu = MtuDiscovery::new(config.mtu);
+        let mtu = mtu(config, &tuple);
         let size = mtu.current();
         Self {
             id,
@@ -146,6 +147,21 @@ impl<F: Copy> Path<F> {
         if self.mtu.set_ceiling(size) {
             self.cc.on_mtu(self.mtu.current());
         }
+    }
+
+    /// Whether all that waits for an acknowledgement are probes of the datagram size, whose loss
+    /// tells nothing of the size in use.
+    pub fn only_probes_outstanding(&self) -> bool {
+        let mut only = true;
+        self.sent.for_each_outstanding(|_, packet, _| {
+            only &= packet.mtu_probe || !packet.ack_eliciting;
+            if only {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        });
+        only
     }
 
     /// Bytes that pacing admits now.
@@ -196,13 +212,22 @@ impl<F: Copy> Path<F> {
     /// Starts round-trip times, congestion control and MTU afresh, as a new address demands
     /// (RFC 9000 §9.4); what is in flight stays counted.
     pub fn reset_for_new_address(&mut self, config: &PathConfig) {
-        self.mtu = MtuDiscovery::new(config.mtu);
+        self.mtu = mtu(config, &self.tuple);
         self.rtt = Rtt::new(config.initial_rtt);
         self.cc = Controller::new(config.congestion, self.mtu.current());
         self.pacer = pacer(config);
         self.ecn = EcnValidator::new(config.ecn);
         self.pto_count = 0;
     }
+}
+
+/// Datagram sizes of a path: IPv4's own length field admits less than IPv6's.
+fn mtu(config: &PathConfig, tuple: &FourTuple) -> MtuDiscovery {
+    let mut mtu = MtuDiscovery::new(config.mtu);
+    if tuple.remote.is_ipv4() {
+        mtu.set_ceiling(limits::MAX_UDP_PAYLOAD_V4 as u64);
+    }
+    mtu
 }
 
 fn pacer(config: &PathConfig) -> Pacer {

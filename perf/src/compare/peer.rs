@@ -95,7 +95,7 @@ fn corelane(case: &Case, settings: &Settings) -> Option<Vec<String>> {
         Work::Bulk { streams, down } => {
             format!("-P {streams}{}", if down { " -R" } else { "" })
         }
-        Work::RequestResponse { depth } => format!("-P {depth} -l 64"),
+        Work::RequestResponse { depth } => format!("--depth {depth} -l 64"),
         Work::Handshake { parallel } => format!("-P {parallel}"),
         Work::Datagram { size } => format!("-l {size}"),
     };

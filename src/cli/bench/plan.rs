@@ -200,6 +200,11 @@ pub fn specs(which: Which, load: &LoadArgs, shards: usize) -> Result<Vec<Spec>, 
     if wants(Which::Connections) {
         specs.push(base.connections());
     }
+    if specs.len() > 1 && load.hgrm.is_some() {
+        return Err(Failure::Usage(
+            "--hgrm holds one distribution: name one workload, and for datagram a size (-l)".into(),
+        ));
+    }
     Ok(specs)
 }
 
@@ -466,6 +471,8 @@ mod tests {
             ("throughput -P 1001 --connections 1", "-P 1001"),
             ("rr --depth 1001", "--depth 1001"),
             ("throughput -l 2M", "-l 2097152"),
+            ("datagram --hgrm x", "--hgrm"),
+            ("--hgrm x", "--hgrm"),
         ] {
             let Err(Failure::Usage(message)) = parse(line) else {
                 panic!("{line}")

@@ -150,11 +150,15 @@ impl Results {
         let workloads = &self.report.end.workloads;
         let mut text = table::workloads(workloads);
         let memory = workloads.iter().filter_map(|w| {
-            let bytes = w.rss_bytes_per_connection?;
+            let kib = w.rss_bytes_per_connection? / 1024.0;
+            let ends = if w.server_shards > 0 {
+                "both ends"
+            } else {
+                "this end"
+            };
             Some(format!(
-                "{}: {:.1} KiB of memory a connection, both ends\n",
-                w.name,
-                bytes / 1024.0
+                "{}: {kib:.1} KiB of memory a connection, {ends}\n",
+                w.name
             ))
         });
         text.extend(memory);

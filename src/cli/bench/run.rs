@@ -159,11 +159,13 @@ impl<'a> Run<'a> {
         if self.spec.idle {
             return self.idle();
         }
-        self.order(|| Order::Start)?;
-        let start = Clock::now();
         let mut measured = Measured::default();
-        let mut from = self.sample()?;
+        // Counted from before the first byte, so that an amount of data is counted whole.
         let mut usage_from = usage()?;
+        let mut from = self.sample()?;
+        let start = Clock::now();
+        from.at = start;
+        self.order(|| Order::Start)?;
         let (warm, end) = (
             start + self.spec.omit,
             start + self.spec.omit + self.spec.time,
@@ -422,6 +424,8 @@ fn sum<A>(
 ) {
     for report in reports {
         let t = of(&report.app);
+        tracing::info!(shard = ?report.shard, endpoint = ?report.endpoint, connections = ?t, "end");
+        tracing::info!(io = ?report.io, "end");
         packets.sent += t.sent;
         packets.received += t.received;
         packets.lost += t.lost;

@@ -198,10 +198,8 @@ impl ServerApp {
         let streams = connection.streams_mut();
         let fate = match role {
             Role::Bulk { sender, ended } => {
-                match pump(&mut self.waiting, sender, streams, (conn, id)) {
-                    _ if sender.is_none() && *ended => finish(streams, id),
-                    fate => fate,
-                }
+                pump(&mut self.waiting, sender, streams, (conn, id));
+                bulk_fate(sender, *ended, streams, id)
             }
             Role::Respond { owed, ended, .. } => respond(streams, id, owed, *ended),
             Role::Unknown(_) | Role::Control => Fate::Stays,
@@ -254,14 +252,11 @@ impl ShardApp for ServerApp {
         let fate = match role {
             Role::Bulk { sender, ended } => {
                 *ended |= fin;
-                if *ended && sender.is_none() {
-                    finish(streams, id)
-                } else if rest.len() < data.len() {
+                if rest.len() < data.len() {
                     // The header has just been read.
-                    pump(&mut self.waiting, sender, streams, (conn, id))
-                } else {
-                    Fate::Stays
+                    pump(&mut self.waiting, sender, streams, (conn, id));
                 }
+                bulk_fate(sender, *ended, streams, id)
             }
             Role::Respond {
                 request,
@@ -393,16 +388,22 @@ fn pump(
     sender: &mut Option<Sender>,
     streams: &mut Streams,
     (conn, id): (ConnId, StreamId),
-) -> Fate {
-    let Some(s) = sender else {
-        return Fate::Stays;
-    };
+) {
+    let Some(s) = sender else { return };
     match s.pump(Clock::now(), streams, id) {
         Pumped::Blocked => {}
         Pumped::Later(at) => waiting.add(at, (conn, id)),
         Pumped::Done | Pumped::Closed => *sender = None,
     }
-    Fate::Stays
+}
+
+/// A stream of data is over when neither side has more.
+fn bulk_fate(sender: &Option<Sender>, ended: bool, streams: &mut Streams, id: StreamId) -> Fate {
+    if sender.is_none() && ended {
+        finish(streams, id)
+    } else {
+        Fate::Stays
+    }
 }
 
 /// Writes what is owed on a stream of requests, and its end after the last.

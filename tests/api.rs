@@ -1,0 +1,17 @@
+//! The async face over real sockets: on an executor of one thread that knows nothing of I/O, and on
+//! tokio. Every test runs under a watchdog, so that a lost wake-up is a failure and not a hang.
+
+#[path = "common/certs.rs"]
+#[allow(dead_code, reason = "made for more tests than these")]
+mod certs;
+
+#[path = "api/adapters.rs"]
+mod adapters;
+#[path = "api/cancel.rs"]
+mod cancel;
+#[path = "api/connections.rs"]
+mod connections;
+#[path = "api/streams.rs"]
+mod streams;
+#[path = "api/util.rs"]
+mod util;
