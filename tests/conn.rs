@@ -5,8 +5,6 @@ mod address;
 #[path = "conn/closing.rs"]
 mod closing;
 mod common;
-#[path = "conn/recovery.rs"]
-mod recovery;
 #[path = "conn/floods.rs"]
 mod floods;
 #[path = "conn/frames.rs"]
@@ -15,6 +13,8 @@ mod frames;
 mod handshake;
 #[path = "conn/keys.rs"]
 mod keys;
+#[path = "conn/recovery.rs"]
+mod recovery;
 
 use bytes::Bytes;
 use common::pair::{CLIENT, Pair, SERVER, Setup};

@@ -52,7 +52,10 @@ fn data_pns(a: &Attack) -> Vec<u64> {
 #[test]
 fn transfers_complete_under_random_faults() {
     for seed in 0..40 {
-        let mut pair = Pair::new(Setup { seed, ..Setup::default() });
+        let mut pair = Pair::new(Setup {
+            seed,
+            ..Setup::default()
+        });
         let (client, server) = pair.connected();
         let mut rng = Rng::from_u64(seed);
         let mut held = Vec::new();
@@ -73,7 +76,7 @@ fn transfers_complete_under_random_faults() {
         });
         send(&mut pair, CLIENT, client, 1_000_000);
         send(&mut pair, SERVER, server, 1_000_000);
-        pair.run(60 * SECOND);
+        pair.run(25 * SECOND);
         for side in [CLIENT, SERVER] {
             assert_eq!(pair.closed(side), None, "seed {seed}");
             assert_eq!(received(&pair, side), 1_000_000, "seed {seed}");
@@ -95,7 +98,11 @@ fn a_probe_timeout_repeats_data_in_two_packets_and_backs_off() {
         }
         gaps.push(a.now.as_nanos() - start.as_nanos());
         assert_eq!(a.inbox.len(), 2);
-        assert!(a.inbox.iter().all(|p| p.has(|f| matches!(f, Frame::Stream(_)))));
+        assert!(
+            a.inbox
+                .iter()
+                .all(|p| p.has(|f| matches!(f, Frame::Stream(_))))
+        );
     }
     for pair in gaps.windows(2).skip(1) {
         let ratio = pair[1] as f64 / pair[0] as f64;
@@ -109,7 +116,10 @@ fn probes_are_sent_though_the_window_is_full() {
     let mut a = sender(|_| {}, 1_000_000);
     a.run(100 * MS);
     let stats = a.connection().path_stats();
-    assert!(stats.bytes_in_flight + 1200 > stats.congestion_window, "{stats:?}");
+    assert!(
+        stats.bytes_in_flight + 1200 > stats.congestion_window,
+        "{stats:?}"
+    );
     a.inbox.clear();
     a.run(2 * SECOND);
     assert!(data_pns(&a).len() >= 2);
@@ -139,7 +149,9 @@ fn a_packet_just_below_the_largest_acknowledged_is_lost_by_time() {
     a.inbox.clear();
     a.one_rtt(&ack_frame(&[pns[1]..=pns[1]]));
     assert!(data_pns(&a).is_empty(), "not yet");
-    a.run(500 * MS);
+    while data_pns(&a).is_empty() {
+        a.run(MS);
+    }
     assert_eq!(data_pns(&a).len(), 1);
     assert_eq!(a.connection().stats().ptos, 0, "no probe was needed");
 }
@@ -152,7 +164,9 @@ fn an_acknowledgement_of_a_skipped_number_is_a_protocol_violation() {
     for _ in 0..400 {
         let got = a.peer.spaces[2].received.clone();
         let last = *got.last().expect("packets came");
-        skipped = (last.saturating_sub(100)..last).rev().find(|pn| *pn > 0 && !got.contains(pn));
+        skipped = (last.saturating_sub(100)..last)
+            .rev()
+            .find(|pn| *pn > 0 && !got.contains(pn));
         if skipped.is_some() {
             break;
         }
@@ -194,7 +208,12 @@ fn acknowledgements_come_at_once_or_within_max_ack_delay() {
     let mut a = Attack::server();
     a.run_acking(SECOND, 10 * MS);
     a.inbox.clear();
-    let acked = |a: &Attack| a.inbox.iter().filter(|p| p.has(|f| matches!(f, Frame::Ack(_)))).count();
+    let acked = |a: &Attack| {
+        a.inbox
+            .iter()
+            .filter(|p| p.has(|f| matches!(f, Frame::Ack(_))))
+            .count()
+    };
     a.one_rtt(&[1]);
     assert_eq!(acked(&a), 0);
     a.run(24 * MS);
@@ -275,7 +294,10 @@ fn congestion_marks_shrink_the_window_without_loss() {
     pair.run(20 * SECOND);
     assert_eq!(received(&pair, SERVER), 4_000_000);
     let stats = pair.conn(CLIENT, client).stats();
-    assert!(stats.congestion_events > 0 && stats.packets_lost == 0, "{stats:?}");
+    assert!(
+        stats.congestion_events > 0 && stats.packets_lost == 0,
+        "{stats:?}"
+    );
 }
 
 /// RFC 9000 §13.4.2.1: a path that bleaches marks, or a peer that lies about them, ends marking.
@@ -302,10 +324,11 @@ fn marks_that_vanish_end_marking() {
 #[test]
 fn persistent_congestion_collapses_the_window() {
     let mut a = sender(|_| {}, 1_000_000);
-    for _ in 0..20 {
-        a.ack_all();
+    for _ in 0..4 {
         a.run(20 * MS);
+        a.ack_all();
     }
+    assert!(a.connection().path_stats().bytes_in_flight > 10_000);
     a.inbox.clear();
     a.run(10 * SECOND);
     let last = *a.peer.spaces[2].received.last().expect("probes came");
@@ -314,7 +337,10 @@ fn persistent_congestion_collapses_the_window() {
     assert!(window <= 2 * 1200 + 1200, "{window}");
     a.run_acking(20 * SECOND, 20 * MS);
     assert_eq!(a.closed(), None);
-    assert!(a.connection().path_stats().congestion_window > 10_000, "and it recovers");
+    assert!(
+        a.connection().path_stats().congestion_window > 10_000,
+        "and it recovers"
+    );
 }
 
 /// RFC 9000 §14.3: the search finds what the path carries, and its probes' loss is no congestion.
@@ -322,7 +348,13 @@ fn persistent_congestion_collapses_the_window() {
 fn the_datagram_size_is_found_for_any_path() {
     for limit in [1200, 1300, 1452, 1500, 9000, 65_507] {
         let mut pair = Pair::new(Setup::default());
-        pair.filter = Box::new(move |p| if p.bytes.len() > limit { vec![] } else { vec![p] });
+        pair.filter = Box::new(move |p| {
+            if p.bytes.len() > limit {
+                vec![]
+            } else {
+                vec![p]
+            }
+        });
         let (client, _) = pair.connected();
         for _ in 0..10 {
             send(&mut pair, CLIENT, client, 2_000_000);
@@ -330,7 +362,10 @@ fn the_datagram_size_is_found_for_any_path() {
         }
         assert_eq!(received(&pair, SERVER), 20_000_000, "{limit}");
         let mtu = pair.conn(CLIENT, client).path_stats().mtu;
-        assert!(mtu <= limit && mtu + 120 >= limit, "{mtu} where {limit} fits");
+        assert!(
+            mtu <= limit && mtu + 120 >= limit,
+            "{mtu} where {limit} fits"
+        );
         let stats = pair.conn(CLIENT, client).stats();
         assert_eq!(stats.congestion_events, 0, "{limit}: {stats:?}");
     }
@@ -344,7 +379,13 @@ fn a_black_hole_is_left_by_falling_back_to_1200() {
     send(&mut pair, CLIENT, client, 4_000_000);
     pair.run(10 * SECOND);
     assert!(pair.conn(CLIENT, client).path_stats().mtu > 1452);
-    pair.filter = Box::new(|p| if p.bytes.len() > 1300 { vec![] } else { vec![p] });
+    pair.filter = Box::new(|p| {
+        if p.bytes.len() > 1300 {
+            vec![]
+        } else {
+            vec![p]
+        }
+    });
     send(&mut pair, CLIENT, client, 100_000);
     pair.run(25 * SECOND);
     assert_eq!(received(&pair, SERVER), 4_100_000);
@@ -403,7 +444,10 @@ fn windows_open_and_grow_for_a_fast_sender() {
         a.inbox.clear();
     }
     assert_eq!(a.closed(), None);
-    assert!(limits.windows(2).all(|w| w[0] < w[1]), "limits only rise: {limits:?}");
+    assert!(
+        limits.windows(2).all(|w| w[0] < w[1]),
+        "limits only rise: {limits:?}"
+    );
     let widest = limits.last().expect("one") - at;
     assert!(widest > 200_000, "the window grew: {widest}");
 }
@@ -425,7 +469,11 @@ fn a_window_stays_shut_until_the_application_reads() {
     let id = corelane::wire::StreamId(0);
     let _ = a.connection().streams_mut().read(id, &mut buf);
     a.run(SECOND);
-    assert!(max_data(&a).iter().any(|n| *n >= 150_000), "{:?}", max_data(&a));
+    assert!(
+        max_data(&a).iter().any(|n| *n >= 150_000),
+        "{:?}",
+        max_data(&a)
+    );
     assert_eq!(a.closed(), None);
 }
 
@@ -443,7 +491,11 @@ fn limits_that_are_lost_are_repeated() {
         let (client, _) = pair.connected();
         let mut rng = Rng::from_u64(seed);
         pair.filter = Box::new(move |p| {
-            if p.from == SERVER && rng.below(3) == 0 { vec![] } else { vec![p] }
+            if p.from == SERVER && rng.below(3) == 0 {
+                vec![]
+            } else {
+                vec![p]
+            }
         });
         let mut opened = 0;
         for _ in 0..400 {
@@ -456,8 +508,15 @@ fn limits_that_are_lost_are_repeated() {
                 streams.finish(id).expect("open");
             }
             pair.run(SECOND / 4);
+            if received(&pair, SERVER) == 600_000 {
+                break;
+            }
         }
-        assert_eq!((opened, received(&pair, SERVER)), (20, 600_000), "seed {seed}");
+        assert_eq!(
+            (opened, received(&pair, SERVER)),
+            (20, 600_000),
+            "seed {seed}"
+        );
     }
 }
 
@@ -469,7 +528,11 @@ fn lost_datagrams_are_not_repeated() {
     let mut n = 0;
     pair.filter = Box::new(move |p| {
         n += u64::from(p.from == CLIENT);
-        if p.from == CLIENT && n % 2 == 0 { vec![] } else { vec![p] }
+        if p.from == CLIENT && n % 2 == 0 {
+            vec![]
+        } else {
+            vec![p]
+        }
     });
     for i in 0..100u8 {
         pair.conn(CLIENT, client)
@@ -499,7 +562,8 @@ fn datagrams_fit_the_peers_limit() {
             None => assert!(conn.send_datagram(Bytes::from_static(b"x")).is_err()),
             Some(n) => {
                 assert!(conn.send_datagram(Bytes::from(vec![1; n + 1])).is_err());
-                conn.send_datagram(Bytes::from(vec![1; n])).expect("it fits");
+                conn.send_datagram(Bytes::from(vec![1; n]))
+                    .expect("it fits");
             }
         }
         a.collect();
