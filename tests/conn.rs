@@ -5,12 +5,16 @@ mod address;
 #[path = "conn/closing.rs"]
 mod closing;
 mod common;
+#[path = "conn/floods.rs"]
+mod floods;
 #[path = "conn/frames.rs"]
 mod frames;
 #[path = "conn/handshake.rs"]
 mod handshake;
 #[path = "conn/keys.rs"]
 mod keys;
+#[path = "conn/recovery.rs"]
+mod recovery;
 
 use bytes::Bytes;
 use common::pair::{CLIENT, Pair, SERVER, Setup};

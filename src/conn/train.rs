@@ -285,9 +285,7 @@ impl Connection {
         mtu_probe: bool,
     ) {
         let path = self.paths.primary_mut();
-        // One probe of a larger size at a time goes beside the window: counted, one that is larger
-        // than the window would hold everything else back until it is lost.
-        let in_flight = (ack_eliciting || padded) && !mtu_probe;
+        let in_flight = ack_eliciting || padded;
         let packet = SentPacket {
             time_sent: now,
             size: len as u16,
@@ -458,7 +456,9 @@ fn write_ack(
     };
     let delay = (acks.ack_delay(now).as_micros() as u64) >> exponent;
     if ack::write(w, acks.ranges(), delay, acks.ecn_counts()) > 0 {
-        if acks.should_elicit() && w.remaining() > 0 {
+        // One question at a time: a peer that answers none must not make us remember many.
+        let elicit = acks.should_elicit() && path.sent.ack_eliciting_in_flight() == 0;
+        if elicit && w.remaining() > 0 {
             frame::write_ping(w);
             scratch.push(SentFrame::Unreliable);
         }

@@ -95,7 +95,7 @@ impl Datagrams {
         let peer = usize::try_from(self.peer_max).unwrap_or(usize::MAX);
         let peer = peer.checked_sub(1)?;
         let with_length = datagram_size(0, false) + length_size(peer);
-        let peer = (peer + 1).saturating_sub(with_length);
+        let peer = (peer + 1).checked_sub(with_length)?;
         Some(peer.min(room.saturating_sub(1)))
     }
 
