@@ -216,7 +216,7 @@ fn an_hour_of_pings_without_acknowledgements_is_bounded() {
     let mut a = Attack::server();
     let hour = |a: &mut Attack| {
         for _ in 0..36_000 {
-            a.now = a.now + 100 * MS;
+            a.now += 100 * MS;
             a.run(Duration::ZERO);
             feed(a, &[1]);
         }

@@ -244,8 +244,7 @@ fn a_retry_proves_the_address_and_the_handshake_goes_on() {
     assert!(!pair.conn(CLIENT, client).is_handshaking());
 }
 
-/// Every datagram of a handshake with Retry may be lost, the first Initial after the Retry
-/// included.
+/// Every datagram of a handshake with Retry may be lost, the first Initial after it included.
 #[test]
 fn a_handshake_with_retry_survives_the_loss_of_any_datagram() {
     for k in 0..12 {

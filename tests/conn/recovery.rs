@@ -84,7 +84,7 @@ fn transfers_complete_under_random_faults() {
     }
 }
 
-/// RFC 9002 §6.2.4: a probe timeout sends two packets, ack-eliciting, with data where there is some.
+/// RFC 9002 §6.2.4: a probe timeout sends two ack-eliciting packets, with data if there is some.
 #[test]
 fn a_probe_timeout_repeats_data_in_two_packets_and_backs_off() {
     let mut a = sender(|_| {}, 3000);

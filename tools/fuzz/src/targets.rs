@@ -1,6 +1,7 @@
 //! What is fuzzed: a table of parsers with the inputs to start from and the checks on what comes
 //! out. A target fails by panicking.
 
+use crate::endpoints as ep;
 use corelane::base::Rng;
 use corelane::wire::frame::{
     self, ConnectionClose, Dir, EcnCounts, Frame, NewConnectionId, Side, ack, stream,
@@ -11,7 +12,7 @@ use corelane::wire::{
 };
 use std::time::Duration;
 
-/// One parser under test.
+/// One parser, or one endpoint, under test.
 pub struct Target {
     /// Its name on the command line.
     pub name: &'static str,
@@ -19,14 +20,18 @@ pub struct Target {
     pub corpus: fn() -> Vec<Vec<u8>>,
     /// Feeds one input; panics when a check fails.
     pub run: fn(&[u8]),
+    /// How much longer an input takes than one of a parser.
+    pub cost: u64,
 }
 
 /// Every target.
 #[rustfmt::skip]
 pub const TARGETS: &[Target] = &[
-    Target { name: "header", corpus: headers, run: run_header },
-    Target { name: "frame", corpus: frames, run: run_frame },
-    Target { name: "tparams", corpus: parameters, run: run_parameters },
+    Target { name: "header", corpus: headers, run: run_header, cost: 1 },
+    Target { name: "frame", corpus: frames, run: run_frame, cost: 1 },
+    Target { name: "tparams", corpus: parameters, run: run_parameters, cost: 1 },
+    Target { name: "datagram", corpus: ep::handshakes, run: ep::run_datagram, cost: 100 },
+    Target { name: "stream", corpus: ep::payloads, run: ep::run_payload, cost: 100 },
 ];
 
 /// The first byte of a header input is the local connection ID length, the rest the datagram.
