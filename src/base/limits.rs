@@ -77,7 +77,8 @@ pub const REASON_BYTES: usize = 256;
 /// without that check.
 pub const UNKNOWN_PARAMETERS: usize = 32;
 
-/// Connections on one shard that have not finished their handshake, by default.
+/// Connections on one shard that have not finished their handshake, by default; from half of it on,
+/// clients are asked to prove their address first.
 pub const HALF_OPEN: usize = 4096;
 /// Established connections of a shard that the application has not taken, by default.
 pub const ACCEPT_BACKLOG: usize = 1024;

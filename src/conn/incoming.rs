@@ -122,10 +122,19 @@ impl Endpoint {
         };
         match app.on_incoming(&incoming) {
             Decision::Hold => self.hold(attempt, datagram, &incoming, app),
+            // The second half of the room is for clients whose address is proven: forged ones
+            // cannot lock everybody out.
+            Decision::Accept if !attempt.validated && self.is_half_full() => {
+                self.carry_out(now, Decision::Retry, attempt, datagram, app);
+            }
             decision => {
                 self.carry_out(now, decision, attempt, datagram, app);
             }
         }
+    }
+
+    fn is_half_full(&self) -> bool {
+        self.half_open >= self.max_half_open.div_ceil(2)
     }
 
     fn hold(

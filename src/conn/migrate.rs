@@ -50,6 +50,9 @@ impl Connection {
             .previous()
             .is_some_and(|(_, t)| t.remote == packet.meta.path.remote);
         let same_host = path.tuple.remote.ip() == packet.meta.path.remote.ip();
+        if path.local_cids.on_move(packet.dcid) {
+            path.remote_cids.rotate();
+        }
         path.socket = packet.meta.socket;
         path.tuple = packet.meta.path;
         if returned {

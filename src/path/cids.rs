@@ -41,6 +41,8 @@ pub struct LocalCids {
     /// How many the peer stores (its active_connection_id_limit); 0 until its parameters came.
     peer_limit: u64,
     retired: SmallVec<[ConnectionId; limits::ACTIVE_CIDS]>,
+    /// The one that the peer used when it last moved.
+    moved_with: u64,
 }
 
 impl LocalCids {
@@ -132,6 +134,15 @@ impl LocalCids {
     /// Every connection ID that routes here.
     pub fn iter(&self) -> impl Iterator<Item = &ConnectionId> {
         self.issued.iter().map(|i| &i.cid)
+    }
+
+    /// The peer moved and sends to `used` now. True when that is another connection ID than it used
+    /// when it moved before: it did so on purpose, and must not be linkable (RFC 9000 §9.5).
+    pub fn on_move(&mut self, used: &[u8]) -> bool {
+        let Some(i) = self.issued.iter().find(|i| i.cid.as_slice() == used) else {
+            return false;
+        };
+        std::mem::replace(&mut self.moved_with, i.seq) != i.seq
     }
 
     /// Whether `cid` is one of ours.

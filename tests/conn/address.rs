@@ -415,6 +415,31 @@ fn a_connection_id_that_comes_late_is_retired_at_once() {
     assert!(retired && a.closed().is_none());
 }
 
+/// RFC 9000 §9.5: a client that moves with a new connection ID is answered to a new one; one that
+/// was rebound by a NAT need not be.
+#[test]
+fn a_move_with_a_new_connection_id_is_answered_with_a_new_one() {
+    for on_purpose in [true, false] {
+        let mut a = with_cid_limit(4);
+        a.one_rtt(&new_cid(1, 0));
+        let before = a.peer.scid;
+        let own = issued(&a)[0].1;
+        a.inbox.clear();
+        if on_purpose {
+            a.peer.dcid = own;
+        }
+        one_rtt_from(&mut a, elsewhere(), &[1; 500]);
+        let to = a.inbox.last().expect("a challenge").dcid;
+        assert_eq!(to != before, on_purpose);
+        let retired = a
+            .inbox
+            .iter()
+            .any(|p| p.has(|f| *f == Frame::RetireConnectionId(0)));
+        assert_eq!(retired, on_purpose);
+        assert_eq!(a.closed(), None);
+    }
+}
+
 /// RFC 9000 §5.1.1: a preferred address's connection ID counts, though the address is not used.
 #[test]
 fn the_preferred_addresss_connection_id_counts() {
