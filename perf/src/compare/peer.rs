@@ -95,13 +95,13 @@ fn corelane(case: &Case, settings: &Settings) -> Option<Vec<String>> {
         Work::Bulk { streams, down } => {
             format!("-P {streams}{}", if down { " -R" } else { "" })
         }
-        Work::RequestResponse { depth } => format!("--depth {depth} -l 64"),
+        Work::RequestResponse { depth } => format!("--depth {depth} -l 64 --new-stream"),
         Work::Handshake { parallel } => format!("-P {parallel}"),
         Work::Datagram { size } => format!("-l {size}"),
     };
     let name = case.workload();
     Some(words(&format!(
-        "bench {name} -t {seconds} -O {omit} --mtu {mtu} {work} -J"
+        "bench {name} -t {seconds} -O {omit} --mtu {mtu} --window 8M {work} -J"
     )))
 }
 
