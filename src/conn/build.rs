@@ -137,7 +137,8 @@ impl Connection {
         let remote = path.remote_cids.active();
         let buf = buf.get_mut(..size)?;
         let mut used = 0;
-        let last_is_initial = self.handshake.is_none() && !self.may_send_one_rtt();
+        let (has_handshake, may_send_one_rtt) = (self.handshake.is_some(), self.may_send_one_rtt());
+        let last_is_initial = !has_handshake && !may_send_one_rtt;
         for ty in [PacketType::Initial, PacketType::Handshake] {
             let space = match ty {
                 PacketType::Initial => self.initial.as_deref_mut(),
@@ -146,7 +147,15 @@ impl Connection {
             let (Some(space), Some(rest)) = (space, buf.get_mut(used..)) else {
                 continue;
             };
+            // A client has Handshake keys only from a server that has them too.
+            if ty == PacketType::Initial && self.side == Side::Client && has_handshake {
+                continue;
+            }
             let f = Self::close_frame_for(&close, ty);
+            let f = CloseFrames {
+                frame: &f,
+                crypto_first: may_send_one_rtt && ty == PacketType::Handshake,
+            };
             // RFC 9000 §14.1: a client's datagram with an Initial packet has full size; its last
             // long packet is padded to it.
             let least = match ty {
@@ -157,9 +166,7 @@ impl Connection {
             };
             used += close_packet(ty, space, &self.ids, &remote, rest, &f, least).unwrap_or(0);
         }
-        if self.may_send_one_rtt()
-            && let Some(rest) = buf.get_mut(used..)
-        {
+        if may_send_one_rtt && let Some(rest) = buf.get_mut(used..) {
             used += self.one_rtt_close(rest, &close).unwrap_or(0);
         }
         (used > 0).then(|| self.transmit(used, used))
@@ -333,19 +340,31 @@ fn record(
     }
 }
 
+/// What a closing packet of the handshake says. An endpoint that is done with the handshake, and
+/// closes before its last handshake message has left, sends that message instead of the close: the
+/// peer can then read the close, with its reason, in the 1-RTT packet behind it.
+struct CloseFrames<'a> {
+    frame: &'a super::state::CloseFrame,
+    crypto_first: bool,
+}
+
 fn close_packet(
     ty: PacketType,
     space: &mut HandshakeSpace,
     ids: &HandshakeIds,
     remote: &crate::wire::ConnectionId,
     buf: &mut [u8],
-    f: &super::state::CloseFrame,
+    f: &CloseFrames<'_>,
     least: usize,
 ) -> Option<usize> {
     let room = buf.len().checked_sub(TAG_LEN)?;
     let mut w = Writer::new(buf.get_mut(..room)?);
     let (offsets, pn, pn_len) = long_header(&mut w, ty, space, ids, remote)?;
-    if !frame::write_connection_close(&mut w, &wire_close(f)) {
+    if f.crypto_first {
+        while space.crypto.write(&mut w).is_some() {}
+    }
+    let said = f.crypto_first && w.position() > offsets.packet_number + pn_len;
+    if !said && !frame::write_connection_close(&mut w, &wire_close(f.frame)) {
         return None;
     }
     space.sent.skip_packet_number();

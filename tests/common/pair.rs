@@ -80,6 +80,8 @@ pub struct Side {
     pub app: Recorder,
     pub addr: SocketAddr,
     pub events: Vec<(ConnId, Event)>,
+    /// Close with this code as soon as a connection is there.
+    pub close_at_once: Option<u64>,
     timers: BTreeMap<ConnId, Timestamp>,
     inbox: VecDeque<(Timestamp, SocketAddr, Ecn, Vec<u8>)>,
 }
@@ -137,6 +139,7 @@ impl Pair {
                 app: Recorder::default(),
                 addr: SocketAddr::from(([127, 0, 0, 1], port)),
                 events: Vec::new(),
+                close_at_once: None,
                 timers: BTreeMap::new(),
                 inbox: VecDeque::new(),
             }
@@ -269,6 +272,9 @@ impl Pair {
         while let Some(id) = side.endpoint.poll_ready() {
             let conn = side.endpoint.connection(id).expect("ready");
             while let Some(event) = conn.poll_event() {
+                if let (Event::Connected, Some(code)) = (&event, side.close_at_once) {
+                    conn.close(now, code, b"at once");
+                }
                 side.events.push((id, event));
             }
             while let Some(t) = conn.poll_transmit(now, &mut buf) {

@@ -4,7 +4,7 @@ use crate::common::attack::{Attack, Plan};
 use crate::common::pair::{CLIENT, Pair, SERVER, Setup};
 use crate::common::raw_peer::stream_frame;
 use corelane::base::Rng;
-use corelane::conn::ConnectionError;
+use corelane::conn::{ConnectionError, Event};
 use corelane::wire::frame::Frame;
 use corelane::wire::{Code, Dir, PacketType};
 use std::time::Duration;
@@ -398,4 +398,22 @@ fn a_peer_that_vanishes_is_given_up_with_few_probes() {
     pair.run(5 * SECOND);
     assert_eq!(pair.closed(CLIENT), Some(ConnectionError::TimedOut));
     let _ = |f: &Frame<'_>| f.ty();
+}
+
+/// A client that closes as soon as it is connected still completes the server's handshake, so that
+/// the server learns why, and does not keep a half-open connection.
+#[test]
+fn closing_at_once_after_the_handshake_tells_the_server_why() {
+    let mut pair = Pair::new(Setup::default());
+    pair.sides[CLIENT].close_at_once = Some(7);
+    pair.connect();
+    pair.run(SECOND);
+    assert!(pair.saw(SERVER, &Event::Connected));
+    assert_eq!(
+        pair.closed(SERVER),
+        Some(ConnectionError::ApplicationClosed {
+            code: 7,
+            reason: b"at once".to_vec()
+        })
+    );
 }
