@@ -159,7 +159,9 @@ fn read_report(text: &str, workload: &str) -> Result<(Report, Workload), String>
     if let Some(error) = &report.end.error {
         return Err(error.clone());
     }
-    let found = report.end.workloads.iter().find(|w| w.name == workload);
+    // A name may say the size too: `datagram-100`.
+    let is_it = |name: &str| name.split('-').next() == Some(workload);
+    let found = report.end.workloads.iter().find(|w| is_it(&w.name));
     let found = found.ok_or_else(|| format!("its report has no workload `{workload}`"))?;
     if found.duration_seconds <= 0.0 || (found.bytes == 0 && found.operations == 0) {
         return Err("it measured nothing".into());
