@@ -218,34 +218,44 @@ impl Connection {
         match ty {
             PacketType::Initial => probe_handshake(self.initial.as_deref_mut(), PROBES),
             PacketType::Handshake => probe_handshake(self.handshake.as_deref_mut(), PROBES),
-            _ => {
-                self.pending.probes = PROBES;
-                let mut again = std::mem::take(&mut self.scratch);
-                again.clear();
-                let mut left = PROBES;
-                self.paths
-                    .primary()
-                    .sent
-                    .for_each_outstanding(|_, packet, frames| {
-                        if packet.ack_eliciting && left > 0 && !packet.mtu_probe {
-                            left -= 1;
-                            again.extend_from_slice(frames);
-                        }
-                        if left > 0 {
-                            ControlFlow::Continue(())
-                        } else {
-                            ControlFlow::Break(())
-                        }
-                    });
-                for frame in again.drain(..) {
-                    // Retirements are counted once a frame; the loss of this one will repeat it.
-                    if !matches!(frame, SentFrame::RetireConnectionId { .. }) {
-                        self.send_again(frame);
-                    }
+            _ => self.probe_one_rtt(PROBES),
+        }
+        // RFC 9002 §6.2.4: what the 1-RTT space has in flight goes along, coalesced: a server that
+        // has discarded its Handshake keys hears nothing else. The PING makes it more than a probe
+        // of a path (RFC 9000 §9.1), so that the server follows a client whose address changed.
+        if ty != PacketType::OneRtt && self.paths.primary().sent.ack_eliciting_in_flight() > 0 {
+            self.probe_one_rtt(1);
+            self.pending.ping = true;
+        }
+    }
+
+    /// Owes `probes` packets of the 1-RTT space, made of the oldest data in flight.
+    fn probe_one_rtt(&mut self, probes: u8) {
+        self.pending.probes = probes;
+        let mut again = std::mem::take(&mut self.scratch);
+        again.clear();
+        let mut left = probes;
+        self.paths
+            .primary()
+            .sent
+            .for_each_outstanding(|_, packet, frames| {
+                if packet.ack_eliciting && left > 0 && !packet.mtu_probe {
+                    left -= 1;
+                    again.extend_from_slice(frames);
                 }
-                self.scratch = again;
+                if left > 0 {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            });
+        for frame in again.drain(..) {
+            // Retirements are counted once a frame; the loss of this one will repeat it.
+            if !matches!(frame, SentFrame::RetireConnectionId { .. }) {
+                self.send_again(frame);
             }
         }
+        self.scratch = again;
     }
 }
 

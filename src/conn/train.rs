@@ -368,13 +368,11 @@ impl Connection {
             streams.write_data(w, &mut |f| scratch.push(SentFrame::Stream(f)));
         }
         let elicits = scratch.iter().any(|f| !matches!(f, SentFrame::Ack { .. }));
-        let owed = self.pending.ping || self.pending.probes > 0;
-        if owed && !elicits && w.remaining() > 0 {
+        // A PING that was asked for goes beside other frames: those may all be probing frames.
+        let owed = std::mem::take(&mut self.pending.ping) || (self.pending.probes > 0 && !elicits);
+        if owed && w.remaining() > 0 {
             frame::write_ping(w);
             scratch.push(SentFrame::Unreliable);
-        }
-        if owed {
-            self.pending.ping = false;
         }
         if !streams.wants_to_send() && !datagrams.wants_to_send() {
             path.window_limited = false;

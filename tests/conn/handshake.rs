@@ -10,6 +10,7 @@ use corelane::wire::frame::{self, Frame};
 use corelane::wire::header::{self, VERSION_1};
 use corelane::wire::{Code, ConnectionId, Dir, PacketType, Side, TransportParameters, Writer};
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -974,6 +975,36 @@ fn a_client_that_has_everything_but_the_servers_last_flight_probes_with_handshak
         .iter()
         .filter(|p| p.has(|f| matches!(f, Frame::Crypto { .. })));
     assert_eq!(others.count(), 0);
+}
+
+/// RFC 9002 §6.2.4: a probe of one space takes along what another has in flight.
+#[test]
+fn a_client_whose_address_changes_before_confirmation_probes_with_1_rtt_packets() {
+    let mut pair = patient(37);
+    let begin = pair.now;
+    let elsewhere = SocketAddr::from(([127, 0, 0, 1], 3000));
+    // The NAT forgets the client right after its second flight: what the server says to the old
+    // address from then on is lost, and with its Handshake keys gone it hears 1-RTT packets only.
+    let rebound = move |lossy: bool| -> Box<dyn FnMut(Passing) -> Vec<Passing>> {
+        Box::new(move |mut p| {
+            let late = p.now > begin + Duration::from_millis(25);
+            if late && p.from == CLIENT {
+                p.source = elsewhere;
+            }
+            if late && lossy && p.from == SERVER {
+                return vec![];
+            }
+            vec![p]
+        })
+    };
+    pair.filter = rebound(true);
+    pair.connect();
+    pair.run(Duration::from_millis(500));
+    assert!(pair.saw(CLIENT, &Event::Connected) && !pair.saw(CLIENT, &Event::HandshakeConfirmed));
+    assert!(pair.saw(SERVER, &Event::PeerAddressChanged));
+    pair.filter = rebound(false);
+    pair.run(Duration::from_secs(3));
+    assert!(pair.saw(CLIENT, &Event::HandshakeConfirmed));
 }
 
 /// RFC 9002 §6.2.1: acknowledgements in Initial packets do not reset a client's backoff.
