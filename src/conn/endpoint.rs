@@ -376,7 +376,7 @@ impl Endpoint {
         }
         if let Some(e) = self
             .entry(id)
-            .filter(|e| e.half_open && e.conn.is_established())
+            .filter(|e| e.half_open && e.conn.has_completed())
         {
             e.half_open = false;
             self.half_open -= 1;

@@ -33,6 +33,8 @@ pub(crate) struct HandshakeIds {
     pub(crate) token: Vec<u8>,
     level: Level,
     params_applied: bool,
+    /// TLS completed, whatever became of the connection since.
+    pub(crate) completed: bool,
 }
 
 impl HandshakeIds {
@@ -50,6 +52,7 @@ impl HandshakeIds {
             token: Vec::new(),
             level: Level::Initial,
             params_applied: false,
+            completed: false,
         }
     }
 
@@ -159,6 +162,7 @@ impl Connection {
 
     fn complete_handshake(&mut self) {
         self.state.move_to_complete();
+        self.ids.completed = true;
         self.timers.handshake = None;
         self.events.push(Event::Connected);
         if self.side == Side::Server {

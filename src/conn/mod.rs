@@ -169,6 +169,11 @@ impl Connection {
         self.state.is_handshaking()
     }
 
+    /// Whether the handshake ever completed, even if the connection is closed by now.
+    pub(crate) fn has_completed(&self) -> bool {
+        self.ids.completed
+    }
+
     /// Whether the handshake is complete and the connection not closed.
     pub fn is_established(&self) -> bool {
         self.state.is_established()

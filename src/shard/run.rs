@@ -1,9 +1,9 @@
-//! One turn of a shard, in the order of DESIGN: reap, route, hand over; drain mailboxes; timers;
+//! One turn of a shard, always in the same order: reap, route, hand over; drain mailboxes; timers;
 //! the application; trains; submit. And what comes between turns: sleeping.
 
 use super::app::Bridge;
 use super::{Shard, ShardApp, ShardStats, Turn, timer_key};
-use crate::base::{RecvMeta, Timestamp};
+use crate::base::{RecvMeta, SocketId, Timestamp};
 use crate::conn::ConnId;
 use crate::conn::endpoint::Next;
 use crate::io::IoError;
@@ -32,12 +32,14 @@ impl<A: ShardApp> Shard<A> {
         worked |= served;
         self.send_stateless();
         self.backend.flush()?;
+        // A connection that waits for a send buffer is woken by the backend, unless the flush has
+        // freed one: no completion is left then that would end a sleep.
+        let waits = stalled.is_some_and(|socket| !self.has_room(socket));
         let wake = &self.wake;
         self.mailbox.for_each_fresh(wake);
         Ok(Turn {
             worked,
-            // A connection that waits for a send buffer is woken by the backend.
-            busy: (self.endpoint.has_ready() && !stalled) || self.mailbox.has_mail(),
+            busy: (self.endpoint.has_ready() && !waits) || self.mailbox.has_mail(),
             next: self.wheel.next_deadline(),
             stopped: self.stop,
         })
@@ -141,9 +143,9 @@ impl<A: ShardApp> Shard<A> {
         }
     }
 
-    /// Events to the application, trains to the backend. Tells whether anything was done, and
-    /// whether it ended for want of send buffers.
-    fn serve(&mut self, now: Timestamp) -> (bool, bool) {
+    /// Events to the application, trains to the backend. Tells whether anything was done, and on
+    /// which socket a connection waits for a send buffer.
+    fn serve(&mut self, now: Timestamp) -> (bool, Option<SocketId>) {
         let mut served = false;
         let mut stalled = None;
         for _ in 0..CONNECTIONS_PER_TURN {
@@ -165,10 +167,16 @@ impl<A: ShardApp> Shard<A> {
                 Next::Quiet | Next::Gone => self.wheel.clear(timer_key(id)),
             }
         }
-        if let Some(id) = stalled {
+        let socket = stalled.and_then(|id| {
             self.endpoint.wake(id);
-        }
-        (served, stalled.is_some())
+            self.endpoint.connection(id).map(|conn| conn.socket())
+        });
+        (served, socket)
+    }
+
+    /// Whether a train could be built for this socket now.
+    fn has_room(&mut self, socket: SocketId) -> bool {
+        self.backend.can_send(socket) && self.backend.tx_buffer().is_some()
     }
 
     fn deliver_events(&mut self, now: Timestamp, id: ConnId) {

@@ -1,9 +1,11 @@
 //! Connections: how they begin, what they tell, how they end.
 
 use super::certs::{Identity, SERVER_NAME};
-use super::util::{ALPN, World, run, run_tokio};
+use super::util::{ALPN, Pair, World, run, run_tokio};
 use bytes::Bytes;
-use corelane::api::{ConnectError, ConnectionError, EngineConfig, SendDatagramError};
+use corelane::api::{
+    Choice, ConnectError, ConnectionError, EndpointBuilder, EngineConfig, Idle, SendDatagramError,
+};
 use corelane::base::limits;
 use corelane::wire::Code;
 use std::net::UdpSocket;
@@ -407,6 +409,40 @@ fn many_connections_share_two_shards() {
         pair.client.wait_idle().await;
         pair.server.wait_idle().await;
     });
+}
+
+#[test]
+fn every_peer_hears_of_the_end_however_few_the_send_buffers() {
+    for backend in [Choice::Auto, Choice::Mmsg] {
+        run_tokio(move || async move {
+            let world = World::new();
+            let mut config = EngineConfig::new("client");
+            config.idle = Idle::Park;
+            config.io.tx_buffers = 1;
+            config.backend = backend;
+            let tls = Arc::new(world.identity.client_config(&[ALPN]));
+            let pair = Pair {
+                server: world.server(),
+                client: EndpointBuilder::from_config(config)
+                    .client(tls)
+                    .build()
+                    .unwrap(),
+            };
+            let mut both = Vec::new();
+            for _ in 0..300 {
+                both.push(pair.connect().await);
+            }
+            // A shard that slept with a free buffer would let them expire without a word.
+            pair.client.close(7, b"");
+            for (_, server) in &both {
+                let why = server.closed().await;
+                assert!(
+                    matches!(why, ConnectionError::ApplicationClosed { code: 7, .. }),
+                    "{why}"
+                );
+            }
+        });
+    }
 }
 
 #[test]

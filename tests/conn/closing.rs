@@ -417,3 +417,23 @@ fn closing_at_once_after_the_handshake_tells_the_server_why() {
         })
     );
 }
+
+/// Nor does it count as half-open until it has drained: clients that come and go at once do not
+/// use up the room for handshakes.
+#[test]
+fn connections_closed_at_once_leave_no_half_open_ones() {
+    let mut pair = Pair::new(Setup::default());
+    pair.sides[CLIENT].close_at_once = Some(0);
+    // More than the limit within less time than a connection drains.
+    for _ in 0..corelane::base::limits::HALF_OPEN + 10 {
+        pair.connect();
+        pair.run(Duration::from_micros(100));
+    }
+    pair.run(SECOND);
+    let stats = pair.sides[SERVER].endpoint.stats();
+    assert_eq!((stats.ignored, stats.retries), (0, 0));
+    assert_eq!(
+        stats.accepted as usize,
+        corelane::base::limits::HALF_OPEN + 10
+    );
+}

@@ -346,6 +346,13 @@ impl Uring {
         }
     }
 
+    /// Whether some socket would not be given another send buffer.
+    fn is_short(&self) -> bool {
+        let most = share(self.pool.count(), self.open);
+        let mut open = self.places.iter().filter_map(|p| p.entry.as_ref());
+        self.pool.available() == 0 || open.any(|e| e.sending >= most)
+    }
+
     #[inline]
     pub(super) fn flush(&mut self) -> Result<(), IoError> {
         if !self.rearm.is_empty() && self.ready.is_empty() {
@@ -368,10 +375,13 @@ impl Uring {
             self.wake_armed = true;
             self.operations += 1;
         }
-        // Most sends complete as they are submitted: done first, they do not end the sleep.
+        // Most sends complete as they are submitted: done first, they do not end the sleep, unless
+        // somebody may wait for their buffers.
+        let was_short = self.is_short();
         self.reap();
         self.flush()?;
-        if !self.ready.is_empty() || timeout == Some(Duration::ZERO) {
+        let freed = was_short && !self.is_short();
+        if freed || !self.ready.is_empty() || timeout == Some(Duration::ZERO) {
             return Ok(());
         }
         let result = if self.waker.prepare_sleep() {
