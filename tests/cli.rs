@@ -221,7 +221,8 @@ fn two_processes_measure_each_other() {
 fn a_server_that_is_not_the_expected_one_is_refused() {
     let server = Server::start("--shards 1 --idle park");
     let wrong = "00".repeat(32);
-    failure(&format!("client {} rr -t 1 --pin {wrong}", server.addr), 1);
+    let told = failure(&format!("client {} rr -t 1 --pin {wrong}", server.addr), 1);
+    assert!(told.contains(&server.fingerprint), "{told}");
     let ca = std::env::temp_dir().join("corelane-no-such-authority.pem");
     let line = format!("client {} rr -t 1 --ca {}", server.addr, ca.display());
     assert!(failure(&line, 1).contains("cannot read certificates"));
