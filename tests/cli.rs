@@ -184,10 +184,27 @@ fn latencies_are_written_to_files() {
         table.contains("p99.9") && table.contains("goodput"),
         "{table}"
     );
-    let text = |path| std::fs::read_to_string(path).expect("a file");
-    assert!(text(hgrm).contains("#[Mean"));
-    assert!(text(hlog).lines().any(|l| l.contains("Tag=rr,")));
-    assert!(text(svg).starts_with("<svg"));
+    let text = |path: &PathBuf| std::fs::read_to_string(path).expect("a file");
+    assert!(text(&hgrm).contains("#[Mean"));
+    assert!(text(&hlog).lines().any(|l| l.contains("Tag=rr,")));
+    assert!(text(&svg).starts_with("<svg"));
+
+    // What is left out of the results is not in the log either.
+    let line = format!(
+        "bench rr -t 0.2 -O 0.2 --idle park -J --hlog {}",
+        hlog.display()
+    );
+    let report = report(&line);
+    let intervals = report["intervals"].as_array().expect("a list");
+    let counted = intervals.iter().filter(|i| i["omitted"] == false);
+    let counted = counted.filter(|i| !i["latency_ns"].is_null()).count();
+    let logged = text(&hlog)
+        .lines()
+        .filter(|l| l.contains("Tag=rr,"))
+        .count();
+    assert_eq!(logged, counted);
+    let end = &report["end"];
+    assert!(end["rss_bytes_max"].as_u64() >= end["workloads"][0]["rss_bytes"].as_u64());
 }
 
 #[test]
