@@ -184,10 +184,27 @@ fn latencies_are_written_to_files() {
         table.contains("p99.9") && table.contains("goodput"),
         "{table}"
     );
-    let text = |path| std::fs::read_to_string(path).expect("a file");
-    assert!(text(hgrm).contains("#[Mean"));
-    assert!(text(hlog).lines().any(|l| l.contains("Tag=rr,")));
-    assert!(text(svg).starts_with("<svg"));
+    let text = |path: &PathBuf| std::fs::read_to_string(path).expect("a file");
+    assert!(text(&hgrm).contains("#[Mean"));
+    assert!(text(&hlog).lines().any(|l| l.contains("Tag=rr,")));
+    assert!(text(&svg).starts_with("<svg"));
+
+    // What is left out of the results is not in the log either.
+    let line = format!(
+        "bench rr -t 0.2 -O 0.2 --idle park -J --hlog {}",
+        hlog.display()
+    );
+    let report = report(&line);
+    let intervals = report["intervals"].as_array().expect("a list");
+    let counted = intervals.iter().filter(|i| i["omitted"] == false);
+    let counted = counted.filter(|i| !i["latency_ns"].is_null()).count();
+    let logged = text(&hlog)
+        .lines()
+        .filter(|l| l.contains("Tag=rr,"))
+        .count();
+    assert_eq!(logged, counted);
+    let end = &report["end"];
+    assert!(end["rss_bytes_max"].as_u64() >= end["workloads"][0]["rss_bytes"].as_u64());
 }
 
 #[test]
@@ -221,7 +238,8 @@ fn two_processes_measure_each_other() {
 fn a_server_that_is_not_the_expected_one_is_refused() {
     let server = Server::start("--shards 1 --idle park");
     let wrong = "00".repeat(32);
-    failure(&format!("client {} rr -t 1 --pin {wrong}", server.addr), 1);
+    let told = failure(&format!("client {} rr -t 1 --pin {wrong}", server.addr), 1);
+    assert!(told.contains(&server.fingerprint), "{told}");
     let ca = std::env::temp_dir().join("corelane-no-such-authority.pem");
     let line = format!("client {} rr -t 1 --ca {}", server.addr, ca.display());
     assert!(failure(&line, 1).contains("cannot read certificates"));
@@ -263,8 +281,9 @@ fn wrong_command_lines_are_usage_errors() {
         "bench rr -R",
         "bench --cores 100000",
         "bench --log =nonsense=",
-        "client 127.0.0.1 --insecure",
-        "client nowhere:1 --insecure",
+        "client 127.0.0.1:x --insecure",
+        "bench rr -t 0",
+        "bench throughput --window 0",
         "client 127.0.0.1:1",
         "client 127.0.0.1:1 --pin 12",
         "server --listen elsewhere",

@@ -46,6 +46,8 @@ pub use send_stream::SendStream;
 pub use crate::conn::{ConnectionError, ConnectionStats, PathStats, TransportConfig};
 pub use crate::io::Choice;
 pub use crate::shard::engine::{EngineConfig, EngineError, Idle};
+pub use crate::stream::DatagramStats;
 pub use crate::sys::affinity::Core;
 pub use crate::wire::StreamId;
+pub use bytes::Bytes;
 pub use rustls;

@@ -6,7 +6,7 @@
 use super::report::units;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -76,7 +76,8 @@ pub struct BenchArgs {
 /// `corelane client`.
 #[derive(Debug, Args)]
 pub struct ClientArgs {
-    /// The server's address and port
+    /// The server's address or name, and its port if that is not 4433
+    #[arg(value_parser = server)]
     pub server: SocketAddr,
     /// What to measure
     #[arg(value_enum, default_value_t = Which::All)]
@@ -133,7 +134,7 @@ pub struct TrustArgs {
 #[derive(Debug, Args)]
 pub struct LoadArgs {
     /// Time to measure each workload
-    #[arg(short, long, value_name = "TIME", value_parser = units::parse_duration)]
+    #[arg(short, long, value_name = "TIME", value_parser = time)]
     pub time: Option<Duration>,
     /// Bytes to send, all streams together, instead of a time (throughput)
     #[arg(short = 'n', long, value_name = "SIZE", value_parser = units::parse_size)]
@@ -212,7 +213,7 @@ pub struct EngineArgs {
     #[arg(long)]
     pub no_pacing: bool,
     /// Receive window that a connection may reach; a stream may reach half of it
-    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = window)]
     #[serde(rename = "window_bytes")]
     pub window: Option<u64>,
 }
@@ -272,6 +273,8 @@ pub enum Mtu {
     Fixed(usize),
 }
 
+/// Where servers listen, unless told otherwise.
+const DEFAULT_PORT: u16 = 4433;
 /// UDP payload of a 9000-byte link over IPv6, which IPv4 carries, too.
 const JUMBO: usize = 9000 - 40 - 8;
 
@@ -306,6 +309,44 @@ fn rate(input: &str) -> Result<u64, String> {
         Ok(_) => Err("write a rate from 1 to 1G".into()),
         Err(e) => Err(e.to_string()),
     }
+}
+
+fn time(input: &str) -> Result<Duration, String> {
+    match units::parse_duration(input) {
+        Ok(Duration::ZERO) => Err("nothing can be measured in no time; write 10s or 100ms".into()),
+        Ok(d) => Ok(d),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+fn window(input: &str) -> Result<u64, String> {
+    match units::parse_size(input) {
+        Ok(n @ 4096..=0x4000_0000) => Ok(n),
+        Ok(_) => Err("write a size from 4K to 1G".into()),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+/// An address or a name, with a port or the one that servers listen on by default. IPv4 comes
+/// first, as there.
+fn server(input: &str) -> Result<SocketAddr, String> {
+    if let Ok(addr) = input.parse() {
+        return Ok(addr);
+    }
+    if let Ok(ip) = input.parse::<IpAddr>() {
+        return Ok((ip, DEFAULT_PORT).into());
+    }
+    let (host, port) = match input.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().ok()),
+        None => (input, Some(DEFAULT_PORT)),
+    };
+    // Without a port that makes sense there is nothing to ask the resolver about.
+    let found = port.map(|port| (host, port).to_socket_addrs());
+    let found: Vec<SocketAddr> = found.into_iter().flatten().flatten().collect();
+    let v4 = found.iter().find(|addr| addr.is_ipv4());
+    v4.or(found.first()).copied().ok_or_else(|| {
+        "no such address or host; write 192.0.2.1:4433, [2001:db8::1]:4433 or host:4433".into()
+    })
 }
 
 fn interval(input: &str) -> Result<Duration, String> {
@@ -360,6 +401,19 @@ mod tests {
         assert!(positive("0").is_err() && positive("-1").is_err());
         assert_eq!(positive("10k"), Ok(10_000));
         assert!(shards("256").is_err() && rate("0").is_err() && interval("0").is_err());
+        assert!(time("0").is_err() && time("1ms").is_ok());
+        assert!(window("0").is_err() && window("64K") == Ok(65_536));
+    }
+
+    #[test]
+    fn a_server_is_an_address_or_a_name() {
+        let of = |input| server(input).map(|addr| addr.to_string());
+        assert_eq!(of("192.0.2.1:1").unwrap(), "192.0.2.1:1");
+        assert_eq!(of("192.0.2.1").unwrap(), "192.0.2.1:4433");
+        assert_eq!(of("[::1]:1").unwrap(), "[::1]:1");
+        assert_eq!(of("::1").unwrap(), "[::1]:4433");
+        assert!(server("localhost:1").unwrap().ip().is_loopback());
+        assert!(of("").is_err() && of("192.0.2.1:x").is_err());
     }
 
     #[test]

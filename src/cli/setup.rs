@@ -37,8 +37,10 @@ pub fn transport(args: &EngineArgs, time: Duration) -> Arc<TransportConfig> {
     t.streams.max_streams_uni = 0;
     if let Some(window) = args.window {
         let s = &mut t.streams;
-        s.connection_window_max = window.max(s.connection_window);
-        s.stream_window_max = (window / 2).max(s.stream_window);
+        s.connection_window_max = window;
+        s.stream_window_max = window / 2;
+        s.connection_window = s.connection_window.min(window);
+        s.stream_window = s.stream_window.min(window / 2);
         s.send_buffer = s.send_buffer.max(window as usize);
     }
     Arc::new(t)

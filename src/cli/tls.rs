@@ -201,6 +201,14 @@ struct Recognise {
     algorithms: WebPkiSupportedAlgorithms,
 }
 
+/// What a TLS error says to a user: a verifier's own words, which rustls shows as code.
+pub fn explain(error: &Error) -> String {
+    match error {
+        Error::InvalidCertificate(rustls::CertificateError::Other(own)) => own.0.to_string(),
+        other => other.to_string(),
+    }
+}
+
 /// The server has another certificate than it should.
 #[derive(Debug, thiserror::Error)]
 #[error("the server's certificate has the fingerprint {0}, not the one given")]

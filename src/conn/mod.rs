@@ -263,7 +263,10 @@ impl Connection {
 
     /// What the connection counted.
     pub fn stats(&self) -> ConnectionStats {
-        self.stats
+        ConnectionStats {
+            datagrams: self.datagrams.stats(),
+            ..self.stats
+        }
     }
 
     /// What is known of the path in use.

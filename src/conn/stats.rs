@@ -1,5 +1,6 @@
 //! Counters of one connection.
 
+use crate::stream::DatagramStats;
 use std::time::Duration;
 
 /// What a connection counted since it began. Packets that were dropped are counted by cause.
@@ -38,6 +39,8 @@ pub struct ConnectionStats {
     pub key_updates: u64,
     /// Times the peer's address changed.
     pub migrations: u64,
+    /// Datagrams of the application (RFC 9221), those that were dropped for want of room included.
+    pub datagrams: DatagramStats,
 }
 
 /// What is known of one path now.

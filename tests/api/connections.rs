@@ -108,6 +108,8 @@ fn datagrams_go_both_ways_and_their_limits_are_told() {
                 i.to_be_bytes().as_slice()
             );
         }
+        let stats = server.stats().await.unwrap().datagrams;
+        assert_eq!((stats.tx, stats.rx, stats.rx_dropped), (200, 500, 0));
         let long = Bytes::from(vec![0; 1 << 17]);
         assert!(matches!(
             client.send_datagram(long).await,

@@ -138,7 +138,10 @@ impl Results {
     /// No run follows; `failure` is why, if it is not that all are done.
     pub fn finish(&mut self, failure: Option<&Failure>) {
         self.report.intervals = std::mem::take(&mut self.intervals);
-        self.report.end.rss_bytes_max = Usage::read().ok().and_then(|u| u.rss_bytes_max);
+        // The kernel keeps the highest value only roughly, and what was seen is no guess.
+        let kept = Usage::read().ok().and_then(|u| u.rss_bytes_max);
+        let seen = self.report.end.workloads.iter().map(|w| w.rss_bytes);
+        self.report.end.rss_bytes_max = seen.chain([kept]).flatten().max();
         self.report.end.error = failure.map(ToString::to_string);
     }
 

@@ -189,11 +189,14 @@ impl<'a> Run<'a> {
             let mut interval = Interval::new(&self.spec.name, span, bytes, operations, latency);
             interval.omitted = omitted;
             tell(Told::Interval(&interval))?;
-            tell(Told::Latency {
-                record: &record,
-                span,
-                name: &self.spec.name,
-            })?;
+            // A log cannot mark what is left out, and readers add up what it has.
+            if !omitted {
+                tell(Told::Latency {
+                    record: &record,
+                    span,
+                    name: &self.spec.name,
+                })?;
+            }
             results.intervals.push(interval);
             if !omitted {
                 measured.record.merge(&record);

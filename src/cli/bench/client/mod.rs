@@ -15,6 +15,7 @@ use super::protocol::{Gather, Header, SNAPSHOT_LEN, Snapshot};
 use super::table::ByConn;
 use super::tally::Tally;
 use crate::cli::report::hist::OpenLoop;
+use crate::cli::tls;
 use bulk::BulkLoad;
 use bytes::Bytes;
 use corelane::base::Timestamp;
@@ -244,16 +245,20 @@ impl ClientApp {
     }
 
     fn on_closed(&mut self, ctx: &mut Context<'_>, conn: ConnId, why: &ConnectionError) {
+        let mut refused = None;
         if let Some(connection) = ctx.connection(conn) {
             self.tally.add(connection);
+            refused = connection.session().failure().map(tls::explain);
         }
         let failed = !self.common.ceased && *why != ConnectionError::LocallyClosed;
         if failed {
             self.common.counters().failures.add(1);
             let addr = self.common.target.addr;
-            self.common
-                .live
-                .report_trouble(|| format!("connection to {addr}: {why}"));
+            // What TLS says names the cause, such as the certificate that was found.
+            self.common.live.report_trouble(|| match refused {
+                Some(tls) => format!("connection to {addr}: not trusted: {tls}"),
+                None => format!("connection to {addr}: {why}"),
+            });
         }
         match &mut self.load {
             Load::Handshake(load) => load.on_closed(&mut self.common, ctx, conn),
