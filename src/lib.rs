@@ -1,4 +1,16 @@
-//! corelane: a thread-per-core transport engine for Linux.
+//! corelane: a thread-per-core QUIC transport engine for Linux.
+//!
+//! Three depths, each built on the one before:
+//!
+//! 1. [`conn`], the state machine: bytes and time go in, bytes and events come out. Begin at
+//!    [`conn::Endpoint`].
+//! 2. [`shard`], callbacks: an application object on each pinned thread. Begin at
+//!    [`shard::ShardApp`] and [`shard::engine::Engine`].
+//! 3. [`api`], async handles for any executor. Begin at [`api::Endpoint`].
+//!
+//! [`stream`] has the streams of the first two depths, [`base::limits`] every limit and default.
+//! The other modules are what these are made of. The README says what is supported, and its
+//! examples are in `examples/`.
 #![warn(missing_docs)]
 
 pub mod api;

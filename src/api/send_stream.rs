@@ -15,7 +15,9 @@ use std::task::{Context, Poll};
 /// The sending half of a stream.
 ///
 /// Dropping it finishes the stream: what was written is delivered, and then the end, as long as
-/// the connection lives. [`SendStream::reset`] abandons it instead.
+/// the connection lives. A peer cannot tell that from a [`SendStream::finish`]: where a task may
+/// fail or be cancelled midway, [`SendStream::reset`] the stream then, or mark the end in your
+/// protocol.
 pub struct SendStream {
     conn: Arc<ConnHandle>,
     shared: Arc<SendShared>,

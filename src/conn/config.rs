@@ -47,9 +47,10 @@ pub struct TransportConfig {
     pub ack_delay_exponent: u8,
     /// Streams and flow control.
     pub streams: StreamConfig,
-    /// Received datagrams (RFC 9221) held for the application, in bytes; 0 refuses datagrams.
+    /// Received datagrams (RFC 9221) held for the application, in bytes; beyond it the oldest is
+    /// dropped and counted. 0 refuses datagrams. Default 1 MiB.
     pub datagram_receive_buffer: usize,
-    /// Datagrams held for sending, in bytes.
+    /// Datagrams held for sending, in bytes. Default 1 MiB.
     pub datagram_send_buffer: usize,
     /// Updates the packet protection keys after this many packets. Default: only when the AEAD's
     /// limit nears (RFC 9001 §6.6).

@@ -304,7 +304,7 @@ impl<C> Commands<C> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError<C> {
     /// Too many commands wait; later there may be room.
-    #[error("the shard has too many commands waiting")]
+    #[error("the shard has too many commands waiting; try again later")]
     Full(C),
     /// The shard has ended.
     #[error("the shard has ended")]
