@@ -751,27 +751,40 @@ fn replayed_packets_are_ignored() {
     a.expect_alive();
 }
 
-/// RFC 9001 §5.7, A5 cap: packets that come before their keys are kept, but few.
-#[test]
-fn packets_before_their_keys_are_kept_up_to_a_cap() {
+/// Sends a thousand 1-RTT packets of `len` bytes before the handshake; the server keeps `kept`.
+fn send_before_keys(len: usize, kept: u64) {
     let mut a = Attack::on_server(Plan::default());
     let hello = a.peer.flight().remove(0);
     a.send(&hello);
     let cid = a.peer.dcid;
     let before = a.connection().stats().packets_dropped;
     for n in 0..1000u64 {
-        let mut junk = vec![0x55; 1200];
+        let mut junk = vec![0x55; len];
         junk[0] = 0x40;
         junk[1..9].copy_from_slice(cid.as_slice());
         junk[9..17].copy_from_slice(&n.to_be_bytes());
         a.send(&junk);
     }
     let dropped = a.connection().stats().packets_dropped - before;
-    let cap = corelane::base::limits::UNDECRYPTABLE_PACKETS as u64;
-    assert_eq!(dropped, 1000 - cap);
+    assert_eq!(dropped, 1000 - kept);
     a.handshake();
-    assert_eq!(a.connection().stats().packets_undecryptable, cap);
+    assert_eq!(a.connection().stats().packets_undecryptable, kept);
     a.expect_alive();
+}
+
+/// RFC 9001 §5.7: packets that come before their keys are kept, but few.
+#[test]
+fn packets_before_their_keys_are_kept_up_to_a_cap() {
+    let cap = corelane::base::limits::UNDECRYPTABLE_PACKETS as u64;
+    send_before_keys(1200, cap);
+}
+
+/// And no more bytes of them than the cap, however large they are.
+#[test]
+fn large_packets_before_their_keys_are_kept_up_to_a_cap_of_bytes() {
+    let cap = corelane::base::limits::UNDECRYPTABLE_BYTES;
+    send_before_keys(cap / 3, 3);
+    send_before_keys(cap + 1, 0);
 }
 
 /// RFC 9000 §12.2: packets coalesced behind the first go to the same connection or nowhere.
