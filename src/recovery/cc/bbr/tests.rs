@@ -1,0 +1,1 @@
+//! BBR step by step, against values computed by hand.
