@@ -302,14 +302,16 @@ fn lose_handshake(
     cc: &mut Controller,
 ) -> Option<LostSummary> {
     let HandshakeSpace { sent, crypto, .. } = space?;
-    Some(sent.detect_lost(now, rtt, Duration::ZERO, |pn, packet, frames| {
-        tell_lost(cc, now, pn, packet);
-        for frame in frames {
-            if let SentFrame::Crypto { offset, len } = *frame {
-                crypto.on_lost(offset, len);
+    Some(
+        sent.detect_lost(now, rtt, Duration::ZERO, |pn, packet, frames| {
+            tell_lost(cc, now, pn, packet);
+            for frame in frames {
+                if let SentFrame::Crypto { offset, len } = *frame {
+                    crypto.on_lost(offset, len);
+                }
             }
-        }
-    }))
+        }),
+    )
 }
 
 /// Tells congestion control of a lost packet. RFC 9000 §14.4: the loss of an MTU probe says nothing

@@ -33,7 +33,7 @@ pub(super) struct Bounds {
     pub(super) prev_probe_too_high: bool,
     pub(super) prev_probe_precautionary: bool,
     undo: Undo,
-    /// A round trip with congestion has begun and nobody was told.
+    /// An episode of congestion has begun and nobody was told.
     begun: bool,
     spurious_events: u64,
 }
@@ -142,18 +142,26 @@ impl Bounds {
         self.undo.unrefuted = None;
     }
 
-    /// Whether a round trip with congestion has begun since this was last asked.
+    #[cfg(test)]
+    pub(super) fn unrefuted(&self) -> Option<u32> {
+        self.undo.unrefuted
+    }
+
+    /// Whether an episode of congestion has begun since this was last asked.
     pub(super) fn take_begun(&mut self) -> bool {
         std::mem::take(&mut self.begun)
     }
 
-    /// `NoteLoss` with `SaveStateUponLoss`. True for the first of a round trip.
-    fn note(&mut self, now: Timestamp, delivered: u64, new_range: bool) -> bool {
-        let first = !self.loss_in_round;
-        if first {
+    /// `NoteLoss` with `SaveStateUponLoss`, of what was sent at `sent`. True when that begins an
+    /// episode: what left before the latest began belongs to it, whatever states came since.
+    fn note(&mut self, now: Timestamp, sent: Timestamp, delivered: u64, new_range: bool) -> bool {
+        if !self.loss_in_round {
             self.loss_in_round = true;
-            self.begun = true;
             self.loss_round_delivered = delivered;
+        }
+        let begins = sent > self.undo.since;
+        if begins {
+            self.begun = true;
             self.undo = Undo {
                 state: None,
                 bw_shortterm: self.bw_shortterm,
@@ -165,7 +173,7 @@ impl Bounds {
         }
         self.loss_ranges = self.loss_ranges.saturating_add(u32::from(new_range));
         self.undo.unrefuted = self.undo.unrefuted.map(|n| n.saturating_add(1));
-        first
+        begins
     }
 }
 
@@ -179,7 +187,10 @@ impl Bbr {
         new_range: bool,
     ) {
         self.sampler.lost += bytes;
-        if self.bounds.note(now, self.sampler.delivered, new_range) {
+        if self
+            .bounds
+            .note(now, sent, self.sampler.delivered, new_range)
+        {
             self.save_cwnd();
         }
         if !self.bounds.is_bw_probe_sample {

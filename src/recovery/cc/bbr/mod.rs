@@ -199,9 +199,7 @@ impl Bbr {
             .check_app_limited(ack.now, ack.bytes_in_flight, self.cwnd);
         let min_rtt = ack.rtt.min();
         let sent = ack.largest_acked_sent;
-        let sample = self
-            .sampler
-            .on_ack(ack.now, ack.acked_bytes, sent, min_rtt);
+        let sample = self.sampler.on_ack(ack.now, ack.acked_bytes, sent, min_rtt);
         self.sampler.forget(ack.now, sent, ack.rtt.loss_delay());
         if !self.has_rtt && ack.rtt.has_sample() {
             self.has_rtt = true;
@@ -295,7 +293,7 @@ impl Bbr {
         self.note_congestion(now, sent, bytes, !follows);
     }
 
-    /// Returns whether a round trip with congestion began. Losses were told one by one before.
+    /// Returns whether an episode of congestion began. Losses were told one by one before.
     pub(super) fn on_congestion_event(
         &mut self,
         now: Timestamp,

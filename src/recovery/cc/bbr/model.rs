@@ -83,11 +83,7 @@ impl ExtraAcked {
         let half = if startup { 1 } else { EXTRA_ACKED_ROUNDS };
         if round >= self.half_start + half {
             self.half_start = round;
-            self.halves = if startup {
-                [0; 2]
-            } else {
-                [0, self.halves[0]]
-            };
+            self.halves = if startup { [0; 2] } else { [0, self.halves[0]] };
         }
         self.halves[0] = self.halves[0].max(extra);
     }
