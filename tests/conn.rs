@@ -5,6 +5,8 @@ mod address;
 #[path = "conn/closing.rs"]
 mod closing;
 mod common;
+#[path = "conn/conformance.rs"]
+mod conformance;
 #[path = "conn/floods.rs"]
 mod floods;
 #[path = "conn/frames.rs"]

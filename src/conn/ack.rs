@@ -105,7 +105,9 @@ impl Connection {
             return;
         };
         if summary.largest_is_new && summary.acked_ack_eliciting {
-            path.rtt.on_sample(now, now - sent_at, delay);
+            // RFC 9002 §5.3: an acknowledgement that waited for its keys came when it arrived.
+            let arrived = self.waited_since.unwrap_or(now);
+            path.rtt.on_sample(now, arrived - sent_at, delay);
         }
         if summary.largest_advanced
             && let Outcome::Congestion(marks) = path.ecn.on_ack(space_index(ty), summary.ect0, ecn)
@@ -226,6 +228,12 @@ impl Connection {
             PacketType::Initial => probe_handshake(self.initial.as_deref_mut(), PROBES),
             PacketType::Handshake => probe_handshake(self.handshake.as_deref_mut(), PROBES),
             _ => self.probe_one_rtt(PROBES),
+        }
+        // RFC 9002 §6.2.4: so does what the Handshake space has in flight.
+        if ty == PacketType::Initial {
+            let in_flight = |s: &HandshakeSpace| s.sent.ack_eliciting_in_flight() > 0;
+            let space = self.handshake.as_deref_mut();
+            probe_handshake(space.filter(|s| in_flight(s)), 1);
         }
         // RFC 9002 §6.2.4: what the 1-RTT space has in flight goes along, coalesced: a server that
         // has discarded its Handshake keys hears nothing else. The PING makes it more than a probe

@@ -209,6 +209,13 @@ impl<F: Copy> Path<F> {
         self.ecn = EcnValidator::new(config.ecn);
         self.pto_count = 0;
     }
+
+    /// Starts congestion control and the backoff of probes afresh after a Retry (RFC 9002 §6.3).
+    pub fn reset_for_retry(&mut self, config: &PathConfig) {
+        self.cc = Controller::new(config.congestion, self.mtu.current());
+        self.pacer = pacer(config);
+        self.pto_count = 0;
+    }
 }
 
 /// What the pacing rate follows from.

@@ -6,7 +6,7 @@
 //! Below a millisecond of RTT no timer is fine enough, and the acknowledgements pace. A controller
 //! that says itself how fast to send and how much at once (BBR) is obeyed at any RTT.
 
-use super::cc::PacingRate;
+use super::cc::{PacingRate, initial_window};
 use super::rtt::Rtt;
 use crate::base::time::nanos;
 use crate::base::{Timestamp, limits};
@@ -18,8 +18,6 @@ const UNPACED_BELOW: Duration = Duration::from_millis(1);
 const TRAIN_NS: f64 = 1e6;
 /// How late a timer may fire without costing throughput, in nanoseconds.
 const LATENESS_NS: f64 = 5e5;
-/// Datagrams that may leave at once at any rate: the initial window (RFC 9002 §7.7).
-const BURST_DATAGRAMS: usize = 10;
 /// Multiples of the window sent per RTT. In slow start the window doubles meanwhile.
 const GAIN_SLOW_START: f64 = 2.0;
 const GAIN: f64 = 1.25;
@@ -80,7 +78,8 @@ impl Pace<'_> {
         let burst = if self.explicit.is_some() {
             0.0
         } else {
-            (BURST_DATAGRAMS * self.mtu) as f64
+            // RFC 9002 §7.7: no burst above the initial window.
+            initial_window(self.mtu as u64) as f64
         };
         (self.train(rate) + rate * LATENESS_NS).max(burst)
     }

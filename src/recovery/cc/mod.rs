@@ -16,6 +16,7 @@ use crate::base::Timestamp;
 pub use bbr::{Bbr, PacingRate};
 pub use cubic::Cubic;
 pub use newreno::NewReno;
+pub(super) use window::initial as initial_window;
 
 /// The congestion control algorithms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

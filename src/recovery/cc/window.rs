@@ -203,7 +203,7 @@ impl Window {
 }
 
 /// The initial window for datagrams of `mtu` bytes (RFC 9002 §7.2).
-pub(super) const fn initial(mtu: u64) -> u64 {
+pub(in crate::recovery) const fn initial(mtu: u64) -> u64 {
     let floor = MINIMUM_DATAGRAMS * mtu;
     let bound = if floor > INITIAL_BYTES {
         floor
