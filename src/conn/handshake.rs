@@ -197,7 +197,8 @@ impl Connection {
         }
     }
 
-    /// Discards Initial keys and forgets what was sent with them (RFC 9002 §6.4).
+    /// Discards Initial keys and forgets what was sent with them (RFC 9002 §6.4). Its timers go
+    /// with it, and the backoff starts anew (RFC 9002 §6.2.2).
     pub(super) fn discard_initial(&mut self) {
         if let Some(mut space) = self.initial.take() {
             let path = self.paths.primary_mut();
