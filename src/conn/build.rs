@@ -63,6 +63,7 @@ impl Connection {
                 drafts.push(d);
             }
         }
+        // RFC 9000 §14.1, RFC 9001 §9.3.
         let must_pad = drafts
             .iter()
             .any(|d| d.ty == PacketType::Initial && (self.side == Side::Client || d.ack_eliciting));

@@ -166,7 +166,7 @@ impl Connection {
         self.timers.handshake = None;
         self.events.push(Event::Connected);
         if self.side == Side::Server {
-            // RFC 9001 §4.1.2: a server's handshake is confirmed when it completes.
+            // RFC 9001 §4.1.2: a server's handshake is confirmed when it completes, and it says so.
             self.pending.handshake_done = true;
             self.confirm_handshake();
         }
@@ -175,6 +175,7 @@ impl Connection {
     pub(super) fn confirm_handshake(&mut self) {
         if self.state.move_to_confirmed() {
             self.discard_initial();
+            // RFC 9001 §4.9.2.
             self.discard_handshake();
             if let Some(keys) = self.one_rtt.as_deref_mut() {
                 keys.on_handshake_confirmed();
