@@ -189,7 +189,7 @@ impl Connection {
         }
     }
 
-    /// Queues a frame of a lost packet anew, where what it said still matters.
+    /// Queues a frame of a lost packet anew, where what it said still matters (RFC 9000 §13.3).
     fn send_again(&mut self, frame: SentFrame) {
         let path = self.paths.primary_mut();
         match frame {

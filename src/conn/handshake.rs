@@ -160,6 +160,7 @@ impl Connection {
         Ok(())
     }
 
+    /// TLS is done; a server says so with HANDSHAKE_DONE, not before (RFC 9000 §19.20).
     fn complete_handshake(&mut self) {
         self.state.move_to_complete();
         self.ids.completed = true;
@@ -271,7 +272,8 @@ impl Connection {
         Ok(())
     }
 
-    /// A Retry arrived (RFC 9000 §17.2.5): at most one, only before anything else, only authentic.
+    /// A Retry arrived (RFC 9000 §17.2.5): at most one, only before anything else, only authentic,
+    /// with a new connection ID (§17.2.5.1). The handshake goes on with it (§17.2.5.3).
     pub(super) fn on_retry(&mut self, packet: &[u8], scid: ConnectionId, token: Vec<u8>) {
         let welcome = self.side == Side::Client
             && self.ids.remote_scid.is_none()

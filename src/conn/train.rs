@@ -124,7 +124,8 @@ impl Connection {
         path.mtu.current().min(buf).min(path.allowance())
     }
 
-    /// The least that the anti-amplification limit must admit for a datagram to be worth building.
+    /// The least that the anti-amplification limit must admit for a datagram to be worth building
+    /// (RFC 9000 §14.1).
     pub(super) fn least_datagram(&self) -> u64 {
         if self.initial.is_some() {
             limits::MIN_UDP_PAYLOAD as u64
