@@ -32,6 +32,9 @@ fn types(mut rest: &[u8]) -> Vec<LongType> {
     out
 }
 
+/// When a datagram left, and what was in it.
+type Flight = (Timestamp, Vec<LongType>);
+
 /// When each datagram of a side left.
 type Times = Rc<RefCell<Vec<Timestamp>>>;
 
@@ -84,7 +87,7 @@ fn a_retry_resets_the_backoff() {
 #[test]
 fn an_initial_probe_brings_handshake_data_along() {
     let mut pair = Pair::new(patient());
-    let seen: Rc<RefCell<Vec<(Timestamp, Vec<LongType>)>>> = Rc::default();
+    let seen: Rc<RefCell<Vec<Flight>>> = Rc::default();
     let log = seen.clone();
     pair.filter = Box::new(move |p| {
         if p.from == CLIENT {

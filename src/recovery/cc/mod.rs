@@ -2,8 +2,8 @@
 //!
 //! An enum rather than a trait object: the set is closed, the calls are on the packet path, and a
 //! match inlines. What all window-based controllers share (slow start with HyStart++, recovery
-//! periods, the floor, whether the window is used, spurious losses) is `window.rs`; BBR keeps a model
-//! of the path instead (`bbr/`).
+//! periods, the floor, whether the window is used, spurious losses) is `window.rs`; BBR keeps a
+//! model of the path instead (`bbr/`).
 
 mod bbr;
 mod cubic;
