@@ -113,9 +113,9 @@ impl Connection {
         if summary.largest_advanced
             && let Outcome::Congestion(marks) = path.ecn.on_ack(space_index(ty), summary.ect0, ecn)
         {
-            self.stats.congestion_events += 1;
             let signal = Congestion::Ecn(marks);
-            path.cc.on_congestion_event(now, sent_at, signal);
+            let shrank = path.cc.on_congestion_event(now, sent_at, signal);
+            self.stats.congestion_events += u64::from(shrank);
         }
         // RFC 9002 §6.2.1: a client whose address the server may not have validated keeps its
         // backoff through acknowledgements of Initial packets.

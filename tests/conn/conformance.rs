@@ -3,11 +3,12 @@
 
 use crate::common::attack::{Attack, Plan};
 use crate::common::pair::{CLIENT, Pair, Passing, SERVER, Setup};
+use crate::common::raw_peer::ack_frame;
 use corelane::base::Timestamp;
 use corelane::recovery::Algorithm;
-use corelane::wire::PacketType;
 use corelane::wire::frame::Frame;
 use corelane::wire::header::{Header, LongType};
+use corelane::wire::{Code, PacketType};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -141,4 +142,46 @@ fn the_wait_for_keys_is_reported_as_delay() {
         "{:?}",
         a.inbox
     );
+}
+
+/// CVE-2025-4820 class: a number counts as sent only where it was, in its own space of its own
+/// path, however high the numbers of another have risen.
+#[test]
+fn an_acknowledgement_beyond_what_its_own_space_sent_is_a_protocol_violation() {
+    let mut a = Attack::on_server(Plan::default());
+    for datagram in a.peer.flight() {
+        a.send(&datagram);
+    }
+    let highest = |a: &Attack, space: usize| a.peer.spaces[space].received.iter().max().copied();
+    let initial = highest(&a, 0).expect("a ServerHello");
+    let frame = ack_frame(&[initial + 1..=initial + 1]);
+    let datagram = a.peer.padded_initial(&frame, 1200);
+    a.send(&datagram);
+    a.expect_error(Code::PROTOCOL_VIOLATION, "an Initial packet never sent");
+
+    let mut a = Attack::server();
+    let data = highest(&a, 2).expect("1-RTT packets");
+    a.one_rtt(&ack_frame(&[data + 1000..=data + 1000]));
+    a.expect_error(Code::PROTOCOL_VIOLATION, "a 1-RTT packet never sent");
+}
+
+/// CVE-2026-32179 class: ranges that would go below zero.
+#[test]
+fn acknowledgement_ranges_below_zero_are_a_frame_encoding_error() {
+    // Largest, delay, count, first range; then gap and length of each further range.
+    for frame in [
+        &[2u8, 0, 0, 0, 1][..],
+        &[2, 1, 0, 1, 0, 0, 0],
+        &[2, 1, 0, 1, 1, 0, 0],
+        &[2, 5, 0, 1, 0, 2, 2],
+        &[
+            2, 5, 0, 1, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0,
+        ],
+        &[2, 5, 0, 2, 0, 0, 0, 0x40, 0xff, 0],
+        &[3, 0, 0, 0, 1, 0, 0, 0],
+    ] {
+        let mut a = Attack::server();
+        a.one_rtt(frame);
+        a.expect_error(Code::FRAME_ENCODING_ERROR, &format!("{frame:?}"));
+    }
 }
