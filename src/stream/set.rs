@@ -144,6 +144,8 @@ pub struct Streams {
     /// The last time and smoothed round trip that a frame came with.
     pub(super) clock: (Timestamp, Duration),
     pub(super) stats: StreamStats,
+    /// Frames that led nowhere since [`Streams::take_glitches`].
+    pub(super) glitches: u32,
 }
 
 /// The ID of no stream.
@@ -170,6 +172,7 @@ impl Streams {
             events: EventQueue::new(),
             clock: (Timestamp::ZERO, Duration::ZERO),
             stats: StreamStats::default(),
+            glitches: 0,
         }
     }
 
@@ -220,6 +223,13 @@ impl Streams {
             tx_bytes: self.flow.sent,
             ..self.stats
         }
+    }
+
+    /// Frames that led nowhere since the last call: streams abandoned by the peer, limits that
+    /// raised nothing, STREAM frames without bytes or end (RFC 9000 §21.9).
+    #[inline]
+    pub fn take_glitches(&mut self) -> u32 {
+        std::mem::take(&mut self.glitches)
     }
 
     /// Streams that have state now.
