@@ -197,6 +197,8 @@ impl Streams {
         self.on_max_streams(Dir::Bi, params.initial_max_streams_bidi);
         self.on_max_streams(Dir::Uni, params.initial_max_streams_uni);
         self.on_max_data(params.initial_max_data);
+        // A parameter of zero raises nothing, and is no frame.
+        self.glitches = 0;
     }
 
     /// Whether the peer's transport parameters are known.

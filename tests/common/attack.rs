@@ -72,7 +72,7 @@ pub struct Attack {
     pub sent_to_endpoint: usize,
     pub sent_by_endpoint: usize,
     params: TransportParameters,
-    identity: super::certs::Identity,
+    pub identity: super::certs::Identity,
     timers: std::collections::BTreeMap<ConnId, Timestamp>,
 }
 
