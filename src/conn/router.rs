@@ -106,3 +106,21 @@ impl Router {
         self.table.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::hash::BuildHasher;
+
+    /// A peer that knows how one process places its connection IDs knows nothing of another.
+    #[test]
+    fn no_two_routers_hash_alike() {
+        let (a, b) = (Router::default(), Router::default());
+        let cids = (0..64u64).filter_map(|n| ConnectionId::new(&n.to_be_bytes()));
+        let alike = |cid: &ConnectionId| {
+            a.table.hasher().hash_one(cid) == b.table.hasher().hash_one(cid)
+                || a.resets.hasher().hash_one(cid) == b.resets.hasher().hash_one(cid)
+        };
+        assert_eq!(cids.filter(alike).count(), 0);
+    }
+}
