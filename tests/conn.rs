@@ -2,6 +2,8 @@
 
 #[path = "conn/address.rs"]
 mod address;
+#[path = "conn/clauses.rs"]
+mod clauses;
 #[path = "conn/closing.rs"]
 mod closing;
 mod common;

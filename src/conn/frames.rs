@@ -59,6 +59,7 @@ impl Connection {
             } else {
                 seen.probing &= frame.is_probing();
                 let ty = frame.ty();
+                self.note_glitch(packet.ty, &frame);
                 self.handle_frame(now, packet, frame)
                     .map_err(|e| e.with_frame(ty))?;
             }
@@ -66,6 +67,7 @@ impl Connection {
                 break;
             }
         }
+        self.charge_glitches(now)?;
         Ok(seen)
     }
 

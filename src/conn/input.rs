@@ -114,6 +114,13 @@ impl Connection {
         sink: &mut dyn StreamSink,
     ) -> usize {
         let all = packet.len();
+        if all == size {
+            // RFC 9000 §10.3: other versions may reset in the form of a long header.
+            self.on_undecryptable(now, packet);
+            if self.state.is_closed() {
+                return all;
+            }
+        }
         let (long, len) = match Header::parse(packet, self.ids.local_scid.len()) {
             Ok(Header::Long { ty, token, len, .. })
                 if self.is_misplaced_initial(ty, token, size) =>

@@ -22,6 +22,7 @@ pub mod endpoint;
 pub mod error;
 mod events;
 mod frames;
+mod glitch;
 mod handshake;
 pub mod incoming;
 mod input;
@@ -49,6 +50,8 @@ pub use endpoint::{ConnId, Endpoint, EndpointConfig};
 pub use error::ConnectionError;
 pub use events::Event;
 use events::Events;
+pub use glitch::GlitchLimit;
+use glitch::Glitches;
 use handshake::HandshakeIds;
 pub use incoming::{Decision, Incoming, IncomingId};
 use migrate::Probed;
@@ -102,6 +105,7 @@ pub struct Connection {
     scratch: Vec<SentFrame>,
     rng: Rng,
     stats: ConnectionStats,
+    glitches: Glitches,
 }
 
 /// What a new connection is made from.
@@ -155,6 +159,7 @@ impl Connection {
             scratch: Vec::with_capacity(16),
             rng,
             stats: ConnectionStats::default(),
+            glitches: Glitches::new(now, config.glitches),
             config,
         }
     }

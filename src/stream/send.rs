@@ -183,6 +183,11 @@ impl SendHalf {
         }
     }
 
+    /// The peer's limit.
+    pub(super) fn max_data(&self) -> u64 {
+        self.max_data
+    }
+
     /// Raises the stream's limit; a lower one is old news (RFC 9000 §4.1, §13.3).
     pub(super) fn on_max_data(&mut self, max: u64) {
         self.max_data = self.max_data.max(max);
