@@ -135,6 +135,8 @@ impl Connection {
                 }
                 Some(KeyChange::OneRtt(keys, next)) => {
                     let mut keys = OneRttKeys::new(keys, next);
+                    // RFC 9001 §6.6: the integrity limit counts failures across all keys.
+                    keys.add_failures(self.stats.packets_undecryptable)?;
                     if let Some(packets) = self.config.key_update_packets {
                         keys.set_update_after(packets);
                     }
@@ -293,6 +295,8 @@ impl Connection {
         path.bytes_in_flight = path
             .bytes_in_flight
             .saturating_sub(space.sent.discard(|_, _, _| {}));
+        // RFC 9002 §6.3: nothing is known of the path; backoff and window begin anew.
+        path.reset_for_retry(&self.config.path());
         path.remote_cids.set_first(scid);
         self.ids.retry_scid = Some(scid);
         self.ids.token = token;

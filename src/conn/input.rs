@@ -210,7 +210,7 @@ impl Connection {
         };
         let Some(space) = space else {
             if long.ty == LongType::Handshake && self.one_rtt.is_none() {
-                self.keep_early(meta, packet);
+                self.keep_early(now, meta, packet);
             } else {
                 self.stats.packets_dropped += 1;
             }
@@ -275,7 +275,7 @@ impl Connection {
     ) {
         // RFC 9001 §5.7: no 1-RTT packet is processed before the handshake is complete.
         if self.state.is_handshaking() {
-            self.keep_early(meta, packet);
+            self.keep_early(now, meta, packet);
             return;
         }
         if let Err(e) = self.open_short(now, meta, packet, sink) {
@@ -374,7 +374,7 @@ impl Connection {
     }
 
     /// Keeps a packet whose keys may still come, up to a cap.
-    fn keep_early(&mut self, meta: &RecvMeta, packet: &[u8]) {
+    fn keep_early(&mut self, now: Timestamp, meta: &RecvMeta, packet: &[u8]) {
         let kept: usize = self.early.iter().map(|p| p.bytes.len()).sum();
         let full = self.early.len() >= limits::UNDECRYPTABLE_PACKETS
             || kept + packet.len() > limits::UNDECRYPTABLE_BYTES;
@@ -387,6 +387,7 @@ impl Connection {
             ..*meta
         };
         self.early.push(EarlyPacket {
+            at: self.waited_since.unwrap_or(now),
             meta,
             bytes: packet.to_vec(),
         });
@@ -394,10 +395,16 @@ impl Connection {
 
     /// Handles the packets that waited for keys.
     pub(super) fn replay_early(&mut self, now: Timestamp, sink: &mut dyn StreamSink) {
-        for EarlyPacket { meta, mut bytes } in std::mem::take(&mut self.early) {
+        for early in std::mem::take(&mut self.early) {
+            let EarlyPacket {
+                at,
+                meta,
+                mut bytes,
+            } = early;
+            self.waited_since = Some(at);
             let long = bytes.first().is_some_and(|b| b & header::FORM_LONG != 0);
             if self.state.is_closed() {
-                return;
+                break;
             } else if long {
                 let size = limits::MIN_UDP_PAYLOAD;
                 self.handle_long(now, &meta, size, &mut bytes, sink);
@@ -405,6 +412,7 @@ impl Connection {
                 self.handle_short(now, &meta, &mut bytes, sink);
             }
         }
+        self.waited_since = None;
     }
 
     /// Frames, acknowledgement state, address changes: everything after authentication. A packet is
@@ -421,17 +429,24 @@ impl Connection {
         let path = self.paths.primary_mut();
         path.last_received = now;
         let ecn = packet.meta.ecn;
+        // RFC 9000 §13.2.5: the time that a packet waited for its keys is part of our delay.
+        let arrived = self.waited_since.unwrap_or(now);
         let newest = path.acks.largest().is_none_or(|l| packet.pn > l);
         match packet.ty {
             PacketType::OneRtt | PacketType::ZeroRtt => {
-                path.acks.on_packet(now, packet.pn, seen.ack_eliciting, ecn)
+                path.acks
+                    .on_packet(arrived, packet.pn, seen.ack_eliciting, ecn)
             }
             PacketType::Initial => match self.initial.as_deref_mut() {
-                Some(s) => s.acks.on_packet(now, packet.pn, seen.ack_eliciting, ecn),
+                Some(s) => s
+                    .acks
+                    .on_packet(arrived, packet.pn, seen.ack_eliciting, ecn),
                 None => false,
             },
             PacketType::Handshake => match self.handshake.as_deref_mut() {
-                Some(s) => s.acks.on_packet(now, packet.pn, seen.ack_eliciting, ecn),
+                Some(s) => s
+                    .acks
+                    .on_packet(arrived, packet.pn, seen.ack_eliciting, ecn),
                 None => false,
             },
         };

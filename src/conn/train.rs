@@ -66,6 +66,9 @@ impl Connection {
             }
         };
         if len == 0 {
+            if !self.streams.wants_to_send() && !self.datagrams.wants_to_send() {
+                self.paths.primary_mut().cc.on_out_of_data(now);
+            }
             return None;
         }
         Some(self.transmit(len, segment_size))
