@@ -55,6 +55,9 @@ pub struct TransportConfig {
     /// Updates the packet protection keys after this many packets. Default: only when the AEAD's
     /// limit nears (RFC 9001 §6.6).
     pub key_update_packets: Option<u64>,
+    /// A server gives each client a token once its address is proven, so that the client's next
+    /// connection begins with a proven address (RFC 9000 §8.1.3). Default on.
+    pub new_tokens: bool,
 }
 
 impl Default for TransportConfig {
@@ -75,6 +78,7 @@ impl Default for TransportConfig {
             datagram_receive_buffer: limits::DATAGRAM_RECV_BYTES,
             datagram_send_buffer: limits::DATAGRAM_SEND_BYTES,
             key_update_packets: None,
+            new_tokens: true,
         }
     }
 }

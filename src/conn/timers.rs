@@ -101,6 +101,7 @@ impl Connection {
         at = earlier(at, t.pacing);
         at = earlier(at, path.acks.deadline());
         at = earlier(at, path.validation.deadline());
+        at = earlier(at, self.zero_rtt.deadline());
         at = earlier(at, self.one_rtt.as_deref().and_then(|k| k.deadline()));
         for space in [&self.initial, &self.handshake].into_iter().flatten() {
             at = earlier(at, space.acks.deadline());
@@ -197,6 +198,7 @@ impl Connection {
         if let Some(keys) = self.one_rtt.as_deref_mut() {
             keys.on_timeout(now);
         }
+        self.zero_rtt.on_timeout(now);
         path.acks.on_timeout(now);
         for space in [&mut self.initial, &mut self.handshake]
             .into_iter()
