@@ -5,6 +5,8 @@ mod address;
 #[path = "conn/closing.rs"]
 mod closing;
 mod common;
+#[path = "conn/early.rs"]
+mod early;
 #[path = "conn/floods.rs"]
 mod floods;
 #[path = "conn/frames.rs"]

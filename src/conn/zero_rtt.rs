@@ -246,8 +246,15 @@ impl Connection {
     ) -> usize {
         // Room for a short frame, or the packet is not worth its header.
         let least = self.zero_rtt_header() + 32 + TAG_LEN;
-        // RFC 9000 §12.5: no acknowledgement goes into such a packet.
-        let barred = matches!(admission, Admission::None | Admission::AckOnly);
+        // RFC 9000 §12.5: no acknowledgement goes into such a packet. What the handshake has yet to
+        // send must find room in the window, for until it is done nothing of this is acknowledged.
+        let path = self.paths.primary();
+        let reserve = (2 * path.mtu.current()) as u64;
+        let barred = match admission {
+            Admission::None | Admission::AckOnly => true,
+            Admission::Full => path.window_room() < reserve,
+            Admission::Probe => false,
+        };
         if barred || buf.len() < least || !self.paths.primary().sent.has_room(true) {
             return 0;
         }
