@@ -17,6 +17,8 @@ mod handshake;
 mod keys;
 #[path = "conn/recovery.rs"]
 mod recovery;
+#[path = "conn/tokens.rs"]
+mod tokens;
 
 use bytes::Bytes;
 use common::pair::{CLIENT, Pair, SERVER, Setup};

@@ -1,15 +1,17 @@
 //! Session resumption and early data: sent, accepted, rejected, lost, reordered, replayed.
 
+use crate::common::attack::{Attack, Plan};
 use crate::common::certs::Identity;
 use crate::common::pair::{CLIENT, Pair, Passing, SERVER, Setup};
+use crate::common::raw_peer::{ack_frame, crypto_frame, payload, stream_frame};
 use bytes::Bytes;
 use corelane::base::{FourTuple, Rng, SocketId};
 use corelane::conn::{
     ConnId, ConnectionError, Decision, EarlyData, Endpoint, EndpointConfig, Event, TransportConfig,
 };
-use corelane::crypto::ConfigError;
+use corelane::crypto::{ConfigError, Keys};
 use corelane::wire::header::{Header, LongType};
-use corelane::wire::{Dir, StreamId};
+use corelane::wire::{Code, Dir, PacketType, StreamId, TransportParameters, frame};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -636,4 +638,149 @@ fn a_configuration_that_could_be_replayed_is_refused() {
         refused(&|tls| tls.max_early_data_size = 4096),
         Some(ConfigError::EarlyDataSize(4096))
     );
+}
+
+fn early() -> Plan {
+    Plan {
+        early: true,
+        ..Plan::default()
+    }
+}
+
+/// A client endpoint that resumes and has sent early data to the scripted server.
+fn resuming_client() -> Attack {
+    let mut a = Attack::client_with(early());
+    a.end();
+    a.begin_client();
+    assert_eq!(a.connection().early_data(), EarlyData::Offered);
+    let streams = a.connection().streams_mut();
+    let id = streams.open(Dir::Bi).expect("the remembered limit");
+    streams.write(id, b"early").expect("room");
+    a.collect();
+    a
+}
+
+/// RFC 9000 §7.4.1: who accepts early data keeps to the limits it was sent under.
+#[test]
+fn limits_that_fall_with_accepted_early_data_are_a_violation() {
+    let lower: [fn(&mut TransportParameters); 7] = [
+        |p| p.active_connection_id_limit -= 1,
+        |p| p.initial_max_data -= 1,
+        |p| p.initial_max_stream_data_bidi_local -= 1,
+        |p| p.initial_max_stream_data_bidi_remote -= 1,
+        |p| p.initial_max_stream_data_uni -= 1,
+        |p| p.initial_max_streams_bidi -= 1,
+        |p| p.max_datagram_frame_size -= 1,
+    ];
+    for (n, change) in lower.into_iter().enumerate() {
+        let mut a = resuming_client();
+        a.start_server(change);
+        a.exchange();
+        a.expect_error(Code::PROTOCOL_VIOLATION, &format!("limit {n}"));
+    }
+    // Higher ones, and others that may change, are fine.
+    let mut a = resuming_client();
+    a.start_server(|p| {
+        p.initial_max_data += 1;
+        p.initial_max_streams_uni += 1;
+        p.ack_delay_exponent = 7;
+        p.max_idle_timeout = Duration::from_secs(100);
+    });
+    a.handshake();
+    assert_eq!(a.connection().early_data(), EarlyData::Accepted);
+    a.expect_alive();
+}
+
+/// RFC 9001 §4.6.2.
+#[test]
+fn an_acknowledgement_of_rejected_early_data_is_a_violation() {
+    let mut a = resuming_client();
+    a.lose_sessions();
+    a.start_server(|_| {});
+    a.handshake();
+    assert_eq!(a.connection().early_data(), EarlyData::Rejected);
+    a.expect_alive();
+    let zero_rtt = a.connection().stats().zero_rtt_packets_sent;
+    assert!(zero_rtt > 0);
+    let newest = *a.peer.spaces[2].received.last().expect("1-RTT packets");
+    a.one_rtt(&ack_frame(&[newest..=newest, 0..=0]));
+    a.expect_error(Code::PROTOCOL_VIOLATION, "ACK of 0-RTT");
+}
+
+/// A server endpoint whose scripted client resumes; it can seal 0-RTT packets.
+fn resuming_peer() -> Attack {
+    let mut a = Attack::server_with(early());
+    a.end();
+    a.new_client(8);
+    let session = a.peer.session.as_ref().expect("a session");
+    let key = || session.zero_rtt_keys().expect("early data");
+    let (local, remote) = (key(), key());
+    a.peer.spaces[2].keys = Some(Keys { local, remote });
+    a
+}
+
+fn begin(a: &mut Attack) {
+    for datagram in a.peer.flight() {
+        a.send(&datagram);
+    }
+    assert_eq!(a.connection().early_data(), EarlyData::Accepted);
+}
+
+/// RFC 9000 §12.5.
+#[test]
+fn frames_that_cannot_be_in_0_rtt_are_a_violation() {
+    let barred = [
+        ack_frame(&[0..=0]),
+        crypto_frame(0, b"x"),
+        payload(|w| frame::write_new_token(w, b"token")),
+        payload(|w| frame::write_path_response(w, &[1; 8])),
+        payload(|w| frame::write_retire_connection_id(w, 0)),
+        payload(frame::write_handshake_done),
+    ];
+    for frames in barred {
+        let mut a = resuming_peer();
+        begin(&mut a);
+        let packet = a.peer.packet(PacketType::ZeroRtt, &frames);
+        a.send(&packet);
+        assert_eq!(a.blamed(), Some(Code::PROTOCOL_VIOLATION), "{frames:?}");
+    }
+    let mut a = resuming_peer();
+    begin(&mut a);
+    let packet = a
+        .peer
+        .packet_at(PacketType::ZeroRtt, 0, &[1], |b| *b |= 0x08);
+    a.send(&packet);
+    assert_eq!(a.blamed(), Some(Code::PROTOCOL_VIOLATION), "reserved bits");
+}
+
+/// RFC 9000 §12.3: one packet number space for 0-RTT and 1-RTT.
+#[test]
+fn zero_rtt_and_1_rtt_packets_share_their_numbers() {
+    let mut a = resuming_peer();
+    // The first comes before the ClientHello is whole: it waits with the connection.
+    let hello = a.peer.spaces[0].crypto_out.clone();
+    let (one, two) = hello.split_at(100);
+    let first = a.peer.padded_initial(&crypto_frame(0, one), 1200);
+    a.send(&first);
+    let packet = a
+        .peer
+        .packet(PacketType::ZeroRtt, &stream_frame(0, 0, b"ab", false));
+    a.send(&packet);
+    assert!(a.app.received.is_empty());
+    let second = a.peer.padded_initial(&crypto_frame(100, two), 1200);
+    a.peer.spaces[0].crypto_sent = hello.len();
+    a.send(&second);
+    let got = |a: &Attack| a.app.received.values().next().cloned();
+    assert_eq!(got(&a).as_deref(), Some(&b"ab"[..]));
+    a.send(&packet);
+    assert_eq!(a.connection().stats().packets_duplicate, 1);
+
+    a.handshake();
+    let bytes = stream_frame(0, 2, b"xx", false);
+    let again = a.peer.packet_at(PacketType::OneRtt, 0, &bytes, |_| {});
+    a.send(&again);
+    assert_eq!(a.connection().stats().packets_duplicate, 2);
+    a.one_rtt(&stream_frame(0, 2, b"cd", true));
+    assert_eq!(got(&a).as_deref(), Some(&b"abcd"[..]));
+    a.expect_alive();
 }
