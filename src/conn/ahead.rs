@@ -50,6 +50,15 @@ impl Ahead {
         true
     }
 
+    /// Keeps what follows an Initial whose fate is not decided, rather than have the client repeat
+    /// it.
+    #[cold]
+    pub(super) fn keep_train(&mut self, dcid: ConnectionId, meta: &RecvMeta, train: &[u8]) {
+        for datagram in train.chunks(meta.segment_size.max(1)) {
+            self.keep(dcid, meta, datagram);
+        }
+    }
+
     /// The oldest datagram for `dcid`, taken out.
     pub(super) fn take(&mut self, dcid: &ConnectionId) -> Option<(RecvMeta, Vec<u8>)> {
         let at = self.kept.iter().position(|k| k.dcid == *dcid)?;

@@ -120,8 +120,6 @@ struct Entry {
     initial_dcid: Option<ConnectionId>,
     /// The token by which the router finds the connection.
     reset_token: Option<ResetToken>,
-    /// The server that a client connects to.
-    server_name: Option<Box<str>>,
 }
 
 /// What becomes of a connection after its turn.
@@ -147,12 +145,12 @@ pub struct Endpoint {
     pub(super) token_key: TokenKey,
     pub(super) token_lifetimes: Lifetimes,
     pub(super) spent: SpentTokens,
-    tokens: Arc<dyn TokenStore>,
+    pub(super) tokens: Arc<dyn TokenStore>,
     /// Early data is accepted.
     early_data: bool,
     pub(super) ahead: Ahead,
     /// The last time that was told.
-    clock: Timestamp,
+    pub(super) clock: Timestamp,
     pub(super) router: Router,
     entries: Vec<Option<Entry>>,
     free: Vec<(u32, u32)>,
@@ -250,13 +248,10 @@ impl Endpoint {
             rng: self.rng.fork(),
         };
         let mut conn = Box::new(Connection::new(now, init, HandshakeSpace::new(keys)));
+        conn.set_server_name(server_name);
         conn.start(now);
         self.stats.connected += 1;
-        let id = self.add(conn, &[local_scid], None);
-        if let Some(e) = self.entry(id) {
-            e.server_name = Some(server_name);
-        }
-        Ok(id)
+        Ok(self.add(conn, &[local_scid], None))
     }
 
     pub(super) fn encode(&mut self, params: &TransportParameters, side: Side) -> Vec<u8> {
@@ -300,7 +295,6 @@ impl Endpoint {
                 half_open,
                 initial_dcid,
                 reset_token: None,
-                server_name: None,
             });
         }
         self.wake(id);
@@ -420,30 +414,6 @@ impl Endpoint {
         }
     }
 
-    /// Makes the token that a client is to have, keeps those that servers gave.
-    fn pass_tokens(&mut self, id: ConnId) {
-        let clock = self.clock;
-        let Some(e) = self
-            .entries
-            .get_mut(id.index as usize)
-            .and_then(Option::as_mut)
-        else {
-            return;
-        };
-        if let Some(ip) = e.conn.token_wanted() {
-            let mut token = Vec::with_capacity(64);
-            let seconds = clock.as_nanos() / 1_000_000_000;
-            self.token_key
-                .new_token(&mut self.rng, ip, seconds, &mut token);
-            e.conn.issue_token(ip, token);
-        }
-        while let Some(token) = e.conn.poll_new_token() {
-            if let Some(name) = &e.server_name {
-                self.tokens.insert(name, token);
-            }
-        }
-    }
-
     /// Ends a connection's turn: says when to come back, or removes it when it is over.
     pub fn finish(&mut self, id: ConnId) -> Next {
         let Some(e) = self.entry(id) else {
@@ -542,7 +512,7 @@ impl Endpoint {
         let (id, data) = match (run, data) {
             (Some((Route::Connection(id), _)), Some(data)) => (id, data),
             (Some((Route::Held(_), dcid)), Some(data)) => {
-                self.keep_for_held(dcid, meta, data);
+                self.ahead.keep_train(dcid, meta, data);
                 return;
             }
             _ => return,
@@ -550,14 +520,6 @@ impl Endpoint {
         if let Some(e) = self.entry(id).filter(|_| !data.is_empty()) {
             e.conn.handle_train(now, meta, data, &mut Sink { app, id });
             self.wake(id);
-        }
-    }
-
-    /// What follows an Initial whose fate is not decided, rather than have the client repeat it.
-    #[cold]
-    fn keep_for_held(&mut self, dcid: ConnectionId, meta: &RecvMeta, data: &[u8]) {
-        for datagram in data.chunks(meta.segment_size.max(1)) {
-            self.ahead.keep(dcid, meta, datagram);
         }
     }
 

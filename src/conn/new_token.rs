@@ -1,9 +1,11 @@
 //! NEW_TOKEN frames (RFC 9000 §8.1.3, §19.7): a server's token for the next connection, repeated
 //! until it is acknowledged; a client's, on their way to the endpoint's store.
 //!
-//! The endpoint makes and keeps tokens; the connection says when one is due and carries it.
+//! The endpoint makes tokens and hands them to the store; the connection says when one is due and
+//! carries it.
 
 use super::Connection;
+use super::endpoint::{ConnId, Endpoint};
 use super::space::SentFrame;
 use crate::base::{BoundedQueue, limits};
 use crate::wire::{Side, TransportError, Writer, frame};
@@ -21,6 +23,7 @@ pub(super) struct NewTokens {
     /// It is to be sent.
     queued: bool,
     received: BoundedQueue<Vec<u8>>,
+    server_name: Box<str>,
 }
 
 impl Default for NewTokens {
@@ -31,6 +34,7 @@ impl Default for NewTokens {
             seq: 0,
             queued: false,
             received: BoundedQueue::new(limits::TOKENS_OF_SERVER),
+            server_name: Box::default(),
         }
     }
 }
@@ -41,10 +45,10 @@ impl NewTokens {
         self.queued
     }
 
-    /// Writes the frame, if it fits.
-    #[cold]
+    /// Writes the frame, if one is to be sent and fits.
+    #[inline]
     pub(super) fn write(&mut self, w: &mut Writer<'_>, scratch: &mut Vec<SentFrame>) {
-        if w.remaining() >= frame::new_token_size(self.token.len()) {
+        if self.queued && w.remaining() >= frame::new_token_size(self.token.len()) {
             frame::write_new_token(w, &self.token);
             self.queued = false;
             scratch.push(SentFrame::NewToken { seq: self.seq });
@@ -61,6 +65,32 @@ impl NewTokens {
     /// One for an address that the client has left is of no use any more.
     pub(super) fn on_lost(&mut self, seq: u64) {
         self.queued |= seq == self.seq && !self.token.is_empty();
+    }
+}
+
+impl Endpoint {
+    /// Makes the token that a connection's client is to have; keeps those that its server gave.
+    pub(super) fn pass_tokens(&mut self, id: ConnId) {
+        let seconds = self.clock.as_nanos() / 1_000_000_000;
+        let Some(conn) = self.connection(id) else {
+            return;
+        };
+        if let Some(ip) = conn.token_wanted() {
+            let mut token = Vec::with_capacity(64);
+            let (key, rng) = (&self.token_key, &mut self.rng);
+            key.new_token(rng, ip, seconds, &mut token);
+            if let Some(conn) = self.connection(id) {
+                conn.issue_token(ip, token);
+            }
+        } else if !conn.new_tokens.received.is_empty() {
+            let store = self.tokens.clone();
+            if let Some(conn) = self.connection(id) {
+                let tokens = &mut conn.new_tokens;
+                while let Some(token) = tokens.received.pop() {
+                    store.insert(&tokens.server_name, token);
+                }
+            }
+        }
     }
 }
 
@@ -86,9 +116,9 @@ impl Connection {
         tokens.token = token;
     }
 
-    /// A token that the server gave.
-    pub(crate) fn poll_new_token(&mut self) -> Option<Vec<u8>> {
-        self.new_tokens.received.pop()
+    /// Whom a client connects to: its tokens are kept under that name.
+    pub(super) fn set_server_name(&mut self, name: Box<str>) {
+        self.new_tokens.server_name = name;
     }
 
     pub(super) fn on_new_token(&mut self, token: &[u8]) -> Result<(), TransportError> {

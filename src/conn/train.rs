@@ -355,9 +355,7 @@ impl Connection {
             scratch.push(SentFrame::HandshakeDone);
         }
         write_cid_frames(path, w, scratch);
-        if self.new_tokens.wants_to_send() {
-            self.new_tokens.write(w, scratch);
-        }
+        self.new_tokens.write(w, scratch);
         if streams.has_control() {
             streams.write_control(w, &mut |f| scratch.push(SentFrame::Stream(f)));
         }

@@ -85,7 +85,7 @@ impl ZeroRtt {
         if self.rejected_below == 0 {
             return Ok(());
         }
-        let lowest = ack.ranges.clone().last().map(|r| *r.start());
+        let lowest = ack.ranges.last().map(|r| *r.start());
         if lowest.is_some_and(|pn| pn < self.rejected_below) {
             return Err(TransportError::protocol_violation(
                 "ACK of a rejected 0-RTT packet",

@@ -211,7 +211,7 @@ fn unknown_frame_types_are_encoding_errors() {
 
 #[test]
 fn the_table_of_frames_and_packets() {
-    // RFC 9000 §12.4, table 3, with "ih" spelled out and without what §12.5 says cannot be in 0-RTT;
+    // RFC 9000 §12.4, table 3, with "ih" spelled out and less what §12.5 says cannot be in 0-RTT;
     // and RFC 9221 §4.
     let table = [
         (0x00, "IH01"),
