@@ -163,6 +163,7 @@ impl Connection {
         Ok(())
     }
 
+    /// TLS is done; a server says so with HANDSHAKE_DONE, not before (RFC 9000 §19.20).
     fn complete_handshake(&mut self, now: Timestamp) {
         self.state.move_to_complete();
         self.ids.completed = true;
@@ -172,7 +173,7 @@ impl Connection {
         self.streams.end_early();
         self.events.push(Event::Connected);
         if self.side == Side::Server {
-            // RFC 9001 §4.1.2: a server's handshake is confirmed when it completes.
+            // RFC 9001 §4.1.2: a server's handshake is confirmed when it completes, and it says so.
             self.pending.handshake_done = true;
             self.confirm_handshake();
         }
@@ -181,6 +182,7 @@ impl Connection {
     pub(super) fn confirm_handshake(&mut self) {
         if self.state.move_to_confirmed() {
             self.discard_initial();
+            // RFC 9001 §4.9.2.
             self.discard_handshake();
             if let Some(keys) = self.one_rtt.as_deref_mut() {
                 keys.on_handshake_confirmed();
@@ -203,7 +205,8 @@ impl Connection {
         }
     }
 
-    /// Discards Initial keys and forgets what was sent with them (RFC 9002 §6.4).
+    /// Discards Initial keys and forgets what was sent with them (RFC 9002 §6.4). Its timers go
+    /// with it, and the backoff starts anew (RFC 9002 §6.2.2).
     pub(super) fn discard_initial(&mut self) {
         if let Some(mut space) = self.initial.take() {
             let path = self.paths.primary_mut();
@@ -274,7 +277,8 @@ impl Connection {
         Ok(())
     }
 
-    /// A Retry arrived (RFC 9000 §17.2.5): at most one, only before anything else, only authentic.
+    /// A Retry arrived (RFC 9000 §17.2.5): at most one, only before anything else, only authentic,
+    /// with a new connection ID (§17.2.5.1). The handshake goes on with it (§17.2.5.3).
     pub(super) fn on_retry(&mut self, packet: &[u8], scid: ConnectionId, token: Vec<u8>) {
         let welcome = self.side == Side::Client
             && self.ids.remote_scid.is_none()
