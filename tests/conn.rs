@@ -9,6 +9,8 @@ mod closing;
 mod common;
 #[path = "conn/conformance.rs"]
 mod conformance;
+#[path = "conn/early.rs"]
+mod early;
 #[path = "conn/floods.rs"]
 mod floods;
 #[path = "conn/frames.rs"]
@@ -19,6 +21,8 @@ mod handshake;
 mod keys;
 #[path = "conn/recovery.rs"]
 mod recovery;
+#[path = "conn/tokens.rs"]
+mod tokens;
 
 use bytes::Bytes;
 use common::pair::{CLIENT, Pair, SERVER, Setup};

@@ -61,6 +61,9 @@ pub struct TransportConfig {
     /// in circles (RFC 9000 §21.9). `None` admits any number. Default 10,000 at once and 1,000 a
     /// second.
     pub glitches: Option<GlitchLimit>,
+    /// A server gives each client a token once its address is proven, so that the client's next
+    /// connection begins with a proven address (RFC 9000 §8.1.3). Default on.
+    pub new_tokens: bool,
 }
 
 impl Default for TransportConfig {
@@ -85,6 +88,7 @@ impl Default for TransportConfig {
                 burst: limits::GLITCH_BURST,
                 per_second: limits::GLITCH_RATE,
             }),
+            new_tokens: true,
         }
     }
 }
