@@ -15,6 +15,8 @@ mod handshake;
 mod keys;
 #[path = "conn/recovery.rs"]
 mod recovery;
+#[path = "conn/zero_cid.rs"]
+mod zero_cid;
 
 use bytes::Bytes;
 use common::pair::{CLIENT, Pair, SERVER, Setup};

@@ -19,6 +19,9 @@ pub enum ConnectError {
          address"
     )]
     Family(SocketAddr),
+    /// The endpoint cannot keep the connection apart from others.
+    #[error(transparent)]
+    Endpoint(endpoint::ConnectError),
     /// What the peer was to prove to be is neither a DNS name nor an IP address.
     #[error(
         "{0:?} is neither a DNS name nor an IP address: give the name in the peer's certificate"
@@ -49,6 +52,7 @@ impl From<endpoint::ConnectError> for ConnectError {
         match e {
             endpoint::ConnectError::Config(e) => Self::Config(e),
             endpoint::ConnectError::Address(addr) => Self::Address(addr),
+            e => Self::Endpoint(e),
         }
     }
 }

@@ -55,6 +55,11 @@ pub struct TransportConfig {
     /// Updates the packet protection keys after this many packets. Default: only when the AEAD's
     /// limit nears (RFC 9001 §6.6).
     pub key_update_packets: Option<u64>,
+    /// Connections begun here have no connection ID of their own: a few bytes less in each packet
+    /// they receive. Their addresses tell them apart then, so that between a socket and a peer's
+    /// address there is one at most, beside any number that have a connection ID. Connections that
+    /// are accepted have one always. Default off.
+    pub zero_length_cid: bool,
 }
 
 impl Default for TransportConfig {
@@ -75,6 +80,7 @@ impl Default for TransportConfig {
             datagram_receive_buffer: limits::DATAGRAM_RECV_BYTES,
             datagram_send_buffer: limits::DATAGRAM_SEND_BYTES,
             key_update_packets: None,
+            zero_length_cid: false,
         }
     }
 }

@@ -30,6 +30,12 @@ pub struct ConnId {
 }
 
 impl ConnId {
+    #[cfg(test)]
+    pub(super) fn for_tests(index: u32) -> Self {
+        let generation = 0;
+        Self { index, generation }
+    }
+
     /// A dense index, reused after the connection is gone; below the number of connections that
     /// the endpoint ever had at once.
     pub const fn index(self) -> u32 {
@@ -78,6 +84,19 @@ pub enum ConnectError {
     /// The address family or port is impossible.
     #[error("cannot connect to {0}: port 0 and the unspecified address name no peer")]
     Address(std::net::SocketAddr),
+    /// A connection without a connection ID has the same addresses.
+    #[error(
+        "a connection to {0} that has no connection ID uses this socket: a second one could not be \
+         told from it; leave `zero_length_cid` off, connect from another socket or local address, \
+         or wait until that connection is gone"
+    )]
+    SameAddresses(std::net::SocketAddr),
+    /// Other shards share the socket's address, and only connection IDs steer between them.
+    #[error(
+        "several shards share this address and find connections by their connection IDs: leave \
+         `zero_length_cid` off, or give each shard a socket of its own (`Bind::Each`)"
+    )]
+    Steered,
 }
 
 /// What an endpoint counted.
@@ -113,6 +132,8 @@ struct Entry {
     initial_dcid: Option<ConnectionId>,
     /// The token by which the router finds the connection.
     reset_token: Option<ResetToken>,
+    /// The addresses by which the router finds a connection without a connection ID.
+    addresses: Option<(SocketId, FourTuple)>,
 }
 
 /// What becomes of a connection after its turn.
@@ -137,6 +158,7 @@ pub struct Endpoint {
     pub(super) reset_key: ResetKey,
     pub(super) token_key: TokenKey,
     pub(super) router: Router,
+    steered: bool,
     entries: Vec<Option<Entry>>,
     free: Vec<(u32, u32)>,
     ready: VecDeque<ConnId>,
@@ -171,6 +193,7 @@ impl Endpoint {
             reset_key: ResetKey::new(secret.array()),
             token_key: TokenKey::new(secret.array()),
             router: Router::default(),
+            steered: false,
             entries: Vec::new(),
             free: Vec::new(),
             ready: VecDeque::new(),
@@ -200,7 +223,12 @@ impl Endpoint {
         }
         let suite = InitialSuite::of_client(&tls)?;
         let config = transport.unwrap_or_else(|| self.transport.clone());
-        let local_scid = self.fresh_cid();
+        let local_scid = if config.zero_length_cid {
+            self.admit_without_cid(socket, &tuple)?;
+            ConnectionId::EMPTY
+        } else {
+            self.fresh_cid()
+        };
         // RFC 9000 §7.2: at least eight unpredictable bytes.
         let odcid = ConnectionId::new(&self.rng.array::<8>()).unwrap_or_default();
         let mut params = super::params::local(&config, local_scid);
@@ -222,6 +250,22 @@ impl Endpoint {
         conn.start(now);
         self.stats.connected += 1;
         Ok(self.add(conn, &[local_scid], None))
+    }
+
+    /// Whether a connection without a connection ID can be told from the others.
+    fn admit_without_cid(&self, socket: SocketId, tuple: &FourTuple) -> Result<(), ConnectError> {
+        if self.steered {
+            return Err(ConnectError::Steered);
+        }
+        if self.router.has_addresses(socket, tuple) {
+            return Err(ConnectError::SameAddresses(tuple.remote));
+        }
+        Ok(())
+    }
+
+    /// Several endpoints share this one's address and are told apart by connection IDs.
+    pub fn set_steered(&mut self) {
+        self.steered = true;
     }
 
     pub(super) fn encode(&mut self, params: &TransportParameters, side: Side) -> Vec<u8> {
@@ -252,8 +296,15 @@ impl Endpoint {
             self.entries.push(None);
         }
         let id = ConnId { index, generation };
+        let mut addresses = None;
         for cid in cids.iter().chain(&initial_dcid) {
-            self.router.insert(*cid, Route::Connection(id));
+            if cid.is_empty() {
+                let found_by = (conn.socket(), conn.path());
+                self.router.insert_addresses(found_by.0, &found_by.1, id);
+                addresses = Some(found_by);
+            } else {
+                self.router.insert(*cid, Route::Connection(id));
+            }
         }
         let half_open = initial_dcid.is_some();
         self.half_open += usize::from(half_open);
@@ -265,6 +316,7 @@ impl Endpoint {
                 half_open,
                 initial_dcid,
                 reset_token: None,
+                addresses,
             });
         }
         self.wake(id);
@@ -415,6 +467,9 @@ impl Endpoint {
             self.router.remove(&cid, Route::Connection(id));
         }
         self.router.set_reset_token(id, e.reset_token, None);
+        if let Some((socket, tuple)) = e.addresses {
+            self.router.remove_addresses(socket, &tuple, id);
+        }
         self.half_open -= usize::from(e.half_open);
         self.free.push((id.index, id.generation.wrapping_add(1)));
     }
@@ -442,15 +497,25 @@ impl Endpoint {
         let mut run: Option<(Route, ConnectionId)> = None;
         while at < data.len() {
             let end = (at + step).min(data.len());
-            let Some(dcid) = data.get(at..end).and_then(|d| header::dcid(d, cid_len)) else {
+            let datagram = data.get(at..end).unwrap_or_default();
+            let Some(dcid) = header::dcid(datagram, cid_len) else {
                 self.flush(now, meta, data.get_mut(start..at), run.take(), app);
                 self.stats.unroutable += 1;
                 (start, at) = (end, end);
                 continue;
             };
             if run.as_ref().is_none_or(|(_, cid)| cid.as_slice() != dcid) {
-                let route = self.router.get(dcid);
+                let by_addresses = || self.router.by_addresses(meta, datagram, dcid);
+                let route = self.router.get(dcid).or_else(by_addresses);
                 let cid = ConnectionId::new(dcid).unwrap_or_default();
+                if let (Some(route), Some((same, last))) = (route, &mut run)
+                    && *same == route
+                {
+                    // The same connection by another name, as each packet without one is.
+                    *last = cid;
+                    at = end;
+                    continue;
+                }
                 self.flush(now, meta, data.get_mut(start..at), run.take(), app);
                 start = at;
                 match route {

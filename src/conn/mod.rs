@@ -34,6 +34,7 @@ mod stateless;
 mod stats;
 mod timers;
 mod train;
+mod tuples;
 
 use crate::base::{BoundedQueue, FourTuple, Rng, SocketId, Timestamp, limits};
 use crate::crypto::{OneRttKeys, Session, TAG_LEN};
@@ -249,6 +250,12 @@ impl Connection {
             State::Draining | State::Drained => false,
             _ => self.initial.is_some() || self.handshake.is_some() || self.has_one_rtt_to_send(),
         }
+    }
+
+    /// Whether this side has no connection ID: what arrives is told by its addresses, so that the
+    /// connection cannot move to another address of this side (RFC 9000 §5.1).
+    pub fn has_zero_length_cid(&self) -> bool {
+        self.ids.local_scid.is_empty()
     }
 
     /// The socket in use.

@@ -1,6 +1,7 @@
 //! What an application on a shard is: an object that lives on the shard's thread and is called
 //! when something happens, with the shard's connections at hand and nothing to lock.
 
+use crate::base::net::canonical;
 use crate::base::{FourTuple, RecvMeta, SocketId, Timestamp};
 use crate::conn::endpoint::ConnectError;
 use crate::conn::{ConnId, Connection, Endpoint, Event, TransportConfig};
@@ -112,7 +113,7 @@ impl Context<'_> {
             .iter()
             .find(|(id, _)| *id == socket)
             .map_or(crate::base::net::UNSPECIFIED, |(_, addr)| *addr);
-        let tuple = FourTuple::new(local, remote);
+        let tuple = FourTuple::new(local, canonical(remote));
         self.endpoint
             .connect(self.now, socket, tuple, tls, name, transport)
     }
