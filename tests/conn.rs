@@ -2,6 +2,8 @@
 
 #[path = "conn/address.rs"]
 mod address;
+#[path = "conn/admission.rs"]
+mod admission;
 #[path = "conn/closing.rs"]
 mod closing;
 mod common;

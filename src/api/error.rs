@@ -39,8 +39,11 @@ pub enum ConnectError {
          the certificate has the name connected to"
     )]
     Tls(rustls::Error),
-    /// The client's first packet did not authenticate.
-    #[error("the client's first packet is not authentic; nothing to do but to accept the next one")]
+    /// The client's first packet did not authenticate, or was not decided about in time.
+    #[error(
+        "the client's first packet is not authentic, or it waited longer than a handshake may \
+         take; nothing to do but to accept the next one"
+    )]
     NotAuthentic,
     /// The connection ended before its handshake did.
     #[error(transparent)]

@@ -6,9 +6,10 @@
 //! connection's events and trains and call [`Endpoint::finish`] for its next timeout; then
 //! [`Endpoint::poll_transmit`] for stateless packets. A shard is this loop over a real backend.
 
+use super::admission::{Admission, Prefix, PrefixCaps};
 use super::application::{Application, Sink};
 use super::handshake::HandshakeIds;
-use super::incoming::Held;
+use super::incoming::HeldAttempts;
 use super::router::{CidGenerator, RandomCids, Route, Router};
 use super::space::HandshakeSpace;
 use super::stateless::Stateless;
@@ -58,6 +59,8 @@ pub struct EndpointConfig {
     pub secret: [u8; 32],
     /// Accepted connections whose handshake has not finished, at most.
     pub max_half_open: usize,
+    /// How much of that one network may have.
+    pub prefix_caps: PrefixCaps,
 }
 
 impl EndpointConfig {
@@ -71,6 +74,7 @@ impl EndpointConfig {
             seed,
             secret,
             max_half_open: limits::HALF_OPEN,
+            prefix_caps: PrefixCaps::default(),
         }
     }
 }
@@ -111,6 +115,13 @@ pub struct EndpointStats {
     pub refused: u64,
     /// Attempts dropped without an answer, for want of room or by decision.
     pub ignored: u64,
+    /// Attempts from a network that had all it may: asked to prove their address, or ignored.
+    pub prefix_capped: u64,
+    /// Held attempts that were not decided about in time.
+    pub held_expired: u64,
+    /// Cryptographic operations on behalf of what is no connection yet, or no more: Initial keys
+    /// derived, tokens opened and sealed, reset tokens computed.
+    pub stateless_crypto: u64,
     /// Retry packets sent.
     pub retries: u64,
     /// Version Negotiation packets sent.
@@ -134,6 +145,8 @@ struct Entry {
     reset_token: Option<ResetToken>,
     /// The addresses by which the router finds a connection without a connection ID.
     addresses: Option<(SocketId, FourTuple)>,
+    /// The network that its handshake counts for.
+    prefix: Option<Prefix>,
 }
 
 /// What becomes of a connection after its turn.
@@ -162,7 +175,8 @@ pub struct Endpoint {
     entries: Vec<Option<Entry>>,
     free: Vec<(u32, u32)>,
     ready: VecDeque<ConnId>,
-    pub(super) held: slab::Slab<Held>,
+    pub(super) admission: Admission,
+    pub(super) held: HeldAttempts,
     pub(super) stateless: Stateless,
     pub(super) stats: EndpointStats,
 }
@@ -197,7 +211,8 @@ impl Endpoint {
             entries: Vec::new(),
             free: Vec::new(),
             ready: VecDeque::new(),
-            held: slab::Slab::new(),
+            admission: Admission::new(config.prefix_caps),
+            held: HeldAttempts::default(),
             stateless: Stateless::new(rng.fork()),
             rng,
             stats: EndpointStats::default(),
@@ -317,10 +332,18 @@ impl Endpoint {
                 initial_dcid,
                 reset_token: None,
                 addresses,
+                prefix: None,
             });
         }
         self.wake(id);
         id
+    }
+
+    /// The handshake of an accepted connection counts for a network.
+    pub(super) fn count_for(&mut self, id: ConnId, prefix: Option<Prefix>) {
+        if let Some(e) = self.entry(id) {
+            e.prefix = prefix;
+        }
     }
 
     fn entry(&mut self, id: ConnId) -> Option<&mut Entry> {
@@ -431,7 +454,9 @@ impl Endpoint {
             .filter(|e| e.half_open && e.conn.has_completed())
         {
             e.half_open = false;
+            let prefix = e.prefix.take();
             self.half_open -= 1;
+            self.admission.end(prefix);
         }
     }
 
@@ -471,6 +496,7 @@ impl Endpoint {
             self.router.remove_addresses(socket, &tuple, id);
         }
         self.half_open -= usize::from(e.half_open);
+        self.admission.end(e.prefix);
         self.free.push((id.index, id.generation.wrapping_add(1)));
     }
 
@@ -593,7 +619,8 @@ impl Endpoint {
                 self.stats.version_negotiations += 1;
                 self.stateless.version_negotiation(&one, dcid, scid);
             }
-            Ok(Header::Short { dcid, .. }) => {
+            Ok(Header::Short { dcid, .. }) if self.stateless.has_room() => {
+                self.stats.stateless_crypto += 1;
                 let token = self.reset_key.reset_token(&dcid);
                 if self.stateless.reset(&one, datagram.len(), token) {
                     self.stats.resets += 1;

@@ -13,6 +13,7 @@
 //! until the multipath extension opens more.
 
 mod ack;
+mod admission;
 pub mod application;
 mod build;
 mod close;
@@ -42,6 +43,7 @@ use crate::path::cids::ResetToken;
 use crate::path::{Path, PathId, PathSet};
 use crate::stream::{DatagramError, Datagrams, Streams};
 use crate::wire::{ConnectionId, Side, TransportParameters};
+pub use admission::PrefixCaps;
 pub use application::Application;
 use bytes::Bytes;
 pub use config::TransportConfig;

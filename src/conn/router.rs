@@ -45,7 +45,7 @@ pub(super) enum Route {
     /// To a connection.
     Connection(ConnId),
     /// To an incoming connection that waits for the application's decision.
-    Held(u32),
+    Held(u64),
 }
 
 /// The table from connection ID to connection. Its hash is keyed, for peers choose some of the

@@ -11,7 +11,7 @@ use super::steer::{CidCodec, CodecError};
 use super::{CodecCids, Shard, ShardApp, ShardStats};
 use crate::base::{Rng, Timestamp, limits};
 use crate::conn::endpoint::EndpointStats;
-use crate::conn::{Endpoint, EndpointConfig, TransportConfig};
+use crate::conn::{Endpoint, EndpointConfig, PrefixCaps, TransportConfig};
 use crate::crypto::{ConfigError, random};
 use crate::io::{Backend, Choice, IoConfig, IoError, IoStats, SocketOptions, Waker};
 use crate::sys::affinity::{self, Core};
@@ -76,6 +76,8 @@ pub struct EngineConfig {
     pub server: Option<Arc<rustls::ServerConfig>>,
     /// Accepted connections of one shard whose handshake has not finished, at most.
     pub max_half_open: usize,
+    /// How much of that one network may have.
+    pub prefix_caps: PrefixCaps,
     /// The secret behind tokens and stateless resets; `None` draws one. Processes that take over
     /// from each other at one address share it, so that a peer of the last one is told at once.
     pub secret: Option<[u8; 32]>,
@@ -96,6 +98,7 @@ impl EngineConfig {
             transport: Arc::default(),
             server: None,
             max_half_open: limits::HALF_OPEN,
+            prefix_caps: PrefixCaps::default(),
             secret: None,
         }
     }
@@ -404,6 +407,7 @@ impl<A: ShardApp> Seat<A> {
             seed: random::seed()?,
             secret: self.secret,
             max_half_open: c.max_half_open,
+            prefix_caps: c.prefix_caps,
         })?;
         let wakers = self.wakers.clone();
         let wake = Box::new(move |shard| wake(&wakers, shard));

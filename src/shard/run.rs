@@ -27,6 +27,7 @@ impl<A: ShardApp> Shard<A> {
         let mut worked = self.receive(now)?;
         worked |= self.drain_mailbox(now);
         worked |= self.expire(now);
+        self.endpoint.expire_held(now);
         self.app_turn(now);
         let (served, stalled) = self.serve(now);
         worked |= served;
@@ -40,7 +41,12 @@ impl<A: ShardApp> Shard<A> {
         Ok(Turn {
             worked,
             busy: (self.endpoint.has_ready() && !waits) || self.mailbox.has_mail(),
-            next: self.wheel.next_deadline(),
+            next: self
+                .wheel
+                .next_deadline()
+                .into_iter()
+                .chain(self.endpoint.poll_timeout())
+                .min(),
             stopped: self.stop,
         })
     }

@@ -5,7 +5,7 @@ use corelane::base::{Ecn, FourTuple, RecvMeta, Rng, SocketId, Timestamp};
 use corelane::conn::endpoint::{ConnectError, Next};
 use corelane::conn::{
     Application, ConnId, Connection, Decision, Endpoint, EndpointConfig, Event, Incoming,
-    TransportConfig,
+    IncomingId, TransportConfig,
 };
 use corelane::stream::{Streams, Taken};
 use corelane::wire::StreamId;
@@ -37,6 +37,8 @@ pub struct Recorder {
     pub refuse_data: bool,
     /// Attempts seen, with whether their address was validated.
     pub incoming: Vec<bool>,
+    /// Attempts held.
+    pub held: Vec<IncomingId>,
 }
 
 impl Application for Recorder {
@@ -67,6 +69,10 @@ impl Application for Recorder {
             return Decision::Retry;
         }
         self.decision.unwrap_or(Decision::Accept)
+    }
+
+    fn on_held(&mut self, id: IncomingId, _: &Incoming) {
+        self.held.push(id);
     }
 
     fn on_accepted(&mut self, conn: ConnId) {
