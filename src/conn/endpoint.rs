@@ -95,6 +95,17 @@ pub enum ConnectError {
          or wait until that connection is gone"
     )]
     SameAddresses(std::net::SocketAddr),
+    /// The socket is connected to another peer.
+    #[error(
+        "cannot connect to {remote}: the socket is connected to {peer} and hears nobody else; use \
+         a socket that is not connected"
+    )]
+    Connected {
+        /// Where to.
+        remote: std::net::SocketAddr,
+        /// The socket's peer.
+        peer: std::net::SocketAddr,
+    },
     /// Other shards share the socket's address, and only connection IDs steer between them.
     #[error(
         "several shards share this address and find connections by their connection IDs: leave \
