@@ -39,6 +39,7 @@ pub const PATH_RESPONSES: usize = 8;
 /// Paths of one connection, open or validating.
 pub const PATHS: usize = 8;
 /// Connection IDs that we keep active per path, and let the peer issue to us.
+/// Keeps RFC 9000 §18.2.
 pub const ACTIVE_CIDS: usize = 4;
 /// RETIRE_CONNECTION_ID frames waiting to be acknowledged (RFC 9000 §5.1.2 suggests twice the
 /// active limit); one more is CONNECTION_ID_LIMIT_ERROR.

@@ -16,6 +16,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 impl Connection {
+    /// Keeps RFC 9000 §13.4.2.1.
     pub(super) fn on_ack(
         &mut self,
         now: Timestamp,
@@ -87,6 +88,7 @@ impl Connection {
         }
     }
 
+    /// Keeps RFC 9000 §13.4.2.1; RFC 9002 §5.1.
     fn after_ack(
         &mut self,
         now: Timestamp,
@@ -135,6 +137,7 @@ impl Connection {
     }
 
     /// Declares packets lost and queues their frames again (RFC 9002 §6.1).
+    /// Keeps RFC 9002 §7.4.
     pub(super) fn detect_lost(&mut self, now: Timestamp, ty: PacketType) {
         let rtt = self.paths.primary().rtt.clone();
         let summary = match ty {
@@ -169,6 +172,7 @@ impl Connection {
         }
     }
 
+    /// Keeps RFC 9000 §13.3.
     fn after_loss(&mut self, now: Timestamp, summary: &LostSummary) {
         self.stats.packets_lost += u64::from(summary.count);
         let path = self.paths.primary_mut();
@@ -189,6 +193,7 @@ impl Connection {
     }
 
     /// Queues a frame of a lost packet anew, where what it said still matters.
+    /// Keeps RFC 9000 §13.3; RFC 9001 §4, §4.9.
     fn send_again(&mut self, frame: SentFrame) {
         let path = self.paths.primary_mut();
         match frame {
@@ -207,6 +212,7 @@ impl Connection {
 
     /// A probe timeout fired (RFC 9002 §6.2.4): two probes are owed, made of the oldest data in
     /// flight where there is some.
+    /// Keeps RFC 9002 §6.2, §6.2.1.
     pub(super) fn on_pto(&mut self, now: Timestamp, ty: PacketType) {
         const PROBES: u8 = 2;
         self.stats.ptos += 1;
@@ -303,6 +309,7 @@ fn lose_handshake(
     }))
 }
 
+/// Keeps RFC 9000 §8.1; RFC 9002 §6.2.2.1.
 fn probe_handshake(space: Option<&mut HandshakeSpace>, probes: u8) {
     let Some(HandshakeSpace {
         sent,

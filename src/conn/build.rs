@@ -124,6 +124,7 @@ impl Connection {
 
     /// The datagram that carries CONNECTION_CLOSE, once per time it is owed (RFC 9000 §10.2.3): in
     /// every packet type that the peer may be able to read.
+    /// Keeps RFC 9000 §10.2.1.
     pub(super) fn poll_close(&mut self, _now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         let State::Closing { frame, send } = &mut self.state else {
             return None;
@@ -214,6 +215,7 @@ fn wire_close(f: &super::state::CloseFrame) -> ConnectionClose<'_> {
 }
 
 /// Writes a long header and the packet number of the space's next packet.
+/// Keeps RFC 9000 §8.1.2.
 fn long_header(
     w: &mut Writer<'_>,
     ty: PacketType,
@@ -238,6 +240,7 @@ fn long_header(
 }
 
 /// Drafts the next packet of a space, if it has anything to say.
+/// Keeps RFC 9000 §13.2.6.
 fn draft(
     now: Timestamp,
     ty: PacketType,
@@ -303,6 +306,7 @@ fn draft(
 }
 
 /// Extends a draft with PADDING so that the datagram has `size` bytes, as far as it has room.
+/// Keeps RFC 9000 §8.1; RFC 9001 §9.3.
 fn pad(buf: &mut [u8], d: &mut Draft, size: usize) {
     let end = size.min(buf.len()).saturating_sub(TAG_LEN);
     if let Some(space) = buf.get_mut(d.end..end) {

@@ -28,6 +28,7 @@ impl Connection {
     }
 
     /// The peer broke the protocol: closes with the error's code.
+    /// Keeps RFC 9000 §10.3, §11.1.
     pub(super) fn fail(&mut self, now: Timestamp, error: TransportError) {
         let frame = CloseFrame {
             code: error.code,
@@ -78,6 +79,7 @@ impl Connection {
 
     /// The close frame as a packet of type `ty` may carry it: an application's reason must not
     /// leak before the handshake is complete (RFC 9000 §10.2.3).
+    /// Keeps RFC 9000 §12.5.
     pub(super) fn close_frame_for(frame: &CloseFrame, ty: PacketType) -> CloseFrame {
         if frame.frame_type.is_some() || ty == PacketType::OneRtt {
             return frame.clone();

@@ -230,6 +230,7 @@ impl Endpoint {
         out
     }
 
+    /// Keeps RFC 9000 §5.1, §10.3.2.
     pub(super) fn fresh_cid(&mut self) -> ConnectionId {
         // A random collision with a live connection ID is tried again; eight bytes make two in a
         // row impossible in practice, and a lost race only costs the newer route.
@@ -352,6 +353,7 @@ impl Endpoint {
     }
 
     /// Issues the connection IDs that a connection wants, forgets those that were retired.
+    /// Keeps RFC 9000 §5.1.1.
     fn upkeep(&mut self, id: ConnId) {
         let Some(wanted) = self.entry(id).map(|e| e.conn.cids_wanted()) else {
             return;
@@ -429,6 +431,7 @@ impl Endpoint {
 
     /// Takes what one receive delivered. Runs of datagrams for one connection are handled together;
     /// every datagram's own connection ID decides.
+    /// Keeps RFC 9000 §10.3.
     pub fn handle_train(
         &mut self,
         now: Timestamp,
@@ -486,6 +489,7 @@ impl Endpoint {
     }
 
     /// A datagram whose destination is unknown: another shard's, a new connection, or a stray.
+    /// Keeps RFC 9000 §5.2.2, §6.1, §10.3.1, §11, §17.2.1, §21.11.
     fn unrouted(
         &mut self,
         now: Timestamp,

@@ -23,6 +23,7 @@ pub(super) struct Seen {
 }
 
 impl Connection {
+    /// Keeps RFC 9000 §12.4, §17.2.4.
     #[inline]
     pub(super) fn handle_frames(
         &mut self,
@@ -70,6 +71,7 @@ impl Connection {
         Ok(seen)
     }
 
+    /// Keeps RFC 9000 §19.17.
     fn handle_frame(
         &mut self,
         now: Timestamp,
@@ -124,6 +126,7 @@ impl Connection {
         }
     }
 
+    /// Keeps RFC 9000 §19.7.
     fn on_new_token(&mut self, token: &[u8]) -> Result<(), TransportError> {
         if self.side == Side::Server {
             return Err(TransportError::protocol_violation(
@@ -146,6 +149,7 @@ impl Connection {
         self.paths.primary_mut().local_cids.on_retire(seq, &used)
     }
 
+    /// Keeps RFC 9000 §19.20.
     fn on_handshake_done(&mut self) -> Result<(), TransportError> {
         if self.side == Side::Server {
             return Err(TransportError::protocol_violation(
@@ -169,6 +173,7 @@ impl Connection {
         Ok(())
     }
 
+    /// Keeps RFC 9000 §10.2.2.
     fn on_close(&mut self, now: Timestamp, close: &ConnectionClose<'_>) {
         let why = match close.frame_type {
             Some(_) => ConnectionError::ClosedByPeer {

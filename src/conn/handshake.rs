@@ -57,6 +57,7 @@ impl HandshakeIds {
     }
 
     /// Where the first packet of ours goes.
+    /// Keeps RFC 9000 §7.2.
     pub(crate) fn first_remote(&self) -> ConnectionId {
         self.remote_scid.unwrap_or(self.original_dcid)
     }
@@ -115,6 +116,7 @@ impl Connection {
     }
 
     /// Takes from TLS what it has: bytes to send, keys, parameters, completion.
+    /// Keeps RFC 9000 §7.4.1; RFC 9001 §4.1.3, §4.9.
     fn drive_tls(&mut self, now: Timestamp) -> Result<(), TransportError> {
         let mut out = Vec::new();
         loop {
@@ -160,6 +162,7 @@ impl Connection {
         Ok(())
     }
 
+    /// Keeps RFC 9000 §19.20.
     fn complete_handshake(&mut self) {
         self.state.move_to_complete();
         self.ids.completed = true;
@@ -172,6 +175,7 @@ impl Connection {
         }
     }
 
+    /// Keeps RFC 9001 §4.9.2.
     pub(super) fn confirm_handshake(&mut self) {
         if self.state.move_to_confirmed() {
             self.discard_initial();
@@ -198,6 +202,7 @@ impl Connection {
     }
 
     /// Discards Initial keys and forgets what was sent with them (RFC 9002 §6.4).
+    /// Keeps RFC 9001 §4.9.1; RFC 9002 §6.2.2.
     pub(super) fn discard_initial(&mut self) {
         if let Some(mut space) = self.initial.take() {
             let path = self.paths.primary_mut();
@@ -270,6 +275,7 @@ impl Connection {
     }
 
     /// A Retry arrived (RFC 9000 §17.2.5): at most one, only before anything else, only authentic.
+    /// Keeps RFC 9000 §7.2, §8.1.3, §17.2.5.1, §17.2.5.3.
     pub(super) fn on_retry(&mut self, packet: &[u8], scid: ConnectionId, token: Vec<u8>) {
         let welcome = self.side == Side::Client
             && self.ids.remote_scid.is_none()

@@ -205,6 +205,7 @@ impl Connection {
     }
 
     /// Queues a datagram (RFC 9221). It is sent at most once.
+    /// Keeps RFC 9000 §19.21.
     ///
     /// # Errors
     /// The peer takes no datagrams, this one is larger than it takes or than the path carries, or
@@ -248,6 +249,7 @@ impl Connection {
     }
 
     /// Whether [`Connection::poll_transmit`] may have something to send.
+    /// Keeps RFC 9000 §10.2.2.
     pub fn wants_to_send(&self) -> bool {
         match self.state {
             State::Closing { send, .. } => send,

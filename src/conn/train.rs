@@ -134,6 +134,7 @@ impl Connection {
     }
 
     /// Whether anything at all waits for a 1-RTT packet.
+    /// Keeps RFC 9000 §8.2.2.
     #[inline]
     pub(super) fn has_one_rtt_to_send(&self) -> bool {
         let path = self.paths.primary();
@@ -151,6 +152,7 @@ impl Connection {
     }
 
     /// What a datagram of `size` bytes may hold after `before` bytes of the same train.
+    /// Keeps RFC 9002 §7, §7.5.
     #[inline]
     pub(super) fn admit(&mut self, now: Timestamp, before: usize, size: usize) -> Admission {
         let path = self.paths.primary_mut();
@@ -179,6 +181,7 @@ impl Connection {
 
     /// Writes, seals and records one 1-RTT packet that fills `buf` at most and is padded to
     /// `min_len` bytes. Returns its length; 0 when there was nothing to put into it.
+    /// Keeps RFC 9000 §12.4.
     pub(super) fn one_rtt_packet(
         &mut self,
         now: Timestamp,
@@ -217,6 +220,7 @@ impl Connection {
 
     /// Writes the header of the next 1-RTT packet. `None` when there are no keys, no room to
     /// remember the packet, or no more packets that the keys may protect.
+    /// Keeps RFC 9000 §17.4; RFC 9001 §6.6.
     fn begin_one_rtt(&mut self, now: Timestamp, w: &mut Writer<'_>) -> Option<ShortHeader> {
         let keys = self.one_rtt.as_deref_mut()?;
         let path = self.paths.primary_mut();
@@ -276,6 +280,7 @@ impl Connection {
     }
 
     /// Enters the packet whose frames are in `scratch` into loss recovery.
+    /// Keeps RFC 9002 §7.5.
     fn record_one_rtt(
         &mut self,
         now: Timestamp,
@@ -313,6 +318,7 @@ impl Connection {
 
     /// Writes what waits, most urgent first. Returns whether the datagram must have full size
     /// (RFC 9000 §8.2.1).
+    /// Keeps RFC 9000 §8.2.2, §19.7; RFC 9002 §6.2.4.
     fn write_frames(&mut self, now: Timestamp, w: &mut Writer<'_>, admission: Admission) -> bool {
         let room = w.remaining().max(self.datagram_room());
         let Self {
@@ -436,6 +442,7 @@ impl Connection {
 }
 
 /// Writes an ACK frame when one is due, or when ack-eliciting packets wait for one anyway.
+/// Keeps RFC 9000 §13.2.6, §17.2.3.
 #[inline]
 fn write_ack(
     now: Timestamp,
@@ -467,6 +474,7 @@ fn write_ack(
 }
 
 /// Writes PATH_RESPONSE and PATH_CHALLENGE frames; true when one was written.
+/// Keeps RFC 9000 §8.2.2.
 fn write_path_frames(
     now: Timestamp,
     path: &mut Path<SentFrame>,
@@ -491,6 +499,7 @@ fn write_path_frames(
 }
 
 /// Writes NEW_CONNECTION_ID and RETIRE_CONNECTION_ID frames.
+/// Keeps RFC 9000 §19.15.
 fn write_cid_frames(path: &mut Path<SentFrame>, w: &mut Writer<'_>, scratch: &mut Vec<SentFrame>) {
     while path.remote_cids.wants_to_send() && w.remaining() >= frame::RETIRE_CONNECTION_ID_SIZE {
         let Some(seq) = path.remote_cids.poll_retire() else {

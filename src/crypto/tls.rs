@@ -66,6 +66,7 @@ pub enum KeyChange {
 }
 
 /// The TLS side of one connection.
+/// Keeps RFC 9001 §4.4.
 pub struct Session {
     tls: Connection,
     failure: Option<Error>,
@@ -73,6 +74,7 @@ pub struct Session {
 
 impl Session {
     /// A client's session with the server `name`; `params` are its encoded transport parameters.
+    /// Keeps RFC 9001 §4.4, §8.4.
     ///
     /// # Errors
     /// [`ConfigError`] when QUIC cannot use `config`.
@@ -88,6 +90,7 @@ impl Session {
     }
 
     /// A server's session; `params` are its encoded transport parameters.
+    /// Keeps RFC 9001 §5.3.
     ///
     /// # Errors
     /// [`ConfigError`] when QUIC cannot use `config`.
@@ -108,6 +111,7 @@ impl Session {
     }
 
     /// Takes CRYPTO bytes, in order. Bytes of different levels come in separate calls.
+    /// Keeps RFC 9000 §7; RFC 9001 §4.4, §4.6.1, §6, §8.2.
     ///
     /// # Errors
     /// CRYPTO_ERROR with the alert that TLS would send (RFC 9001 §4.8); the session is then dead.
@@ -123,6 +127,7 @@ impl Session {
 
     /// Appends the CRYPTO bytes that TLS wants sent at the current level, then yields the next
     /// level's keys if they became available.
+    /// Keeps RFC 9001 §6.
     ///
     /// Call until it returns `None`: bytes appended by one call belong to the level before the keys
     /// that the same call returns.
@@ -226,6 +231,7 @@ impl fmt::Debug for Session {
     }
 }
 
+/// Keeps RFC 9001 §4.2.
 fn check_suites(provider: &CryptoProvider) -> Result<(), ConfigError> {
     let mut tls13 = provider
         .cipher_suites
@@ -271,6 +277,7 @@ fn forbidden(error: &Error) -> Option<TransportError> {
 }
 
 /// The alert for an error for which rustls queued none.
+/// Keeps RFC 9001 §8.1.
 fn alert_for(error: &Error) -> AlertDescription {
     match error {
         Error::InvalidMessage(what) => AlertDescription::from(*what),

@@ -149,6 +149,7 @@ impl OneRttKeys {
 
     /// The key phase bit for the header of the next packet. Call before each packet is built: this
     /// is where a due key update happens (RFC 9001 §6.6).
+    /// Keeps RFC 9001 §5.3.
     ///
     /// # Errors
     /// AEAD_LIMIT_REACHED when the limit is near and no update is possible; [`Self::phase_bit`] and
@@ -168,6 +169,7 @@ impl OneRttKeys {
     }
 
     /// Seals one packet in place; see [`protect::seal`]. Its header carries [`Self::phase_bit`].
+    /// Keeps RFC 9001 §6.4.
     ///
     /// # Errors
     /// [`SealError`].
@@ -232,6 +234,7 @@ impl OneRttKeys {
         }
     }
 
+    /// Keeps RFC 9001 §5.5, §6.4.
     #[inline(never)]
     fn open_around_update(
         &mut self,
@@ -322,6 +325,7 @@ impl OneRttKeys {
     }
 
     /// Whether [`Self::initiate_update`] would succeed.
+    /// Keeps RFC 9001 §6.1.
     pub fn can_update(&self) -> bool {
         self.confirmed && self.acked && self.settled
     }
@@ -403,6 +407,7 @@ impl OneRttKeys {
         Ok(())
     }
 
+    /// Keeps RFC 9001 §6.1.
     fn advance(&mut self) {
         let current = std::mem::replace(&mut self.next, self.secrets.derive());
         self.local.packet = current.local;

@@ -86,6 +86,7 @@ impl<F: Copy> SentSpace<F> {
 }
 
 impl LostSummary {
+    /// Keeps RFC 9002 §7.6.2.
     fn add(&mut self, packet: &SentPacket, span: &mut LossSpan) {
         if packet.in_flight {
             self.bytes += u64::from(packet.size);

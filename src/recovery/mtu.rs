@@ -36,6 +36,7 @@ pub struct MtuConfig {
 }
 
 impl Default for MtuConfig {
+    /// Keeps RFC 9000 §14.
     fn default() -> Self {
         Self {
             initial: limits::MIN_UDP_PAYLOAD,

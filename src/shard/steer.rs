@@ -166,6 +166,7 @@ impl CidCodec {
     }
 
     /// A new ID of this shard.
+    /// Keeps RFC 9000 §5.1.
     pub fn issue(&self, rng: &mut Rng) -> ConnectionId {
         let mut bytes: [u8; MAX_CID_LEN] = rng.array();
         let body = self.cid_len - 1;
@@ -182,6 +183,7 @@ impl CidCodec {
 
     /// The shard that owns an ID of our length; `None` for any other length, and then the shard on
     /// which the packet landed keeps it.
+    /// Keeps RFC 9000 §21.11.
     #[inline]
     pub fn shard_of(&self, cid: &[u8]) -> Option<u8> {
         if cid.len() != self.cid_len {

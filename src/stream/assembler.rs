@@ -79,6 +79,7 @@ impl Assembler {
 
     /// Keeps `data`, whose first byte has offset `offset`. What was read or is there already is
     /// skipped or replaced by the same bytes.
+    /// Keeps RFC 9000 §2.2.
     ///
     /// # Errors
     ///

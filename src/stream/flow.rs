@@ -108,6 +108,7 @@ impl ConnectionFlow {
     }
 
     /// Counts `new` bytes received. RFC 9000 §4.1: more than the limit is FLOW_CONTROL_ERROR.
+    /// Keeps RFC 9000 §19.9.
     #[inline]
     pub(super) fn on_received(&mut self, new: u64) -> Result<(), TransportError> {
         let received = self.received.saturating_add(new);

@@ -99,6 +99,7 @@ impl RecvHalf {
 
     /// Checks and counts a STREAM frame's `offset..end`; returns how many of its bytes are above
     /// everything received before, which count for the connection.
+    /// Keeps RFC 9000 §4.1, §19.10.
     #[inline]
     pub(super) fn on_stream(
         &mut self,

@@ -161,6 +161,7 @@ impl SendHalf {
     }
 
     /// Resets the stream; false when it was reset already or everything is acknowledged.
+    /// Keeps RFC 9000 §13.3.
     pub(super) fn reset(&mut self, code: u64) -> bool {
         match self.state {
             SendState::Ready | SendState::Send | SendState::DataSent => {
@@ -186,6 +187,7 @@ impl SendHalf {
     }
 
     /// Raises the stream's limit; a lower one is old news (RFC 9000 §4.1).
+    /// Keeps RFC 9000 §19.10.
     pub(super) fn on_max_data(&mut self, max: u64) {
         self.max_data = self.max_data.max(max);
     }

@@ -136,6 +136,7 @@ impl SendBuffer {
     }
 
     /// Appends the `n` bytes at `offset`, which are in the buffer, to the packet.
+    /// Keeps RFC 9000 §2.2.
     pub(super) fn write(&mut self, w: &mut Writer<'_>, mut offset: u64, mut n: usize) {
         let tail_start = self.end - self.tail.len() as u64;
         while n > 0 && offset < tail_start {

@@ -24,6 +24,7 @@ impl NewReno {
         }
     }
 
+    /// Keeps RFC 9002 §7.3.3.
     pub(super) fn on_ack(&mut self, ack: &AckEvent<'_>) {
         if self.window.in_recovery(ack.largest_acked_sent) {
             return;
@@ -44,6 +45,7 @@ impl NewReno {
         }
     }
 
+    /// Keeps RFC 9002 §7.3.2.
     pub(super) fn on_congestion_event(
         &mut self,
         now: Timestamp,

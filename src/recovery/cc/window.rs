@@ -132,6 +132,7 @@ impl Window {
 
     /// Notes congestion signalled by packets of which the last was sent at `sent`. True when that
     /// begins a recovery period, so that the window has to shrink.
+    /// Keeps RFC 9002 §7.3.1.
     pub(super) fn begin_recovery(
         &mut self,
         now: Timestamp,
@@ -153,6 +154,7 @@ impl Window {
     }
 
     /// Shrinks to `bytes`, at which slow start ends from now on.
+    /// Keeps RFC 9002 §7.3.2.
     pub(super) fn shrink(&mut self, bytes: u64) {
         self.set(bytes);
         self.ssthresh = self.congestion_window;

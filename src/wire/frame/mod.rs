@@ -248,6 +248,7 @@ impl<'a> Frame<'a> {
     }
 
     /// Whether a packet with this frame asks for an acknowledgment (RFC 9000 §13.2).
+    /// Keeps RFC 9000 §19.21.
     #[inline]
     pub const fn is_ack_eliciting(&self) -> bool {
         !matches!(
@@ -270,6 +271,7 @@ impl<'a> Frame<'a> {
 
     /// Whether a packet of type `packet` may carry a frame of type `ty` (RFC 9000 §12.4, table 3;
     /// RFC 9221 §4). Where not, it is a PROTOCOL_VIOLATION.
+    /// Keeps RFC 9000 §12.5.
     #[inline]
     pub const fn allowed_in(ty: u64, packet: PacketType) -> bool {
         match packet {
@@ -371,6 +373,7 @@ fn long_type(mut r: Reader<'_>, first: u8) -> TransportError {
     .with_frame(ty)
 }
 
+/// Keeps RFC 9000 §12.4.
 #[cold]
 fn unknown_type() -> TransportError {
     TransportError::frame_encoding_error("unknown frame type")
