@@ -1,8 +1,9 @@
 //! `corelane-spec-coverage [--specs DIR [--write]]`: counts the requirements of RFC 9000, 9001 and
 //! 9002 that are cited at the code that keeps them and at a test that shows it, and lists those
-//! that are not. `coverage.txt` says where each is kept; that the place exists and cites the section
-//! is checked here. With the RFCs' texts in DIR (`rfc9000.txt` and so on), `requirements.txt` is
-//! checked against them, or written. Exit code 1 when anything is uncited, missing or out of date.
+//! that are not. `coverage.txt` says where each is kept; that the place exists and cites the
+//! section is checked here. With the RFCs' texts in DIR (`rfc9000.txt` and so on),
+//! `requirements.txt` is checked against them, or written. Exit code 1 when anything is uncited,
+//! missing or out of date.
 
 mod extract;
 mod source;
