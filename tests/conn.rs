@@ -7,6 +7,8 @@ mod clauses;
 #[path = "conn/closing.rs"]
 mod closing;
 mod common;
+#[path = "conn/conformance.rs"]
+mod conformance;
 #[path = "conn/floods.rs"]
 mod floods;
 #[path = "conn/frames.rs"]

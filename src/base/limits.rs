@@ -39,7 +39,6 @@ pub const PATH_RESPONSES: usize = 8;
 /// Paths of one connection, open or validating.
 pub const PATHS: usize = 8;
 /// Connection IDs that we keep active per path, and let the peer issue to us.
-/// Keeps RFC 9000 §18.2.
 pub const ACTIVE_CIDS: usize = 4;
 /// RETIRE_CONNECTION_ID frames waiting to be acknowledged (RFC 9000 §5.1.2 suggests twice the
 /// active limit); one more is CONNECTION_ID_LIMIT_ERROR.
@@ -68,6 +67,8 @@ pub const CONNECTION_WINDOW_MAX: u64 = 32 * 1024 * 1024;
 pub const SEND_BUFFER: usize = 4 * 1024 * 1024;
 /// Packets sent and not yet acknowledged, lost or discarded, per space.
 pub const SENT_PACKETS: usize = 1 << 17;
+/// Trains whose circumstances BBR remembers for its samples; later ones join the last.
+pub const SEND_RECORDS: usize = 8192;
 /// Packets declared lost whose late acknowledgement is still recognised, per space.
 pub const LOST_PACKETS: usize = 1024;
 /// Frames of a peer that lead nowhere, at once, by default; one more closes the connection.

@@ -63,6 +63,7 @@ impl Connection {
                 drafts.push(d);
             }
         }
+        // RFC 9000 §14.1, RFC 9001 §9.3.
         let must_pad = drafts
             .iter()
             .any(|d| d.ty == PacketType::Initial && (self.side == Side::Client || d.ack_eliciting));
@@ -124,7 +125,6 @@ impl Connection {
 
     /// The datagram that carries CONNECTION_CLOSE, once per time it is owed (RFC 9000 §10.2.3): in
     /// every packet type that the peer may be able to read.
-    /// Keeps RFC 9000 §10.2.1.
     pub(super) fn poll_close(&mut self, _now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         let State::Closing { frame, send } = &mut self.state else {
             return None;
@@ -240,7 +240,6 @@ fn long_header(
 }
 
 /// Drafts the next packet of a space, if it has anything to say.
-/// Keeps RFC 9000 §13.2.6.
 fn draft(
     now: Timestamp,
     ty: PacketType,
@@ -265,6 +264,7 @@ fn draft(
     let mut frames = SmallVec::new();
     let news = space.acks.has_news() || space.acks.should_ack_now();
     if news && let Some(largest) = space.acks.largest() {
+        // RFC 9000 §13.2.6: a space acknowledges its own packets.
         // RFC 9000 §18.2: the exponent does not apply to Initial and Handshake packets; the delay
         // is zero there, for these are acknowledged at once.
         let _ = now;
@@ -306,7 +306,7 @@ fn draft(
 }
 
 /// Extends a draft with PADDING so that the datagram has `size` bytes, as far as it has room.
-/// Keeps RFC 9000 §8.1; RFC 9001 §9.3.
+/// Keeps RFC 9000 §8.1.
 fn pad(buf: &mut [u8], d: &mut Draft, size: usize) {
     let end = size.min(buf.len()).saturating_sub(TAG_LEN);
     if let Some(space) = buf.get_mut(d.end..end) {

@@ -230,7 +230,6 @@ impl Endpoint {
         out
     }
 
-    /// Keeps RFC 9000 §5.1, §10.3.2.
     pub(super) fn fresh_cid(&mut self) -> ConnectionId {
         // A random collision with a live connection ID is tried again; eight bytes make two in a
         // row impossible in practice, and a lost race only costs the newer route.
@@ -430,8 +429,8 @@ impl Endpoint {
     }
 
     /// Takes what one receive delivered. Runs of datagrams for one connection are handled together;
-    /// every datagram's own connection ID decides.
-    /// Keeps RFC 9000 §10.3.
+    /// every datagram's own connection ID decides. What is too small for a packet is dropped
+    /// (RFC 9000 §10.3).
     pub fn handle_train(
         &mut self,
         now: Timestamp,
@@ -488,8 +487,8 @@ impl Endpoint {
         }
     }
 
-    /// A datagram whose destination is unknown: another shard's, a new connection, or a stray.
-    /// Keeps RFC 9000 §5.2.2, §6.1, §10.3.1, §11, §17.2.1, §21.11.
+    /// A datagram whose destination is unknown: another shard's, a new connection, or a stray,
+    /// which is dropped (RFC 9000 §5.2.2). Version Negotiation is not answered by another (§6.1).
     fn unrouted(
         &mut self,
         now: Timestamp,

@@ -23,7 +23,6 @@ pub(super) struct Seen {
 }
 
 impl Connection {
-    /// Keeps RFC 9000 §12.4, §17.2.4.
     #[inline]
     pub(super) fn handle_frames(
         &mut self,
@@ -31,6 +30,7 @@ impl Connection {
         packet: &Packet<'_>,
         sink: &mut dyn StreamSink,
     ) -> Result<Seen, TransportError> {
+        // RFC 9000 §12.4.
         if packet.payload.is_empty() {
             return Err(TransportError::protocol_violation(
                 "a packet without frames",
@@ -117,6 +117,7 @@ impl Connection {
                 self.on_path_response(data);
                 Ok(())
             }
+            // RFC 9000 §19.20.
             Frame::HandshakeDone => self.on_handshake_done(),
             Frame::Datagram(data) => self.on_datagram(data),
             Frame::ConnectionClose(close) => {
@@ -173,7 +174,6 @@ impl Connection {
         Ok(())
     }
 
-    /// Keeps RFC 9000 §10.2.2.
     fn on_close(&mut self, now: Timestamp, close: &ConnectionClose<'_>) {
         let why = match close.frame_type {
             Some(_) => ConnectionError::ClosedByPeer {

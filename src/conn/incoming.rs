@@ -61,7 +61,7 @@ pub(super) struct Held {
 }
 
 impl Endpoint {
-    /// Keeps RFC 9000 §8.1.3, §14.
+    /// Keeps RFC 9000 §8.1.3.
     #[expect(clippy::too_many_arguments, reason = "the parts of one Initial packet")]
     pub(super) fn on_initial(
         &mut self,
@@ -175,7 +175,6 @@ impl Endpoint {
         self.carry_out(now, decision, attempt, &mut datagram, app)
     }
 
-    /// Keeps RFC 9000 §17.2.5.1.
     fn carry_out(
         &mut self,
         now: Timestamp,
@@ -195,7 +194,7 @@ impl Endpoint {
         None
     }
 
-    /// Keeps RFC 9000 §7.3, §8.1.4.
+    /// Keeps RFC 9000 §8.1.4.
     fn accept(
         &mut self,
         now: Timestamp,
@@ -264,7 +263,6 @@ impl Endpoint {
         );
     }
 
-    /// Keeps RFC 9000 §17.2.5.1.
     fn send_retry(&mut self, now: Timestamp, attempt: &Attempt) {
         let scid = self.fresh_cid();
         let mut token = Vec::with_capacity(96);

@@ -76,6 +76,8 @@ struct Pending {
 /// A packet that came before its keys, kept whole.
 #[derive(Debug)]
 struct EarlyPacket {
+    /// When it arrived.
+    at: crate::base::Timestamp,
     meta: crate::base::RecvMeta,
     bytes: Vec<u8>,
 }
@@ -99,6 +101,8 @@ pub struct Connection {
     events: Events,
     pending: Pending,
     early: Vec<EarlyPacket>,
+    /// When the packet in hand arrived, if it had to wait for its keys.
+    waited_since: Option<Timestamp>,
     /// Challenges from addresses other than the path's.
     probed: BoundedQueue<Probed>,
     /// Frames of the packet being built; kept for its capacity.
@@ -155,6 +159,7 @@ impl Connection {
             events: Events::default(),
             pending: Pending::default(),
             early: Vec::new(),
+            waited_since: None,
             probed: BoundedQueue::new(limits::PATH_RESPONSES),
             scratch: Vec::with_capacity(16),
             rng,
@@ -249,7 +254,6 @@ impl Connection {
     }
 
     /// Whether [`Connection::poll_transmit`] may have something to send.
-    /// Keeps RFC 9000 §10.2.2.
     pub fn wants_to_send(&self) -> bool {
         match self.state {
             State::Closing { send, .. } => send,

@@ -4,7 +4,6 @@ use super::TransportConfig;
 use crate::wire::{ConnectionId, TransportParameters};
 
 /// The parameters that both roles send; a server adds its own.
-/// Keeps RFC 9000 §7.3.
 pub(super) fn local(config: &TransportConfig, scid: ConnectionId) -> TransportParameters {
     let s = &config.streams;
     TransportParameters {

@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 /// Makes the connection IDs that an endpoint issues.
-/// Keeps RFC 9000 §10.3.2.
 pub trait CidGenerator: Send {
     /// A fresh connection ID of [`CidGenerator::len`] bytes, unpredictable to an observer.
     fn issue(&mut self, rng: &mut Rng) -> ConnectionId;

@@ -117,7 +117,7 @@ impl Connection {
     }
 
     /// The loss detection timer (RFC 9002 §A.8): a time-threshold loss before a probe timeout.
-    /// Keeps RFC 9000 §8.1; RFC 9002 §6.2.2.1.
+    /// Keeps RFC 9000 §8.1.
     fn loss_timer(&self) -> Option<pto::Timer> {
         let path = self.paths.primary();
         let initial = self.initial.as_deref().map(handshake_times);

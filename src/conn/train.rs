@@ -66,6 +66,9 @@ impl Connection {
             }
         };
         if len == 0 {
+            if !self.streams.wants_to_send() && !self.datagrams.wants_to_send() {
+                self.paths.primary_mut().cc.on_out_of_data(now);
+            }
             return None;
         }
         Some(self.transmit(len, segment_size))
@@ -124,7 +127,8 @@ impl Connection {
         path.mtu.current().min(buf).min(path.allowance())
     }
 
-    /// The least that the anti-amplification limit must admit for a datagram to be worth building.
+    /// The least that the anti-amplification limit must admit for a datagram to be worth building
+    /// (RFC 9000 §14.1).
     pub(super) fn least_datagram(&self) -> u64 {
         if self.initial.is_some() {
             limits::MIN_UDP_PAYLOAD as u64
@@ -152,7 +156,6 @@ impl Connection {
     }
 
     /// What a datagram of `size` bytes may hold after `before` bytes of the same train.
-    /// Keeps RFC 9002 §7, §7.5.
     #[inline]
     pub(super) fn admit(&mut self, now: Timestamp, before: usize, size: usize) -> Admission {
         let path = self.paths.primary_mut();
@@ -162,6 +165,7 @@ impl Connection {
         if self.pending.probes > 0 || path.validation.challenge_due() {
             return Admission::Probe;
         }
+        // RFC 9002 §7: no more in flight than the window.
         if path.window_room() < size as u64 {
             path.window_limited = true;
             return Admission::AckOnly;
@@ -181,7 +185,6 @@ impl Connection {
 
     /// Writes, seals and records one 1-RTT packet that fills `buf` at most and is padded to
     /// `min_len` bytes. Returns its length; 0 when there was nothing to put into it.
-    /// Keeps RFC 9000 §12.4.
     pub(super) fn one_rtt_packet(
         &mut self,
         now: Timestamp,
@@ -220,7 +223,7 @@ impl Connection {
 
     /// Writes the header of the next 1-RTT packet. `None` when there are no keys, no room to
     /// remember the packet, or no more packets that the keys may protect.
-    /// Keeps RFC 9000 §17.4; RFC 9001 §6.6.
+    /// Keeps RFC 9000 §17.4.
     fn begin_one_rtt(&mut self, now: Timestamp, w: &mut Writer<'_>) -> Option<ShortHeader> {
         let keys = self.one_rtt.as_deref_mut()?;
         let path = self.paths.primary_mut();
@@ -280,7 +283,6 @@ impl Connection {
     }
 
     /// Enters the packet whose frames are in `scratch` into loss recovery.
-    /// Keeps RFC 9002 §7.5.
     fn record_one_rtt(
         &mut self,
         now: Timestamp,
@@ -303,6 +305,7 @@ impl Connection {
         path.ecn.on_sent(2, 1, path.mark);
         path.sent.on_packet_sent(packet, &self.scratch);
         if in_flight {
+            // RFC 9002 §7.5: probes count like any other packet.
             path.cc
                 .on_packet_sent(now, len as u64, path.bytes_in_flight);
             path.bytes_in_flight += len as u64;
@@ -318,7 +321,7 @@ impl Connection {
 
     /// Writes what waits, most urgent first. Returns whether the datagram must have full size
     /// (RFC 9000 §8.2.1).
-    /// Keeps RFC 9000 §8.2.2, §19.7; RFC 9002 §6.2.4.
+    /// Keeps RFC 9000 §8.2.2, §19.7.
     fn write_frames(&mut self, now: Timestamp, w: &mut Writer<'_>, admission: Admission) -> bool {
         let room = w.remaining().max(self.datagram_room());
         let Self {
@@ -442,7 +445,7 @@ impl Connection {
 }
 
 /// Writes an ACK frame when one is due, or when ack-eliciting packets wait for one anyway.
-/// Keeps RFC 9000 §13.2.6, §17.2.3.
+/// Keeps RFC 9000 §17.2.3.
 #[inline]
 fn write_ack(
     now: Timestamp,
@@ -499,7 +502,6 @@ fn write_path_frames(
 }
 
 /// Writes NEW_CONNECTION_ID and RETIRE_CONNECTION_ID frames.
-/// Keeps RFC 9000 §19.15.
 fn write_cid_frames(path: &mut Path<SentFrame>, w: &mut Writer<'_>, scratch: &mut Vec<SentFrame>) {
     while path.remote_cids.wants_to_send() && w.remaining() >= frame::RETIRE_CONNECTION_ID_SIZE {
         let Some(seq) = path.remote_cids.poll_retire() else {

@@ -135,7 +135,6 @@ impl fmt::Debug for InitialSuite {
 }
 
 /// Whether and how QUIC may use a cipher suite.
-/// Keeps RFC 9001 §5.3.
 pub(super) fn quic_suite(suite: SupportedCipherSuite) -> Option<Suite> {
     suite.tls13()?.quic_suite()
 }

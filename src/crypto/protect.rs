@@ -46,7 +46,6 @@ pub struct Unprotected {
 }
 
 /// Seals `packet` in place, payload first, then the header.
-/// Keeps RFC 9001 §9.5.
 ///
 /// `packet` is exactly one packet: the header with its packet number of `pn_len` bytes at
 /// `pn_offset`, the payload, and [`TAG_LEN`] bytes of room at the end.
@@ -89,10 +88,10 @@ pub fn seal(
         .map_err(|_| SealError::Refused)
 }
 
-/// Removes header protection in place; `None` when the packet has no room for a sample.
-/// Keeps RFC 9001 §5.4.2.
+/// Removes header protection in place; `None` when the packet has no room for a sample
+/// (RFC 9001 §5.4.2).
 ///
-/// Nothing is authenticated yet: judge the result only after [`open`] (RFC 9001 §5.4).
+/// Nothing is authenticated yet: judge the result only after [`open`] (RFC 9001 §5.4, §9.5).
 #[inline]
 pub fn unprotect(
     key: &dyn HeaderProtectionKey,

@@ -44,7 +44,6 @@ pub fn integrity_tag(odcid: &[u8], retry: &[u8]) -> Option<[u8; RETRY_TAG_LEN]> 
 }
 
 /// Whether a received Retry packet (with its tag) answers an Initial sent to `odcid`.
-/// Keeps RFC 9000 §17.2.5.2.
 pub fn is_valid(odcid: &[u8], packet: &[u8]) -> bool {
     packet
         .split_last_chunk::<RETRY_TAG_LEN>()

@@ -66,7 +66,13 @@ pub enum KeyChange {
 }
 
 /// The TLS side of one connection.
-/// Keeps RFC 9001 §4.4.
+///
+/// It gives the handshake the properties that RFC 9000 §7 lists. What RFC 9001 asks of TLS itself,
+/// rustls keeps in its QUIC mode: nothing older than TLS 1.3
+/// (§4.2), the server's identity (§4.4) and no client authentication after the handshake, no TLS
+/// KeyUpdate (§6), an application protocol in common (§8.1), the transport parameters' extension
+/// (§8.2), neither EndOfEarlyData (§8.3) nor the compatibility mode (§8.4), no cipher suite without
+/// header protection (§5.3, §5.4.1).
 pub struct Session {
     tls: Connection,
     failure: Option<Error>,
@@ -74,7 +80,6 @@ pub struct Session {
 
 impl Session {
     /// A client's session with the server `name`; `params` are its encoded transport parameters.
-    /// Keeps RFC 9001 §4.4, §8.4.
     ///
     /// # Errors
     /// [`ConfigError`] when QUIC cannot use `config`.
@@ -90,7 +95,6 @@ impl Session {
     }
 
     /// A server's session; `params` are its encoded transport parameters.
-    /// Keeps RFC 9001 §5.3.
     ///
     /// # Errors
     /// [`ConfigError`] when QUIC cannot use `config`.
@@ -111,7 +115,7 @@ impl Session {
     }
 
     /// Takes CRYPTO bytes, in order. Bytes of different levels come in separate calls.
-    /// Keeps RFC 9000 §7; RFC 9001 §4.4, §4.6.1, §6, §8.2.
+    /// Keeps RFC 9001 §4.6.1.
     ///
     /// # Errors
     /// CRYPTO_ERROR with the alert that TLS would send (RFC 9001 §4.8); the session is then dead.
@@ -127,7 +131,6 @@ impl Session {
 
     /// Appends the CRYPTO bytes that TLS wants sent at the current level, then yields the next
     /// level's keys if they became available.
-    /// Keeps RFC 9001 §6.
     ///
     /// Call until it returns `None`: bytes appended by one call belong to the level before the keys
     /// that the same call returns.
@@ -231,7 +234,6 @@ impl fmt::Debug for Session {
     }
 }
 
-/// Keeps RFC 9001 §4.2.
 fn check_suites(provider: &CryptoProvider) -> Result<(), ConfigError> {
     let mut tls13 = provider
         .cipher_suites
@@ -277,7 +279,6 @@ fn forbidden(error: &Error) -> Option<TransportError> {
 }
 
 /// The alert for an error for which rustls queued none.
-/// Keeps RFC 9001 §8.1.
 fn alert_for(error: &Error) -> AlertDescription {
     match error {
         Error::InvalidMessage(what) => AlertDescription::from(*what),

@@ -64,7 +64,7 @@ impl LocalCids {
     }
 
     /// How many more connection IDs to issue.
-    /// Keeps RFC 9000 §5.1.1, §19.15.
+    /// Keeps RFC 9000 §19.15.
     pub fn wanted(&self) -> usize {
         if self.issued.first().is_some_and(|i| i.cid.is_empty()) {
             return 0;
@@ -196,8 +196,8 @@ impl RemoteCids {
         self.known.first().map_or(ConnectionId::EMPTY, |r| r.cid)
     }
 
-    /// NEW_CONNECTION_ID arrived (RFC 9000 §19.15).
-    /// Keeps RFC 9000 §5.1.1, §5.1.2.
+    /// NEW_CONNECTION_ID arrived (RFC 9000 §19.15): retires what it asks to (§5.1.2), then adds it
+    /// within our limit (§5.1.1).
     pub fn on_new(
         &mut self,
         seq: u64,

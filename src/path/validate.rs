@@ -85,7 +85,7 @@ impl Validation {
     }
 
     /// Bytes that may go to the address now.
-    /// Keeps RFC 9000 §8.1, §14.1.
+    /// Keeps RFC 9000 §8.1.
     #[inline]
     pub fn allowance(&self) -> u64 {
         if self.validated {

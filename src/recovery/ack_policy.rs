@@ -90,7 +90,6 @@ impl AckPolicy {
 
     /// Takes in a packet that was decrypted. False when it is a duplicate, which must not be
     /// processed and was not counted.
-    /// Keeps RFC 9000 §13.2.1.
     #[inline]
     pub fn on_packet(&mut self, now: Timestamp, pn: u64, ack_eliciting: bool, ecn: Ecn) -> bool {
         let largest = self.ranges.largest();
@@ -165,7 +164,6 @@ impl AckPolicy {
 
     /// When an acknowledgement becomes due by itself; `None` when it is due already or nothing
     /// waits for one.
-    /// Keeps RFC 9000 §13.2.1.
     #[inline]
     pub fn deadline(&self) -> Option<Timestamp> {
         (self.waiting > 0 && !self.due).then_some(self.deadline)
@@ -201,7 +199,6 @@ impl AckPolicy {
     }
 
     /// An acknowledgement that starts with the largest packet left.
-    /// Keeps RFC 9000 §13.2.1.
     #[inline]
     pub fn on_ack_sent(&mut self) {
         self.waiting = 0;

@@ -26,7 +26,7 @@ pub enum State {
     Unknown,
     /// The path carries marks.
     Capable,
-    /// It does not, or marking was never wanted.
+    /// It does not, or marking was never wanted: for good (RFC 9000 §13.4.2.2).
     Failed,
 }
 
@@ -98,7 +98,6 @@ impl EcnValidator {
     /// [`EcnValidator::on_sent`]) that newly acknowledged `newly_acked_ect0` packets sent with
     /// ECT(0). Call it only for frames that raised the largest acknowledged number: the counts of a
     /// reordered one are stale (RFC 9000 §13.4.2.1).
-    /// Keeps RFC 9000 §19.3.
     #[inline]
     pub fn on_ack(
         &mut self,
@@ -153,7 +152,6 @@ impl EcnValidator {
         Outcome::Unchanged
     }
 
-    /// Keeps RFC 9000 §13.4.2.2.
     fn fail(&mut self) -> Outcome {
         self.state = State::Failed;
         Outcome::Failed

@@ -169,8 +169,7 @@ impl<F: Copy> SentSpace<F> {
         }
     }
 
-    /// The number that the next packet gets.
-    /// Keeps RFC 9000 §12.3.
+    /// The number that the next packet gets: larger than any before (RFC 9000 §12.3).
     #[inline]
     pub const fn next_packet_number(&self) -> u64 {
         self.next
@@ -204,7 +203,6 @@ impl<F: Copy> SentSpace<F> {
     /// [`SentSpace::has_room`], and `time_sent` never decreases. Of more than 65,535 frames the
     /// rest is not recorded. A packet that is not ack-eliciting may be forgotten unreported when
     /// the peer has not acknowledged it 1,024 packets later.
-    /// Keeps RFC 9000 §12.3.
     #[inline]
     pub fn on_packet_sent(&mut self, packet: SentPacket, frames: &[F]) -> u64 {
         let pn = self.next;

@@ -5,7 +5,8 @@
 //! `last = mix(all bytes before) ^ v`, with `v` random among the bytes that are the shard modulo
 //! the number of shards. The mix is keyed and made of what classic BPF can compute on words:
 //! multiply, xor, shift. Without the secret the last byte is as random as the rest, so IDs cannot
-//! be linked by their shard; an ID that a client made up falls to some shard, always the same.
+//! be linked by their shard (RFC 9000 §5.1); one that a client made up falls to some shard, always
+//! the same.
 //!
 //! This hides a load-balancing hint; it protects no data. Attaching is `sys::reuseport`'s.
 
@@ -166,7 +167,6 @@ impl CidCodec {
     }
 
     /// A new ID of this shard.
-    /// Keeps RFC 9000 §5.1.
     pub fn issue(&self, rng: &mut Rng) -> ConnectionId {
         let mut bytes: [u8; MAX_CID_LEN] = rng.array();
         let body = self.cid_len - 1;
@@ -183,7 +183,6 @@ impl CidCodec {
 
     /// The shard that owns an ID of our length; `None` for any other length, and then the shard on
     /// which the packet landed keeps it.
-    /// Keeps RFC 9000 §21.11.
     #[inline]
     pub fn shard_of(&self, cid: &[u8]) -> Option<u8> {
         if cid.len() != self.cid_len {

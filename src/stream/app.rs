@@ -11,7 +11,6 @@ use bytes::Bytes;
 
 impl Streams {
     /// Opens a stream. The peer learns of it with its first frame.
-    /// Keeps RFC 9000 §4.6, §19.11.
     ///
     /// # Errors
     ///
@@ -81,7 +80,6 @@ impl Streams {
         self.with_send(id, |send, _| send.finish())
     }
 
-    /// Keeps RFC 9000 §4.5.
     fn with_send<T>(
         &mut self,
         id: StreamId,
@@ -219,7 +217,6 @@ impl Streams {
     }
 
     /// Queues MAX_STREAM_DATA when it is due.
-    /// Keeps RFC 9000 §4.2.
     #[inline]
     fn update_window(&mut self, slot: u32) {
         let (now, rtt) = self.clock;

@@ -273,7 +273,6 @@ impl Streams {
     }
 
     /// Handles MAX_DATA (RFC 9000 §19.9).
-    /// Keeps RFC 9000 §4.1, §13.3.
     pub fn on_max_data(&mut self, max: u64) {
         if max > self.flow.peer_limit {
             self.flow.peer_limit = max;

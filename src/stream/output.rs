@@ -254,7 +254,6 @@ impl Streams {
     /// Appends STREAM frames until the packet is full or nothing is left, and reports each to
     /// `sent`. The last frame has no length when it fills the packet, so nothing may be appended
     /// after a packet that this filled.
-    /// Keeps RFC 9000 §2.2, §4.1.
     #[inline]
     pub fn write_data(&mut self, w: &mut Writer<'_>, sent: &mut impl FnMut(SentFrame)) {
         while w.remaining() > 0 {
@@ -295,7 +294,6 @@ impl Streams {
     }
 
     /// Resets the sending half; false when there is nothing to reset.
-    /// Keeps RFC 9000 §3.3.
     pub(super) fn reset_slot(&mut self, slot: u32, code: u64) -> bool {
         let Some(s) = self.slots.get_mut(slot as usize) else {
             return false;

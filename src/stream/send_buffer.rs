@@ -1,5 +1,5 @@
 //! The bytes of one stream that the peer has not acknowledged: what was never sent, what is in
-//! flight, what was lost.
+//! flight, what was lost. What an offset holds never changes (RFC 9000 §2.2).
 //!
 //! Large data is kept as the reference that the application gave; small writes are gathered in
 //! chunks of [`GATHER`] bytes, so that overhead per byte stays bounded. Chunks go as their last
@@ -136,7 +136,6 @@ impl SendBuffer {
     }
 
     /// Appends the `n` bytes at `offset`, which are in the buffer, to the packet.
-    /// Keeps RFC 9000 §2.2.
     pub(super) fn write(&mut self, w: &mut Writer<'_>, mut offset: u64, mut n: usize) {
         let tail_start = self.end - self.tail.len() as u64;
         while n > 0 && offset < tail_start {

@@ -338,7 +338,6 @@ impl Streams {
     }
 
     /// RFC 9000 §3: a frame opens a stream of its sender's, never one of its receiver's.
-    /// Keeps RFC 9000 §4.6, §19.11.
     fn named_first(&mut self, id: StreamId) -> Result<Option<u32>, TransportError> {
         let (at, index) = (id.dir() as usize, id.index());
         if id.initiator() == self.side {
@@ -400,7 +399,6 @@ impl Streams {
     }
 
     /// Forgets a stream of which nothing is left to do or to report.
-    /// Keeps RFC 9000 §4.4.
     ///
     /// An unreported event keeps it: so a peer's streams cannot come and go faster than the
     /// application hears of them.

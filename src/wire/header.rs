@@ -164,7 +164,6 @@ impl<'a> Header<'a> {
         Ok(Self::Short { dcid, pn_offset })
     }
 
-    /// Keeps RFC 9000 §17.2.1.
     fn parse_long(packet: &'a [u8], first: u8) -> Result<Self, HeaderError> {
         let mut r = Reader::new(packet);
         r.u8()?;
@@ -188,7 +187,7 @@ impl<'a> Header<'a> {
         }
     }
 
-    /// Keeps RFC 9000 §17.2, §17.2.5.
+    /// Keeps RFC 9000 §17.2.
     fn parse_v1(
         mut r: Reader<'a>,
         first: u8,
@@ -313,7 +312,6 @@ pub const fn long_size(ty: LongType, dcid: usize, scid: usize, token: usize) -> 
 
 /// Appends the header of an Initial, 0-RTT or Handshake packet up to its packet number, which is
 /// the caller's to append next in `pn_len` bytes (1 to 4).
-/// Keeps RFC 9000 §17.2.
 ///
 /// `token` is used in an Initial packet only. The Length field is filled in by
 /// [`LongOffsets::patch_length`] once the packet is complete.
@@ -354,7 +352,6 @@ pub const fn short_size(dcid: usize) -> usize {
 
 /// Appends the header of a 1-RTT packet up to its packet number, which is the caller's to append
 /// next in `pn_len` bytes (1 to 4). Returns the position of the packet number.
-/// Keeps RFC 9000 §17.3.1.
 #[inline]
 pub fn write_short(
     w: &mut Writer<'_>,

@@ -123,7 +123,6 @@ impl Default for TransportParameters {
 impl TransportParameters {
     /// Appends the encoding of what `side` declares, and one reserved parameter (RFC 9000 §18.1)
     /// of random number and content, so that peers keep ignoring what they do not know.
-    /// Keeps RFC 9000 §18.2.
     ///
     /// Values equal to their default are left out. The server-only parameters are left out for a
     /// client.
@@ -202,7 +201,6 @@ impl TransportParameters {
     }
 
     /// Reads what `sender` declared. Parameters of unknown number are ignored.
-    /// Keeps RFC 9000 §7.4.2, §18.2.
     ///
     /// Every error is TRANSPORT_PARAMETER_ERROR: a malformed encoding, a value out of its range, a
     /// duplicate, a server-only parameter from a client, a mandatory one that is missing. Of

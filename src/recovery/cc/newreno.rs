@@ -24,7 +24,6 @@ impl NewReno {
         }
     }
 
-    /// Keeps RFC 9002 §7.3.3.
     pub(super) fn on_ack(&mut self, ack: &AckEvent<'_>) {
         if self.window.in_recovery(ack.largest_acked_sent) {
             return;
@@ -36,7 +35,7 @@ impl NewReno {
         } else {
             0
         };
-        // RFC 9002 §B.5, cwnd += mtu * acked / cwnd, without losing fractions.
+        // RFC 9002 §7.3.3, §B.5, cwnd += mtu * acked / cwnd, without losing fractions.
         self.credit = self.credit.saturating_add(acked);
         let cwnd = self.window.congestion_window();
         if acked > 0 && self.credit >= cwnd {
@@ -45,7 +44,6 @@ impl NewReno {
         }
     }
 
-    /// Keeps RFC 9002 §7.3.2.
     pub(super) fn on_congestion_event(
         &mut self,
         now: Timestamp,
@@ -58,6 +56,7 @@ impl NewReno {
         let cwnd = self.window.congestion_window();
         self.before = (cwnd, self.window.ssthresh());
         self.credit = 0;
+        // RFC 9002 §7.3.1 and §7.3.2: out of slow start, and half the window is the threshold.
         // kLossReductionFactor is 0.5 (RFC 9002 §B.1).
         self.window.shrink(cwnd / 2);
         true

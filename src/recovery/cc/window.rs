@@ -132,7 +132,6 @@ impl Window {
 
     /// Notes congestion signalled by packets of which the last was sent at `sent`. True when that
     /// begins a recovery period, so that the window has to shrink.
-    /// Keeps RFC 9002 §7.3.1.
     pub(super) fn begin_recovery(
         &mut self,
         now: Timestamp,
@@ -141,7 +140,7 @@ impl Window {
     ) -> bool {
         let begins = !self.in_recovery(sent);
         self.unrefuted = match (congestion, self.unrefuted) {
-            (Congestion::Ecn, _) => None,
+            (Congestion::Ecn(_), _) => None,
             (Congestion::Loss(n), _) if begins => Some(n),
             (Congestion::Loss(n), Some(before)) => Some(before.saturating_add(n)),
             (Congestion::Loss(_), None) => None,
@@ -154,7 +153,6 @@ impl Window {
     }
 
     /// Shrinks to `bytes`, at which slow start ends from now on.
-    /// Keeps RFC 9002 §7.3.2.
     pub(super) fn shrink(&mut self, bytes: u64) {
         self.set(bytes);
         self.ssthresh = self.congestion_window;
@@ -204,7 +202,8 @@ impl Window {
     }
 }
 
-const fn initial(mtu: u64) -> u64 {
+/// The initial window for datagrams of `mtu` bytes (RFC 9002 §7.2).
+pub(in crate::recovery) const fn initial(mtu: u64) -> u64 {
     let floor = MINIMUM_DATAGRAMS * mtu;
     let bound = if floor > INITIAL_BYTES {
         floor

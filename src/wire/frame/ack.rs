@@ -160,7 +160,6 @@ impl<'a> Ack<'a> {
 
 /// Walks `count` further ranges below one that ends at `smallest`. Every range takes at least two
 /// bytes, so a frame's bytes bound this loop, whatever `count` says.
-/// Keeps RFC 9000 §19.3.1.
 fn check(r: &mut Reader<'_>, count: u64, mut smallest: u64) -> Result<(), TransportError> {
     for _ in 0..count {
         let (largest, below) = step(r, smallest)?;

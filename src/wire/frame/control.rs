@@ -101,7 +101,6 @@ impl NewConnectionId {
 }
 
 impl<'a> ConnectionClose<'a> {
-    /// Keeps RFC 9000 §19.15.
     pub(super) fn parse(r: &mut Reader<'a>, application: bool) -> Result<Self, TransportError> {
         let error = Code(r.varint()?);
         let frame_type = if application { None } else { Some(r.varint()?) };
@@ -229,7 +228,6 @@ pub const fn new_token_size(token: usize) -> usize {
 }
 
 /// Appends a NEW_TOKEN frame. The token is not empty.
-/// Keeps RFC 9000 §19.7.
 pub fn write_new_token(w: &mut Writer<'_>, token: &[u8]) {
     debug_assert!(!token.is_empty(), "RFC 9000 §19.7 forbids an empty token");
     w.u8(ty::NEW_TOKEN as u8);

@@ -269,9 +269,8 @@ impl<'a> Frame<'a> {
         )
     }
 
-    /// Whether a packet of type `packet` may carry a frame of type `ty` (RFC 9000 §12.4, table 3;
-    /// RFC 9221 §4). Where not, it is a PROTOCOL_VIOLATION.
-    /// Keeps RFC 9000 §12.5.
+    /// Whether a packet of type `packet` may carry a frame of type `ty` (RFC 9000 §12.4, table 3,
+    /// §12.5, §17.2.4; RFC 9221 §4). Where not, it is a PROTOCOL_VIOLATION.
     #[inline]
     pub const fn allowed_in(ty: u64, packet: PacketType) -> bool {
         match packet {
@@ -373,7 +372,6 @@ fn long_type(mut r: Reader<'_>, first: u8) -> TransportError {
     .with_frame(ty)
 }
 
-/// Keeps RFC 9000 §12.4.
 #[cold]
 fn unknown_type() -> TransportError {
     TransportError::frame_encoding_error("unknown frame type")
