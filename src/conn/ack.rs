@@ -182,6 +182,7 @@ impl Connection {
         }
     }
 
+    /// Keeps RFC 9000 §13.3.
     fn after_loss(&mut self, now: Timestamp, summary: &LostSummary) {
         self.stats.packets_lost += u64::from(summary.count);
         let path = self.paths.primary_mut();
@@ -335,6 +336,7 @@ fn tell_lost(cc: &mut Controller, now: Timestamp, pn: u64, packet: &SentPacket) 
     }
 }
 
+/// Keeps RFC 9000 §8.1.
 fn probe_handshake(space: Option<&mut HandshakeSpace>, probes: u8) {
     let Some(HandshakeSpace {
         sent,

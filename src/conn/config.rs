@@ -56,10 +56,10 @@ pub struct TransportConfig {
     /// Updates the packet protection keys after this many packets. Default: only when the AEAD's
     /// limit nears (RFC 9001 §6.6).
     pub key_update_packets: Option<u64>,
-    /// Closes a connection whose peer sends more frames that lead nowhere than this: streams that it
-    /// opens and abandons or asks us to abandon, limits that raise nothing, connection IDs and tokens
-    /// in circles (RFC 9000 §21.9). `None` admits any number. Default 10,000 at once and 1,000 a
-    /// second.
+    /// Closes a connection whose peer sends more frames that lead nowhere than this: streams that
+    /// it opens and abandons or asks us to abandon, limits that raise nothing, connection IDs and
+    /// tokens in circles (RFC 9000 §21.9). `None` admits any number. Default 10,000 at once and
+    /// 1,000 a second.
     pub glitches: Option<GlitchLimit>,
     /// A server gives each client a token once its address is proven, so that the client's next
     /// connection begins with a proven address (RFC 9000 §8.1.3). Default on.

@@ -169,6 +169,7 @@ impl Controller {
 
     /// Congestion was signalled by packets of which the last was sent at `sent`. The window shrinks
     /// once a recovery period (RFC 9002 §7.3.2). Returns whether it shrank.
+    /// Keeps RFC 9002 §7.
     pub fn on_congestion_event(
         &mut self,
         now: Timestamp,
