@@ -3,6 +3,7 @@
 
 use super::crypto_stream::CryptoStream;
 use super::input::Packet;
+use super::observe::Watch;
 use super::space::SentFrame;
 use super::{Connection, HandshakeSpace};
 use crate::base::Timestamp;
@@ -138,14 +139,24 @@ impl Connection {
     pub(super) fn detect_lost(&mut self, now: Timestamp, ty: PacketType) {
         let rtt = self.paths.primary().rtt.clone();
         let summary = match ty {
-            PacketType::Initial => lose_handshake(now, self.initial.as_deref_mut(), &rtt),
-            PacketType::Handshake => lose_handshake(now, self.handshake.as_deref_mut(), &rtt),
+            PacketType::Initial => {
+                lose_handshake(now, ty, self.initial.as_deref_mut(), &rtt, &mut self.watch)
+            }
+            PacketType::Handshake => lose_handshake(
+                now,
+                ty,
+                self.handshake.as_deref_mut(),
+                &rtt,
+                &mut self.watch,
+            ),
             _ => {
                 let mut lost = std::mem::take(&mut self.scratch);
                 lost.clear();
+                let watch = &mut self.watch;
                 let path = self.paths.primary_mut();
                 let delay = self.peer_params.max_ack_delay;
-                let summary = path.sent.detect_lost(now, &rtt, delay, |_, _, frames| {
+                let summary = path.sent.detect_lost(now, &rtt, delay, |pn, p, frames| {
+                    watch.lost(ty, pn, p.size);
                     lost.extend_from_slice(frames);
                 });
                 if let Some(size) = summary.mtu_probe_lost {
@@ -290,11 +301,14 @@ fn ack_handshake(
 
 fn lose_handshake(
     now: Timestamp,
+    ty: PacketType,
     space: Option<&mut HandshakeSpace>,
     rtt: &Rtt,
+    watch: &mut Watch,
 ) -> Option<LostSummary> {
     let HandshakeSpace { sent, crypto, .. } = space?;
-    Some(sent.detect_lost(now, rtt, Duration::ZERO, |_, _, frames| {
+    Some(sent.detect_lost(now, rtt, Duration::ZERO, |pn, p, frames| {
+        watch.lost(ty, pn, p.size);
         for frame in frames {
             if let SentFrame::Crypto { offset, len } = *frame {
                 crypto.on_lost(offset, len);

@@ -3,6 +3,7 @@
 //! Every field has a default that suits a service on a data-centre or Internet path. Limits that
 //! the embedder may not choose are in `base::limits`.
 
+use super::observe::Observers;
 use crate::base::limits;
 use crate::path::PathConfig;
 use crate::recovery::{Algorithm, MtuConfig};
@@ -55,6 +56,8 @@ pub struct TransportConfig {
     /// Updates the packet protection keys after this many packets. Default: only when the AEAD's
     /// limit nears (RFC 9001 §6.6).
     pub key_update_packets: Option<u64>,
+    /// Who watches each connection, [`shard::qlog`](crate::shard::qlog) for one. Default nobody.
+    pub observers: Option<Observers>,
 }
 
 impl Default for TransportConfig {
@@ -75,6 +78,7 @@ impl Default for TransportConfig {
             datagram_receive_buffer: limits::DATAGRAM_RECV_BYTES,
             datagram_send_buffer: limits::DATAGRAM_SEND_BYTES,
             key_update_packets: None,
+            observers: None,
         }
     }
 }

@@ -26,6 +26,7 @@ mod handshake;
 pub mod incoming;
 mod input;
 mod migrate;
+pub mod observe;
 mod params;
 mod router;
 mod space;
@@ -52,6 +53,7 @@ use events::Events;
 use handshake::HandshakeIds;
 pub use incoming::{Decision, Incoming, IncomingId};
 use migrate::Probed;
+use observe::{Begun, Watch};
 pub use router::CidGenerator;
 use space::{HandshakeSpace, SentFrame};
 use state::State;
@@ -102,6 +104,7 @@ pub struct Connection {
     scratch: Vec<SentFrame>,
     rng: Rng,
     stats: ConnectionStats,
+    watch: Watch,
 }
 
 /// What a new connection is made from.
@@ -126,6 +129,7 @@ impl Connection {
             tuple,
             mut rng,
         } = init;
+        let begun = Begun::new(now, side, ids.original_dcid, ids.local_scid, tuple);
         let mut path = Path::new(PathId::ZERO, socket, tuple, &config.path(), now);
         path.local_cids.set_first(ids.local_scid);
         path.remote_cids.set_first(ids.first_remote());
@@ -155,6 +159,7 @@ impl Connection {
             scratch: Vec::with_capacity(16),
             rng,
             stats: ConnectionStats::default(),
+            watch: Watch::begin(&config, &begun),
             config,
         }
     }
@@ -284,6 +289,7 @@ impl Connection {
 
     /// The next event; `None` when there is none for now.
     pub fn poll_event(&mut self) -> Option<Event> {
+        self.watch_changes(false);
         if let Some(e) = self.events.pop() {
             return Some(e);
         }

@@ -9,6 +9,7 @@
 pub mod app;
 pub mod engine;
 pub mod mailbox;
+pub mod qlog;
 pub mod quic_lb;
 mod run;
 pub mod steer;
