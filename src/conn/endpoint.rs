@@ -12,7 +12,8 @@ use super::incoming::Held;
 use super::router::{CidGenerator, RandomCids, Route, Router};
 use super::space::HandshakeSpace;
 use super::stateless::Stateless;
-use super::{Connection, ConnectionInit, TransportConfig};
+use super::totals::Ledger;
+use super::{Connection, ConnectionInit, ConnectionStats, TransportConfig};
 use crate::base::{FourTuple, RecvMeta, Rng, SocketId, Timestamp, Transmit, limits};
 use crate::crypto::{ConfigError, InitialSuite, ResetKey, Session, TokenKey};
 use crate::path::cids::ResetToken;
@@ -113,6 +114,9 @@ struct Entry {
     initial_dcid: Option<ConnectionId>,
     /// The token by which the router finds the connection.
     reset_token: Option<ResetToken>,
+    /// What of its counters is in the endpoint's sum, and whether it waits to be added.
+    summed: ConnectionStats,
+    changed: bool,
 }
 
 /// What becomes of a connection after its turn.
@@ -143,6 +147,7 @@ pub struct Endpoint {
     pub(super) held: slab::Slab<Held>,
     pub(super) stateless: Stateless,
     pub(super) stats: EndpointStats,
+    pub(super) ledger: Ledger,
 }
 
 impl Endpoint {
@@ -178,6 +183,7 @@ impl Endpoint {
             stateless: Stateless::new(rng.fork()),
             rng,
             stats: EndpointStats::default(),
+            ledger: Ledger::default(),
         })
     }
 
@@ -265,6 +271,8 @@ impl Endpoint {
                 half_open,
                 initial_dcid,
                 reset_token: None,
+                summed: ConnectionStats::default(),
+                changed: false,
             });
         }
         self.wake(id);
@@ -312,6 +320,19 @@ impl Endpoint {
         })
     }
 
+    /// Marks a connection as summed up: what it had counted before, and has now.
+    pub(super) fn take_growth(&mut self, id: ConnId) -> Option<(ConnectionStats, ConnectionStats)> {
+        let e = self.entry(id)?;
+        e.changed = false;
+        let now = e.conn.stats();
+        Some((std::mem::replace(&mut e.summed, now), now))
+    }
+
+    /// Accepted connections whose handshake has not finished.
+    pub fn half_open(&self) -> usize {
+        self.half_open
+    }
+
     /// What the endpoint counted.
     pub fn stats(&self) -> EndpointStats {
         self.stats
@@ -339,6 +360,9 @@ impl Endpoint {
         while let Some(id) = self.ready.pop_front() {
             if let Some(e) = self.entry(id) {
                 e.queued = false;
+                if !std::mem::replace(&mut e.changed, true) {
+                    self.ledger.note(id);
+                }
                 self.upkeep(id);
                 return Some(id);
             }
@@ -415,6 +439,8 @@ impl Endpoint {
             self.router.remove(&cid, Route::Connection(id));
         }
         self.router.set_reset_token(id, e.reset_token, None);
+        self.ledger
+            .on_gone(&e.summed, &e.conn.stats(), &e.conn.path_stats());
         self.half_open -= usize::from(e.half_open);
         self.free.push((id.index, id.generation.wrapping_add(1)));
     }

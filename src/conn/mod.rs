@@ -34,6 +34,7 @@ mod state;
 mod stateless;
 mod stats;
 mod timers;
+pub mod totals;
 mod train;
 
 use crate::base::{BoundedQueue, FourTuple, Rng, SocketId, Timestamp, limits};

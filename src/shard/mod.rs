@@ -9,6 +9,7 @@
 pub mod app;
 pub mod engine;
 pub mod mailbox;
+pub mod metrics;
 pub mod qlog;
 pub mod quic_lb;
 mod run;
@@ -21,6 +22,7 @@ use crate::io::{Backend, IoError, SocketOptions};
 use crate::wire::ConnectionId;
 pub use app::{Context, ShardApp};
 use mailbox::Mailbox;
+use metrics::Publisher;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use steer::CidCodec;
@@ -71,6 +73,7 @@ pub struct Shard<A: ShardApp> {
     sockets: Vec<(SocketId, SocketAddr)>,
     stop: bool,
     stats: ShardStats,
+    metrics: Publisher,
     /// Wakes another shard that sleeps.
     wake: Box<dyn Fn(usize) + Send>,
 }
@@ -105,6 +108,7 @@ impl<A: ShardApp> Shard<A> {
             sockets: Vec::new(),
             stop: false,
             stats: ShardStats::default(),
+            metrics: Publisher::default(),
         }
     }
 

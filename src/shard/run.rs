@@ -37,6 +37,7 @@ impl<A: ShardApp> Shard<A> {
         let waits = stalled.is_some_and(|socket| !self.has_room(socket));
         let wake = &self.wake;
         self.mailbox.for_each_fresh(wake);
+        self.note_turn(now, worked);
         Ok(Turn {
             worked,
             busy: (self.endpoint.has_ready() && !waits) || self.mailbox.has_mail(),
@@ -228,6 +229,7 @@ impl<A: ShardApp> Shard<A> {
     /// The backend is broken for good.
     pub fn park(&mut self, now: Timestamp, until: Option<Timestamp>) -> Result<(), IoError> {
         self.stats.parks += 1;
+        let until = self.publish_before_sleep(now, until);
         self.backend.wait(until.map(|at| at - now))
     }
 }
