@@ -31,7 +31,7 @@ pub fn run(args: &ServerArgs) -> Result<(), Failure> {
     let transport = setup::transport(&args.engine, Duration::ZERO);
     let mut config = setup::engine("server", shards, cores, &args.engine, transport);
     config.bind = Bind::Shared(args.listen);
-    let mut tls = identity.server()?;
+    let mut tls = identity.server(args.resume)?;
     see.server(&mut tls);
     config.server = Some(tls);
     see.engine(&mut config);

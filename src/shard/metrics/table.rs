@@ -108,6 +108,12 @@ metrics! {
         "Reductions of the congestion window." => connections.congestion_events;
     Counter "connection_key_updates_total"
         "Key updates, by either side." => connections.key_updates;
+    Counter "connection_zero_rtt_packets_sent_total"
+        "0-RTT packets sent, of all packets." => connections.zero_rtt_packets_sent;
+    Counter "connection_zero_rtt_packets_received_total"
+        "0-RTT packets received, of all packets." => connections.zero_rtt_packets_received;
+    Counter "connection_glitches_total"
+        "Frames of peers that led nowhere." => connections.glitches;
     Counter "connection_migrations_total"
         "Changes of a peer's address." => connections.migrations;
     Counter "connection_datagrams_sent_total"
