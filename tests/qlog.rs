@@ -273,7 +273,7 @@ fn whatever_a_peer_sends_is_logged_as_json() {
         a.handshake();
         let len = (rng.next_u64() % 300 + 1) as usize;
         let noise: Vec<u8> = (0..len).map(|_| rng.next_u64() as u8).collect();
-        let mut frames = payload(|w| corelane::wire::frame::write_ping(w));
+        let mut frames = payload(corelane::wire::frame::write_ping);
         // A close with a phrase of noise, or the noise itself.
         if n % 2 == 0 {
             frames.extend([0x1d, 0x40, 0x07, 0x40 | (len >> 8) as u8, len as u8]);
