@@ -233,7 +233,8 @@ impl Endpoint {
     /// The next connection attempt of a client; `None` once the endpoint is closed.
     ///
     /// Cancel-safe: dropping the future loses no attempt. At most
-    /// [`ACCEPT_BACKLOG`](crate::base::limits::ACCEPT_BACKLOG) attempts wait; more are refused.
+    /// [`ACCEPT_BACKLOG`](crate::base::limits::ACCEPT_BACKLOG) attempts wait;
+    /// more are ignored, and those that wait longer than a handshake may take are forgotten.
     pub async fn accept(&self) -> Option<Incoming> {
         let hub = &self.inner.hub;
         let next = || {

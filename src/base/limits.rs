@@ -102,6 +102,12 @@ pub const UNKNOWN_PARAMETERS: usize = 32;
 /// Connections on one shard that have not finished their handshake, by default; from half of it on,
 /// clients are asked to prove their address first.
 pub const HALF_OPEN: usize = 4096;
+/// Datagrams of another protocol on a shard's sockets that wait to be sent or to be read.
+pub const OTHER_DATAGRAMS: usize = 256;
+/// Bytes of those that wait to be sent.
+pub const OTHER_BYTES: usize = 1024 * 1024;
+/// Networks whose handshakes are counted one by one, where a rate is set for them.
+pub const PREFIXES: usize = 8192;
 /// Established connections of a shard that the application has not taken, by default.
 pub const ACCEPT_BACKLOG: usize = 1024;
 /// Time for a handshake to finish, by default.

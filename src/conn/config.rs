@@ -67,6 +67,11 @@ pub struct TransportConfig {
     /// A server gives each client a token once its address is proven, so that the client's next
     /// connection begins with a proven address (RFC 9000 §8.1.3). Default on.
     pub new_tokens: bool,
+    /// Connections begun here have no connection ID of their own: a few bytes less in each packet
+    /// they receive. Their addresses tell them apart then, so that between a socket and a peer's
+    /// address there is one at most, beside any number that have a connection ID. Connections that
+    /// are accepted have one always. Default off.
+    pub zero_length_cid: bool,
 }
 
 impl Default for TransportConfig {
@@ -93,6 +98,7 @@ impl Default for TransportConfig {
                 per_second: limits::GLITCH_RATE,
             }),
             new_tokens: true,
+            zero_length_cid: false,
         }
     }
 }

@@ -13,6 +13,7 @@
 //! until the multipath extension opens more.
 
 mod ack;
+mod admission;
 mod ahead;
 pub mod application;
 mod build;
@@ -41,6 +42,7 @@ mod timers;
 pub mod token_store;
 pub mod totals;
 mod train;
+mod tuples;
 mod zero_rtt;
 
 use crate::base::{BoundedQueue, FourTuple, Rng, SocketId, Timestamp, limits};
@@ -49,6 +51,7 @@ use crate::path::cids::ResetToken;
 use crate::path::{Path, PathId, PathSet};
 use crate::stream::{DatagramError, Datagrams, Streams};
 use crate::wire::{ConnectionId, Side, TransportParameters};
+pub use admission::PrefixCaps;
 pub use application::Application;
 use bytes::Bytes;
 pub use config::TransportConfig;
@@ -282,6 +285,12 @@ impl Connection {
             State::Draining | State::Drained => false,
             _ => self.initial.is_some() || self.handshake.is_some() || self.has_one_rtt_to_send(),
         }
+    }
+
+    /// Whether this side has no connection ID: what arrives is told by its addresses, so that the
+    /// connection cannot move to another address of this side (RFC 9000 §5.1).
+    pub fn has_zero_length_cid(&self) -> bool {
+        self.ids.local_scid.is_empty()
     }
 
     /// The socket in use.

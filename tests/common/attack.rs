@@ -6,7 +6,8 @@ use super::raw_peer::{Packet, RawPeer};
 use corelane::base::{Ecn, FourTuple, RecvMeta, Rng, SocketId, Timestamp};
 use corelane::conn::endpoint::Next;
 use corelane::conn::{
-    ConnId, Connection, ConnectionError, Endpoint, EndpointConfig, Event, TransportConfig,
+    ConnId, Connection, ConnectionError, Endpoint, EndpointConfig, Event, PrefixCaps,
+    TransportConfig,
 };
 use corelane::crypto::Session;
 use corelane::wire::frame::Frame;
@@ -39,6 +40,7 @@ pub struct Plan {
     pub max_half_open: Option<usize>,
     /// Both sides offer early data.
     pub early: bool,
+    pub prefix_caps: PrefixCaps,
     pub seed: u64,
 }
 
@@ -51,6 +53,7 @@ impl Default for Plan {
             params: params(),
             max_half_open: None,
             early: false,
+            prefix_caps: PrefixCaps::default(),
             seed: 1,
         }
     }
@@ -103,6 +106,7 @@ impl Attack {
         if let Some(n) = plan.max_half_open {
             config.max_half_open = n;
         }
+        config.prefix_caps = plan.prefix_caps;
         let scid = ConnectionId::new(&rng.array::<8>()).expect("8 bytes");
         Self {
             now: Timestamp::from_nanos(1_000_000_000),

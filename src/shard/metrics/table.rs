@@ -58,6 +58,12 @@ metrics! {
     Counter "endpoint_version_negotiations_total"
         "Version Negotiation packets sent." => endpoint.version_negotiations;
     Counter "endpoint_resets_total" "Stateless resets sent." => endpoint.resets;
+    Counter "endpoint_prefix_capped_total"
+        "Attempts from a network that had all it may." => endpoint.prefix_capped;
+    Counter "endpoint_held_expired_total"
+        "Held attempts that were not decided about in time." => endpoint.held_expired;
+    Counter "endpoint_stateless_crypto_total"
+        "Cryptographic operations for what is no connection." => endpoint.stateless_crypto;
     Counter "endpoint_unroutable_total" "Datagrams that led nowhere." => endpoint.unroutable;
     Counter "io_rx_trains_total" "Receives with at least one datagram." => io.rx_trains;
     Counter "io_rx_datagrams_total" "Datagrams received." => io.rx_datagrams;
