@@ -3,6 +3,7 @@
 
 use super::crypto_stream::CryptoStream;
 use super::input::Packet;
+use super::observe::Watch;
 use super::space::SentFrame;
 use super::{Connection, HandshakeSpace};
 use crate::base::Timestamp;
@@ -149,15 +150,23 @@ impl Connection {
         let rtt = self.paths.primary().rtt.clone();
         let cc = &mut self.paths.primary_mut().cc;
         let summary = match ty {
-            PacketType::Initial => lose_handshake(now, self.initial.as_deref_mut(), &rtt, cc),
-            PacketType::Handshake => lose_handshake(now, self.handshake.as_deref_mut(), &rtt, cc),
+            PacketType::Initial => {
+                let space = self.initial.as_deref_mut();
+                lose_handshake(now, ty, space, &rtt, cc, &mut self.watch)
+            }
+            PacketType::Handshake => {
+                let space = self.handshake.as_deref_mut();
+                lose_handshake(now, ty, space, &rtt, cc, &mut self.watch)
+            }
             _ => {
                 let mut lost = std::mem::take(&mut self.scratch);
                 lost.clear();
+                let watch = &mut self.watch;
                 let path = self.paths.primary_mut();
                 let delay = self.peer_params.max_ack_delay;
                 let Path { sent, cc, .. } = path;
                 let summary = sent.detect_lost(now, &rtt, delay, |pn, packet, frames| {
+                    watch.lost(ty, pn, packet.size);
                     lost.extend_from_slice(frames);
                     tell_lost(cc, now, pn, packet);
                 });
@@ -311,13 +320,16 @@ fn ack_handshake(
 
 fn lose_handshake(
     now: Timestamp,
+    ty: PacketType,
     space: Option<&mut HandshakeSpace>,
     rtt: &Rtt,
     cc: &mut Controller,
+    watch: &mut Watch,
 ) -> Option<LostSummary> {
     let HandshakeSpace { sent, crypto, .. } = space?;
     Some(
         sent.detect_lost(now, rtt, Duration::ZERO, |pn, packet, frames| {
+            watch.lost(ty, pn, packet.size);
             tell_lost(cc, now, pn, packet);
             for frame in frames {
                 if let SentFrame::Crypto { offset, len } = *frame {

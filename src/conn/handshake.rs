@@ -56,6 +56,11 @@ impl HandshakeIds {
         }
     }
 
+    /// Whether the peer's transport parameters are known.
+    pub(crate) fn params_applied(&self) -> bool {
+        self.params_applied
+    }
+
     /// Where the first packet of ours goes.
     pub(crate) fn first_remote(&self) -> ConnectionId {
         self.remote_scid.unwrap_or(self.original_dcid)

@@ -45,6 +45,8 @@ impl Connection {
         data: &mut [u8],
         sink: &mut dyn StreamSink,
     ) {
+        self.watch_changes(false);
+        self.watch.at(now);
         for datagram in data.chunks_mut(meta.segment_size.max(1)) {
             self.handle_udp_datagram(now, meta, datagram, sink);
         }
@@ -55,6 +57,7 @@ impl Connection {
         {
             space.acks.end_of_train();
         }
+        self.watch_changes(true);
     }
 
     fn handle_udp_datagram(
@@ -432,6 +435,7 @@ impl Connection {
         sink: &mut dyn StreamSink,
     ) -> Result<(), TransportError> {
         self.stats.packets_received += 1;
+        self.watch.received(packet);
         let seen = self.handle_frames(now, packet, sink)?;
         let path = self.paths.primary_mut();
         path.last_received = now;

@@ -158,6 +158,7 @@ impl Connection {
 
     /// Does what is due at `now`. Poll afterwards.
     pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.watch.at(now);
         let due = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
         if self.state.is_closed() {
             if due(self.timers.drain) {

@@ -12,7 +12,7 @@ use crate::crypto::TAG_LEN;
 use crate::path::Path;
 use crate::recovery::SentPacket;
 use crate::wire::frame::{self, ack};
-use crate::wire::{Writer, header, packet_number};
+use crate::wire::{PacketType, Writer, header, packet_number};
 
 /// What a datagram may hold, given congestion window, pacing and probes owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,7 @@ impl Connection {
     ///
     /// Call it until `None`; what it returned has been counted as sent at `now`.
     pub fn poll_transmit(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
+        self.watch.at(now);
         if let State::Closing { .. } = self.state {
             return self.poll_close(now, buf);
         }
@@ -272,6 +273,8 @@ impl Connection {
             pn_len,
             pn_offset,
         } = head;
+        let payload_at = pn_offset + pn_len;
+        self.watch.sent(PacketType::OneRtt, pn, packet, payload_at);
         if keys.seal(path.id.0, pn, packet, pn_offset, pn_len).is_err() {
             return 0;
         }
