@@ -10,7 +10,7 @@ use crate::wire::TransportError;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::quic::{self, ClientConnection, Connection, ServerConnection, Version};
-use rustls::{AlertDescription, ClientConfig, Error, ServerConfig};
+use rustls::{AlertDescription, ClientConfig, Error, PeerMisbehaved, ServerConfig};
 use std::fmt;
 use std::sync::Arc;
 
@@ -138,7 +138,7 @@ impl Session {
     pub fn read_crypto(&mut self, data: &[u8]) -> Result<(), TransportError> {
         self.tls.read_hs(data).map_err(|error| {
             let alert = self.tls.alert().unwrap_or_else(|| alert_for(&error));
-            let failure = TransportError::crypto(u8::from(alert), reason_for(&error));
+            let failure = failure_for(&error, alert);
             self.failure = Some(error);
             failure
         })
@@ -273,6 +273,15 @@ fn refused(error: Error) -> ConfigError {
         Error::General(why) if why.contains("TLS 1.3") => ConfigError::NoTls13,
         other => ConfigError::Tls(other),
     }
+}
+
+/// What TLS rejected, as QUIC calls it.
+fn failure_for(error: &Error, alert: AlertDescription) -> TransportError {
+    // RFC 9001 §4.6.1: a server either permits early data without limit or does not.
+    if *error == Error::PeerMisbehaved(PeerMisbehaved::InvalidMaxEarlyDataSize) {
+        return TransportError::protocol_violation("a session with a limit of early data");
+    }
+    TransportError::crypto(u8::from(alert), reason_for(error))
 }
 
 /// The alert for an error for which rustls queued none.
