@@ -265,14 +265,9 @@ impl<'a> Stage<'a> {
 
     fn judge(&self, log: &Log) -> Result<String, String> {
         self.compare()?;
-        let mut keys = KeyLog::default();
-        for who in ["client", "server"] {
-            let path = self.dir.join(format!("{who}.keys"));
-            keys.read(&fs::read_to_string(path).unwrap_or_default());
-        }
         let evidence = Evidence {
             log,
-            trace: Trace::new(&log.entries, &keys),
+            trace: self.decrypt(log),
             requests: self
                 .case
                 .files()
@@ -299,14 +294,28 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Leaves the relay's log beside those of the endpoints.
+    fn decrypt(&self, log: &Log) -> Trace {
+        let mut keys = KeyLog::default();
+        for who in ["client", "server"] {
+            let path = self.dir.join(format!("{who}.keys"));
+            keys.read(&fs::read_to_string(path).unwrap_or_default());
+        }
+        Trace::new(&log.entries, &keys)
+    }
+
+    /// Leaves the relay's log, and the same decrypted, beside those of the endpoints.
     fn keep(&self, log: &Log) -> io::Result<()> {
         let mut file = io::BufWriter::new(fs::File::create(self.dir.join("relay.log"))?);
         for entry in &log.entries {
             writeln!(file, "{entry}")?;
         }
         writeln!(file, "up {:?}\ndown {:?}", log.up, log.down)?;
-        writeln!(file, "rebindings {} stale {}", log.rebindings, log.stale)
+        writeln!(file, "rebindings {} stale {}", log.rebindings, log.stale)?;
+        let mut file = io::BufWriter::new(fs::File::create(self.dir.join("packets.log"))?);
+        for packet in &self.decrypt(log).packets {
+            writeln!(file, "{packet}")?;
+        }
+        Ok(())
     }
 }
 
