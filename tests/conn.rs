@@ -2,9 +2,13 @@
 
 #[path = "conn/address.rs"]
 mod address;
+#[path = "conn/clauses.rs"]
+mod clauses;
 #[path = "conn/closing.rs"]
 mod closing;
 mod common;
+#[path = "conn/conformance.rs"]
+mod conformance;
 #[path = "conn/floods.rs"]
 mod floods;
 #[path = "conn/frames.rs"]

@@ -67,8 +67,14 @@ pub const CONNECTION_WINDOW_MAX: u64 = 32 * 1024 * 1024;
 pub const SEND_BUFFER: usize = 4 * 1024 * 1024;
 /// Packets sent and not yet acknowledged, lost or discarded, per space.
 pub const SENT_PACKETS: usize = 1 << 17;
+/// Trains whose circumstances BBR remembers for its samples; later ones join the last.
+pub const SEND_RECORDS: usize = 8192;
 /// Packets declared lost whose late acknowledgement is still recognised, per space.
 pub const LOST_PACKETS: usize = 1024;
+/// Frames of a peer that lead nowhere, at once, by default; one more closes the connection.
+pub const GLITCH_BURST: u32 = 10_000;
+/// And so many more every second.
+pub const GLITCH_RATE: u32 = 1_000;
 /// Events waiting for the application of one connection; the engine merges what it can.
 pub const EVENTS: usize = 4096;
 /// Bytes of a close reason that we send; the rest is cut.

@@ -250,6 +250,8 @@ pub enum Cc {
     Cubic,
     /// NewReno (RFC 9002)
     Newreno,
+    /// BBR version 3 (draft-ietf-ccwg-bbr)
+    Bbr,
 }
 
 /// `--cipher`.

@@ -3,6 +3,7 @@
 //! Every field has a default that suits a service on a data-centre or Internet path. Limits that
 //! the embedder may not choose are in `base::limits`.
 
+use super::glitch::GlitchLimit;
 use crate::base::limits;
 use crate::path::PathConfig;
 use crate::recovery::{Algorithm, MtuConfig};
@@ -55,6 +56,11 @@ pub struct TransportConfig {
     /// Updates the packet protection keys after this many packets. Default: only when the AEAD's
     /// limit nears (RFC 9001 §6.6).
     pub key_update_packets: Option<u64>,
+    /// Closes a connection whose peer sends more frames that lead nowhere than this: streams that it
+    /// opens and abandons or asks us to abandon, limits that raise nothing, connection IDs and tokens
+    /// in circles (RFC 9000 §21.9). `None` admits any number. Default 10,000 at once and 1,000 a
+    /// second.
+    pub glitches: Option<GlitchLimit>,
 }
 
 impl Default for TransportConfig {
@@ -75,6 +81,10 @@ impl Default for TransportConfig {
             datagram_receive_buffer: limits::DATAGRAM_RECV_BYTES,
             datagram_send_buffer: limits::DATAGRAM_SEND_BYTES,
             key_update_packets: None,
+            glitches: Some(GlitchLimit {
+                burst: limits::GLITCH_BURST,
+                per_second: limits::GLITCH_RATE,
+            }),
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod endpoint;
 pub mod error;
 mod events;
 mod frames;
+mod glitch;
 mod handshake;
 pub mod incoming;
 mod input;
@@ -49,6 +50,8 @@ pub use endpoint::{ConnId, Endpoint, EndpointConfig};
 pub use error::ConnectionError;
 pub use events::Event;
 use events::Events;
+pub use glitch::GlitchLimit;
+use glitch::Glitches;
 use handshake::HandshakeIds;
 pub use incoming::{Decision, Incoming, IncomingId};
 use migrate::Probed;
@@ -73,6 +76,8 @@ struct Pending {
 /// A packet that came before its keys, kept whole.
 #[derive(Debug)]
 struct EarlyPacket {
+    /// When it arrived.
+    at: crate::base::Timestamp,
     meta: crate::base::RecvMeta,
     bytes: Vec<u8>,
 }
@@ -96,12 +101,15 @@ pub struct Connection {
     events: Events,
     pending: Pending,
     early: Vec<EarlyPacket>,
+    /// When the packet in hand arrived, if it had to wait for its keys.
+    waited_since: Option<Timestamp>,
     /// Challenges from addresses other than the path's.
     probed: BoundedQueue<Probed>,
     /// Frames of the packet being built; kept for its capacity.
     scratch: Vec<SentFrame>,
     rng: Rng,
     stats: ConnectionStats,
+    glitches: Glitches,
 }
 
 /// What a new connection is made from.
@@ -151,10 +159,12 @@ impl Connection {
             events: Events::default(),
             pending: Pending::default(),
             early: Vec::new(),
+            waited_since: None,
             probed: BoundedQueue::new(limits::PATH_RESPONSES),
             scratch: Vec::with_capacity(16),
             rng,
             stats: ConnectionStats::default(),
+            glitches: Glitches::new(now, config.glitches),
             config,
         }
     }

@@ -9,7 +9,7 @@ use crate::wire::TransportError;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::quic::{self, ClientConnection, Connection, ServerConnection, Version};
-use rustls::{AlertDescription, ClientConfig, Error, ServerConfig};
+use rustls::{AlertDescription, ClientConfig, Error, HandshakeType, PeerMisbehaved, ServerConfig};
 use std::fmt;
 use std::sync::Arc;
 
@@ -66,6 +66,13 @@ pub enum KeyChange {
 }
 
 /// The TLS side of one connection.
+///
+/// It gives the handshake the properties that RFC 9000 §7 lists. What RFC 9001 asks of TLS itself,
+/// rustls keeps in its QUIC mode: nothing older than TLS 1.3
+/// (§4.2), the server's identity (§4.4) and no client authentication after the handshake, no TLS
+/// KeyUpdate (§6), an application protocol in common (§8.1), the transport parameters' extension
+/// (§8.2), neither EndOfEarlyData (§8.3) nor the compatibility mode (§8.4), no cipher suite without
+/// header protection (§5.3, §5.4.1).
 pub struct Session {
     tls: Connection,
     failure: Option<Error>,
@@ -114,7 +121,8 @@ impl Session {
     pub fn read_crypto(&mut self, data: &[u8]) -> Result<(), TransportError> {
         self.tls.read_hs(data).map_err(|error| {
             let alert = self.tls.alert().unwrap_or_else(|| alert_for(&error));
-            let failure = TransportError::crypto(u8::from(alert), reason_for(&error));
+            let failure = forbidden(&error)
+                .unwrap_or_else(|| TransportError::crypto(u8::from(alert), reason_for(&error)));
             self.failure = Some(error);
             failure
         })
@@ -249,6 +257,24 @@ fn refused(error: Error) -> ConfigError {
         Error::General(why) if why.contains("TLS 1.3") => ConfigError::NoTls13,
         other => ConfigError::Tls(other),
     }
+}
+
+/// What QUIC forbids in TLS and names an error of its own for.
+fn forbidden(error: &Error) -> Option<TransportError> {
+    let reason = match error {
+        // RFC 9001 §4.4: rustls itself takes CertificateRequest during the handshake.
+        Error::InappropriateHandshakeMessage { got_type, .. }
+            if *got_type == HandshakeType::CertificateRequest =>
+        {
+            "TLS client authentication after the handshake"
+        }
+        // RFC 9001 §4.6.1.
+        Error::PeerMisbehaved(PeerMisbehaved::InvalidMaxEarlyDataSize) => {
+            "a ticket with another max_early_data_size than QUIC's"
+        }
+        _ => return None,
+    };
+    Some(TransportError::protocol_violation(reason))
 }
 
 /// The alert for an error for which rustls queued none.

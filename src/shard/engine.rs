@@ -152,6 +152,8 @@ pub struct ShardReport<A> {
     pub io: IoStats,
     /// The backend's name.
     pub backend: &'static str,
+    /// Send buffers that were still lent: none once nothing is under way.
+    pub tx_lent: usize,
 }
 
 type Thread<A> = JoinHandle<Result<ShardReport<A>, EngineError>>;
@@ -382,6 +384,7 @@ fn run<A: ShardApp>(
         endpoint: shard.endpoint.stats(),
         io: shard.backend.stats().clone(),
         backend,
+        tx_lent: shard.backend.tx_lent(),
         app: shard.app,
     })
 }

@@ -144,6 +144,8 @@ pub struct Streams {
     /// The last time and smoothed round trip that a frame came with.
     pub(super) clock: (Timestamp, Duration),
     pub(super) stats: StreamStats,
+    /// Frames that led nowhere since [`Streams::take_glitches`].
+    pub(super) glitches: u32,
 }
 
 /// The ID of no stream.
@@ -170,6 +172,7 @@ impl Streams {
             events: EventQueue::new(),
             clock: (Timestamp::ZERO, Duration::ZERO),
             stats: StreamStats::default(),
+            glitches: 0,
         }
     }
 
@@ -194,6 +197,8 @@ impl Streams {
         self.on_max_streams(Dir::Bi, params.initial_max_streams_bidi);
         self.on_max_streams(Dir::Uni, params.initial_max_streams_uni);
         self.on_max_data(params.initial_max_data);
+        // A parameter of zero raises nothing, and is no frame.
+        self.glitches = 0;
     }
 
     /// Whether the peer's transport parameters are known.
@@ -220,6 +225,13 @@ impl Streams {
             tx_bytes: self.flow.sent,
             ..self.stats
         }
+    }
+
+    /// Frames that led nowhere since the last call: streams abandoned by the peer, limits that
+    /// raised nothing, STREAM frames without bytes or end (RFC 9000 §21.9).
+    #[inline]
+    pub fn take_glitches(&mut self) -> u32 {
+        std::mem::take(&mut self.glitches)
     }
 
     /// Streams that have state now.

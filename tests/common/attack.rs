@@ -68,11 +68,13 @@ pub struct Attack {
     pub inbox: Vec<Packet>,
     /// Datagrams that the endpoint sent, as they were, with where they went.
     pub datagrams: Vec<(SocketAddr, Vec<u8>)>,
+    /// The ECN marks of what the endpoint's connections sent.
+    pub marks: Vec<Ecn>,
     /// Bytes that went each way.
     pub sent_to_endpoint: usize,
     pub sent_by_endpoint: usize,
     params: TransportParameters,
-    identity: super::certs::Identity,
+    pub identity: super::certs::Identity,
     timers: std::collections::BTreeMap<ConnId, Timestamp>,
 }
 
@@ -101,6 +103,7 @@ impl Attack {
             events: Vec::new(),
             inbox: Vec::new(),
             datagrams: Vec::new(),
+            marks: Vec::new(),
             sent_to_endpoint: 0,
             sent_by_endpoint: 0,
             params: plan.params,
@@ -282,6 +285,7 @@ impl Attack {
             }
             while let Some(t) = conn.poll_transmit(self.now, &mut buf) {
                 let datagrams = buf[..t.len].chunks(t.segment_size);
+                self.marks.extend(datagrams.clone().map(|_| t.ecn));
                 out.extend(datagrams.map(|b| (t.path.remote, b.to_vec())));
             }
             match self.endpoint.finish(id) {
