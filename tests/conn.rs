@@ -2,6 +2,8 @@
 
 #[path = "conn/address.rs"]
 mod address;
+#[path = "conn/admission.rs"]
+mod admission;
 #[path = "conn/clauses.rs"]
 mod clauses;
 #[path = "conn/closing.rs"]
@@ -9,6 +11,8 @@ mod closing;
 mod common;
 #[path = "conn/conformance.rs"]
 mod conformance;
+#[path = "conn/early.rs"]
+mod early;
 #[path = "conn/floods.rs"]
 mod floods;
 #[path = "conn/frames.rs"]
@@ -19,6 +23,10 @@ mod handshake;
 mod keys;
 #[path = "conn/recovery.rs"]
 mod recovery;
+#[path = "conn/tokens.rs"]
+mod tokens;
+#[path = "conn/zero_cid.rs"]
+mod zero_cid;
 
 use bytes::Bytes;
 use common::pair::{CLIENT, Pair, SERVER, Setup};

@@ -39,10 +39,12 @@ impl Connection {
     }
 
     fn ack_one_rtt(&mut self, used: UsedKeys, ack: &Ack<'_>) -> Result<AckSummary, TransportError> {
+        self.zero_rtt.check_ack(ack)?;
         let Self {
             paths,
             streams,
             one_rtt_crypto,
+            new_tokens,
             ..
         } = self;
         let Path {
@@ -63,6 +65,7 @@ impl Connection {
                     SentFrame::Ack { largest } => acks.on_ack_of_ack(largest),
                     SentFrame::Crypto { offset, len } => one_rtt_crypto.on_acked(offset, len),
                     SentFrame::RetireConnectionId { .. } => remote_cids.on_retire_acked(),
+                    SentFrame::NewToken { seq } => new_tokens.on_acked(seq),
                     SentFrame::HandshakeDone
                     | SentFrame::NewConnectionId { .. }
                     | SentFrame::Unreliable => {}
@@ -199,7 +202,7 @@ impl Connection {
     }
 
     /// Queues a frame of a lost packet anew, where what it said still matters (RFC 9000 §13.3).
-    fn send_again(&mut self, frame: SentFrame) {
+    pub(super) fn send_again(&mut self, frame: SentFrame) {
         let path = self.paths.primary_mut();
         match frame {
             SentFrame::Stream(f) => self.streams.on_lost(f),
@@ -208,6 +211,7 @@ impl Connection {
             }
             SentFrame::HandshakeDone => self.pending.handshake_done = true,
             SentFrame::NewConnectionId { seq } => path.local_cids.on_lost(seq),
+            SentFrame::NewToken { seq } => self.new_tokens.on_lost(seq),
             SentFrame::RetireConnectionId { seq } => {
                 path.remote_cids.on_retire_lost(seq);
             }

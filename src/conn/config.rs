@@ -61,6 +61,14 @@ pub struct TransportConfig {
     /// in circles (RFC 9000 §21.9). `None` admits any number. Default 10,000 at once and 1,000 a
     /// second.
     pub glitches: Option<GlitchLimit>,
+    /// A server gives each client a token once its address is proven, so that the client's next
+    /// connection begins with a proven address (RFC 9000 §8.1.3). Default on.
+    pub new_tokens: bool,
+    /// Connections begun here have no connection ID of their own: a few bytes less in each packet
+    /// they receive. Their addresses tell them apart then, so that between a socket and a peer's
+    /// address there is one at most, beside any number that have a connection ID. Connections that
+    /// are accepted have one always. Default off.
+    pub zero_length_cid: bool,
 }
 
 impl Default for TransportConfig {
@@ -85,6 +93,8 @@ impl Default for TransportConfig {
                 burst: limits::GLITCH_BURST,
                 per_second: limits::GLITCH_RATE,
             }),
+            new_tokens: true,
+            zero_length_cid: false,
         }
     }
 }

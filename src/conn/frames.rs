@@ -126,18 +126,6 @@ impl Connection {
         }
     }
 
-    fn on_new_token(&mut self, token: &[u8]) -> Result<(), TransportError> {
-        if self.side == Side::Server {
-            return Err(TransportError::protocol_violation(
-                "a client sent NEW_TOKEN",
-            ));
-        }
-        if token.is_empty() {
-            return Err(TransportError::frame_encoding_error("an empty token"));
-        }
-        Ok(())
-    }
-
     fn on_new_connection_id(&mut self, f: &NewConnectionId) -> Result<(), TransportError> {
         let remote = &mut self.paths.primary_mut().remote_cids;
         remote.on_new(f.seq, f.retire_prior_to, f.cid, f.reset_token)

@@ -156,17 +156,23 @@ impl Connection {
         if theirs && !self.ids.params_applied {
             self.take_peer_params(now)?;
         }
+        if self.side == Side::Client || theirs {
+            self.begin_zero_rtt();
+        }
         if self.state.is_handshaking() && !self.session.is_handshaking() && self.one_rtt.is_some() {
-            self.complete_handshake();
+            self.complete_handshake(now);
         }
         Ok(())
     }
 
     /// TLS is done; a server says so with HANDSHAKE_DONE, not before (RFC 9000 §19.20).
-    fn complete_handshake(&mut self) {
+    fn complete_handshake(&mut self, now: Timestamp) {
         self.state.move_to_complete();
         self.ids.completed = true;
         self.timers.handshake = None;
+        let pto = self.paths.primary().rtt.pto(self.peer_params.max_ack_delay);
+        self.zero_rtt.on_handshake_complete(now, self.side, pto);
+        self.streams.end_early();
         self.events.push(Event::Connected);
         if self.side == Side::Server {
             // RFC 9001 §4.1.2: a server's handshake is confirmed when it completes, and it says so.
@@ -230,8 +236,7 @@ impl Connection {
         let params = TransportParameters::decode(self.side.peer(), bytes)?;
         self.check_peer_ids(&params)?;
         self.ids.params_applied = true;
-        self.streams.set_peer_limits(&params);
-        self.datagrams.set_peer_max(params.max_datagram_frame_size);
+        self.set_peer_limits(now, &params)?;
         let path = self.paths.primary_mut();
         path.local_cids
             .set_peer_limit(params.active_connection_id_limit);
@@ -300,6 +305,7 @@ impl Connection {
         path.remote_cids.set_first(scid);
         self.ids.retry_scid = Some(scid);
         self.ids.token = token;
+        self.resend_early();
     }
 
     /// Version Negotiation arrived (RFC 9000 §6.2): it counts only for a connection that has

@@ -28,11 +28,11 @@ pub(super) struct Packet<'a> {
 
 /// The parts of a long header that outlive the parse.
 #[derive(Clone, Copy)]
-struct Long {
+pub(super) struct Long {
     ty: LongType,
-    dcid: ConnectionId,
-    scid: ConnectionId,
-    pn_offset: usize,
+    pub(super) dcid: ConnectionId,
+    pub(super) scid: ConnectionId,
+    pub(super) pn_offset: usize,
 }
 
 impl Connection {
@@ -206,7 +206,7 @@ impl Connection {
         let (space, ty) = match long.ty {
             LongType::Initial => (self.initial.as_deref_mut(), PacketType::Initial),
             LongType::Handshake => (self.handshake.as_deref_mut(), PacketType::Handshake),
-            LongType::ZeroRtt => (None, PacketType::ZeroRtt),
+            LongType::ZeroRtt => return self.open_zero_rtt(now, meta, long, packet, sink),
         };
         let Some(space) = space else {
             if long.ty == LongType::Handshake && self.one_rtt.is_none() {
@@ -374,7 +374,7 @@ impl Connection {
     }
 
     /// Keeps a packet whose keys may still come, up to a cap.
-    fn keep_early(&mut self, now: Timestamp, meta: &RecvMeta, packet: &[u8]) {
+    pub(super) fn keep_early(&mut self, now: Timestamp, meta: &RecvMeta, packet: &[u8]) {
         let kept: usize = self.early.iter().map(|p| p.bytes.len()).sum();
         let full = self.early.len() >= limits::UNDECRYPTABLE_PACKETS
             || kept + packet.len() > limits::UNDECRYPTABLE_BYTES;
@@ -418,7 +418,7 @@ impl Connection {
     /// Frames, acknowledgement state, address changes: everything after authentication. A packet is
     /// acknowledged once all of its frames were handled (RFC 9000 §13.1).
     #[inline]
-    fn handle_packet(
+    pub(super) fn handle_packet(
         &mut self,
         now: Timestamp,
         packet: &Packet<'_>,
@@ -478,6 +478,6 @@ fn open_handshake(
 
 /// The packet number after the largest received.
 #[inline]
-fn next_expected(largest: Option<u64>) -> u64 {
+pub(super) fn next_expected(largest: Option<u64>) -> u64 {
     largest.map_or(0, |pn| pn + 1)
 }

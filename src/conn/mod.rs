@@ -13,6 +13,8 @@
 //! until the multipath extension opens more.
 
 mod ack;
+mod admission;
+mod ahead;
 pub mod application;
 mod build;
 mod close;
@@ -27,14 +29,19 @@ mod handshake;
 pub mod incoming;
 mod input;
 mod migrate;
+mod new_token;
 mod params;
 mod router;
 mod space;
+mod spent;
 mod state;
 mod stateless;
 mod stats;
 mod timers;
+pub mod token_store;
 mod train;
+mod tuples;
+mod zero_rtt;
 
 use crate::base::{BoundedQueue, FourTuple, Rng, SocketId, Timestamp, limits};
 use crate::crypto::{OneRttKeys, Session, TAG_LEN};
@@ -42,6 +49,7 @@ use crate::path::cids::ResetToken;
 use crate::path::{Path, PathId, PathSet};
 use crate::stream::{DatagramError, Datagrams, Streams};
 use crate::wire::{ConnectionId, Side, TransportParameters};
+pub use admission::PrefixCaps;
 pub use application::Application;
 use bytes::Bytes;
 pub use config::TransportConfig;
@@ -55,12 +63,16 @@ use glitch::Glitches;
 use handshake::HandshakeIds;
 pub use incoming::{Decision, Incoming, IncomingId};
 use migrate::Probed;
+use new_token::NewTokens;
 pub use router::CidGenerator;
 use space::{HandshakeSpace, SentFrame};
 use state::State;
 pub use stats::{ConnectionStats, PathStats};
 use std::sync::Arc;
 use timers::Timers;
+pub use token_store::{TokenMemory, TokenStore};
+pub use zero_rtt::EarlyData;
+use zero_rtt::ZeroRtt;
 
 /// Frames that wait outside streams, one flag or count each.
 #[derive(Debug, Default)]
@@ -103,6 +115,8 @@ pub struct Connection {
     early: Vec<EarlyPacket>,
     /// When the packet in hand arrived, if it had to wait for its keys.
     waited_since: Option<Timestamp>,
+    zero_rtt: ZeroRtt,
+    new_tokens: NewTokens,
     /// Challenges from addresses other than the path's.
     probed: BoundedQueue<Probed>,
     /// Frames of the packet being built; kept for its capacity.
@@ -160,6 +174,8 @@ impl Connection {
             pending: Pending::default(),
             early: Vec::new(),
             waited_since: None,
+            zero_rtt: ZeroRtt::default(),
+            new_tokens: NewTokens::default(),
             probed: BoundedQueue::new(limits::PATH_RESPONSES),
             scratch: Vec::with_capacity(16),
             rng,
@@ -228,7 +244,11 @@ impl Connection {
     /// Bytes for frames in a full 1-RTT packet.
     fn datagram_room(&self) -> usize {
         let path = self.paths.primary();
-        let header = 1 + path.remote_cids.active().len() + 4;
+        let header = if self.zero_rtt.can_send() {
+            self.zero_rtt_header()
+        } else {
+            1 + path.remote_cids.active().len() + 4
+        };
         path.mtu.current().saturating_sub(header + TAG_LEN)
     }
 
@@ -259,6 +279,12 @@ impl Connection {
             State::Draining | State::Drained => false,
             _ => self.initial.is_some() || self.handshake.is_some() || self.has_one_rtt_to_send(),
         }
+    }
+
+    /// Whether this side has no connection ID: what arrives is told by its addresses, so that the
+    /// connection cannot move to another address of this side (RFC 9000 §5.1).
+    pub fn has_zero_length_cid(&self) -> bool {
+        self.ids.local_scid.is_empty()
     }
 
     /// The socket in use.

@@ -152,6 +152,7 @@ impl Connection {
             || path.local_cids.wants_to_send()
             || path.remote_cids.wants_to_send()
             || !self.probed.is_empty()
+            || self.new_tokens.wants_to_send()
     }
 
     /// What a datagram of `size` bytes may hold after `before` bytes of the same train.
@@ -281,7 +282,7 @@ impl Connection {
     }
 
     /// Enters the packet whose frames are in `scratch` into loss recovery.
-    fn record_one_rtt(
+    pub(super) fn record_one_rtt(
         &mut self,
         now: Timestamp,
         len: usize,
@@ -319,7 +320,12 @@ impl Connection {
 
     /// Writes what waits, most urgent first. Returns whether the datagram must have full size
     /// (RFC 9000 §8.2.1).
-    fn write_frames(&mut self, now: Timestamp, w: &mut Writer<'_>, admission: Admission) -> bool {
+    pub(super) fn write_frames(
+        &mut self,
+        now: Timestamp,
+        w: &mut Writer<'_>,
+        admission: Admission,
+    ) -> bool {
         let room = w.remaining().max(self.datagram_room());
         let Self {
             paths,
@@ -355,6 +361,7 @@ impl Connection {
             scratch.push(SentFrame::HandshakeDone);
         }
         write_cid_frames(path, w, scratch);
+        self.new_tokens.write(w, scratch);
         if streams.has_control() {
             streams.write_control(w, &mut |f| scratch.push(SentFrame::Stream(f)));
         }

@@ -4,6 +4,7 @@
 //! rustls rejects into a CRYPTO_ERROR with the alert's code. Configurations are taken as they are.
 //! Which level the bytes belong to, their order and how much is buffered is `conn`'s business.
 
+use super::early;
 use super::keys::{Key, Keys, NextKeys, quic_suite};
 use crate::wire::TransportError;
 use rustls::crypto::CryptoProvider;
@@ -40,6 +41,26 @@ pub enum ConfigError {
          limited by flow control): set it to one of them"
     )]
     EarlyDataSize(u32),
+    /// A server that offers early data with sessions that are good any number of times.
+    #[error(
+        "early data with stateless session tickets could be replayed without end: leave the \
+         ticketer off, so that sessions are in session_storage and good once, or set \
+         max_early_data_size to 0"
+    )]
+    EarlyDataTicketer,
+    /// A server that offers early data and stores no sessions.
+    #[error(
+        "early data needs sessions that are stored, and session_storage stores none: give the \
+         TLS configuration a storage, such as ServerSessionMemoryCache, or set \
+         max_early_data_size to 0"
+    )]
+    EarlyDataStorage,
+    /// A server that offers early data with a storage that gives a session more than once.
+    #[error(
+        "session_storage gives a session again after `take`, so early data could be replayed: \
+         have `take` remove it, atomically, or set max_early_data_size to 0"
+    )]
+    EarlyDataReusable,
     /// rustls refuses for a reason of its own.
     #[error("the TLS configuration does not start a QUIC handshake: {0}")]
     Tls(#[from] Error),
@@ -100,11 +121,7 @@ impl Session {
     /// [`ConfigError`] when QUIC cannot use `config`.
     pub fn server(config: Arc<ServerConfig>, params: Vec<u8>) -> Result<Self, ConfigError> {
         check_suites(config.crypto_provider())?;
-        // RFC 9001 §4.6.1: a server that accepts early data says 0xffffffff.
-        match config.max_early_data_size {
-            0 | u32::MAX => {}
-            size => return Err(ConfigError::EarlyDataSize(size)),
-        }
+        early::check(&config)?;
         ServerConnection::new(config, Version::V1, params)
             .map(|tls| Self::new(tls.into()))
             .map_err(refused)

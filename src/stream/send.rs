@@ -193,6 +193,19 @@ impl SendHalf {
         self.max_data = self.max_data.max(max);
     }
 
+    /// Counts nothing as sent any more, under another limit of the peer.
+    pub(super) fn restart(&mut self, max_data: u64) {
+        self.buffer.rewind();
+        self.max_data = max_data;
+        self.blocked_at = 0;
+        if self.fin == Fin::InFlight {
+            self.fin = Fin::Pending;
+        }
+        if matches!(self.state, SendState::Send | SendState::DataSent) {
+            self.state = SendState::Ready;
+        }
+    }
+
     /// Whether the application waits for room and at least half of `capacity` is free; true once.
     #[inline]
     pub(super) fn take_writable(&mut self, capacity: usize) -> bool {

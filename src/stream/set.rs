@@ -5,6 +5,7 @@
 //! until bytes have to wait. The verbs are in `app` (the application), `input` (frames received)
 //! and `output` (frames to send).
 
+use super::early::Early;
 use super::event::{EventQueue, StreamEvent, bit};
 use super::flow::ConnectionFlow;
 use super::ids::{Known, LocalIds, PeerIds};
@@ -141,6 +142,7 @@ pub struct Streams {
     pub(super) schedule: Schedule,
     pub(super) control: Control,
     pub(super) events: EventQueue,
+    pub(super) early: Early,
     /// The last time and smoothed round trip that a frame came with.
     pub(super) clock: (Timestamp, Duration),
     pub(super) stats: StreamStats,
@@ -170,6 +172,7 @@ impl Streams {
             schedule: Schedule::default(),
             control: Control::default(),
             events: EventQueue::new(),
+            early: Early::default(),
             clock: (Timestamp::ZERO, Duration::ZERO),
             stats: StreamStats::default(),
             glitches: 0,

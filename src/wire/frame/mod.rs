@@ -281,6 +281,7 @@ impl<'a> Frame<'a> {
                     | ty::CRYPTO
                     | ty::NEW_TOKEN
                     | ty::PATH_RESPONSE
+                    | ty::RETIRE_CONNECTION_ID
                     | ty::HANDSHAKE_DONE
             ),
             PacketType::Initial | PacketType::Handshake => matches!(
