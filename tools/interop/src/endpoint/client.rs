@@ -50,12 +50,12 @@ async fn batch(
     done: &mut Fetched,
 ) -> Result<(), String> {
     let began = Instant::now();
-    let connection = endpoint
-        .connect(addr, urls[0].server_name())
-        .await
-        .map_err(|e| format!("connecting: {e}"))?;
+    let mut connecting = endpoint.connect(addr, urls[0].server_name());
+    if args.case == Case::ZeroRtt {
+        connecting = connecting.into_early();
+    }
+    let connection = connecting.await.map_err(|e| format!("connecting: {e}"))?;
     done.connections += 1;
-    done.resumed += usize::from(connection.is_resumed());
     let tasks: Vec<_> = urls
         .iter()
         .map(|url| tokio::spawn(get(connection.clone(), url.clone(), args.out.clone())))
@@ -67,6 +67,7 @@ async fn batch(
         task.await.map_err(|e| e.to_string())??;
         done.files += 1;
     }
+    done.resumed += usize::from(connection.is_resumed());
     eprintln!("{} files in {:?}", urls.len(), began.elapsed());
     if let Ok(stats) = connection.stats().await {
         eprintln!("{stats:?}");

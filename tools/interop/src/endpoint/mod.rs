@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// Whether corelane plays a case.
 pub fn supports(case: Case) -> bool {
-    !matches!(case, Case::ZeroRtt | Case::V2 | Case::ConnectionMigration)
+    !matches!(case, Case::V2 | Case::ConnectionMigration)
 }
 
 /// Handshakes under heavy loss take long; the runner bounds the whole.
