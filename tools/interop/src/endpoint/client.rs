@@ -4,7 +4,7 @@ use super::{engine, tls};
 use corelane::api::{Connection, Endpoint, EndpointBuilder};
 use corelane_hq::{Case, ClientArgs, Url};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a client did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,7 +49,7 @@ async fn batch(
     args: &ClientArgs,
     done: &mut Fetched,
 ) -> Result<(), String> {
-    let began = Instant::now();
+    let began = crate::clock::now();
     let mut connecting = endpoint.connect(addr, urls[0].server_name());
     if args.case == Case::ZeroRtt {
         connecting = connecting.into_early();

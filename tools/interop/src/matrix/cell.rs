@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Time for a server to begin to listen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -71,7 +71,7 @@ pub struct Cell {
 
 /// Plays a case between a pair.
 pub(super) fn play(case: &Case, pair: Pair, options: &Options, certs: &Certs) -> Cell {
-    let began = Instant::now();
+    let began = crate::clock::now();
     let outcome = Stage::set(case, pair, options, certs)
         .and_then(|stage| stage.map_or(Ok(Outcome::Absent), |s| s.repeat()))
         .unwrap_or_else(|e| Outcome::Failed(format!("the runner: {e}")));
@@ -196,7 +196,7 @@ impl<'a> Stage<'a> {
         config.capture = true;
         config.seed = self.options.seed + n as u64;
         let relay = Relay::start(config)?;
-        let began = Instant::now();
+        let began = crate::clock::now();
         let Some(command) = self.client(relay.addr()) else {
             return Ok(Run::Outcome(Outcome::Absent));
         };

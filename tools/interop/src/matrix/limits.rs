@@ -44,8 +44,8 @@ const LIMITS: &[Limit] = &[
         &["connectionmigration"],
         Peer::Quinn,
         Roles::Client,
-        "quinn 0.11 as client keeps the connection ID of a preferred address and does not move there \
-         (quinn-proto `connection/mod.rs`, `params.preferred_address`).",
+        "quinn 0.11 as client keeps the connection ID of a preferred address and does not move \
+         there (quinn-proto `connection/mod.rs`, `params.preferred_address`).",
     ),
     limit(
         &["v2"],
@@ -114,7 +114,8 @@ const LIMITS: &[Limit] = &[
         &["connectionmigration"],
         Peer::Quiche,
         Roles::Both,
-        "quiche 0.30 does not read or write the preferred address (`transport_params.rs`, two TODOs).",
+        "quiche 0.30 does not read or write the preferred address (`transport_params.rs`, two \
+         TODOs).",
     ),
     limit(
         &["ecn"],
@@ -148,8 +149,8 @@ mod tests {
     fn every_limitation_names_cases_that_exist() {
         let cases = cases();
         for limit in LIMITS {
-            let known = |name: &&str| cases.iter().any(|c| c.name == *name);
-            assert!(limit.cases.iter().all(|n| known(&n)), "{}", limit.why);
+            let known = |name: &str| cases.iter().any(|c| c.name == name);
+            assert!(limit.cases.iter().all(|n| known(n)), "{}", limit.why);
             assert!(limit.client || limit.server);
         }
     }

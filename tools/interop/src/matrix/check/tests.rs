@@ -256,7 +256,7 @@ fn a_new_path_begins_with_a_challenge_that_is_answered() {
         judge(rebinding, all)
     };
     let (challenge, response) = (Frame::PathChallenge([7; 8]), Frame::PathResponse([7; 8]));
-    assert!(run(&[challenge.clone()], &[response]).is_ok());
+    assert!(run(std::slice::from_ref(&challenge), &[response]).is_ok());
     assert!(run(&[challenge], &[Frame::PathResponse([8; 8])]).is_err());
     assert!(run(&[Frame::Credit], &[]).is_err());
     assert!(judge(rebinding, vec![down(Kind::OneRtt, &[])]).is_err());
