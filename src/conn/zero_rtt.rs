@@ -288,6 +288,8 @@ impl Connection {
             return 0;
         };
         let (packet, at) = (&mut buf[..len], offsets.packet_number);
+        self.watch
+            .sent(PacketType::ZeroRtt, pn, packet, at + pn_len);
         if seal(key, 0, pn, packet, at, pn_len).is_err() {
             return 0;
         }

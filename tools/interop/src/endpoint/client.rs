@@ -39,6 +39,9 @@ pub async fn fetch(args: &ClientArgs) -> Result<Fetched, String> {
         batch(&endpoint, addr, urls, args, &mut done).await?;
     }
     endpoint.wait_idle().await;
+    if let Some(qlog) = super::qlog() {
+        qlog.flush();
+    }
     Ok(done)
 }
 

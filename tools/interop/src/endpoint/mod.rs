@@ -7,10 +7,10 @@ mod tls;
 pub use client::{Fetched, fetch};
 pub use server::{Server, serve};
 
-use corelane::api::{EngineConfig, TransportConfig};
+use corelane::api::{EngineConfig, Qlog, TransportConfig};
 use corelane_hq::Case;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Whether corelane plays a case.
@@ -25,6 +25,13 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// What a path of 1,500 bytes carries beside an IPv6 header.
 const MTU: usize = 1452;
 
+/// Logs to QLOGDIR, if that is set and can be written to.
+fn qlog() -> Option<&'static Qlog> {
+    static QLOG: OnceLock<Option<Qlog>> = OnceLock::new();
+    let begin = || Qlog::from_env().inspect_err(|e| eprintln!("QLOGDIR: {e}"));
+    QLOG.get_or_init(|| begin().ok().flatten()).as_ref()
+}
+
 fn engine(bind: Option<SocketAddr>) -> EngineConfig {
     let mut transport = TransportConfig::default();
     transport.handshake_deadline = HANDSHAKE;
@@ -38,6 +45,7 @@ fn engine(bind: Option<SocketAddr>) -> EngineConfig {
     transport.streams.max_streams_bidi = 100;
     transport.streams.stream_window = 256 << 10;
     transport.streams.connection_window = 512 << 10;
+    transport.observers = qlog().map(Qlog::observers);
     let mut config = EngineConfig::new("interop");
     config.transport = Arc::new(transport);
     if let Some(addr) = bind {
