@@ -15,11 +15,13 @@ use std::time::Duration;
 
 /// Whether corelane plays a case.
 pub fn supports(case: Case) -> bool {
-    !matches!(case, Case::ZeroRtt | Case::V2 | Case::ConnectionMigration)
+    !matches!(case, Case::V2 | Case::ConnectionMigration)
 }
 
 /// Handshakes under heavy loss take long; the runner bounds the whole.
 const HANDSHAKE: Duration = Duration::from_secs(120);
+/// A client's silence after which it makes itself heard.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// What a path of 1,500 bytes carries beside an IPv6 header.
 const MTU: usize = 1452;
 
@@ -35,6 +37,10 @@ fn engine(bind: Option<SocketAddr>) -> EngineConfig {
     transport.handshake_deadline = HANDSHAKE;
     transport.max_idle_timeout = HANDSHAKE;
     transport.mtu.max = MTU;
+    if bind.is_some() {
+        // A client that only receives would not be found again at its new address.
+        transport.keep_alive_interval = Some(KEEP_ALIVE);
+    }
     // The runner's cases want at most 1,000 streams at a time, and windows that grow.
     transport.streams.max_streams_bidi = 100;
     transport.streams.stream_window = 256 << 10;
