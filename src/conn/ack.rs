@@ -63,6 +63,7 @@ impl Connection {
                     SentFrame::RetireConnectionId { .. } => remote_cids.on_retire_acked(),
                     SentFrame::HandshakeDone
                     | SentFrame::NewConnectionId { .. }
+                    | SentFrame::AckFrequency { .. }
                     | SentFrame::Unreliable => {}
                 }
             }
@@ -131,6 +132,12 @@ impl Connection {
                 bytes_in_flight: in_flight,
             });
             path.mtu.on_packets_acked(summary.max_size);
+        }
+        if path.ack_frequency.is_supported() && self.state.is_confirmed() {
+            let window = path.cc.window() / path.mtu.current().max(1) as u64;
+            let slow_start = path.cc.in_slow_start();
+            path.ack_frequency
+                .on_ack(now, &path.rtt, window, slow_start);
         }
     }
 
@@ -201,6 +208,7 @@ impl Connection {
             SentFrame::RetireConnectionId { seq } => {
                 path.remote_cids.on_retire_lost(seq);
             }
+            SentFrame::AckFrequency { seq } => path.ack_frequency.on_lost(seq),
             SentFrame::Ack { .. } | SentFrame::Unreliable => {}
         }
     }

@@ -12,12 +12,13 @@ use super::incoming::Held;
 use super::router::{CidGenerator, RandomCids, Route, Router};
 use super::space::HandshakeSpace;
 use super::stateless::Stateless;
+use super::version::{ClientStart, Negotiation, ServerTls};
 use super::{Connection, ConnectionInit, TransportConfig};
 use crate::base::{FourTuple, RecvMeta, Rng, SocketId, Timestamp, Transmit, limits};
 use crate::crypto::{ConfigError, InitialSuite, ResetKey, Session, TokenKey};
 use crate::path::cids::ResetToken;
-use crate::wire::header::{self, Header, LongType, VERSION_1};
-use crate::wire::{ConnectionId, Side, TransportParameters};
+use crate::wire::header::{self, Header, LongType};
+use crate::wire::{ConnectionId, Side, TransportParameters, Version};
 use rustls::pki_types::ServerName;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -129,13 +130,14 @@ pub enum Next {
 /// Many connections. See the module's documentation.
 pub struct Endpoint {
     pub(super) transport: Arc<TransportConfig>,
-    pub(super) server: Option<(Arc<rustls::ServerConfig>, InitialSuite)>,
+    pub(super) server: Option<(ServerTls, InitialSuite)>,
     pub(super) cids: Box<dyn CidGenerator>,
     pub(super) max_half_open: usize,
     pub(super) half_open: usize,
     pub(super) rng: Rng,
     pub(super) reset_key: ResetKey,
-    pub(super) token_key: TokenKey,
+    /// One for each of [`Version::ALL`]: a token is good in its own version only (RFC 9369 §5).
+    token_keys: [TokenKey; 2],
     pub(super) router: Router,
     entries: Vec<Option<Entry>>,
     free: Vec<(u32, u32)>,
@@ -158,7 +160,7 @@ impl Endpoint {
                 let suite = InitialSuite::of_server(&tls)?;
                 // What TLS objects to is told here, not with the first client.
                 Session::server(tls.clone(), Vec::new())?;
-                Some((tls, suite))
+                Some((ServerTls::new(tls, &config.transport), suite))
             }
             None => None,
         };
@@ -169,7 +171,7 @@ impl Endpoint {
             max_half_open: config.max_half_open,
             half_open: 0,
             reset_key: ResetKey::new(secret.array()),
-            token_key: TokenKey::new(secret.array()),
+            token_keys: Version::ALL.map(|_| TokenKey::new(secret.array())),
             router: Router::default(),
             entries: Vec::new(),
             free: Vec::new(),
@@ -205,15 +207,24 @@ impl Endpoint {
         let odcid = ConnectionId::new(&self.rng.array::<8>()).unwrap_or_default();
         let mut params = super::params::local(&config, local_scid);
         params.active_connection_id_limit = limits::ACTIVE_CIDS as u64;
-        let session = Session::client(tls, name, self.encode(&params, Side::Client))?;
+        let spoken = config.spoken();
+        let version = spoken.first().copied().unwrap_or(Version::V1);
+        let start = ClientStart { tls, name, params };
+        let session = start.session(version, &spoken, &mut self.rng)?;
         let keys = suite
-            .keys(VERSION_1, odcid.as_slice(), Side::Client)
+            .keys(version.number(), odcid.as_slice(), Side::Client)
             .ok_or(ConfigError::NoInitialSuite)?;
         let init = ConnectionInit {
             side: Side::Client,
             config,
             session,
-            ids: HandshakeIds::new(local_scid, odcid, None, None),
+            ids: HandshakeIds::new(
+                local_scid,
+                odcid,
+                None,
+                None,
+                Negotiation::client(version, spoken, start),
+            ),
             socket,
             tuple,
             rng: self.rng.fork(),
@@ -228,6 +239,15 @@ impl Endpoint {
         let mut out = Vec::with_capacity(256);
         params.encode(side, &mut out, &mut self.rng);
         out
+    }
+
+    /// The key of tokens of a version.
+    pub(super) fn token_key(&self, version: Version) -> &TokenKey {
+        let [v1, v2] = &self.token_keys;
+        match version {
+            Version::V1 => v1,
+            Version::V2 => v2,
+        }
     }
 
     pub(super) fn fresh_cid(&mut self) -> ConnectionId {
@@ -511,22 +531,35 @@ impl Endpoint {
             segment_size: datagram.len(),
             ..*meta
         };
-        match Header::parse(datagram, cid_len) {
+        let parsed = if self.transport.grease_quic_bit {
+            Header::parse_greased(datagram, cid_len)
+        } else {
+            Header::parse(datagram, cid_len)
+        };
+        match parsed {
+            Ok(Header::Long {
+                version,
+                dcid,
+                scid,
+                ..
+            }) if !self.speaks(version) => {
+                let (dcid, scid) = (dcid.as_slice(), scid.as_slice());
+                self.offer_versions(&one, dcid, scid);
+            }
             Ok(Header::Long {
                 ty: LongType::Initial,
+                version,
                 dcid,
                 scid,
                 token,
                 ..
             }) => {
                 let token = token.to_vec();
-                self.on_initial(now, one, dcid, scid, &token, datagram, app);
+                let version = Version::from_number(version).unwrap_or(Version::V1);
+                self.on_initial(now, one, version, dcid, scid, &token, datagram, app);
             }
-            Ok(Header::UnknownVersion { dcid, scid, .. })
-                if self.server.is_some() && datagram.len() >= limits::MIN_UDP_PAYLOAD =>
-            {
-                self.stats.version_negotiations += 1;
-                self.stateless.version_negotiation(&one, dcid, scid);
+            Ok(Header::UnknownVersion { dcid, scid, .. }) => {
+                self.offer_versions(&one, dcid, scid);
             }
             Ok(Header::Short { dcid, .. }) => {
                 let token = self.reset_key.reset_token(&dcid);
@@ -536,6 +569,23 @@ impl Endpoint {
             }
             _ => self.stats.unroutable += 1,
         }
+    }
+
+    fn speaks(&self, number: u32) -> bool {
+        Version::from_number(number).is_some_and(|v| self.transport.spoken().contains(&v))
+    }
+
+    /// Answers a datagram of a version that is not spoken here, where it is long enough to begin a
+    /// connection (RFC 9000 §6.1).
+    fn offer_versions(&mut self, meta: &RecvMeta, dcid: &[u8], scid: &[u8]) {
+        if self.server.is_none() || meta.segment_size < limits::MIN_UDP_PAYLOAD {
+            self.stats.unroutable += 1;
+            return;
+        }
+        self.stats.version_negotiations += 1;
+        let spoken = self.transport.spoken();
+        self.stateless
+            .version_negotiation(meta, dcid, scid, &spoken);
     }
 
     /// A stateless packet to send: Retry, Version Negotiation, reset, refusal.

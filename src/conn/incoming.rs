@@ -8,12 +8,12 @@ use super::endpoint::{ConnId, Endpoint};
 use super::handshake::HandshakeIds;
 use super::router::Route;
 use super::space::HandshakeSpace;
+use super::version::{Negotiation, Upgrade, information};
 use super::{Application, Connection, ConnectionInit, params};
 use crate::base::{FourTuple, RecvMeta, Timestamp, limits};
 use crate::crypto::{Session, Token, TokenError};
 use crate::wire::error::Code;
-use crate::wire::header::VERSION_1;
-use crate::wire::{ConnectionId, Side};
+use crate::wire::{ConnectionId, Side, Version};
 
 /// A connection attempt, as the application sees it before it decides.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +47,7 @@ pub struct IncomingId(u32);
 
 /// An Initial packet that may begin a connection.
 pub(super) struct Attempt {
+    version: Version,
     dcid: ConnectionId,
     scid: ConnectionId,
     odcid: ConnectionId,
@@ -66,6 +67,7 @@ impl Endpoint {
         &mut self,
         now: Timestamp,
         meta: RecvMeta,
+        version: Version,
         dcid: ConnectionId,
         scid: ConnectionId,
         token: &[u8],
@@ -84,6 +86,7 @@ impl Endpoint {
             return;
         }
         let mut attempt = Attempt {
+            version,
             dcid,
             scid,
             odcid: dcid,
@@ -94,7 +97,7 @@ impl Endpoint {
         if !token.is_empty() {
             let seconds = now.as_nanos() / 1_000_000_000;
             match self
-                .token_key
+                .token_key(version)
                 .open(token, meta.path.remote, seconds, Default::default())
             {
                 Ok(Token::Retry { odcid, retry_scid }) if retry_scid == dcid => {
@@ -206,15 +209,19 @@ impl Endpoint {
         params.original_destination_connection_id = Some(attempt.odcid);
         params.retry_source_connection_id = attempt.retry_scid;
         params.stateless_reset_token = Some(self.reset_key.reset_token(&local_scid));
-        let params = self.encode(&params, Side::Server);
+        let (version, spoken) = (attempt.version, self.transport.spoken());
+        params.version_information = Some(information(&spoken, version));
+        let encoded = self.encode(&params, Side::Server);
         let (tls, suite) = self.server.as_ref()?;
-        let session = Session::server(tls.clone(), params).ok()?;
-        let keys = suite.keys(VERSION_1, attempt.dcid.as_slice(), Side::Server)?;
+        let session = Session::server_of(version, tls.of(version), encoded).ok()?;
+        let keys = suite.keys(version.number(), attempt.dcid.as_slice(), Side::Server)?;
+        let upgrade = Upgrade::new(&self.transport, version, |v| tls.of(v), &params);
         let ids = HandshakeIds::new(
             local_scid,
             attempt.odcid,
             Some(attempt.scid),
             attempt.retry_scid,
+            Negotiation::server(version, spoken, upgrade),
         );
         let init = ConnectionInit {
             side: Side::Server,
@@ -248,12 +255,14 @@ impl Endpoint {
         let Some((_, suite)) = &self.server else {
             return;
         };
-        let Some(keys) = suite.keys(VERSION_1, attempt.dcid.as_slice(), Side::Server) else {
+        let number = attempt.version.number();
+        let Some(keys) = suite.keys(number, attempt.dcid.as_slice(), Side::Server) else {
             return;
         };
         self.stats.refused += 1;
         self.stateless.refuse(
             &attempt.meta,
+            attempt.version,
             &attempt.dcid,
             &attempt.scid,
             &keys.local,
@@ -264,7 +273,8 @@ impl Endpoint {
     fn send_retry(&mut self, now: Timestamp, attempt: &Attempt) {
         let scid = self.fresh_cid();
         let mut token = Vec::with_capacity(96);
-        self.token_key.retry_token(
+        let key = self.token_key(attempt.version).clone();
+        key.retry_token(
             &mut self.rng,
             attempt.meta.path.remote,
             &attempt.dcid,
@@ -273,7 +283,13 @@ impl Endpoint {
             &mut token,
         );
         self.stats.retries += 1;
-        self.stateless
-            .retry(&attempt.meta, &attempt.dcid, &attempt.scid, &scid, &token);
+        self.stateless.retry(
+            &attempt.meta,
+            attempt.version,
+            &attempt.dcid,
+            &attempt.scid,
+            &scid,
+            &token,
+        );
     }
 }

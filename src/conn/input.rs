@@ -5,13 +5,12 @@
 //! frames inside mean is `frames`' business.
 
 use super::error::ConnectionError;
-use super::space::HandshakeSpace;
 use super::{Connection, EarlyPacket};
 use crate::base::{RecvMeta, Timestamp, limits};
-use crate::crypto::{OpenError, TAG_LEN, UsedKeys, open, unprotect};
+use crate::crypto::{Key, OpenError, TAG_LEN, UsedKeys, open, unprotect};
 use crate::stream::StreamSink;
-use crate::wire::header::{self, Header, LongType};
-use crate::wire::{ConnectionId, PacketType, Side, TransportError, packet_number};
+use crate::wire::header::{self, Header, HeaderError, LongType};
+use crate::wire::{ConnectionId, PacketType, Side, TransportError, Version, packet_number};
 
 /// An authenticated packet on its way through the frame handlers.
 pub(super) struct Packet<'a> {
@@ -30,6 +29,7 @@ pub(super) struct Packet<'a> {
 #[derive(Clone, Copy)]
 struct Long {
     ty: LongType,
+    version: Version,
     dcid: ConnectionId,
     scid: ConnectionId,
     pn_offset: usize,
@@ -114,7 +114,7 @@ impl Connection {
         sink: &mut dyn StreamSink,
     ) -> usize {
         let all = packet.len();
-        let (long, len) = match Header::parse(packet, self.ids.local_scid.len()) {
+        let (long, len) = match self.parse_header(packet) {
             Ok(Header::Long { ty, token, len, .. })
                 if self.is_misplaced_initial(ty, token, size) =>
             {
@@ -123,6 +123,7 @@ impl Connection {
             }
             Ok(Header::Long {
                 ty,
+                version,
                 dcid,
                 scid,
                 pn_offset,
@@ -131,15 +132,21 @@ impl Connection {
             }) => (
                 Long {
                     ty,
+                    version: Version::from_number(version).unwrap_or(Version::V1),
                     dcid,
                     scid,
                     pn_offset,
                 },
                 len,
             ),
-            Ok(Header::Retry { scid, token, .. }) => {
+            Ok(Header::Retry {
+                version,
+                scid,
+                token,
+                ..
+            }) => {
                 let token = token.to_vec();
-                self.on_retry(packet, scid, token);
+                self.on_retry(packet, version, scid, token);
                 return all;
             }
             Ok(Header::VersionNegotiation {
@@ -149,8 +156,7 @@ impl Connection {
             }) => {
                 let ours = dcid == self.ids.local_scid.as_slice()
                     && scid == self.ids.original_dcid.as_slice();
-                let known = versions.contains(header::VERSION_1);
-                self.on_version_negotiation(now, ours, known);
+                self.on_version_negotiation(now, ours, versions);
                 return all;
             }
             _ => {
@@ -159,7 +165,8 @@ impl Connection {
             }
         };
         // RFC 9000 §12.2: coalesced packets all carry the first one's destination.
-        if !self.accepts_dcid(&long.dcid) {
+        let admitted = self.ids.version.admits(self.side, long.ty, long.version);
+        if !self.accepts_dcid(&long.dcid) || !admitted {
             self.stats.packets_dropped += 1;
             return len;
         }
@@ -171,6 +178,15 @@ impl Connection {
             return all;
         }
         len
+    }
+
+    fn parse_header<'a>(&self, packet: &'a [u8]) -> Result<Header<'a>, HeaderError> {
+        let cid_len = self.ids.local_scid.len();
+        if self.config.grease_quic_bit {
+            Header::parse_greased(packet, cid_len)
+        } else {
+            Header::parse(packet, cid_len)
+        }
     }
 
     /// Whether an Initial packet is one to drop: at a server, of a datagram too small (RFC 9000
@@ -209,7 +225,17 @@ impl Connection {
             }
             return Ok(());
         };
-        let Some((first, pn, header_len, len)) = open_handshake(space, long.pn_offset, packet)
+        let dcid = self.ids.client_dcid();
+        let keys = if long.version == self.ids.version.chosen {
+            Some(&space.keys)
+        } else if ty == PacketType::Initial {
+            self.ids.version.other_keys(self.side, long.version, &dcid)
+        } else {
+            None
+        };
+        let largest = space.acks.largest();
+        let Some((first, pn, header_len, len)) =
+            keys.and_then(|k| open_handshake(&k.remote, largest, long.pn_offset, packet))
         else {
             self.stats.packets_undecryptable += 1;
             if let Some(keys) = self.one_rtt.as_deref_mut() {
@@ -220,6 +246,9 @@ impl Connection {
         if space.acks.is_duplicate(pn) {
             self.stats.packets_duplicate += 1;
             return Ok(());
+        }
+        if long.version != self.ids.version.chosen {
+            self.follow_server(long.version);
         }
         // RFC 9000 §7.2: the peer's first packet names the connection ID that it goes by.
         match self.ids.remote_scid {
@@ -289,7 +318,8 @@ impl Connection {
         };
         let path = self.paths.primary_mut();
         let pn_offset = 1 + self.ids.local_scid.len();
-        let fixed = packet.first().is_some_and(|b| b & header::FIXED_BIT != 0);
+        let fixed = self.config.grease_quic_bit
+            || packet.first().is_some_and(|b| b & header::FIXED_BIT != 0);
         let Some(head) = unprotect(keys.header_key(), packet, pn_offset).filter(|_| fixed) else {
             self.stats.packets_dropped += 1;
             self.on_undecryptable(now, packet);
@@ -316,6 +346,10 @@ impl Connection {
         if path.acks.is_duplicate(pn) {
             self.stats.packets_duplicate += 1;
             return Ok(());
+        }
+        if largest.is_none_or(|l| pn > l) {
+            path.spin
+                .on_newest(self.side, head.first & header::SPIN != 0);
         }
         if head.first & header::RESERVED_SHORT != 0 {
             return Err(TransportError::protocol_violation("reserved bits are set"));
@@ -441,13 +475,13 @@ impl Connection {
 /// Removes header protection and decrypts; gives the first byte, packet number, header length and
 /// plaintext length.
 fn open_handshake(
-    space: &HandshakeSpace,
+    key: &Key,
+    largest: Option<u64>,
     pn_offset: usize,
     packet: &mut [u8],
 ) -> Option<(u8, u64, usize, usize)> {
-    let key = &space.keys.remote;
     let head = unprotect(&*key.header, packet, pn_offset)?;
-    let pn = packet_number::decode(head.pn, head.pn_len, next_expected(space.acks.largest()));
+    let pn = packet_number::decode(head.pn, head.pn_len, next_expected(largest));
     let header_len = pn_offset + head.pn_len;
     let len = open(&*key.packet, 0, pn, packet, header_len).ok()?;
     Some((head.first, pn, header_len, len))

@@ -13,6 +13,7 @@
 //! until the multipath extension opens more.
 
 mod ack;
+mod ack_frequency;
 pub mod application;
 mod build;
 mod close;
@@ -22,6 +23,7 @@ pub mod endpoint;
 pub mod error;
 mod events;
 mod frames;
+mod grease;
 mod handshake;
 pub mod incoming;
 mod input;
@@ -34,11 +36,12 @@ mod stateless;
 mod stats;
 mod timers;
 mod train;
+mod version;
 
 use crate::base::{BoundedQueue, FourTuple, Rng, SocketId, Timestamp, limits};
 use crate::crypto::{OneRttKeys, Session, TAG_LEN};
 use crate::path::cids::ResetToken;
-use crate::path::{Path, PathId, PathSet};
+use crate::path::{Path, PathId, PathSet, Spin};
 use crate::stream::{DatagramError, Datagrams, Streams};
 use crate::wire::{ConnectionId, Side, TransportParameters};
 pub use application::Application;
@@ -49,6 +52,7 @@ pub use endpoint::{ConnId, Endpoint, EndpointConfig};
 pub use error::ConnectionError;
 pub use events::Event;
 use events::Events;
+use grease::FixedBit;
 use handshake::HandshakeIds;
 pub use incoming::{Decision, Incoming, IncomingId};
 use migrate::Probed;
@@ -100,6 +104,9 @@ pub struct Connection {
     probed: BoundedQueue<Probed>,
     /// Frames of the packet being built; kept for its capacity.
     scratch: Vec<SentFrame>,
+    fixed_bit: FixedBit,
+    /// The least sequence number of an ACK_FREQUENCY frame that is not obsolete.
+    ack_frequency_next: u64,
     rng: Rng,
     stats: ConnectionStats,
 }
@@ -130,6 +137,7 @@ impl Connection {
         path.local_cids.set_first(ids.local_scid);
         path.remote_cids.set_first(ids.first_remote());
         path.skip_packet_number(&mut rng);
+        path.spin = Spin::new(config.spin_bit, &mut rng);
         if side == Side::Client {
             // The client chose the server's address: it owes no proof to itself.
             path.validation.set_validated();
@@ -153,6 +161,8 @@ impl Connection {
             early: Vec::new(),
             probed: BoundedQueue::new(limits::PATH_RESPONSES),
             scratch: Vec::with_capacity(16),
+            fixed_bit: FixedBit::default(),
+            ack_frequency_next: 0,
             rng,
             stats: ConnectionStats::default(),
             config,

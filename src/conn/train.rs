@@ -5,6 +5,7 @@
 //! coalesced datagrams are `build`'s business and go alone.
 
 use super::Connection;
+use super::ack_frequency::{write_immediate_ack, write_request};
 use super::space::SentFrame;
 use super::state::State;
 use crate::base::{Timestamp, Transmit, limits};
@@ -147,6 +148,7 @@ impl Connection {
             || path.validation.wants_to_send()
             || path.local_cids.wants_to_send()
             || path.remote_cids.wants_to_send()
+            || path.ack_frequency.wants_to_send()
             || !self.probed.is_empty()
     }
 
@@ -235,7 +237,7 @@ impl Connection {
         let pn = path.next_packet_number(&mut self.rng);
         let pn_len = packet_number::encode_len(pn, path.sent.largest_acked());
         let dcid = path.remote_cids.active();
-        let pn_offset = header::write_short(w, &dcid, false, phase, pn_len);
+        let pn_offset = header::write_short(w, &dcid, path.spin.value(), phase, pn_len);
         packet_number::write(w, pn, pn_len);
         Some(ShortHeader {
             pn,
@@ -264,6 +266,7 @@ impl Connection {
             pn_len,
             pn_offset,
         } = head;
+        self.fixed_bit.apply(packet, &mut self.rng);
         if keys.seal(path.id.0, pn, packet, pn_offset, pn_len).is_err() {
             return 0;
         }
@@ -333,6 +336,12 @@ impl Connection {
         );
         if admission == Admission::AckOnly {
             return false;
+        }
+        if self.pending.probes > 0 {
+            write_immediate_ack(path, w, scratch);
+        }
+        if path.ack_frequency.wants_to_send() {
+            write_request(now, path, w, scratch);
         }
         let mut must_fill = false;
         if path.validation.wants_to_send() {
