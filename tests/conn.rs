@@ -15,6 +15,8 @@ mod handshake;
 mod keys;
 #[path = "conn/recovery.rs"]
 mod recovery;
+#[path = "conn/version.rs"]
+mod version;
 
 use bytes::Bytes;
 use common::pair::{CLIENT, Pair, SERVER, Setup};
