@@ -5,9 +5,11 @@
 //! frames inside mean is `frames`' business.
 
 use super::error::ConnectionError;
+use super::handshake::HandshakeIds;
+use super::space::HandshakeSpace;
 use super::{Connection, EarlyPacket};
 use crate::base::{RecvMeta, Timestamp, limits};
-use crate::crypto::{Key, OpenError, TAG_LEN, UsedKeys, open, unprotect};
+use crate::crypto::{OpenError, TAG_LEN, UsedKeys, open, unprotect};
 use crate::stream::StreamSink;
 use crate::wire::header::{self, Header, HeaderError, LongType};
 use crate::wire::{ConnectionId, PacketType, Side, TransportError, Version, packet_number};
@@ -145,8 +147,7 @@ impl Connection {
                 token,
                 ..
             }) => {
-                let token = token.to_vec();
-                self.on_retry(packet, version, scid, token);
+                self.on_retry(packet, version, scid, token.to_vec());
                 return all;
             }
             Ok(Header::VersionNegotiation {
@@ -154,9 +155,7 @@ impl Connection {
                 scid,
                 versions,
             }) => {
-                let ours = dcid == self.ids.local_scid.as_slice()
-                    && scid == self.ids.original_dcid.as_slice();
-                self.on_version_negotiation(now, ours, versions);
+                self.on_version_negotiation(now, dcid, scid, versions);
                 return all;
             }
             _ => {
@@ -225,18 +224,8 @@ impl Connection {
             }
             return Ok(());
         };
-        let dcid = self.ids.client_dcid();
-        let keys = if long.version == self.ids.version.chosen {
-            Some(&space.keys)
-        } else if ty == PacketType::Initial {
-            self.ids.version.other_keys(self.side, long.version, &dcid)
-        } else {
-            None
-        };
-        let largest = space.acks.largest();
-        let Some((first, pn, header_len, len)) =
-            keys.and_then(|k| open_handshake(&k.remote, largest, long.pn_offset, packet))
-        else {
+        let opened = open_handshake(self.side, &mut self.ids, space, &long, packet);
+        let Some((first, pn, header_len, len)) = opened else {
             self.stats.packets_undecryptable += 1;
             if let Some(keys) = self.one_rtt.as_deref_mut() {
                 keys.add_failures(1)?;
@@ -250,17 +239,9 @@ impl Connection {
         if long.version != self.ids.version.chosen {
             self.follow_server(long.version);
         }
-        // RFC 9000 §7.2: the peer's first packet names the connection ID that it goes by.
-        match self.ids.remote_scid {
-            None => {
-                self.ids.remote_scid = Some(long.scid);
-                self.paths.primary_mut().remote_cids.set_first(long.scid);
-            }
-            Some(known) if known != long.scid => {
-                self.stats.packets_dropped += 1;
-                return Ok(());
-            }
-            Some(_) => {}
+        if !self.is_the_peers(long.scid) {
+            self.stats.packets_dropped += 1;
+            return Ok(());
         }
         if first & header::RESERVED_LONG != 0 {
             return Err(TransportError::protocol_violation("reserved bits are set"));
@@ -286,6 +267,16 @@ impl Connection {
             used: UsedKeys::Current,
         };
         self.handle_packet(now, &packet, sink)
+    }
+
+    /// RFC 9000 §7.2: the peer's first packet names the connection ID that it goes by, and all the
+    /// others have it too.
+    fn is_the_peers(&mut self, scid: ConnectionId) -> bool {
+        let known = *self.ids.remote_scid.get_or_insert_with(|| {
+            self.paths.primary_mut().remote_cids.set_first(scid);
+            scid
+        });
+        known == scid
     }
 
     fn handle_short(
@@ -472,16 +463,25 @@ impl Connection {
     }
 }
 
-/// Removes header protection and decrypts; gives the first byte, packet number, header length and
-/// plaintext length.
+/// Removes header protection and decrypts, with the keys of the packet's version; gives the first
+/// byte, packet number, header length and plaintext length.
 fn open_handshake(
-    key: &Key,
-    largest: Option<u64>,
-    pn_offset: usize,
+    side: Side,
+    ids: &mut HandshakeIds,
+    space: &HandshakeSpace,
+    long: &Long,
     packet: &mut [u8],
 ) -> Option<(u8, u64, usize, usize)> {
+    let keys = if long.version == ids.version.chosen {
+        &space.keys
+    } else {
+        let dcid = ids.client_dcid();
+        let may = long.ty == LongType::Initial;
+        may.then(|| ids.version.other_keys(side, long.version, &dcid))??
+    };
+    let (key, pn_offset) = (&keys.remote, long.pn_offset);
     let head = unprotect(&*key.header, packet, pn_offset)?;
-    let pn = packet_number::decode(head.pn, head.pn_len, next_expected(largest));
+    let pn = packet_number::decode(head.pn, head.pn_len, next_expected(space.acks.largest()));
     let header_len = pn_offset + head.pn_len;
     let len = open(&*key.packet, 0, pn, packet, header_len).ok()?;
     Some((head.first, pn, header_len, len))

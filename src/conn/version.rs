@@ -4,7 +4,7 @@
 //! Compatible: the server reads the client's offer in its ClientHello and answers in the version
 //! that it prefers; the client follows the first authentic packet of it. Incompatible: a Version
 //! Negotiation packet makes the client begin again in the same [`Connection`]. Either way the
-//! handshake authenticates what both spoke, and a forger gains nothing but VERSION_NEGOTIATION_ERROR.
+//! handshake authenticates what both spoke, and a forger gains nothing but an error.
 
 use super::handshake::HandshakeIds;
 use super::space::HandshakeSpace;
@@ -322,16 +322,19 @@ impl Connection {
     pub(super) fn on_version_negotiation(
         &mut self,
         now: Timestamp,
-        ours: bool,
+        dcid: &[u8],
+        scid: &[u8],
         list: VersionList<'_>,
     ) {
-        let negotiation = &self.ids.version;
+        let ids = &self.ids;
+        let ours = dcid == ids.local_scid.as_slice() && scid == ids.original_dcid.as_slice();
+        let negotiation = &ids.version;
         let heed = self.side == Side::Client
             && ours
             && !list.contains(negotiation.original.number())
             && !negotiation.reacted
-            && self.ids.remote_scid.is_none()
-            && self.ids.retry_scid.is_none();
+            && ids.remote_scid.is_none()
+            && ids.retry_scid.is_none();
         if !heed {
             self.stats.packets_dropped += 1;
             return;

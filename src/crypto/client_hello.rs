@@ -1,5 +1,6 @@
-//! A look into a ClientHello before TLS reads it (RFC 8446 §4.1.2): a server that would rather speak
-//! another version must know the client's transport parameters before it chooses the session's.
+//! A look into a ClientHello before TLS reads it (RFC 8446 §4.1.2): a server that would rather
+//! speak another version must know the client's transport parameters before it chooses the
+//! session's.
 //!
 //! What is malformed here is left to TLS, which refuses it with the right alert.
 

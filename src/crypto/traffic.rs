@@ -4,8 +4,8 @@
 //! The versions share the TLS handshake and differ in the labels with which keys come from its
 //! secrets (RFC 9369 §3.3.2). rustls takes the version once, at the start, so a [`Tap`] keeps the
 //! secrets as they pass rustls's key log, and the keys are derived here: the labels and the AEAD
-//! stay rustls's, which believes that it derives Initial keys. Nothing of it runs unless the version
-//! changes.
+//! stay rustls's, which believes that it derives Initial keys. Nothing of it runs unless the
+//! version changes.
 
 use super::keys::Keys;
 use crate::wire::{Side, Version};

@@ -12,7 +12,7 @@ use corelane::recovery::Algorithm;
 use corelane::shard::mailbox::Mailbox;
 use corelane::shard::steer::CidCodec;
 use corelane::shard::{CodecCids, Shard};
-use corelane::wire::header;
+use corelane::wire::{Version, header};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -306,6 +306,23 @@ fn transport(rng: &mut Rng) -> TransportConfig {
     if rng.chance(0.3) {
         t.streams.max_streams_bidi = 1 + rng.below(4);
     }
+    // Version 1 is common to all, so that some version always is.
+    t.versions = match rng.below(4) {
+        0 => vec![Version::V1],
+        1 => vec![Version::V2, Version::V1],
+        _ => vec![Version::V1, Version::V2],
+    };
+    t.preferred_version = match rng.below(3) {
+        0 => None,
+        1 => Some(Version::V1),
+        _ => Some(Version::V2),
+    };
+    t.grease_quic_bit = rng.chance(0.7);
+    t.spin_bit = rng.chance(0.3);
+    t.ack_frequency = rng.chance(0.7);
+    t.min_ack_delay = rng
+        .chance(0.8)
+        .then(|| Duration::from_micros(rng.below(30_000)));
     t
 }
 
