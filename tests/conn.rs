@@ -1,5 +1,7 @@
 //! The connection state machine: two endpoints in memory, virtual time, chosen faults.
 
+#[path = "conn/ack_frequency.rs"]
+mod ack_frequency;
 #[path = "conn/address.rs"]
 mod address;
 #[path = "conn/closing.rs"]
