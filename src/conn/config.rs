@@ -61,7 +61,14 @@ pub struct TransportConfig {
     /// offers the others: it follows a server that chooses one of them (RFC 9368), at once or by a
     /// Version Negotiation packet. A server takes any of them and answers others with that packet.
     /// An empty list is `[V1]`. Default `[V1, V2]`.
+    ///
+    /// Session tickets belong to a version (RFC 9369 §5): a client keeps them only of connections
+    /// that stayed in the version that they began with. Clients that begin with different versions
+    /// need a TLS configuration each.
     pub versions: Vec<Version>,
+    /// A client begins with this one of `versions` though it prefers another: the one that the
+    /// server most likely speaks (RFC 9368 §6). Default `None`: the first.
+    pub first_version: Option<Version>,
     /// A server moves clients that offer it to this version of `versions`, without a round trip
     /// more (RFC 9368 §2.3); one that sends early data stays where it is. `None` keeps what the
     /// client began with. Default `None`.
@@ -100,6 +107,7 @@ impl Default for TransportConfig {
             datagram_send_buffer: limits::DATAGRAM_SEND_BYTES,
             key_update_packets: None,
             versions: Version::ALL.to_vec(),
+            first_version: None,
             preferred_version: None,
             grease_quic_bit: true,
             spin_bit: false,

@@ -208,7 +208,11 @@ impl Endpoint {
         let mut params = super::params::local(&config, local_scid);
         params.active_connection_id_limit = limits::ACTIVE_CIDS as u64;
         let spoken = config.spoken();
-        let version = spoken.first().copied().unwrap_or(Version::V1);
+        let version = config
+            .first_version
+            .filter(|v| spoken.contains(v))
+            .or(spoken.first().copied())
+            .unwrap_or(Version::V1);
         let start = ClientStart { tls, name, params };
         let session = start.session(version, &spoken, &mut self.rng)?;
         let keys = suite

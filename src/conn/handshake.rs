@@ -110,6 +110,9 @@ impl Connection {
             }
         }
         let reading_hello = version.is_reading_hello();
+        // What a server sends after the handshake are session tickets.
+        let drop_tickets =
+            self.side == Side::Client && level == Level::OneRtt && !version.keeps_tickets();
         stream.recv(offset, data, |bytes| {
             // RFC 9001 §4.1.3: bytes of a level that TLS has left behind are a violation; those
             // of a level ahead cannot be here, for they had no keys.
@@ -120,6 +123,9 @@ impl Connection {
             }
             if reading_hello {
                 version.collect(bytes);
+                return Ok(());
+            }
+            if drop_tickets {
                 return Ok(());
             }
             session.read_crypto(bytes)

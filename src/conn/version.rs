@@ -112,6 +112,8 @@ impl Upgrade {
 pub(crate) struct Negotiation {
     /// The version of the client's first flight.
     pub(super) original: Version,
+    /// The version that a client tried first of all.
+    tried: Version,
     /// The version in use: of everything that is sent, but for early data.
     pub(super) chosen: Version,
     spoken: Versions,
@@ -140,6 +142,7 @@ impl Negotiation {
         let settled = spoken.len() < 2;
         Self {
             original,
+            tried: original,
             chosen: original,
             spoken,
             settled,
@@ -157,6 +160,7 @@ impl Negotiation {
     ) -> Self {
         Self {
             original,
+            tried: original,
             chosen: original,
             spoken,
             settled: upgrade.is_none(),
@@ -209,6 +213,12 @@ impl Negotiation {
         self.settled = true;
         self.client = None;
         self.server = None;
+    }
+
+    /// Whether a client may keep session tickets. They are good in the version of their connection
+    /// alone (RFC 9369 §5), and the next one begins in the version that this one tried.
+    pub(super) fn keeps_tickets(&self) -> bool {
+        self.chosen == self.tried
     }
 
     /// Whether a server still collects the ClientHello.
@@ -370,6 +380,7 @@ impl Connection {
         path.remote_cids.set_first(odcid);
         let mut negotiation = Negotiation::client(version, spoken, *start);
         negotiation.reacted = true;
+        negotiation.tried = self.ids.version.tried;
         let scid = self.ids.local_scid;
         self.ids = HandshakeIds::new(scid, odcid, None, None, negotiation);
         self.initial = Some(Box::new(HandshakeSpace::new(keys)));

@@ -114,6 +114,31 @@ fn every_pair_of_configurations_comes_to_the_version_that_both_would_choose() {
     }
 }
 
+/// RFC 9368 §6: what is preferred and what is tried first need not be the same; one that is not
+/// spoken is not tried.
+#[test]
+fn a_client_may_begin_with_a_version_that_it_prefers_less() {
+    for (first, server, then) in [
+        (Some(V1), &[V1, V2][..], V1),
+        (Some(V1), &[V2], V2),
+        (Some(V2), &[V1, V2], V2),
+        (None, &[V1, V2], V2),
+    ] {
+        let mut s = setup(&[V2, V1], server, None);
+        s.client.first_version = first;
+        let mut pair = Pair::new(s);
+        let seen = watch(&mut pair);
+        let (c, _) = pair.connected();
+        assert_eq!(pair.conn(CLIENT, c).version(), then);
+        assert_eq!(seen.borrow()[0].2, first.unwrap_or(V2).number());
+    }
+    let mut s = setup(&[V1], &[V1, V2], None);
+    s.client.first_version = Some(V2);
+    let mut pair = Pair::new(s);
+    let (c, _) = pair.connected();
+    assert_eq!(pair.conn(CLIENT, c).version(), V1);
+}
+
 /// The versions and types of every long header packet that passes, by sender.
 type Seen = Rc<RefCell<Vec<(usize, &'static str, u32)>>>;
 
@@ -567,6 +592,29 @@ fn tickets_do_not_cross_versions() {
             }
         }
         assert_eq!(last, Some(resumed), "{versions:?}");
+    }
+}
+
+/// RFC 9369 §5: a ticket of the negotiated version is none for the version that the client begins
+/// with; a client that begins with the negotiated version has it.
+#[test]
+fn a_client_that_was_moved_keeps_no_ticket() {
+    for (versions, server, resumed) in [
+        (&[V1, V2][..], &[V1, V2][..], false),
+        (&[V2, V1], &[V1, V2], true),
+        (&[V2, V1], &[V1], false),
+    ] {
+        let preferred = server.contains(&V2).then_some(V2);
+        let mut pair = Pair::new(setup(versions, server, preferred));
+        for n in 0..3 {
+            let id = connect_in(&mut pair, versions);
+            let conn = pair.conn(CLIENT, id);
+            assert_eq!(conn.version(), preferred.unwrap_or(V1));
+            assert_eq!(conn.session().is_resumed(), Some(resumed && n > 0));
+            let now = pair.now;
+            pair.conn(CLIENT, id).close(now, 0, b"");
+            pair.run(SECOND);
+        }
     }
 }
 
