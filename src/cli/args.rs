@@ -212,8 +212,8 @@ pub struct EngineArgs {
     /// Send as fast as the congestion window allows
     #[arg(long)]
     pub no_pacing: bool,
-    /// QUIC version: a client begins with it, a server moves clients that offer it to it; both still
-    /// take the other one
+    /// QUIC version: a client begins with it, a server moves clients that offer it there; both
+    /// still take the other one
     #[arg(long, value_enum, value_name = "VERSION")]
     pub quic_version: Option<QuicVersion>,
     /// Receive window that a connection may reach; a stream may reach half of it

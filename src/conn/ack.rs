@@ -103,6 +103,7 @@ impl Connection {
         let Some((_, sent_at)) = summary.largest_newly_acked else {
             return;
         };
+        // RFC 9002 §5.1: only newly acknowledged ack-eliciting packets make a sample.
         if summary.largest_is_new && summary.acked_ack_eliciting {
             path.rtt.on_sample(now, now - sent_at, delay);
         }
@@ -195,7 +196,7 @@ impl Connection {
         }
     }
 
-    /// Queues a frame of a lost packet anew, where what it said still matters.
+    /// Queues a frame of a lost packet anew, where what it said still matters (RFC 9000 §13.3).
     fn send_again(&mut self, frame: SentFrame) {
         let path = self.paths.primary_mut();
         match frame {
@@ -213,8 +214,8 @@ impl Connection {
         }
     }
 
-    /// A probe timeout fired (RFC 9002 §6.2.4): two probes are owed, made of the oldest data in
-    /// flight where there is some.
+    /// A probe timeout fired (RFC 9002 §6.2, §6.2.2.1, §6.2.4): nothing is lost for that, but two
+    /// probes are owed, made of the oldest data in flight where there is some.
     pub(super) fn on_pto(&mut self, now: Timestamp, ty: PacketType) {
         const PROBES: u8 = 2;
         self.stats.ptos += 1;

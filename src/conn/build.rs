@@ -63,6 +63,7 @@ impl Connection {
                 drafts.push(d);
             }
         }
+        // RFC 9000 §14.1, RFC 9001 §9.3.
         let must_pad = drafts
             .iter()
             .any(|d| d.ty == PacketType::Initial && (self.side == Side::Client || d.ack_eliciting));
@@ -264,6 +265,7 @@ fn draft(
     let mut frames = SmallVec::new();
     let news = space.acks.has_news() || space.acks.should_ack_now();
     if news && let Some(largest) = space.acks.largest() {
+        // RFC 9000 §13.2.6: a space acknowledges its own packets.
         // RFC 9000 §18.2: the exponent does not apply to Initial and Handshake packets; the delay
         // is zero there, for these are acknowledged at once.
         let _ = now;

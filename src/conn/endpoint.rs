@@ -452,7 +452,8 @@ impl Endpoint {
     }
 
     /// Takes what one receive delivered. Runs of datagrams for one connection are handled together;
-    /// every datagram's own connection ID decides.
+    /// every datagram's own connection ID decides. What is too small for a packet is dropped
+    /// (RFC 9000 §10.3).
     pub fn handle_train(
         &mut self,
         now: Timestamp,
@@ -509,7 +510,8 @@ impl Endpoint {
         }
     }
 
-    /// A datagram whose destination is unknown: another shard's, a new connection, or a stray.
+    /// A datagram whose destination is unknown: another shard's, a new connection, or a stray,
+    /// which is dropped (RFC 9000 §5.2.2). Version Negotiation is not answered by another (§6.1).
     fn unrouted(
         &mut self,
         now: Timestamp,

@@ -30,6 +30,7 @@ impl Connection {
         packet: &Packet<'_>,
         sink: &mut dyn StreamSink,
     ) -> Result<Seen, TransportError> {
+        // RFC 9000 §12.4.
         if packet.payload.is_empty() {
             return Err(TransportError::protocol_violation(
                 "a packet without frames",
@@ -113,6 +114,7 @@ impl Connection {
                 self.on_path_response(data);
                 Ok(())
             }
+            // RFC 9000 §19.20.
             Frame::HandshakeDone => self.on_handshake_done(),
             Frame::Datagram(data) => self.on_datagram(data),
             Frame::AckFrequency(f) => self.on_ack_frequency(&f),

@@ -185,13 +185,14 @@ impl Connection {
         Ok(())
     }
 
+    /// TLS is done; a server says so with HANDSHAKE_DONE, not before (RFC 9000 §19.20).
     fn complete_handshake(&mut self) {
         self.state.move_to_complete();
         self.ids.completed = true;
         self.timers.handshake = None;
         self.events.push(Event::Connected);
         if self.side == Side::Server {
-            // RFC 9001 §4.1.2: a server's handshake is confirmed when it completes.
+            // RFC 9001 §4.1.2: a server's handshake is confirmed when it completes, and it says so.
             self.pending.handshake_done = true;
             self.confirm_handshake();
         }
@@ -200,6 +201,7 @@ impl Connection {
     pub(super) fn confirm_handshake(&mut self) {
         if self.state.move_to_confirmed() {
             self.discard_initial();
+            // RFC 9001 §4.9.2.
             self.discard_handshake();
             if let Some(keys) = self.one_rtt.as_deref_mut() {
                 keys.on_handshake_confirmed();
@@ -222,7 +224,8 @@ impl Connection {
         }
     }
 
-    /// Discards Initial keys and forgets what was sent with them (RFC 9002 §6.4).
+    /// Discards Initial keys and forgets what was sent with them (RFC 9002 §6.4). Its timers go
+    /// with it, and the backoff starts anew (RFC 9002 §6.2.2).
     pub(super) fn discard_initial(&mut self) {
         if let Some(mut space) = self.initial.take() {
             self.ids.version.forget_other();
@@ -300,7 +303,8 @@ impl Connection {
         Ok(())
     }
 
-    /// A Retry arrived (RFC 9000 §17.2.5): at most one, only before anything else, only authentic.
+    /// A Retry arrived (RFC 9000 §17.2.5): at most one, only before anything else, only authentic,
+    /// with a new connection ID (§17.2.5.1). The handshake goes on with it (§17.2.5.3).
     pub(super) fn on_retry(
         &mut self,
         packet: &[u8],

@@ -188,8 +188,8 @@ impl Connection {
         }
     }
 
-    /// Whether an Initial packet is one to drop: at a server, of a datagram too small (RFC 9000
-    /// §14.1); at a client, with a token (§17.2.2).
+    /// Whether an Initial packet is one to drop, not to close for (RFC 9000 §14): at a server, of a
+    /// datagram too small (§14.1); at a client, with a token (§17.2.2).
     fn is_misplaced_initial(&self, ty: LongType, token: &[u8], size: usize) -> bool {
         ty == LongType::Initial
             && match self.side {
@@ -425,7 +425,8 @@ impl Connection {
         }
     }
 
-    /// Frames, acknowledgement state, address changes: everything after authentication.
+    /// Frames, acknowledgement state, address changes: everything after authentication. A packet is
+    /// acknowledged once all of its frames were handled (RFC 9000 §13.1).
     #[inline]
     fn handle_packet(
         &mut self,

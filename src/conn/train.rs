@@ -125,7 +125,8 @@ impl Connection {
         path.mtu.current().min(buf).min(path.allowance())
     }
 
-    /// The least that the anti-amplification limit must admit for a datagram to be worth building.
+    /// The least that the anti-amplification limit must admit for a datagram to be worth building
+    /// (RFC 9000 §14.1).
     pub(super) fn least_datagram(&self) -> u64 {
         if self.initial.is_some() {
             limits::MIN_UDP_PAYLOAD as u64
@@ -162,6 +163,7 @@ impl Connection {
         if self.pending.probes > 0 || path.validation.challenge_due() {
             return Admission::Probe;
         }
+        // RFC 9002 §7: no more in flight than the window.
         if path.window_room() < size as u64 {
             path.window_limited = true;
             return Admission::AckOnly;
@@ -301,6 +303,7 @@ impl Connection {
         path.ecn.on_sent(2, 1, path.mark);
         path.sent.on_packet_sent(packet, &self.scratch);
         if in_flight {
+            // RFC 9002 §7.5: probes count like any other packet.
             path.cc
                 .on_packet_sent(now, len as u64, path.bytes_in_flight);
             path.bytes_in_flight += len as u64;

@@ -67,6 +67,13 @@ pub enum KeyChange {
 }
 
 /// The TLS side of one connection.
+///
+/// It gives the handshake the properties that RFC 9000 §7 lists. What RFC 9001 asks of TLS itself,
+/// rustls keeps in its QUIC mode: nothing older than TLS 1.3
+/// (§4.2), the server's identity (§4.4) and no client authentication after the handshake, no TLS
+/// KeyUpdate (§6), an application protocol in common (§8.1), the transport parameters' extension
+/// (§8.2), neither EndOfEarlyData (§8.3) nor the compatibility mode (§8.4), no cipher suite without
+/// header protection (§5.3, §5.4.1).
 pub struct Session {
     tls: Connection,
     failure: Option<Error>,

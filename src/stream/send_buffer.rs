@@ -1,5 +1,5 @@
 //! The bytes of one stream that the peer has not acknowledged: what was never sent, what is in
-//! flight, what was lost.
+//! flight, what was lost. What an offset holds never changes (RFC 9000 §2.2).
 //!
 //! Large data is kept as the reference that the application gave; small writes are gathered in
 //! chunks of [`GATHER`] bytes, so that overhead per byte stays bounded. Chunks go as their last

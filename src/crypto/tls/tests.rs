@@ -218,6 +218,54 @@ fn every_suite_carries_a_handshake() {
     }
 }
 
+/// The extensions of a ClientHello, by number (RFC 8446 §4.1.2).
+fn hello_extensions(hello: &[u8]) -> Vec<(u16, &[u8])> {
+    // Type, length, legacy_version, random, legacy_session_id, suites, compression methods.
+    let mut at = 4 + 2 + 32;
+    at += 1 + usize::from(hello[at]);
+    at += 2 + usize::from(u16::from_be_bytes([hello[at], hello[at + 1]]));
+    at += 1 + usize::from(hello[at]) + 2;
+    let mut all = Vec::new();
+    while at < hello.len() {
+        let number = u16::from_be_bytes([hello[at], hello[at + 1]]);
+        let len = usize::from(u16::from_be_bytes([hello[at + 2], hello[at + 3]]));
+        all.push((number, &hello[at + 4..at + 4 + len]));
+        at += 4 + len;
+    }
+    all
+}
+
+#[test]
+fn a_client_hello_offers_tls_1_3_alone_and_no_compatibility_mode() {
+    let (client, _) = ends(Ca::new().client(), Ca::new().server(|_| {}));
+    let (mut session, mut hello) = (client.session, Vec::new());
+    assert!(session.write_crypto(&mut hello).is_none());
+    assert_eq!(hello[0], 1, "a ClientHello");
+    assert_eq!(
+        hello[4 + 2 + 32],
+        0,
+        "legacy_session_id is empty (RFC 9001 §8.4)"
+    );
+    let extensions = hello_extensions(&hello);
+    let find = |number| {
+        extensions
+            .iter()
+            .find(|(n, _)| *n == number)
+            .map(|(_, e)| *e)
+    };
+    assert_eq!(
+        find(43),
+        Some(&[2, 3, 4][..]),
+        "supported_versions (RFC 9001 §4.2)"
+    );
+    assert_eq!(
+        find(57),
+        Some(&b"client's"[..]),
+        "quic_transport_parameters (RFC 9001 §8.2)"
+    );
+    assert_eq!(find(49), None, "post_handshake_auth (RFC 9001 §4.4)");
+}
+
 #[test]
 fn tls_messages_that_quic_forbids_raise_their_alerts() {
     let ca = Ca::new();

@@ -290,8 +290,8 @@ impl<'a> Frame<'a> {
         )
     }
 
-    /// Whether a packet of type `packet` may carry a frame of type `ty` (RFC 9000 §12.4, table 3;
-    /// RFC 9221 §4; ACK frequency §3). Where not, it is a PROTOCOL_VIOLATION.
+    /// Whether a packet of type `packet` may carry a frame of type `ty` (RFC 9000 §12.4, table 3,
+    /// §12.5, §17.2.4; RFC 9221 §4; ACK frequency §3). Where not, it is a PROTOCOL_VIOLATION.
     #[inline]
     pub const fn allowed_in(ty: u64, packet: PacketType) -> bool {
         match packet {
