@@ -171,7 +171,8 @@ impl Negotiation {
         }
     }
 
-    /// Whether a packet of `version` is one to open, or to keep until there are keys.
+    /// Whether a packet of `version` is one to open, or to keep until there are keys (RFC 9000
+    /// §5.2.1, as RFC 9368 §2.3 changes it).
     pub(super) fn admits(&self, side: Side, ty: LongType, version: Version) -> bool {
         if ty == LongType::ZeroRtt {
             // RFC 9369 §4.1: early data never changes its version.
