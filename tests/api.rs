@@ -11,6 +11,8 @@ mod adapters;
 mod cancel;
 #[path = "api/connections.rs"]
 mod connections;
+#[path = "api/early.rs"]
+mod early;
 #[path = "api/streams.rs"]
 mod streams;
 #[path = "api/util.rs"]

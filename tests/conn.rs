@@ -4,9 +4,17 @@
 mod ack_frequency;
 #[path = "conn/address.rs"]
 mod address;
+#[path = "conn/admission.rs"]
+mod admission;
+#[path = "conn/clauses.rs"]
+mod clauses;
 #[path = "conn/closing.rs"]
 mod closing;
 mod common;
+#[path = "conn/conformance.rs"]
+mod conformance;
+#[path = "conn/early.rs"]
+mod early;
 #[path = "conn/floods.rs"]
 mod floods;
 #[path = "conn/frames.rs"]
@@ -17,8 +25,12 @@ mod handshake;
 mod keys;
 #[path = "conn/recovery.rs"]
 mod recovery;
+#[path = "conn/tokens.rs"]
+mod tokens;
 #[path = "conn/version.rs"]
 mod version;
+#[path = "conn/zero_cid.rs"]
+mod zero_cid;
 
 use bytes::Bytes;
 use common::pair::{CLIENT, Pair, SERVER, Setup};

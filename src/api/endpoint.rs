@@ -5,7 +5,7 @@ use super::driver::Driver;
 use super::error::ConnectError;
 use super::incoming::Incoming;
 use super::shared::{Attempt, Command, ConnShared, Hub, Link, Ticket};
-use crate::conn::TransportConfig;
+use crate::conn::{TokenStore, TransportConfig};
 use crate::io::Choice;
 use crate::shard::engine::{Bind, Engine, EngineConfig, EngineError, Idle};
 use crate::sys::affinity::Core;
@@ -76,6 +76,15 @@ impl EndpointBuilder {
     #[must_use]
     pub fn transport(mut self, transport: TransportConfig) -> Self {
         self.config.transport = Arc::new(transport);
+        self
+    }
+
+    /// Where clients keep the tokens that servers give them for later connections. Default: in
+    /// memory, for as long as the endpoint lives. (Sessions are kept by rustls's
+    /// `ClientConfig::resumption`.)
+    #[must_use]
+    pub fn tokens(mut self, tokens: Arc<dyn TokenStore>) -> Self {
+        self.config.tokens = tokens;
         self
     }
 
@@ -221,7 +230,8 @@ impl Endpoint {
     /// The next connection attempt of a client; `None` once the endpoint is closed.
     ///
     /// Cancel-safe: dropping the future loses no attempt. At most
-    /// [`ACCEPT_BACKLOG`](crate::base::limits::ACCEPT_BACKLOG) attempts wait; more are refused.
+    /// [`ACCEPT_BACKLOG`](crate::base::limits::ACCEPT_BACKLOG) attempts wait;
+    /// more are ignored, and those that wait longer than a handshake may take are forgotten.
     pub async fn accept(&self) -> Option<Incoming> {
         let hub = &self.inner.hub;
         let next = || {

@@ -44,6 +44,7 @@ pub use send_stream::SendStream;
 
 // What the face speaks of and other layers define.
 pub use crate::conn::{ConnectionError, ConnectionStats, PathStats, TransportConfig};
+pub use crate::conn::{TokenMemory, TokenStore};
 pub use crate::io::Choice;
 pub use crate::shard::engine::{EngineConfig, EngineError, Idle};
 pub use crate::stream::DatagramStats;

@@ -63,32 +63,25 @@ fn not_asked_for() -> TransportError {
     TransportError::frame_encoding_error("a frame of an extension that was not declared")
 }
 
-/// Writes the ACK_FREQUENCY frame that waits.
+/// Writes the ACK_FREQUENCY frame that waits and, beside what probes after a timeout, IMMEDIATE_ACK
+/// where the peer takes it: the answer then does not wait for the peer's delay (ACK frequency §7).
 #[cold]
-pub(super) fn write_request(
+pub(super) fn write_ack_requests(
     now: Timestamp,
     path: &mut Path<SentFrame>,
     w: &mut Writer<'_>,
     scratch: &mut Vec<SentFrame>,
+    probing: bool,
 ) {
+    let immediate = probing && path.ack_frequency.is_supported();
+    if immediate && w.remaining() >= frame::IMMEDIATE_ACK_SIZE {
+        frame::write_immediate_ack(w);
+        scratch.push(SentFrame::Unreliable);
+    }
     if w.remaining() >= frame::ACK_FREQUENCY_SIZE
         && let Some(f) = path.ack_frequency.poll(now)
     {
         frame::write_ack_frequency(w, &f);
         scratch.push(SentFrame::AckFrequency { seq: f.seq });
-    }
-}
-
-/// Writes IMMEDIATE_ACK beside what probes after a timeout, where the peer takes it: the answer
-/// then does not wait for the peer's delay (ACK frequency §7).
-#[cold]
-pub(super) fn write_immediate_ack(
-    path: &Path<SentFrame>,
-    w: &mut Writer<'_>,
-    scratch: &mut Vec<SentFrame>,
-) {
-    if path.ack_frequency.is_supported() && w.remaining() >= frame::IMMEDIATE_ACK_SIZE {
-        frame::write_immediate_ack(w);
-        scratch.push(SentFrame::Unreliable);
     }
 }

@@ -76,6 +76,9 @@ impl Connection {
         if self.may_send_one_rtt() && self.has_one_rtt_to_send() {
             let rest = buf.get_mut(used..).unwrap_or_default();
             last = self.one_rtt_packet(now, rest, least, admission);
+        } else if self.zero_rtt.can_send() && self.has_one_rtt_to_send() {
+            let rest = buf.get_mut(used..).unwrap_or_default();
+            last = self.zero_rtt_packet(now, rest, least, admission);
         }
         if last == 0
             && least > 0

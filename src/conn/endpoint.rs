@@ -6,16 +6,21 @@
 //! connection's events and trains and call [`Endpoint::finish`] for its next timeout; then
 //! [`Endpoint::poll_transmit`] for stateless packets. A shard is this loop over a real backend.
 
+use super::admission::{Admission, Prefix, PrefixCaps};
+use super::ahead::Ahead;
 use super::application::{Application, Sink};
 use super::handshake::HandshakeIds;
-use super::incoming::Held;
+use super::incoming::HeldAttempts;
+use super::new_token::tokens_of;
 use super::router::{CidGenerator, RandomCids, Route, Router};
 use super::space::HandshakeSpace;
+use super::spent::SpentTokens;
 use super::stateless::Stateless;
+use super::token_store::{TokenMemory, TokenStore};
 use super::version::{ClientStart, Negotiation, ServerTls};
 use super::{Connection, ConnectionInit, TransportConfig};
 use crate::base::{FourTuple, RecvMeta, Rng, SocketId, Timestamp, Transmit, limits};
-use crate::crypto::{ConfigError, InitialSuite, ResetKey, Session, TokenKey};
+use crate::crypto::{ConfigError, InitialSuite, Lifetimes, ResetKey, Session, TokenKey, early};
 use crate::path::cids::ResetToken;
 use crate::wire::header::{self, Header, LongType};
 use crate::wire::{ConnectionId, Side, TransportParameters, Version};
@@ -31,6 +36,12 @@ pub struct ConnId {
 }
 
 impl ConnId {
+    #[cfg(test)]
+    pub(super) fn for_tests(index: u32) -> Self {
+        let generation = 0;
+        Self { index, generation }
+    }
+
     /// A dense index, reused after the connection is gone; below the number of connections that
     /// the endpoint ever had at once.
     pub const fn index(self) -> u32 {
@@ -42,7 +53,8 @@ impl ConnId {
 pub struct EndpointConfig {
     /// Transport behaviour of its connections.
     pub transport: Arc<TransportConfig>,
-    /// TLS for accepted connections; `None` accepts none.
+    /// TLS for accepted connections; `None` accepts none. With `max_early_data_size` of `u32::MAX`
+    /// it accepts early data, if [`crypto::early`](crate::crypto::early) finds it safe.
     pub server: Option<Arc<rustls::ServerConfig>>,
     /// Where connection IDs come from.
     pub cids: Box<dyn CidGenerator>,
@@ -53,6 +65,10 @@ pub struct EndpointConfig {
     pub secret: [u8; 32],
     /// Accepted connections whose handshake has not finished, at most.
     pub max_half_open: usize,
+    /// Where tokens of servers are kept for later connections.
+    pub tokens: Arc<dyn TokenStore>,
+    /// How much of that one network may have.
+    pub prefix_caps: PrefixCaps,
 }
 
 impl EndpointConfig {
@@ -66,6 +82,8 @@ impl EndpointConfig {
             seed,
             secret,
             max_half_open: limits::HALF_OPEN,
+            tokens: Arc::new(TokenMemory::default()),
+            prefix_caps: PrefixCaps::default(),
         }
     }
 }
@@ -79,6 +97,30 @@ pub enum ConnectError {
     /// The address family or port is impossible.
     #[error("cannot connect to {0}: port 0 and the unspecified address name no peer")]
     Address(std::net::SocketAddr),
+    /// A connection without a connection ID has the same addresses.
+    #[error(
+        "a connection to {0} that has no connection ID uses this socket: a second one could not be \
+         told from it; leave `zero_length_cid` off, connect from another socket or local address, \
+         or wait until that connection is gone"
+    )]
+    SameAddresses(std::net::SocketAddr),
+    /// The socket is connected to another peer.
+    #[error(
+        "cannot connect to {remote}: the socket is connected to {peer} and hears nobody else; use \
+         a socket that is not connected"
+    )]
+    Connected {
+        /// Where to.
+        remote: std::net::SocketAddr,
+        /// The socket's peer.
+        peer: std::net::SocketAddr,
+    },
+    /// Other shards share the socket's address, and only connection IDs steer between them.
+    #[error(
+        "several shards share this address and find connections by their connection IDs: leave \
+         `zero_length_cid` off, or give each shard a socket of its own (`Bind::Each`)"
+    )]
+    Steered,
 }
 
 /// What an endpoint counted.
@@ -93,6 +135,13 @@ pub struct EndpointStats {
     pub refused: u64,
     /// Attempts dropped without an answer, for want of room or by decision.
     pub ignored: u64,
+    /// Attempts from a network that had all it may: asked to prove their address, or ignored.
+    pub prefix_capped: u64,
+    /// Held attempts that were not decided about in time.
+    pub held_expired: u64,
+    /// Cryptographic operations on behalf of what is no connection yet, or no more: Initial keys
+    /// derived, tokens opened and sealed, reset tokens computed.
+    pub stateless_crypto: u64,
     /// Retry packets sent.
     pub retries: u64,
     /// Version Negotiation packets sent.
@@ -114,6 +163,10 @@ struct Entry {
     initial_dcid: Option<ConnectionId>,
     /// The token by which the router finds the connection.
     reset_token: Option<ResetToken>,
+    /// The addresses by which the router finds a connection without a connection ID.
+    addresses: Option<(SocketId, FourTuple)>,
+    /// The network that its handshake counts for.
+    prefix: Option<Prefix>,
 }
 
 /// What becomes of a connection after its turn.
@@ -138,11 +191,21 @@ pub struct Endpoint {
     pub(super) reset_key: ResetKey,
     /// One for each of [`Version::ALL`]: a token is good in its own version only (RFC 9369 §5).
     token_keys: [TokenKey; 2],
+    pub(super) token_lifetimes: Lifetimes,
+    pub(super) spent: SpentTokens,
+    pub(super) tokens: Arc<dyn TokenStore>,
+    /// Early data is accepted.
+    early_data: bool,
+    pub(super) ahead: Ahead,
+    /// The last time that was told.
+    pub(super) clock: Timestamp,
     pub(super) router: Router,
+    steered: bool,
     entries: Vec<Option<Entry>>,
     free: Vec<(u32, u32)>,
     ready: VecDeque<ConnId>,
-    pub(super) held: slab::Slab<Held>,
+    pub(super) admission: Admission,
+    pub(super) held: HeldAttempts,
     pub(super) stateless: Stateless,
     pub(super) stats: EndpointStats,
 }
@@ -158,25 +221,38 @@ impl Endpoint {
         let server = match config.server {
             Some(tls) => {
                 let suite = InitialSuite::of_server(&tls)?;
+                let limits = super::params::server(&config.transport);
+                let tls = early::guard(tls, &limits, secret.array())?;
                 // What TLS objects to is told here, not with the first client.
                 Session::server(tls.clone(), Vec::new())?;
                 Some((ServerTls::new(tls, &config.transport), suite))
             }
             None => None,
         };
+        let token_lifetimes = Lifetimes::default();
         Ok(Self {
             transport: config.transport,
+            early_data: server
+                .as_ref()
+                .is_some_and(|(tls, _)| early::is_enabled(&tls.of(Version::V1))),
             server,
             cids: config.cids,
             max_half_open: config.max_half_open,
             half_open: 0,
             reset_key: ResetKey::new(secret.array()),
             token_keys: Version::ALL.map(|_| TokenKey::new(secret.array())),
+            token_lifetimes,
+            spent: SpentTokens::new(token_lifetimes.retry.as_secs()),
+            tokens: config.tokens,
+            ahead: Ahead::default(),
+            clock: Timestamp::ZERO,
             router: Router::default(),
+            steered: false,
             entries: Vec::new(),
             free: Vec::new(),
             ready: VecDeque::new(),
-            held: slab::Slab::new(),
+            admission: Admission::new(config.prefix_caps),
+            held: HeldAttempts::default(),
             stateless: Stateless::new(rng.fork()),
             rng,
             stats: EndpointStats::default(),
@@ -202,11 +278,17 @@ impl Endpoint {
         }
         let suite = InitialSuite::of_client(&tls)?;
         let config = transport.unwrap_or_else(|| self.transport.clone());
-        let local_scid = self.fresh_cid();
+        let local_scid = if config.zero_length_cid {
+            self.admit_without_cid(socket, &tuple)?;
+            ConnectionId::EMPTY
+        } else {
+            self.fresh_cid()
+        };
         // RFC 9000 §7.2: at least eight unpredictable bytes.
         let odcid = ConnectionId::new(&self.rng.array::<8>()).unwrap_or_default();
         let mut params = super::params::local(&config, local_scid);
         params.active_connection_id_limit = limits::ACTIVE_CIDS as u64;
+        let server_name: Box<str> = name.to_str().into();
         let spoken = config.spoken();
         let version = config
             .first_version
@@ -218,25 +300,40 @@ impl Endpoint {
         let keys = suite
             .keys(version.number(), odcid.as_slice(), Side::Client)
             .ok_or(ConfigError::NoInitialSuite)?;
+        let negotiation = Negotiation::client(version, spoken, start);
+        let mut ids = HandshakeIds::new(local_scid, odcid, None, None, negotiation);
+        let tokens_of = tokens_of(&server_name, version);
+        ids.token = self.tokens.take(&tokens_of).unwrap_or_default();
         let init = ConnectionInit {
             side: Side::Client,
             config,
             session,
-            ids: HandshakeIds::new(
-                local_scid,
-                odcid,
-                None,
-                None,
-                Negotiation::client(version, spoken, start),
-            ),
+            ids,
             socket,
             tuple,
             rng: self.rng.fork(),
         };
         let mut conn = Box::new(Connection::new(now, init, HandshakeSpace::new(keys)));
+        conn.set_server_name(server_name);
         conn.start(now);
         self.stats.connected += 1;
         Ok(self.add(conn, &[local_scid], None))
+    }
+
+    /// Whether a connection without a connection ID can be told from the others.
+    fn admit_without_cid(&self, socket: SocketId, tuple: &FourTuple) -> Result<(), ConnectError> {
+        if self.steered {
+            return Err(ConnectError::Steered);
+        }
+        if self.router.has_addresses(socket, tuple) {
+            return Err(ConnectError::SameAddresses(tuple.remote));
+        }
+        Ok(())
+    }
+
+    /// Several endpoints share this one's address and are told apart by connection IDs.
+    pub fn set_steered(&mut self) {
+        self.steered = true;
     }
 
     pub(super) fn encode(&mut self, params: &TransportParameters, side: Side) -> Vec<u8> {
@@ -276,8 +373,15 @@ impl Endpoint {
             self.entries.push(None);
         }
         let id = ConnId { index, generation };
+        let mut addresses = None;
         for cid in cids.iter().chain(&initial_dcid) {
-            self.router.insert(*cid, Route::Connection(id));
+            if cid.is_empty() {
+                let found_by = (conn.socket(), conn.path());
+                self.router.insert_addresses(found_by.0, &found_by.1, id);
+                addresses = Some(found_by);
+            } else {
+                self.router.insert(*cid, Route::Connection(id));
+            }
         }
         let half_open = initial_dcid.is_some();
         self.half_open += usize::from(half_open);
@@ -289,10 +393,19 @@ impl Endpoint {
                 half_open,
                 initial_dcid,
                 reset_token: None,
+                addresses,
+                prefix: None,
             });
         }
         self.wake(id);
         id
+    }
+
+    /// The handshake of an accepted connection counts for a network.
+    pub(super) fn count_for(&mut self, id: ConnId, prefix: Option<Prefix>) {
+        if let Some(e) = self.entry(id) {
+            e.prefix = prefix;
+        }
     }
 
     fn entry(&mut self, id: ConnId) -> Option<&mut Entry> {
@@ -388,6 +501,7 @@ impl Endpoint {
                 e.conn.issue_cid(cid, token);
             }
         }
+        self.pass_tokens(id);
         if let Some(e) = self.entry(id) {
             let token = e.conn.reset_token();
             let old = std::mem::replace(&mut e.reset_token, token);
@@ -403,7 +517,9 @@ impl Endpoint {
             .filter(|e| e.half_open && e.conn.has_completed())
         {
             e.half_open = false;
+            let prefix = e.prefix.take();
             self.half_open -= 1;
+            self.admission.end(prefix);
         }
     }
 
@@ -439,12 +555,17 @@ impl Endpoint {
             self.router.remove(&cid, Route::Connection(id));
         }
         self.router.set_reset_token(id, e.reset_token, None);
+        if let Some((socket, tuple)) = e.addresses {
+            self.router.remove_addresses(socket, &tuple, id);
+        }
         self.half_open -= usize::from(e.half_open);
+        self.admission.end(e.prefix);
         self.free.push((id.index, id.generation.wrapping_add(1)));
     }
 
     /// A connection's time has come.
     pub fn handle_timeout(&mut self, now: Timestamp, id: ConnId) {
+        self.clock = now;
         if let Some(e) = self.entry(id) {
             e.conn.handle_timeout(now);
             self.wake(id);
@@ -461,21 +582,32 @@ impl Endpoint {
         data: &mut [u8],
         app: &mut dyn Application,
     ) {
+        self.clock = now;
         let cid_len = self.cids.len();
         let step = meta.segment_size.max(1);
         let (mut start, mut at) = (0, 0);
         let mut run: Option<(Route, ConnectionId)> = None;
         while at < data.len() {
             let end = (at + step).min(data.len());
-            let Some(dcid) = data.get(at..end).and_then(|d| header::dcid(d, cid_len)) else {
+            let datagram = data.get(at..end).unwrap_or_default();
+            let Some(dcid) = header::dcid(datagram, cid_len) else {
                 self.flush(now, meta, data.get_mut(start..at), run.take(), app);
                 self.stats.unroutable += 1;
                 (start, at) = (end, end);
                 continue;
             };
             if run.as_ref().is_none_or(|(_, cid)| cid.as_slice() != dcid) {
-                let route = self.router.get(dcid);
+                let by_addresses = || self.router.by_addresses(meta, datagram, dcid);
+                let route = self.router.get(dcid).or_else(by_addresses);
                 let cid = ConnectionId::new(dcid).unwrap_or_default();
+                if let (Some(route), Some((same, last))) = (route, &mut run)
+                    && *same == route
+                {
+                    // The same connection by another name, as each packet without one is.
+                    *last = cid;
+                    at = end;
+                    continue;
+                }
                 self.flush(now, meta, data.get_mut(start..at), run.take(), app);
                 start = at;
                 match route {
@@ -501,8 +633,13 @@ impl Endpoint {
         run: Option<(Route, ConnectionId)>,
         app: &mut dyn Application,
     ) {
-        let (Some(data), Some((Route::Connection(id), _))) = (data, run) else {
-            return;
+        let (id, data) = match (run, data) {
+            (Some((Route::Connection(id), _)), Some(data)) => (id, data),
+            (Some((Route::Held(_), dcid)), Some(data)) => {
+                self.ahead.keep_train(dcid, meta, data);
+                return;
+            }
+            _ => return,
         };
         if let Some(e) = self.entry(id).filter(|_| !data.is_empty()) {
             e.conn.handle_train(now, meta, data, &mut Sink { app, id });
@@ -537,20 +674,13 @@ impl Endpoint {
             segment_size: datagram.len(),
             ..*meta
         };
-        let parsed = if self.transport.grease_quic_bit {
-            Header::parse_greased(datagram, cid_len)
-        } else {
-            Header::parse(datagram, cid_len)
+        let parse = match self.transport.grease_quic_bit {
+            true => Header::parse_greased,
+            false => Header::parse,
         };
-        match parsed {
-            Ok(Header::Long {
-                version,
-                dcid,
-                scid,
-                ..
-            }) if !self.speaks(version) => {
-                let (dcid, scid) = (dcid.as_slice(), scid.as_slice());
-                self.offer_versions(&one, dcid, scid);
+        match parse(datagram, cid_len) {
+            Ok(Header::Long { version, .. }) if !self.speaks(version) => {
+                self.offer_versions(&one, datagram);
             }
             Ok(Header::Long {
                 ty: LongType::Initial,
@@ -564,10 +694,18 @@ impl Endpoint {
                 let version = Version::from_number(version).unwrap_or(Version::V1);
                 self.on_initial(now, one, version, dcid, scid, &token, datagram, app);
             }
-            Ok(Header::UnknownVersion { dcid, scid, .. }) => {
-                self.offer_versions(&one, dcid, scid);
+            Ok(Header::Long {
+                ty: LongType::ZeroRtt,
+                dcid,
+                ..
+            }) if self.early_data && dcid.len() >= 8 => {
+                if !self.ahead.keep(dcid, &one, datagram) {
+                    self.stats.unroutable += 1;
+                }
             }
-            Ok(Header::Short { dcid, .. }) => {
+            Ok(Header::UnknownVersion { .. }) => self.offer_versions(&one, datagram),
+            Ok(Header::Short { dcid, .. }) if self.stateless.has_room() => {
+                self.stats.stateless_crypto += 1;
                 let token = self.reset_key.reset_token(&dcid);
                 if self.stateless.reset(&one, datagram.len(), token) {
                     self.stats.resets += 1;
@@ -583,11 +721,14 @@ impl Endpoint {
 
     /// Answers a datagram of a version that is not spoken here, where it is long enough to begin a
     /// connection (RFC 9000 §6.1).
-    fn offer_versions(&mut self, meta: &RecvMeta, dcid: &[u8], scid: &[u8]) {
-        if self.server.is_none() || meta.segment_size < limits::MIN_UDP_PAYLOAD {
+    fn offer_versions(&mut self, meta: &RecvMeta, datagram: &[u8]) {
+        let ids = header::long_cids(datagram);
+        let Some((dcid, scid)) =
+            ids.filter(|_| self.server.is_some() && meta.segment_size >= limits::MIN_UDP_PAYLOAD)
+        else {
             self.stats.unroutable += 1;
             return;
-        }
+        };
         self.stats.version_negotiations += 1;
         let spoken = self.transport.spoken();
         self.stateless

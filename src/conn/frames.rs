@@ -59,6 +59,7 @@ impl Connection {
             } else {
                 seen.probing &= frame.is_probing();
                 let ty = frame.ty();
+                self.note_glitch(packet.ty, &frame);
                 self.handle_frame(now, packet, frame)
                     .map_err(|e| e.with_frame(ty))?;
             }
@@ -66,6 +67,7 @@ impl Connection {
                 break;
             }
         }
+        self.charge_glitches(now)?;
         Ok(seen)
     }
 
@@ -124,18 +126,6 @@ impl Connection {
                 Ok(())
             }
         }
-    }
-
-    fn on_new_token(&mut self, token: &[u8]) -> Result<(), TransportError> {
-        if self.side == Side::Server {
-            return Err(TransportError::protocol_violation(
-                "a client sent NEW_TOKEN",
-            ));
-        }
-        if token.is_empty() {
-            return Err(TransportError::frame_encoding_error("an empty token"));
-        }
-        Ok(())
     }
 
     fn on_new_connection_id(&mut self, f: &NewConnectionId) -> Result<(), TransportError> {

@@ -160,6 +160,8 @@ impl Connection {
                 }
                 Some(KeyChange::OneRtt(keys, next)) => {
                     let mut keys = OneRttKeys::new(keys, next);
+                    // RFC 9001 §6.6: the integrity limit counts failures across all keys.
+                    keys.add_failures(self.stats.packets_undecryptable)?;
                     if let Some(packets) = self.config.key_update_packets {
                         keys.set_update_after(packets);
                     }
@@ -179,17 +181,23 @@ impl Connection {
         if theirs && !self.ids.params_applied {
             self.take_peer_params(now)?;
         }
+        if self.side == Side::Client || theirs {
+            self.begin_zero_rtt();
+        }
         if self.state.is_handshaking() && !self.session.is_handshaking() && self.one_rtt.is_some() {
-            self.complete_handshake();
+            self.complete_handshake(now);
         }
         Ok(())
     }
 
     /// TLS is done; a server says so with HANDSHAKE_DONE, not before (RFC 9000 §19.20).
-    fn complete_handshake(&mut self) {
+    fn complete_handshake(&mut self, now: Timestamp) {
         self.state.move_to_complete();
         self.ids.completed = true;
         self.timers.handshake = None;
+        let pto = self.paths.primary().rtt.pto(self.peer_params.max_ack_delay);
+        self.zero_rtt.on_handshake_complete(now, self.side, pto);
+        self.streams.end_early();
         self.events.push(Event::Connected);
         if self.side == Side::Server {
             // RFC 9001 §4.1.2: a server's handshake is confirmed when it completes, and it says so.
@@ -259,8 +267,7 @@ impl Connection {
         if params.grease_quic_bit && self.config.grease_quic_bit {
             self.fixed_bit.switch_on();
         }
-        self.streams.set_peer_limits(&params);
-        self.datagrams.set_peer_max(params.max_datagram_frame_size);
+        self.set_peer_limits(now, &params)?;
         let path = self.paths.primary_mut();
         path.local_cids
             .set_peer_limit(params.active_connection_id_limit);
@@ -333,9 +340,12 @@ impl Connection {
         path.bytes_in_flight = path
             .bytes_in_flight
             .saturating_sub(space.sent.discard(|_, _, _| {}));
+        // RFC 9002 §6.3: nothing is known of the path; backoff and window begin anew.
+        path.reset_for_retry(&self.config.path());
         path.remote_cids.set_first(scid);
         self.ids.version.forget_other();
         self.ids.retry_scid = Some(scid);
         self.ids.token = token;
+        self.resend_early();
     }
 }

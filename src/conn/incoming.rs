@@ -3,7 +3,8 @@
 //! Size and token are checked first, without cryptography while the endpoint is saturated; then the
 //! application decides. What it accepts becomes a connection only if a packet authenticates.
 
-use super::application::Sink;
+use super::admission::Prefix;
+use super::application::FirstFlight;
 use super::endpoint::{ConnId, Endpoint};
 use super::handshake::HandshakeIds;
 use super::router::Route;
@@ -11,9 +12,11 @@ use super::space::HandshakeSpace;
 use super::version::{Negotiation, Upgrade, information};
 use super::{Application, Connection, ConnectionInit, params};
 use crate::base::{FourTuple, RecvMeta, Timestamp, limits};
-use crate::crypto::{Session, Token, TokenError};
+use crate::crypto::token::TokenName;
+use crate::crypto::{Session, Token, TokenError, token};
 use crate::wire::error::Code;
 use crate::wire::{ConnectionId, Side, Version};
+use std::collections::BTreeMap;
 
 /// A connection attempt, as the application sees it before it decides.
 #[derive(Clone, Copy, Debug)]
@@ -37,13 +40,14 @@ pub enum Decision {
     /// Say nothing.
     Ignore,
     /// Keep it until [`Endpoint::decide`] is called with the identifier that
-    /// [`Application::on_held`] gets. At most [`limits::ACCEPT_BACKLOG`] wait; more are ignored.
+    /// [`Application::on_held`] gets, or the handshake's deadline has passed. At most
+    /// [`limits::ACCEPT_BACKLOG`] wait; while so many do, every other attempt is ignored.
     Hold,
 }
 
-/// Names a held connection attempt.
+/// Names a held connection attempt, and never another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct IncomingId(u32);
+pub struct IncomingId(u64);
 
 /// An Initial packet that may begin a connection.
 pub(super) struct Attempt {
@@ -54,11 +58,36 @@ pub(super) struct Attempt {
     retry_scid: Option<ConnectionId>,
     meta: RecvMeta,
     validated: bool,
+    /// The Retry token that it came with.
+    token: Option<TokenName>,
+    /// The network that it counts for, once it costs anything.
+    prefix: Option<Prefix>,
 }
 
-pub(super) struct Held {
+struct Held {
     attempt: Attempt,
     datagram: Vec<u8>,
+    since: Timestamp,
+}
+
+/// Attempts that wait for the application, the oldest first.
+#[derive(Default)]
+pub(super) struct HeldAttempts {
+    waiting: BTreeMap<u64, Held>,
+    next: u64,
+}
+
+impl HeldAttempts {
+    fn is_full(&self) -> bool {
+        self.waiting.len() >= limits::ACCEPT_BACKLOG
+    }
+
+    fn insert(&mut self, held: Held) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        self.waiting.insert(id, held);
+        id
+    }
 }
 
 impl Endpoint {
@@ -80,7 +109,8 @@ impl Endpoint {
             self.stats.unroutable += 1;
             return;
         }
-        if self.half_open >= self.max_half_open {
+        self.expire_held(now);
+        if self.half_open >= self.max_half_open || self.held.is_full() {
             // Saturated: no cryptography, no answer.
             self.stats.ignored += 1;
             return;
@@ -93,46 +123,80 @@ impl Endpoint {
             retry_scid: None,
             meta,
             validated: false,
+            token: None,
+            prefix: None,
         };
-        if !token.is_empty() {
-            let seconds = now.as_nanos() / 1_000_000_000;
-            match self
-                .token_key(version)
-                .open(token, meta.path.remote, seconds, Default::default())
-            {
-                Ok(Token::Retry { odcid, retry_scid }) if retry_scid == dcid => {
-                    attempt.odcid = odcid;
-                    attempt.retry_scid = Some(retry_scid);
-                    attempt.validated = true;
-                }
-                Ok(Token::Retry { .. }) => {
-                    self.refuse(&attempt, Code::INVALID_TOKEN);
-                    return;
-                }
-                Ok(Token::NewToken { .. }) => attempt.validated = true,
-                Err(
-                    TokenError::Expired { retry: true } | TokenError::OtherAddress { retry: true },
-                ) => {
-                    self.refuse(&attempt, Code::INVALID_TOKEN);
-                    return;
-                }
-                Err(_) => {}
-            }
+        if !token.is_empty() && !self.take_token(now, &mut attempt, token) {
+            self.refuse(&attempt, Code::INVALID_TOKEN);
+            return;
         }
         let incoming = Incoming {
             path: meta.path,
             validated: attempt.validated,
         };
-        match app.on_incoming(&incoming) {
-            Decision::Hold => self.hold(attempt, datagram, &incoming, app),
-            // The second half of the room is for clients whose address is proven: forged ones
-            // cannot lock everybody out.
-            Decision::Accept if !attempt.validated && self.is_half_full() => {
-                self.carry_out(now, Decision::Retry, attempt, datagram, app);
-            }
+        let decision = app.on_incoming(&incoming);
+        match self.admit(now, decision, &mut attempt) {
+            Decision::Hold => self.hold(now, attempt, datagram, &incoming, app),
             decision => {
                 self.carry_out(now, decision, attempt, datagram, app);
             }
+        }
+    }
+
+    /// Takes what a token proves; false when it is one to refuse (RFC 9000 §8.1.2).
+    fn take_token(&mut self, now: Timestamp, attempt: &mut Attempt, token: &[u8]) -> bool {
+        let seconds = now.as_nanos() / 1_000_000_000;
+        self.stats.stateless_crypto += 1;
+        match self.token_key(attempt.version).open(
+            token,
+            attempt.meta.path.remote,
+            seconds,
+            self.token_lifetimes,
+        ) {
+            Ok(Token::Retry { odcid, retry_scid })
+                if retry_scid == attempt.dcid && self.is_unspent(token, seconds) =>
+            {
+                attempt.token = token::name(token);
+                attempt.odcid = odcid;
+                attempt.retry_scid = Some(retry_scid);
+                attempt.validated = true;
+            }
+            Ok(Token::Retry { .. }) => {
+                return false;
+            }
+            Ok(Token::NewToken { .. }) => attempt.validated = true,
+            Err(TokenError::Expired { retry: true } | TokenError::OtherAddress { retry: true }) => {
+                return false;
+            }
+            Err(_) => {}
+        }
+        true
+    }
+
+    /// RFC 9000 §8.1.4: a Retry token is good for one connection.
+    fn is_unspent(&mut self, token: &[u8], seconds: u64) -> bool {
+        token::name(token).is_some_and(|name| self.spent.admits(&name, seconds))
+    }
+
+    /// What a decision comes to, by the room that there is. Clients whose address is not proven are
+    /// asked to prove it where there is little: the second half of the room is for those who did,
+    /// and what is forged in a network's name does not count against it. Beyond that they wait.
+    fn admit(&mut self, now: Timestamp, decision: Decision, attempt: &mut Attempt) -> Decision {
+        match decision {
+            Decision::Accept if !attempt.validated && self.is_half_full() => Decision::Retry,
+            Decision::Accept | Decision::Hold => {
+                attempt.prefix = self.admission.begin(now, attempt.meta.path.remote.ip());
+                if attempt.prefix.is_some() {
+                    return decision;
+                }
+                self.stats.prefix_capped += 1;
+                if attempt.validated {
+                    Decision::Ignore
+                } else {
+                    Decision::Retry
+                }
+            }
+            other => other,
         }
     }
 
@@ -142,23 +206,39 @@ impl Endpoint {
 
     fn hold(
         &mut self,
+        now: Timestamp,
         attempt: Attempt,
         datagram: &[u8],
         incoming: &Incoming,
         app: &mut dyn Application,
     ) {
-        if self.held.len() >= limits::ACCEPT_BACKLOG {
-            self.stats.ignored += 1;
-            return;
-        }
         let dcid = attempt.dcid;
         let id = self.held.insert(Held {
             attempt,
             datagram: datagram.to_vec(),
-        }) as u32;
+            since: now,
+        });
         // The client repeats itself meanwhile; those datagrams lead nowhere until the decision.
         self.router.insert(dcid, Route::Held(id));
         app.on_held(IncomingId(id), incoming);
+    }
+
+    /// When the oldest held attempt expires.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        let (_, oldest) = self.held.waiting.first_key_value()?;
+        Some(oldest.since + self.transport.handshake_deadline)
+    }
+
+    /// Forgets held attempts that nobody decided about in the time that a handshake has. Whoever
+    /// decides later is told that no connection came of it.
+    pub fn expire_held(&mut self, now: Timestamp) {
+        while self.poll_timeout().is_some_and(|at| at <= now)
+            && let Some((id, held)) = self.held.waiting.pop_first()
+        {
+            self.router.remove(&held.attempt.dcid, Route::Held(id));
+            self.admission.end(held.attempt.prefix);
+            self.stats.held_expired += 1;
+        }
     }
 
     /// Decides about a held connection attempt; `None` when no connection came of it.
@@ -172,7 +252,8 @@ impl Endpoint {
         let Held {
             attempt,
             mut datagram,
-        } = self.held.try_remove(id.0 as usize)?;
+            ..
+        } = self.held.waiting.remove(&id.0)?;
         self.router.remove(&attempt.dcid, Route::Held(id.0));
         self.carry_out(now, decision, attempt, &mut datagram, app)
     }
@@ -185,14 +266,26 @@ impl Endpoint {
         datagram: &mut [u8],
         app: &mut dyn Application,
     ) -> Option<ConnId> {
+        if decision != Decision::Accept {
+            self.ahead.forget(&attempt.dcid);
+        }
+        let prefix = attempt.prefix;
         match decision {
-            Decision::Accept => return self.accept(now, attempt, datagram, app),
+            Decision::Accept => {
+                let id = self.accept(now, attempt, datagram, app);
+                match id {
+                    Some(id) => self.count_for(id, prefix),
+                    None => self.admission.end(prefix),
+                }
+                return id;
+            }
             Decision::Retry if attempt.retry_scid.is_none() => self.send_retry(now, &attempt),
             Decision::Refuse | Decision::Retry => {
                 self.refuse(&attempt, Code::CONNECTION_REFUSED);
             }
             Decision::Ignore | Decision::Hold => self.stats.ignored += 1,
         }
+        self.admission.end(prefix);
         None
     }
 
@@ -214,6 +307,7 @@ impl Endpoint {
         let encoded = self.encode(&params, Side::Server);
         let (tls, suite) = self.server.as_ref()?;
         let session = Session::server_of(version, tls.of(version), encoded).ok()?;
+        self.stats.stateless_crypto += 1;
         let keys = suite.keys(version.number(), attempt.dcid.as_slice(), Side::Server)?;
         let upgrade = Upgrade::new(&self.transport, version, |v| tls.of(v), &params);
         let ids = HandshakeIds::new(
@@ -239,15 +333,24 @@ impl Endpoint {
         let id = self.add(conn, &[local_scid], Some(attempt.dcid));
         let meta = attempt.meta;
         let conn = self.connection(id)?;
-        conn.handle_train(now, &meta, datagram, &mut Sink { app, id });
+        let mut sink = FirstFlight::new(app, id);
+        conn.handle_train(now, &meta, datagram, &mut sink);
         if conn.stats().packets_received == 0 {
             // Not one authentic packet: no connection, whatever the header said.
             self.remove(id);
             self.stats.unroutable += 1;
             return None;
         }
+        while let Some((meta, mut bytes)) = self.ahead.take(&attempt.dcid) {
+            if let Some(conn) = self.connection(id) {
+                conn.handle_train(now, &meta, &mut bytes, &mut sink);
+            }
+        }
+        sink.tell();
+        if let Some(token) = attempt.token {
+            self.spent.spend(token, now.as_nanos() / 1_000_000_000);
+        }
         self.stats.accepted += 1;
-        app.on_accepted(id);
         Some(id)
     }
 
@@ -260,6 +363,7 @@ impl Endpoint {
             return;
         };
         self.stats.refused += 1;
+        self.stats.stateless_crypto += 1;
         self.stateless.refuse(
             &attempt.meta,
             attempt.version,
@@ -283,6 +387,7 @@ impl Endpoint {
             &mut token,
         );
         self.stats.retries += 1;
+        self.stats.stateless_crypto += 1;
         self.stateless.retry(
             &attempt.meta,
             attempt.version,

@@ -19,6 +19,8 @@ pub(crate) enum SentFrame {
     HandshakeDone,
     /// NEW_CONNECTION_ID.
     NewConnectionId { seq: u64 },
+    /// NEW_TOKEN.
+    NewToken { seq: u64 },
     /// RETIRE_CONNECTION_ID.
     RetireConnectionId { seq: u64 },
     /// ACK_FREQUENCY.

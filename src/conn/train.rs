@@ -5,7 +5,7 @@
 //! coalesced datagrams are `build`'s business and go alone.
 
 use super::Connection;
-use super::ack_frequency::{write_immediate_ack, write_request};
+use super::ack_frequency::write_ack_requests;
 use super::space::SentFrame;
 use super::state::State;
 use crate::base::{Timestamp, Transmit, limits};
@@ -67,6 +67,9 @@ impl Connection {
             }
         };
         if len == 0 {
+            if !self.streams.wants_to_send() && !self.datagrams.wants_to_send() {
+                self.paths.primary_mut().cc.on_out_of_data(now);
+            }
             return None;
         }
         Some(self.transmit(len, segment_size))
@@ -151,6 +154,7 @@ impl Connection {
             || path.remote_cids.wants_to_send()
             || path.ack_frequency.wants_to_send()
             || !self.probed.is_empty()
+            || self.new_tokens.wants_to_send()
     }
 
     /// What a datagram of `size` bytes may hold after `before` bytes of the same train.
@@ -281,7 +285,7 @@ impl Connection {
     }
 
     /// Enters the packet whose frames are in `scratch` into loss recovery.
-    fn record_one_rtt(
+    pub(super) fn record_one_rtt(
         &mut self,
         now: Timestamp,
         len: usize,
@@ -319,7 +323,12 @@ impl Connection {
 
     /// Writes what waits, most urgent first. Returns whether the datagram must have full size
     /// (RFC 9000 §8.2.1).
-    fn write_frames(&mut self, now: Timestamp, w: &mut Writer<'_>, admission: Admission) -> bool {
+    pub(super) fn write_frames(
+        &mut self,
+        now: Timestamp,
+        w: &mut Writer<'_>,
+        admission: Admission,
+    ) -> bool {
         let room = w.remaining().max(self.datagram_room());
         let Self {
             paths,
@@ -340,12 +349,6 @@ impl Connection {
         if admission == Admission::AckOnly {
             return false;
         }
-        if self.pending.probes > 0 {
-            write_immediate_ack(path, w, scratch);
-        }
-        if path.ack_frequency.wants_to_send() {
-            write_request(now, path, w, scratch);
-        }
         let mut must_fill = false;
         if path.validation.wants_to_send() {
             must_fill = write_path_frames(now, path, w, scratch);
@@ -360,7 +363,11 @@ impl Connection {
             self.pending.handshake_done = false;
             scratch.push(SentFrame::HandshakeDone);
         }
+        if self.pending.probes > 0 || path.ack_frequency.wants_to_send() {
+            write_ack_requests(now, path, w, scratch, self.pending.probes > 0);
+        }
         write_cid_frames(path, w, scratch);
+        self.new_tokens.write(w, scratch);
         if streams.has_control() {
             streams.write_control(w, &mut |f| scratch.push(SentFrame::Stream(f)));
         }

@@ -18,6 +18,7 @@ use crate::wire::version::Versions;
 use crate::wire::{
     ConnectionId, LongType, Side, TransportError, TransportParameters, Version, VersionInformation,
 };
+use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use std::sync::Arc;
 
@@ -365,6 +366,11 @@ impl Connection {
         let Some(start) = self.ids.version.client.take() else {
             return false;
         };
+        let mut start = *start;
+        // RFC 9369 §5: no session of the other version is resumed in this one.
+        let mut tls = rustls::ClientConfig::clone(&start.tls);
+        tls.resumption = Resumption::disabled();
+        start.tls = Arc::new(tls);
         let spoken = self.ids.version.spoken.clone();
         let odcid = ConnectionId::new(&self.rng.array::<8>()).unwrap_or_default();
         let session = start.session(version, &spoken, &mut self.rng);
@@ -379,7 +385,8 @@ impl Connection {
         }
         path.pto_count = 0;
         path.remote_cids.set_first(odcid);
-        let mut negotiation = Negotiation::client(version, spoken, *start);
+        self.withdraw_early();
+        let mut negotiation = Negotiation::client(version, spoken, start);
         negotiation.reacted = true;
         negotiation.tried = self.ids.version.tried;
         let scid = self.ids.local_scid;

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client_hello;
+pub mod early;
 pub mod keys;
 pub mod nonce;
 pub mod protect;

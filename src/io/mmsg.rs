@@ -152,6 +152,10 @@ impl Mmsg {
         Some(self.sockets.get(id.index())?.as_ref()?.socket.bound)
     }
 
+    pub(super) fn peer_addr(&self, id: SocketId) -> Option<SocketAddr> {
+        self.sockets.get(id.index())?.as_ref()?.socket.peer
+    }
+
     pub(super) fn recv(
         &mut self,
         sink: &mut dyn FnMut(&RecvMeta, &mut [u8]),
@@ -241,6 +245,11 @@ impl Mmsg {
     #[inline]
     pub(super) fn tx_buffer(&mut self) -> Option<TxBuffer> {
         self.pool.take().map(TxBuffer::new)
+    }
+
+    /// As [`Backend::tx_lent`](crate::io::Backend::tx_lent).
+    pub(super) fn tx_lent(&self) -> usize {
+        self.pool.count() - self.pool.available()
     }
 
     #[inline]

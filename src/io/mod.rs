@@ -178,6 +178,15 @@ impl Backend {
         each!(self, b => b.local_addr(id))
     }
 
+    /// The one peer that a connected socket hears and sends to; `None` for any other.
+    pub fn peer_addr(&self, id: SocketId) -> Option<SocketAddr> {
+        match self {
+            Self::Uring(b) => b.peer_addr(id),
+            Self::Mmsg(b) => b.peer_addr(id),
+            Self::Sim(_) => None,
+        }
+    }
+
     /// Shows received trains to `sink`, in order of arrival per socket, and returns how many. The
     /// bytes are valid inside `sink` only, which may change them. Never blocks; bounded work.
     #[inline]
@@ -189,6 +198,11 @@ impl Backend {
     #[inline]
     pub fn tx_buffer(&mut self) -> Option<TxBuffer> {
         each!(self, b => b.tx_buffer())
+    }
+
+    /// Send buffers that are lent or in flight now.
+    pub fn tx_lent(&self) -> usize {
+        each!(self, b => b.tx_lent())
     }
 
     /// The buffer's bytes; the same as dereferencing it.

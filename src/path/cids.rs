@@ -108,6 +108,11 @@ impl LocalCids {
 
     /// RETIRE_CONNECTION_ID arrived in a packet that was sent to `used` (RFC 9000 §19.16).
     pub fn on_retire(&mut self, seq: u64, used: &ConnectionId) -> Result<(), TransportError> {
+        if self.issued.first().is_some_and(|i| i.cid.is_empty()) {
+            return Err(TransportError::protocol_violation(
+                "retires a connection ID where none is used",
+            ));
+        }
         if seq >= self.next_seq {
             return Err(TransportError::protocol_violation(
                 "retires a connection ID never issued",

@@ -4,20 +4,22 @@
 //! A listening engine gives every shard a socket of one SO_REUSEPORT group, in the order of their
 //! numbers, and a BPF program that steers by the shard number inside the connection ID; where the
 //! kernel refuses the program, shards still hand each other what they find. A connecting engine
-//! gives every shard a socket with a port of its own.
+//! gives every shard a socket with a port of its own. How they are bound is in `bind`.
 
+pub use super::bind::Bind;
+use super::bind::{self, Bound};
+use super::demux::Demux;
 use super::mailbox::{CommandSender, Mailbox};
+use super::quic_lb::{QuicLb, QuicLbConfig, QuicLbError};
 use super::steer::{CidCodec, CodecError};
 use super::{CodecCids, Shard, ShardApp, ShardStats};
 use crate::base::{Rng, Timestamp, limits};
 use crate::conn::endpoint::EndpointStats;
-use crate::conn::{Endpoint, EndpointConfig, TransportConfig};
+use crate::conn::{Endpoint, EndpointConfig, PrefixCaps, TokenMemory, TokenStore, TransportConfig};
 use crate::crypto::{ConfigError, random};
 use crate::io::{Backend, Choice, IoConfig, IoError, IoStats, SocketOptions, Waker};
 use crate::sys::affinity::{self, Core};
 use crate::sys::clock::Clock;
-use crate::sys::reuseport;
-use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -42,15 +44,6 @@ impl Default for Idle {
     }
 }
 
-/// Which sockets the shards get.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bind {
-    /// One address for all shards, steered by connection ID.
-    Shared(SocketAddr),
-    /// A socket of its own for each shard, at this address with a port that the system chooses.
-    Each(std::net::IpAddr),
-}
-
 /// What an engine is made from.
 #[derive(Clone)]
 pub struct EngineConfig {
@@ -68,6 +61,11 @@ pub struct EngineConfig {
     pub io: IoConfig,
     /// Options of every socket.
     pub socket: SocketOptions,
+    /// Tells QUIC from another protocol on the same sockets, which then goes to
+    /// [`ShardApp::on_other`]; `None` takes everything for QUIC.
+    pub demux: Option<Demux>,
+    /// Has connection IDs name this server to QUIC-LB load balancers.
+    pub quic_lb: Option<QuicLbConfig>,
     /// What to do when idle.
     pub idle: Idle,
     /// Transport behaviour.
@@ -76,9 +74,13 @@ pub struct EngineConfig {
     pub server: Option<Arc<rustls::ServerConfig>>,
     /// Accepted connections of one shard whose handshake has not finished, at most.
     pub max_half_open: usize,
+    /// How much of that one network may have.
+    pub prefix_caps: PrefixCaps,
     /// The secret behind tokens and stateless resets; `None` draws one. Processes that take over
     /// from each other at one address share it, so that a peer of the last one is told at once.
     pub secret: Option<[u8; 32]>,
+    /// Where tokens of servers are kept for later connections, for all shards.
+    pub tokens: Arc<dyn TokenStore>,
 }
 
 impl EngineConfig {
@@ -92,11 +94,15 @@ impl EngineConfig {
             backend: Choice::Auto,
             io: IoConfig::default(),
             socket: SocketOptions::default(),
+            demux: None,
+            quic_lb: None,
             idle: Idle::default(),
             transport: Arc::default(),
             server: None,
             max_half_open: limits::HALF_OPEN,
+            prefix_caps: PrefixCaps::default(),
             secret: None,
+            tokens: Arc::new(TokenMemory::default()),
         }
     }
 }
@@ -109,13 +115,34 @@ pub enum EngineError {
     #[error("{0} shards: at least 1 and at most 255 are possible")]
     Shards(usize),
     /// A socket could not be bound.
-    #[error("cannot bind a UDP socket to {addr}: {source}")]
+    #[error("cannot bind a UDP socket to {addr}: {source}{hint}")]
     Bind {
         /// Where to.
         addr: SocketAddr,
         /// The system's reason.
         source: std::io::Error,
+        /// What to do about it, if that is known.
+        hint: &'static str,
     },
+    /// A socket could not be connected to its one peer.
+    #[error("cannot connect a UDP socket to {peer}: {source}; see `ip route get`")]
+    Connect {
+        /// The peer.
+        peer: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The embedder's sockets are not one for each shard.
+    #[error("{given} socket(s) for {shards} shard(s): bring one for each")]
+    Sockets {
+        /// Sockets brought.
+        given: usize,
+        /// Shards to run.
+        shards: usize,
+    },
+    /// The load balancer's configuration cannot be used.
+    #[error(transparent)]
+    QuicLb(#[from] QuicLbError),
     /// The backend did not open or broke.
     #[error(transparent)]
     Io(#[from] IoError),
@@ -152,6 +179,8 @@ pub struct ShardReport<A> {
     pub io: IoStats,
     /// The backend's name.
     pub backend: &'static str,
+    /// Send buffers that were still lent: none once nothing is under way.
+    pub tx_lent: usize,
 }
 
 type Thread<A> = JoinHandle<Result<ShardReport<A>, EngineError>>;
@@ -174,6 +203,7 @@ struct Seat<A: ShardApp> {
     index: usize,
     config: EngineConfig,
     socket: UdpSocket,
+    steered: bool,
     mailbox: Mailbox<A::Command>,
     codec: Arc<CidCodec>,
     secret: [u8; 32],
@@ -200,10 +230,12 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
         let mut rng = Rng::from_seed(random::seed()?);
         let (drawn, steering) = (rng.array(), rng.next_u64());
         let secret = config.secret.unwrap_or(drawn);
+        let balanced = config.quic_lb.clone();
+        let balanced = balanced.map(|lb| QuicLb::new(lb, &mut rng)).transpose()?;
         let codecs = (0..config.shards)
-            .map(|shard| codec(config, steering, shard).map(Arc::new))
+            .map(|shard| codec(config, steering, shard, balanced.clone()).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
-        let sockets = bind(config, &codecs)?;
+        let Bound { sockets, steered } = bind::bind(&config.bind, config.shards, &codecs)?;
         let local_addrs = sockets
             .iter()
             .map(UdpSocket::local_addr)
@@ -234,6 +266,7 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
                 index,
                 config: config.clone(),
                 socket,
+                steered,
                 mailbox,
                 codec: codecs[index].clone(),
                 secret,
@@ -310,9 +343,18 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
     }
 }
 
-fn codec(config: &EngineConfig, secret: u64, shard: usize) -> Result<CidCodec, CodecError> {
+fn codec(
+    config: &EngineConfig,
+    secret: u64,
+    shard: usize,
+    balanced: Option<QuicLb>,
+) -> Result<CidCodec, CodecError> {
     let (shard, shards) = (shard as u8, config.shards as u8);
-    CidCodec::new(secret, limits::DEFAULT_CID_LEN, shard, shards, None)
+    // The shard's byte comes behind what the load balancer reads.
+    let len = balanced
+        .as_ref()
+        .map_or(limits::DEFAULT_CID_LEN, |lb| lb.len() + 1);
+    CidCodec::new(secret, len, shard, shards, balanced)
 }
 
 /// Ends a shard's sleep, if its backend is open.
@@ -320,41 +362,6 @@ fn wake(wakers: &Wakers, shard: usize) {
     if let Some(waker) = wakers.get(shard).and_then(OnceLock::get) {
         waker.wake();
     }
-}
-
-/// Binds one socket for each shard, in order, and attaches the steering program to a shared group.
-fn bind(config: &EngineConfig, codecs: &[Arc<CidCodec>]) -> Result<Vec<UdpSocket>, EngineError> {
-    let mut out: Vec<UdpSocket> = Vec::with_capacity(config.shards);
-    for _ in 0..config.shards {
-        let (mut addr, shared) = match config.bind {
-            Bind::Shared(addr) => (addr, config.shards > 1),
-            Bind::Each(ip) => (SocketAddr::new(ip, 0), false),
-        };
-        // With port 0 the first socket's port is everyone's.
-        if let (true, Some(first)) = (shared, out.first())
-            && let Ok(first) = first.local_addr()
-        {
-            addr = first;
-        }
-        let socket = bind_one(addr, shared).map_err(|source| EngineError::Bind { addr, source })?;
-        out.push(socket);
-    }
-    if let (Bind::Shared(_), Some(socket), [codec, _, ..]) = (config.bind, out.first(), codecs)
-        && let Err(error) = reuseport::attach(socket, &codec.program())
-    {
-        tracing::warn!(%error, "no kernel steering by connection ID; shards forward instead");
-    }
-    Ok(out)
-}
-
-fn bind_one(addr: SocketAddr, shared: bool) -> std::io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
-    if shared {
-        socket.set_reuse_port(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&addr.into())?;
-    Ok(socket.into())
 }
 
 /// A shard's thread, from its first word to its last.
@@ -382,6 +389,7 @@ fn run<A: ShardApp>(
         endpoint: shard.endpoint.stats(),
         io: shard.backend.stats().clone(),
         backend,
+        tx_lent: shard.backend.tx_lent(),
         app: shard.app,
     })
 }
@@ -397,14 +405,19 @@ impl<A: ShardApp> Seat<A> {
             // Set once, by this thread alone.
             let _ = slot.set(backend.waker());
         }
-        let endpoint = Endpoint::new(EndpointConfig {
+        let mut endpoint = Endpoint::new(EndpointConfig {
             transport: c.transport.clone(),
             server: c.server.clone(),
             cids: Box::new(CodecCids(self.codec.clone())),
             seed: random::seed()?,
             secret: self.secret,
             max_half_open: c.max_half_open,
+            tokens: c.tokens.clone(),
+            prefix_caps: c.prefix_caps,
         })?;
+        if self.steered {
+            endpoint.set_steered();
+        }
         let wakers = self.wakers.clone();
         let wake = Box::new(move |shard| wake(&wakers, shard));
         let (now, index) = (Clock::now(), self.index);
@@ -418,6 +431,7 @@ impl<A: ShardApp> Seat<A> {
             wake,
             app,
         );
+        shard.set_demux(c.demux.clone());
         shard.add_socket(self.socket, c.socket)?;
         Ok(shard)
     }

@@ -7,6 +7,8 @@
 //! an application on it is, says [`ShardApp`].
 
 pub mod app;
+mod bind;
+pub mod demux;
 pub mod engine;
 pub mod mailbox;
 pub mod quic_lb;
@@ -19,6 +21,7 @@ use crate::conn::{CidGenerator, ConnId, Endpoint};
 use crate::io::{Backend, IoError, SocketOptions};
 use crate::wire::ConnectionId;
 pub use app::{Context, ShardApp};
+use demux::{Demux, Outbox};
 use mailbox::Mailbox;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -43,6 +46,8 @@ pub struct ShardStats {
     pub adopted: u64,
     /// Commands from application handles.
     pub commands: u64,
+    /// Datagrams received that are another protocol's.
+    pub others: u64,
 }
 
 /// What a turn came to.
@@ -68,6 +73,12 @@ pub struct Shard<A: ShardApp> {
     codec: Arc<CidCodec>,
     app: A,
     sockets: Vec<(SocketId, SocketAddr)>,
+    /// Those of them that are connected, with their peers.
+    connected: Vec<(SocketId, SocketAddr)>,
+    demux: Option<Demux>,
+    outbox: Outbox,
+    /// Connections whose socket took no more this turn; kept for its capacity.
+    blocked: Vec<ConnId>,
     stop: bool,
     stats: ShardStats,
     /// Wakes another shard that sleeps.
@@ -102,6 +113,10 @@ impl<A: ShardApp> Shard<A> {
             codec,
             app,
             sockets: Vec::new(),
+            connected: Vec::new(),
+            demux: None,
+            outbox: Outbox::default(),
+            blocked: Vec::new(),
             stop: false,
             stats: ShardStats::default(),
         }
@@ -126,6 +141,15 @@ impl<A: ShardApp> Shard<A> {
         if let Some(addr) = self.backend.local_addr(id) {
             self.sockets.push((id, addr));
         }
+        if let Some(peer) = self.backend.peer_addr(id) {
+            self.connected.push((id, peer));
+        }
+    }
+
+    /// Shares the sockets with another protocol, whose datagrams go to [`ShardApp::on_other`] from
+    /// now on.
+    pub fn set_demux(&mut self, demux: Option<Demux>) {
+        self.demux = demux;
     }
 
     /// The shard's number.
@@ -173,6 +197,10 @@ impl<A: ShardApp> Shard<A> {
             now,
             endpoint: &mut self.endpoint,
             sockets: &self.sockets,
+            connected: &self.connected,
+            outbox: &mut self.outbox,
+            io: self.backend.stats(),
+            stats: &self.stats,
             stop: &mut self.stop,
             shard: self.index,
         };

@@ -99,6 +99,11 @@ impl PeerIds {
         Ok(true)
     }
 
+    /// Numbers that are open or closed: all below this one.
+    pub(super) fn opened(&self) -> u64 {
+        self.next
+    }
+
     /// What an open number stands for. The caller gives state to one that has none.
     pub(super) fn make(&mut self, index: u64) -> Known {
         if !self.unmade.contains(index) {

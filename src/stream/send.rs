@@ -183,9 +183,27 @@ impl SendHalf {
         }
     }
 
+    /// The peer's limit.
+    pub(super) fn max_data(&self) -> u64 {
+        self.max_data
+    }
+
     /// Raises the stream's limit; a lower one is old news (RFC 9000 §4.1, §13.3).
     pub(super) fn on_max_data(&mut self, max: u64) {
         self.max_data = self.max_data.max(max);
+    }
+
+    /// Counts nothing as sent any more, under another limit of the peer.
+    pub(super) fn restart(&mut self, max_data: u64) {
+        self.buffer.rewind();
+        self.max_data = max_data;
+        self.blocked_at = 0;
+        if self.fin == Fin::InFlight {
+            self.fin = Fin::Pending;
+        }
+        if matches!(self.state, SendState::Send | SendState::DataSent) {
+            self.state = SendState::Ready;
+        }
     }
 
     /// Whether the application waits for room and at least half of `capacity` is free; true once.

@@ -251,6 +251,14 @@ impl SendBuffer {
             .for_each_missing(start, end, |s, e| lost.insert(s, e));
     }
 
+    /// Counts nothing as sent any more; nothing was acknowledged.
+    pub(super) fn rewind(&mut self) {
+        debug_assert!(self.acked.is_empty(), "what was acknowledged was accepted");
+        self.lost = RangeSet::default();
+        self.next = 0;
+        self.cursor = 0;
+    }
+
     /// Drops every byte; only the highest offset sent is still known.
     pub(super) fn discard(&mut self) {
         *self = Self {

@@ -285,6 +285,15 @@ pub fn dcid(datagram: &[u8], local_cid_len: usize) -> Option<&[u8]> {
     rest.get(..usize::from(len))
 }
 
+/// The destination and the source connection ID of a long header, by RFC 8999 alone.
+pub fn long_cids(datagram: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut r = Reader::new(datagram.get(5..)?);
+    let dcid_len = r.u8().ok()?;
+    let dcid = r.bytes(usize::from(dcid_len)).ok()?;
+    let scid_len = r.u8().ok()?;
+    Some((dcid, r.bytes(usize::from(scid_len)).ok()?))
+}
+
 /// The list of a Version Negotiation packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Versions<'a>(&'a [[u8; 4]]);

@@ -287,6 +287,40 @@ fn tls_messages_that_quic_forbids_raise_their_alerts() {
     }
 }
 
+/// RFC 9001 §4.4: client authentication belongs into the handshake.
+#[test]
+fn a_certificate_request_after_the_handshake_is_a_protocol_violation() {
+    let ca = Ca::new();
+    let (mut client, mut server) = ends(ca.client(), ca.server(|_| {}));
+    handshake(&mut client, &mut server).unwrap();
+    // An empty context, and the one extension that it needs: signature_algorithms.
+    let request = [13, 0, 0, 11, 0, 0, 8, 0, 13, 0, 4, 0, 2, 0x04, 0x03];
+    let error = client.session.read_crypto(&request).unwrap_err();
+    assert_eq!(error.code, Code::PROTOCOL_VIOLATION, "{error}");
+}
+
+/// RFC 9001 §4.6.1: a ticket allows any amount of early data, or none.
+#[test]
+fn a_ticket_with_another_limit_of_early_data_is_a_protocol_violation() {
+    for (limit, taken) in [(u32::MAX, true), (u32::MAX - 1, false), (16_384, false)] {
+        let ca = Ca::new();
+        let (mut client, mut server) = ends(ca.client(), ca.server(|_| {}));
+        handshake(&mut client, &mut server).unwrap();
+        // Lifetime, age, nonce, ticket, and early_data with its limit.
+        let mut ticket = vec![4, 0, 0, 25, 0, 0, 1, 0, 0, 0, 0, 0, 1, 9, 0, 1, 9];
+        ticket.extend([0, 8, 0, 42, 0, 4]);
+        ticket.extend(limit.to_be_bytes());
+        ticket[3] = (ticket.len() - 4) as u8;
+        let read = client.session.read_crypto(&ticket).map_err(|e| e.code);
+        let expected = if taken {
+            Ok(())
+        } else {
+            Err(Code::PROTOCOL_VIOLATION)
+        };
+        assert_eq!(read, expected, "{limit}");
+    }
+}
+
 #[test]
 fn garbage_fails_and_stays_failed() {
     let ca = Ca::new();

@@ -187,6 +187,10 @@ impl Uring {
         Some(self.places.get(id.index())?.entry.as_ref()?.socket.bound)
     }
 
+    pub(super) fn peer_addr(&self, id: SocketId) -> Option<SocketAddr> {
+        self.places.get(id.index())?.entry.as_ref()?.socket.peer
+    }
+
     /// Takes every completion off the ring. Bounded: receives need buffers, which only `recv`
     /// gives back, and sends need slots.
     #[inline]
@@ -336,6 +340,11 @@ impl Uring {
         }
         self.reap();
         self.pool.take().map(TxBuffer::new)
+    }
+
+    /// As [`Backend::tx_lent`](crate::io::Backend::tx_lent).
+    pub(super) fn tx_lent(&self) -> usize {
+        self.pool.count() - self.pool.available()
     }
 
     #[inline]

@@ -303,6 +303,7 @@ impl<'a> Frame<'a> {
                     | ty::CRYPTO
                     | ty::NEW_TOKEN
                     | ty::PATH_RESPONSE
+                    | ty::RETIRE_CONNECTION_ID
                     | ty::HANDSHAKE_DONE
                     | ty::ACK_FREQUENCY
                     | ty::IMMEDIATE_ACK

@@ -1,192 +1,161 @@
-//! From an RFC's text to the sentences that require something.
-//!
-//! A sentence counts when it has one of the key words in capitals (RFC 2119). An item of a list is
-//! a sentence of its own. The paragraph that defines the key words is left out.
+//! From an RFC's text to its requirements: every sentence with MUST, MUST NOT, SHALL or REQUIRED,
+//! numbered within its section.
 
-use super::list::Requirement;
+/// One sentence that requires something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// RFC, section and number within the section: `9000-8.2.1-3`.
+    pub id: String,
+    /// The sentence.
+    pub text: String,
+}
 
-/// The words that bind; SHOULD and MAY leave a choice.
-const WORDS: [&str; 3] = ["MUST", "SHALL", "REQUIRED"];
+impl Requirement {
+    /// The RFC's number.
+    pub fn rfc(&self) -> &str {
+        self.id.split('-').next().unwrap_or_default()
+    }
 
-/// Every requirement of an RFC's text, in order.
-pub(crate) fn requirements(rfc: u32, text: &str) -> Vec<Requirement> {
+    /// The section, without the sign.
+    pub fn section(&self) -> &str {
+        self.id.split('-').nth(1).unwrap_or_default()
+    }
+}
+
+/// The requirements of an RFC's text, in order.
+pub fn extract(rfc: &str, text: &str) -> Vec<Requirement> {
     let mut out: Vec<Requirement> = Vec::new();
     let mut section = String::new();
-    for block in blocks(text) {
-        if let Some(number) = heading(&block) {
-            section = number.to_owned();
-            continue;
-        }
-        if section.is_empty() || block.contains("\"MUST NOT\"") {
-            continue;
-        }
-        for sentence in sentences(&block) {
-            if !binds(&sentence) {
-                continue;
+    let (mut paragraph, mut number) = (String::new(), 0);
+    let mut flush = |section: &str, paragraph: &mut String, number: &mut u32| {
+        for sentence in sentences(paragraph).filter(|_| !section.is_empty()) {
+            if requires(&sentence) {
+                *number += 1;
+                out.push(Requirement {
+                    id: format!("{rfc}-{section}-{number}"),
+                    text: sentence,
+                });
             }
-            let number = 1 + out.iter().filter(|r| r.section == section).count() as u32;
-            out.push(Requirement {
-                rfc,
-                section: section.clone(),
-                number,
-                text: sentence,
-                code: Vec::new(),
-                test: Vec::new(),
-                none: None,
-            });
         }
-    }
-    out
-}
-
-/// Carries what is known of each requirement over to a fresh extract; fails where that would lose a
-/// citation.
-pub(crate) fn merge(
-    mut fresh: Vec<Requirement>,
-    known: Vec<Requirement>,
-) -> Result<Vec<Requirement>, String> {
-    for old in known {
-        let cited = !old.code.is_empty() || !old.test.is_empty() || old.none.is_some();
-        let same = |r: &&mut Requirement| r.section == old.section && r.text == old.text;
-        match fresh.iter_mut().find(same) {
-            Some(r) => {
-                r.code = old.code;
-                r.test = old.test;
-                r.none = old.none;
-            }
-            None if cited => {
-                let name = old.name();
-                return Err(format!("{name} is cited but not in the text: {}", old.text));
-            }
-            None => {}
-        }
-    }
-    Ok(fresh)
-}
-
-/// Paragraphs, items and headings, each in one line.
-fn blocks(text: &str) -> Vec<String> {
-    let mut out = Vec::new();
-    let mut block = String::new();
-    for line in text.lines().chain([""]) {
-        let line = line.trim_start_matches('\u{feff}');
-        let words = line.trim();
-        let item = words.starts_with("*  ") || words.starts_with("o  ");
-        if (words.is_empty() || item) && !block.is_empty() {
-            out.push(std::mem::take(&mut block));
-        }
-        if words.is_empty() {
-            continue;
-        }
-        // What starts in the first column is a heading; text is indented.
-        if block.is_empty() && !line.starts_with(' ') {
-            block.push('\u{1}');
-        } else if block.ends_with('-') {
-            // A word broken at its own hyphen.
-        } else if !block.is_empty() {
-            block.push(' ');
-        }
-        block += &words.split_whitespace().collect::<Vec<_>>().join(" ");
-    }
-    out
-}
-
-/// The number of a section's heading.
-fn heading(block: &str) -> Option<&str> {
-    let line = block.strip_prefix('\u{1}')?;
-    let line = line.strip_prefix("Appendix ").unwrap_or(line);
-    let number = line.split_whitespace().next()?.strip_suffix('.')?;
-    let is_number = number.split('.').all(|part| {
-        part.bytes().all(|b| b.is_ascii_digit())
-            || (part.len() == 1 && part.as_bytes()[0].is_ascii_uppercase())
-    });
-    (is_number && !number.is_empty()).then_some(number)
-}
-
-/// The sentences of a paragraph.
-fn sentences(block: &str) -> Vec<String> {
-    let block = block.trim_start_matches("* ").trim_start_matches('\u{1}');
-    let mut out = Vec::new();
-    let mut rest = block;
-    let mut from = 0;
-    while let Some(at) = rest
-        .get(from..)
-        .and_then(|r| r.find(". "))
-        .map(|at| from + at)
-    {
-        let next = rest[at + 2..].chars().next();
-        let abbreviated = ["e.g", "i.e", "etc", "vs"]
-            .iter()
-            .any(|a| rest[..at].ends_with(a));
-        let begins = next.is_some_and(|c| c.is_uppercase() || c == '"');
-        if begins && !abbreviated {
-            out.push(rest[..=at].to_owned());
-            rest = &rest[at + 2..];
-            from = 0;
+        paragraph.clear();
+    };
+    for line in text.lines() {
+        if let Some(name) = heading(line) {
+            flush(&section, &mut paragraph, &mut number);
+            (section, number) = (name.to_owned(), 0);
+        } else if line.trim().is_empty() {
+            flush(&section, &mut paragraph, &mut number);
         } else {
-            from = at + 2;
+            // A word that is broken at its hyphen stays one word; a dash does not break any.
+            let whole = !paragraph.ends_with("- ") || paragraph.ends_with("-- ");
+            if !whole {
+                paragraph.pop();
+            }
+            paragraph.push_str(line.trim());
+            paragraph.push(' ');
         }
     }
-    out.push(rest.to_owned());
+    flush(&section, &mut paragraph, &mut number);
     out
 }
 
-fn binds(sentence: &str) -> bool {
-    sentence
-        .split(|c: char| !c.is_ascii_alphabetic())
-        .any(|word| WORDS.contains(&word))
+/// The number of a section that begins at this line: `8.2.1.  Initiating Path Validation`.
+fn heading(line: &str) -> Option<&str> {
+    let line = line.strip_prefix("Appendix ").unwrap_or(line);
+    let (number, title) = line.split_once(".  ")?;
+    let first = number.split('.').next()?;
+    let is_part = |p: &str| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit());
+    let is_letter = first.len() == 1 && first.bytes().all(|b| b.is_ascii_uppercase());
+    let rest = number.split('.').skip(1).all(is_part);
+    (rest && (is_part(first) || is_letter) && !title.trim().is_empty()).then_some(number)
+}
+
+/// A paragraph cut where a sentence, or the words before a list, end.
+fn sentences(paragraph: &str) -> impl Iterator<Item = String> {
+    let words: Vec<&str> = paragraph.split_whitespace().collect();
+    let mut out = vec![String::new()];
+    for (n, word) in words.iter().enumerate() {
+        let last = out.len() - 1;
+        if !out[last].is_empty() {
+            out[last].push(' ');
+        }
+        out[last].push_str(word);
+        let ends = word.ends_with(['.', ':']);
+        let next = words.get(n + 1).and_then(|w| w.chars().next());
+        let begins = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || "\"(*".contains(c);
+        if ends && next.is_some_and(begins) {
+            out.push(String::new());
+        }
+    }
+    out.into_iter()
+        .map(|s| s.trim_start_matches("* ").to_owned())
+}
+
+/// Whether a sentence uses the words of RFC 2119 that leave no choice, and is not about the words.
+fn requires(sentence: &str) -> bool {
+    let mut words = sentence.split(|c: char| !c.is_ascii_alphanumeric());
+    words.any(|w| matches!(w, "MUST" | "SHALL" | "REQUIRED")) && !sentence.contains("\"MUST\"")
+}
+
+/// The list as it is kept in the repository: a line each, ID and sentence.
+pub fn to_list(requirements: &[Requirement]) -> String {
+    let lines = requirements
+        .iter()
+        .map(|r| format!("{} {}\n", r.id, r.text));
+    lines.collect()
+}
+
+/// The list read back.
+pub fn from_list(text: &str) -> Vec<Requirement> {
+    let lines = text.lines().filter_map(|l| l.split_once(' '));
+    lines
+        .map(|(id, text)| Requirement {
+            id: id.to_owned(),
+            text: text.to_owned(),
+        })
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const TEXT: &str = "\u{feff}
-1.  Introduction
+    const TEXT: &str = "\
+Table of Contents
 
-   The key words \"MUST\", \"MUST NOT\" are.
+   8.  Address Validation MUST not be read from here
 
-2.1.  Sending
+8.  Address Validation
 
-   A sender MUST wait, e.g. Rarely.  It MAY sleep.  It
-   MUST NOT send an ack-
-   eliciting packet.
+   One MUST do this.  One may do that.  See
+   Section 5.1 for what one
+   MUST NOT do.
 
-   *  MUST one.
+   *  Neither SHALL one do this (see Section 5.2.1).
 
-   *  two
+8.1.  More
 
-A.1.  More
+   The key words \"MUST\" are to be read.  It is REQUIRED that:
 
-   It is REQUIRED.
+Appendix A.  Code
+
+   MUSTARD is no requirement.
 ";
 
     #[test]
-    fn sentences_that_bind_are_found_with_their_section() {
-        let all = requirements(9002, TEXT);
-        let names: Vec<_> = all.iter().map(|r| (r.name(), r.text.as_str())).collect();
-        let expected = [
-            (
-                "RFC 9002 §2.1-1".to_owned(),
-                "A sender MUST wait, e.g. Rarely.",
-            ),
-            (
-                "RFC 9002 §2.1-2".to_owned(),
-                "It MUST NOT send an ack-eliciting packet.",
-            ),
-            ("RFC 9002 §2.1-3".to_owned(), "MUST one."),
-            ("RFC 9002 §A.1-1".to_owned(), "It is REQUIRED."),
-        ];
-        assert_eq!(names, expected);
-    }
-
-    #[test]
-    fn citations_survive_a_new_extract_and_are_never_lost_silently() {
-        let mut known = requirements(9002, TEXT);
-        known[2].none = Some("binds nobody".into());
-        let merged = merge(requirements(9002, TEXT), known.clone()).expect("the same text");
-        assert_eq!(merged, known);
-        known[2].text.push_str(" Changed.");
-        assert!(merge(requirements(9002, TEXT), known).is_err());
+    fn sentences_are_found_and_numbered_by_section() {
+        let found = extract("9000", TEXT);
+        let ids: Vec<(&str, &str)> = found.iter().map(|r| (&*r.id, &*r.text)).collect();
+        assert_eq!(
+            ids,
+            [
+                ("9000-8-1", "One MUST do this."),
+                ("9000-8-2", "See Section 5.1 for what one MUST NOT do."),
+                ("9000-8-3", "Neither SHALL one do this (see Section 5.2.1)."),
+                ("9000-8.1-1", "It is REQUIRED that:"),
+            ]
+        );
+        assert_eq!((found[3].rfc(), found[3].section()), ("9000", "8.1"));
+        assert_eq!(from_list(&to_list(&found)), found);
     }
 }

@@ -1,124 +1,104 @@
-//! Which requirements of RFC 9000, 9001 and 9002 are kept where, and which test shows it.
-//!
-//! `corelane-spec-coverage` reads the lists in `requirements/`, checks that every place they name
-//! exists and cites its section, counts, and lists what is not cited. `--strict` fails when
-//! anything is. `extract --specs DIR` compares the lists with the RFCs' texts and adds what they
-//! lack. The lists' format is in `list.rs`, the reading of an RFC in `extract.rs`, of code in
-//! `source.rs`.
+//! `corelane-spec-coverage [--specs DIR [--write]]`: counts the requirements of RFC 9000, 9001 and
+//! 9002 that are cited at the code that keeps them and at a test that shows it, and lists those that
+//! are not. `coverage.txt` says where each is kept; that the place exists and cites the section is
+//! checked here. With the RFCs' texts in DIR (`rfc9000.txt` and so on), `requirements.txt` is checked
+//! against them, or written. Exit code 1 when anything is uncited, missing or out of date.
 
-mod check;
 mod extract;
-mod list;
 mod source;
+mod table;
 
+use extract::{Requirement, extract, from_list, to_list};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// The documents, by number.
-const RFCS: [u32; 3] = [9000, 9001, 9002];
+const RFCS: [&str; 3] = ["9000", "9001", "9002"];
+const USAGE: &str = "usage: corelane-spec-coverage [--specs DIR [--write]]";
 
-const USAGE: &str = "usage: corelane-spec-coverage [--strict] [--section N.N] [RFC]
-       corelane-spec-coverage extract --specs DIR
-
-Without a command: checks and counts the requirements, and lists those that no code or test cites.
-  --strict       exit 1 when one is uncited
-  --section N.N  only the list of that section, cited or not
-extract          adds to the lists what DIR/rfc9000.txt, rfc9001.txt and rfc9002.txt require";
+fn here() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let root = root();
-    let out = match args.first().map(String::as_str) {
-        Some("extract") => match args.get(1..) {
-            Some([flag, dir]) if flag == "--specs" => extract_all(&root, Path::new(dir)),
-            _ => Err(USAGE.into()),
-        },
-        Some("-h" | "--help") => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let (specs, write) = match args[..] {
+        [] => (None, false),
+        ["--specs", dir] => (Some(PathBuf::from(dir)), false),
+        ["--specs", dir, "--write"] => (Some(PathBuf::from(dir)), true),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
         }
-        _ => check_all(&root, &args),
     };
-    match out {
+    match run(specs.as_deref(), write) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(why) => {
-            eprintln!("{why}");
-            ExitCode::from(2)
+        Err(e) => {
+            eprintln!("corelane-spec-coverage: {e}");
+            ExitCode::FAILURE
         }
     }
-}
-
-/// The repository: two folders above this tool, where cargo runs it, or the present folder.
-fn root() -> PathBuf {
-    match std::env::var_os("CARGO_MANIFEST_DIR") {
-        Some(tool) => Path::new(&tool).join("../.."),
-        None => PathBuf::from("."),
-    }
-}
-
-fn list_path(root: &Path, rfc: u32) -> PathBuf {
-    root.join(format!("tools/spec-coverage/requirements/rfc{rfc}.txt"))
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    std::fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()))
+    fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-fn extract_all(root: &Path, specs: &Path) -> Result<bool, String> {
-    for rfc in RFCS {
-        let text = read(&specs.join(format!("rfc{rfc}.txt")))?;
-        let path = list_path(root, rfc);
-        let known = match std::fs::read_to_string(&path) {
-            Ok(text) => list::parse(rfc, &text)?,
-            Err(_) => Vec::new(),
-        };
-        let merged = extract::merge(extract::requirements(rfc, &text), known)?;
-        std::fs::write(&path, list::print(rfc, &merged))
-            .map_err(|e| format!("cannot write {}: {e}", path.display()))?;
-        println!("RFC {rfc}: {} requirements", merged.len());
+/// True when everything is cited and in order.
+fn run(specs: Option<&Path>, write: bool) -> Result<bool, String> {
+    let list = here().join("requirements.txt");
+    if let Some(dir) = specs {
+        let mut all: Vec<Requirement> = Vec::new();
+        for rfc in RFCS {
+            all.extend(extract(rfc, &read(&dir.join(format!("rfc{rfc}.txt")))?));
+        }
+        if write {
+            fs::write(&list, to_list(&all)).map_err(|e| e.to_string())?;
+        } else if read(&list)? != to_list(&all) {
+            return Err("requirements.txt is not what the RFCs say: use --write".to_owned());
+        }
     }
-    Ok(true)
+    let requirements = from_list(&read(&list)?);
+    let table = table::parse(&read(&here().join("coverage.txt"))?)?;
+    let mut broken = Vec::new();
+    let root = here().join("../..");
+    let reports = table::check(&root, &requirements, &table, &mut broken);
+    let mut complete = broken.is_empty();
+    for line in &broken {
+        println!("broken: {line}");
+    }
+    for (what, of) in [("uncited in code", 0), ("uncited in tests", 1)] {
+        for report in reports.values() {
+            let lines = [&report.uncited_in_code, &report.uncited_in_tests][of];
+            complete &= lines.is_empty();
+            for line in lines {
+                println!("{what}: {line}");
+            }
+        }
+    }
+    for (rfc, r) in &reports {
+        let outside: usize = r.outside.values().sum();
+        let classes: Vec<String> = r.outside.iter().map(|(c, n)| format!("{n} {c}")).collect();
+        println!(
+            "RFC {rfc}: {} requirements, {outside} outside ({}), of {} are {} cited in code and {} \
+             in tests",
+            r.all,
+            classes.join(", "),
+            r.all - outside,
+            r.in_code,
+            r.in_tests,
+        );
+    }
+    Ok(complete)
 }
 
-fn check_all(root: &Path, args: &[String]) -> Result<bool, String> {
-    let (mut strict, mut section, mut only) = (false, None, None);
-    let mut rest = args.iter();
-    while let Some(arg) = rest.next() {
-        match arg.as_str() {
-            "--strict" => strict = true,
-            "--section" => section = Some(rest.next().ok_or(USAGE)?.clone()),
-            number => only = Some(number.parse::<u32>().map_err(|_| USAGE)?),
-        }
+#[cfg(test)]
+mod tests {
+    /// The table and the sources agree; `cargo run -p corelane-spec-coverage` says where not.
+    #[test]
+    fn every_requirement_is_cited_in_code_and_in_tests() {
+        assert_eq!(super::run(None, false), Ok(true));
     }
-    let mut code = source::Tree::new(root);
-    let mut totals = Vec::new();
-    let (mut broken, mut uncited) = (0, 0);
-    for rfc in RFCS
-        .into_iter()
-        .filter(|rfc| only.is_none_or(|o| o == *rfc))
-    {
-        let all = list::parse(rfc, &read(&list_path(root, rfc))?)?;
-        let mut count = check::Count::default();
-        for requirement in &all {
-            if section.as_ref().is_some_and(|s| *s != requirement.section) {
-                continue;
-            }
-            let faults = check::faults(requirement, &mut code);
-            broken += faults.len();
-            for fault in &faults {
-                println!("broken  {}: {fault}", requirement.name());
-            }
-            let missing = count.add(requirement);
-            if let Some(missing) = missing {
-                uncited += 1;
-                println!("{missing:7} {}: {}", requirement.name(), requirement.text);
-            } else if section.is_some() {
-                print!("{}", list::print_one(requirement));
-            }
-        }
-        totals.push((rfc, count));
-    }
-    print!("{}", check::table(&totals));
-    Ok(broken == 0 && !(strict && uncited > 0))
 }
