@@ -233,6 +233,7 @@ fn long_header(
     ids: &HandshakeIds,
     remote: &crate::wire::ConnectionId,
 ) -> Option<(header::LongOffsets, u64, usize)> {
+    // RFC 9000 §8.1.2, §8.1.3: every Initial packet carries the token, a Retry's or a stored one.
     let (ty, token) = match ty {
         PacketType::Initial => (LongType::Initial, ids.token.as_slice()),
         _ => (LongType::Handshake, &[][..]),

@@ -300,6 +300,8 @@ impl Connection {
             self.stats.packets_dropped += 1;
             return;
         };
+        // The Retry's token takes the place of a stored one, and never gets to the store (RFC 9000
+        // §8.1.3).
         // RFC 9000 §17.2.5.2: new keys from the new destination; packet numbers go on.
         space.keys = keys;
         space.crypto.resend_all();

@@ -124,6 +124,7 @@ impl Endpoint {
             token: None,
             prefix: None,
         };
+        // RFC 9000 §8.1.3: a bad token of NEW_TOKEN is no token; §8.1.4: then the limit holds.
         if !token.is_empty() {
             let seconds = now.as_nanos() / 1_000_000_000;
             self.stats.stateless_crypto += 1;

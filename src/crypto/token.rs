@@ -1,5 +1,6 @@
 //! Address validation tokens: what a server hands out in Retry packets and NEW_TOKEN frames
-//! (RFC 9000 §8.1), sealed so that only its own process reads or makes them.
+//! (RFC 9000 §8.1), sealed so that only its own process reads or makes them (§8.1.4), each of a
+//! kind (§8.1.1) and like no other (§8.1.3).
 //!
 //! A token is a generation byte, a random salt and the AES-256-GCM sealing of its content under a
 //! key that HMAC-SHA256 derives from salt and secret: each token has a key of its own, so no nonce
