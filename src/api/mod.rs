@@ -27,6 +27,7 @@ mod driver;
 mod endpoint;
 pub mod error;
 mod incoming;
+mod other;
 mod recv_stream;
 mod send_stream;
 mod shared;
@@ -41,11 +42,13 @@ pub use error::{
 pub use incoming::Incoming;
 pub use recv_stream::RecvStream;
 pub use send_stream::SendStream;
+pub use shared::OtherDatagram;
 
 // What the face speaks of and other layers define.
 pub use crate::conn::{ConnectionError, ConnectionStats, PathStats, TransportConfig};
 pub use crate::io::Choice;
-pub use crate::shard::engine::{EngineConfig, EngineError, Idle};
+pub use crate::shard::demux::{Demux, OutboxError};
+pub use crate::shard::engine::{Bind, EngineConfig, EngineError, Idle};
 pub use crate::stream::DatagramStats;
 pub use crate::sys::affinity::Core;
 pub use crate::wire::StreamId;
