@@ -11,6 +11,8 @@ mod adapters;
 mod cancel;
 #[path = "api/connections.rs"]
 mod connections;
+#[path = "api/early.rs"]
+mod early;
 #[path = "api/sockets.rs"]
 mod sockets;
 #[path = "api/streams.rs"]

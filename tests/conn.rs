@@ -4,9 +4,15 @@
 mod address;
 #[path = "conn/admission.rs"]
 mod admission;
+#[path = "conn/clauses.rs"]
+mod clauses;
 #[path = "conn/closing.rs"]
 mod closing;
 mod common;
+#[path = "conn/conformance.rs"]
+mod conformance;
+#[path = "conn/early.rs"]
+mod early;
 #[path = "conn/floods.rs"]
 mod floods;
 #[path = "conn/frames.rs"]
@@ -17,6 +23,8 @@ mod handshake;
 mod keys;
 #[path = "conn/recovery.rs"]
 mod recovery;
+#[path = "conn/tokens.rs"]
+mod tokens;
 #[path = "conn/zero_cid.rs"]
 mod zero_cid;
 

@@ -46,6 +46,7 @@ pub use shared::OtherDatagram;
 
 // What the face speaks of and other layers define.
 pub use crate::conn::{ConnectionError, ConnectionStats, PathStats, TransportConfig};
+pub use crate::conn::{TokenMemory, TokenStore};
 pub use crate::io::Choice;
 pub use crate::shard::demux::{Demux, OutboxError};
 pub use crate::shard::engine::{Bind, EngineConfig, EngineError, Idle};

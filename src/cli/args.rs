@@ -115,6 +115,9 @@ pub struct ServerArgs {
     /// Server ID of a QUIC-LB load balancer's target, as AWS's: `0x` and 16 hexadecimal digits
     #[arg(long, value_name = "ID", env = "AWS_LBC_QUIC_SERVER_ID", value_parser = balanced)]
     pub server_id: Option<QuicLbConfig>,
+    /// Give clients sessions to resume, for `handshake --resume`; it makes full handshakes dearer
+    #[arg(long)]
+    pub resume: bool,
     #[command(flatten)]
     pub engine: EngineArgs,
 }
@@ -189,6 +192,9 @@ pub struct LoadArgs {
     /// Writes a picture of the results
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
+    /// Resume a session with each handshake instead of verifying certificates (handshake)
+    #[arg(long)]
+    pub resume: bool,
     /// The cipher to prefer
     #[arg(long, value_enum, default_value_t = Cipher::Aes128)]
     pub cipher: Cipher,
@@ -254,6 +260,8 @@ pub enum Cc {
     Cubic,
     /// NewReno (RFC 9002)
     Newreno,
+    /// BBR version 3 (draft-ietf-ccwg-bbr)
+    Bbr,
 }
 
 /// `--cipher`.

@@ -3,6 +3,7 @@
 //! Every field has a default that suits a service on a data-centre or Internet path. Limits that
 //! the embedder may not choose are in `base::limits`.
 
+use super::glitch::GlitchLimit;
 use crate::base::limits;
 use crate::path::PathConfig;
 use crate::recovery::{Algorithm, MtuConfig};
@@ -60,6 +61,14 @@ pub struct TransportConfig {
     /// address there is one at most, beside any number that have a connection ID. Connections that
     /// are accepted have one always. Default off.
     pub zero_length_cid: bool,
+    /// Closes a connection whose peer sends more frames that lead nowhere than this: streams that it
+    /// opens and abandons or asks us to abandon, limits that raise nothing, connection IDs and tokens
+    /// in circles (RFC 9000 §21.9). `None` admits any number. Default 10,000 at once and 1,000 a
+    /// second.
+    pub glitches: Option<GlitchLimit>,
+    /// A server gives each client a token once its address is proven, so that the client's next
+    /// connection begins with a proven address (RFC 9000 §8.1.3). Default on.
+    pub new_tokens: bool,
 }
 
 impl Default for TransportConfig {
@@ -81,6 +90,11 @@ impl Default for TransportConfig {
             datagram_send_buffer: limits::DATAGRAM_SEND_BYTES,
             key_update_packets: None,
             zero_length_cid: false,
+            glitches: Some(GlitchLimit {
+                burst: limits::GLITCH_BURST,
+                per_second: limits::GLITCH_RATE,
+            }),
+            new_tokens: true,
         }
     }
 }

@@ -4,14 +4,15 @@
 //! application decides. What it accepts becomes a connection only if a packet authenticates.
 
 use super::admission::Prefix;
-use super::application::Sink;
+use super::application::FirstFlight;
 use super::endpoint::{ConnId, Endpoint};
 use super::handshake::HandshakeIds;
 use super::router::Route;
 use super::space::HandshakeSpace;
 use super::{Application, Connection, ConnectionInit, params};
 use crate::base::{FourTuple, RecvMeta, Timestamp, limits};
-use crate::crypto::{Session, Token, TokenError};
+use crate::crypto::token::TokenName;
+use crate::crypto::{Session, Token, TokenError, token};
 use crate::wire::error::Code;
 use crate::wire::header::VERSION_1;
 use crate::wire::{ConnectionId, Side};
@@ -58,6 +59,8 @@ pub(super) struct Attempt {
     validated: bool,
     /// The network that it counts for, once it costs anything.
     prefix: Option<Prefix>,
+    /// The Retry token that it came with.
+    token: Option<TokenName>,
 }
 
 struct Held {
@@ -118,15 +121,19 @@ impl Endpoint {
             meta,
             validated: false,
             prefix: None,
+            token: None,
         };
         if !token.is_empty() {
             let seconds = now.as_nanos() / 1_000_000_000;
             self.stats.stateless_crypto += 1;
             match self
                 .token_key
-                .open(token, meta.path.remote, seconds, Default::default())
+                .open(token, meta.path.remote, seconds, self.token_lifetimes)
             {
-                Ok(Token::Retry { odcid, retry_scid }) if retry_scid == dcid => {
+                Ok(Token::Retry { odcid, retry_scid })
+                    if retry_scid == dcid && self.is_unspent(token, seconds) =>
+                {
+                    attempt.token = token::name(token);
                     attempt.odcid = odcid;
                     attempt.retry_scid = Some(retry_scid);
                     attempt.validated = true;
@@ -178,6 +185,11 @@ impl Endpoint {
             }
             other => other,
         }
+    }
+
+    /// RFC 9000 §8.1.4: a Retry token is good for one connection.
+    fn is_unspent(&mut self, token: &[u8], seconds: u64) -> bool {
+        token::name(token).is_some_and(|name| self.spent.admits(&name, seconds))
     }
 
     fn is_half_full(&self) -> bool {
@@ -247,6 +259,9 @@ impl Endpoint {
         app: &mut dyn Application,
     ) -> Option<ConnId> {
         let prefix = attempt.prefix;
+        if decision != Decision::Accept {
+            self.ahead.forget(&attempt.dcid);
+        }
         match decision {
             Decision::Accept => {
                 let id = self.accept(now, attempt, datagram, app);
@@ -306,15 +321,24 @@ impl Endpoint {
         let id = self.add(conn, &[local_scid], Some(attempt.dcid));
         let meta = attempt.meta;
         let conn = self.connection(id)?;
-        conn.handle_train(now, &meta, datagram, &mut Sink { app, id });
+        let mut sink = FirstFlight::new(app, id);
+        conn.handle_train(now, &meta, datagram, &mut sink);
         if conn.stats().packets_received == 0 {
             // Not one authentic packet: no connection, whatever the header said.
             self.remove(id);
             self.stats.unroutable += 1;
             return None;
         }
+        while let Some((meta, mut bytes)) = self.ahead.take(&attempt.dcid) {
+            if let Some(conn) = self.connection(id) {
+                conn.handle_train(now, &meta, &mut bytes, &mut sink);
+            }
+        }
+        sink.tell();
+        if let Some(token) = attempt.token {
+            self.spent.spend(token, now.as_nanos() / 1_000_000_000);
+        }
         self.stats.accepted += 1;
-        app.on_accepted(id);
         Some(id)
     }
 

@@ -14,6 +14,7 @@
 
 mod ack;
 mod admission;
+mod ahead;
 pub mod application;
 mod build;
 mod close;
@@ -23,19 +24,24 @@ pub mod endpoint;
 pub mod error;
 mod events;
 mod frames;
+mod glitch;
 mod handshake;
 pub mod incoming;
 mod input;
 mod migrate;
+mod new_token;
 mod params;
 mod router;
 mod space;
+mod spent;
 mod state;
 mod stateless;
 mod stats;
 mod timers;
+pub mod token_store;
 mod train;
 mod tuples;
+mod zero_rtt;
 
 use crate::base::{BoundedQueue, FourTuple, Rng, SocketId, Timestamp, limits};
 use crate::crypto::{OneRttKeys, Session, TAG_LEN};
@@ -52,15 +58,21 @@ pub use endpoint::{ConnId, Endpoint, EndpointConfig};
 pub use error::ConnectionError;
 pub use events::Event;
 use events::Events;
+pub use glitch::GlitchLimit;
+use glitch::Glitches;
 use handshake::HandshakeIds;
 pub use incoming::{Decision, Incoming, IncomingId};
 use migrate::Probed;
+use new_token::NewTokens;
 pub use router::CidGenerator;
 use space::{HandshakeSpace, SentFrame};
 use state::State;
 pub use stats::{ConnectionStats, PathStats};
 use std::sync::Arc;
 use timers::Timers;
+pub use token_store::{TokenMemory, TokenStore};
+pub use zero_rtt::EarlyData;
+use zero_rtt::ZeroRtt;
 
 /// Frames that wait outside streams, one flag or count each.
 #[derive(Debug, Default)]
@@ -76,6 +88,8 @@ struct Pending {
 /// A packet that came before its keys, kept whole.
 #[derive(Debug)]
 struct EarlyPacket {
+    /// When it arrived.
+    at: crate::base::Timestamp,
     meta: crate::base::RecvMeta,
     bytes: Vec<u8>,
 }
@@ -99,12 +113,17 @@ pub struct Connection {
     events: Events,
     pending: Pending,
     early: Vec<EarlyPacket>,
+    /// When the packet in hand arrived, if it had to wait for its keys.
+    waited_since: Option<Timestamp>,
+    zero_rtt: ZeroRtt,
+    new_tokens: NewTokens,
     /// Challenges from addresses other than the path's.
     probed: BoundedQueue<Probed>,
     /// Frames of the packet being built; kept for its capacity.
     scratch: Vec<SentFrame>,
     rng: Rng,
     stats: ConnectionStats,
+    glitches: Glitches,
 }
 
 /// What a new connection is made from.
@@ -154,10 +173,14 @@ impl Connection {
             events: Events::default(),
             pending: Pending::default(),
             early: Vec::new(),
+            waited_since: None,
+            zero_rtt: ZeroRtt::default(),
+            new_tokens: NewTokens::default(),
             probed: BoundedQueue::new(limits::PATH_RESPONSES),
             scratch: Vec::with_capacity(16),
             rng,
             stats: ConnectionStats::default(),
+            glitches: Glitches::new(now, config.glitches),
             config,
         }
     }
@@ -221,7 +244,11 @@ impl Connection {
     /// Bytes for frames in a full 1-RTT packet.
     fn datagram_room(&self) -> usize {
         let path = self.paths.primary();
-        let header = 1 + path.remote_cids.active().len() + 4;
+        let header = if self.zero_rtt.can_send() {
+            self.zero_rtt_header()
+        } else {
+            1 + path.remote_cids.active().len() + 4
+        };
         path.mtu.current().saturating_sub(header + TAG_LEN)
     }
 
