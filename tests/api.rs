@@ -13,6 +13,8 @@ mod cancel;
 mod connections;
 #[path = "api/early.rs"]
 mod early;
+#[path = "api/seeing.rs"]
+mod seeing;
 #[path = "api/sockets.rs"]
 mod sockets;
 #[path = "api/streams.rs"]

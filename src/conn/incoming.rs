@@ -57,10 +57,10 @@ pub(super) struct Attempt {
     retry_scid: Option<ConnectionId>,
     meta: RecvMeta,
     validated: bool,
-    /// The network that it counts for, once it costs anything.
-    prefix: Option<Prefix>,
     /// The Retry token that it came with.
     token: Option<TokenName>,
+    /// The network that it counts for, once it costs anything.
+    prefix: Option<Prefix>,
 }
 
 struct Held {
@@ -90,6 +90,7 @@ impl HeldAttempts {
 }
 
 impl Endpoint {
+    /// Keeps RFC 9000 §8.1.3.
     #[expect(clippy::too_many_arguments, reason = "the parts of one Initial packet")]
     pub(super) fn on_initial(
         &mut self,
@@ -120,9 +121,10 @@ impl Endpoint {
             retry_scid: None,
             meta,
             validated: false,
-            prefix: None,
             token: None,
+            prefix: None,
         };
+        // RFC 9000 §8.1.3: a bad token of NEW_TOKEN is no token; §8.1.4: then the limit holds.
         if !token.is_empty() {
             let seconds = now.as_nanos() / 1_000_000_000;
             self.stats.stateless_crypto += 1;
@@ -165,6 +167,11 @@ impl Endpoint {
         }
     }
 
+    /// RFC 9000 §8.1.4: a Retry token is good for one connection.
+    fn is_unspent(&mut self, token: &[u8], seconds: u64) -> bool {
+        token::name(token).is_some_and(|name| self.spent.admits(&name, seconds))
+    }
+
     /// What a decision comes to, by the room that there is. Clients whose address is not proven are
     /// asked to prove it where there is little: the second half of the room is for those who did,
     /// and what is forged in a network's name does not count against it. Beyond that they wait.
@@ -185,11 +192,6 @@ impl Endpoint {
             }
             other => other,
         }
-    }
-
-    /// RFC 9000 §8.1.4: a Retry token is good for one connection.
-    fn is_unspent(&mut self, token: &[u8], seconds: u64) -> bool {
-        token::name(token).is_some_and(|name| self.spent.admits(&name, seconds))
     }
 
     fn is_half_full(&self) -> bool {
@@ -258,10 +260,10 @@ impl Endpoint {
         datagram: &mut [u8],
         app: &mut dyn Application,
     ) -> Option<ConnId> {
-        let prefix = attempt.prefix;
         if decision != Decision::Accept {
             self.ahead.forget(&attempt.dcid);
         }
+        let prefix = attempt.prefix;
         match decision {
             Decision::Accept => {
                 let id = self.accept(now, attempt, datagram, app);
@@ -281,6 +283,7 @@ impl Endpoint {
         None
     }
 
+    /// Keeps RFC 9000 §8.1.4.
     fn accept(
         &mut self,
         now: Timestamp,
