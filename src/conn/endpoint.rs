@@ -9,6 +9,7 @@
 use super::admission::{Admission, Prefix, PrefixCaps};
 use super::ahead::Ahead;
 use super::application::{Application, Sink};
+pub use super::error::ConnectError;
 use super::handshake::HandshakeIds;
 use super::incoming::HeldAttempts;
 use super::new_token::tokens_of;
@@ -87,41 +88,6 @@ impl EndpointConfig {
             prefix_caps: PrefixCaps::default(),
         }
     }
-}
-
-/// Why a connection could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The TLS configuration cannot be used.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The address family or port is impossible.
-    #[error("cannot connect to {0}: port 0 and the unspecified address name no peer")]
-    Address(std::net::SocketAddr),
-    /// A connection without a connection ID has the same addresses.
-    #[error(
-        "a connection to {0} that has no connection ID uses this socket: a second one could not be \
-         told from it; leave `zero_length_cid` off, connect from another socket or local address, \
-         or wait until that connection is gone"
-    )]
-    SameAddresses(std::net::SocketAddr),
-    /// The socket is connected to another peer.
-    #[error(
-        "cannot connect to {remote}: the socket is connected to {peer} and hears nobody else; use \
-         a socket that is not connected"
-    )]
-    Connected {
-        /// Where to.
-        remote: std::net::SocketAddr,
-        /// The socket's peer.
-        peer: std::net::SocketAddr,
-    },
-    /// Other shards share the socket's address, and only connection IDs steer between them.
-    #[error(
-        "several shards share this address and find connections by their connection IDs: leave \
-         `zero_length_cid` off, or give each shard a socket of its own (`Bind::Each`)"
-    )]
-    Steered,
 }
 
 /// What an endpoint counted.
@@ -204,7 +170,7 @@ pub struct Endpoint {
     /// The last time that was told.
     pub(super) clock: Timestamp,
     pub(super) router: Router,
-    steered: bool,
+    pub(super) steered: bool,
     entries: Vec<Option<Entry>>,
     free: Vec<(u32, u32)>,
     ready: VecDeque<ConnId>,
@@ -324,22 +290,6 @@ impl Endpoint {
         conn.start(now);
         self.stats.connected += 1;
         Ok(self.add(conn, &[local_scid], None))
-    }
-
-    /// Whether a connection without a connection ID can be told from the others.
-    fn admit_without_cid(&self, socket: SocketId, tuple: &FourTuple) -> Result<(), ConnectError> {
-        if self.steered {
-            return Err(ConnectError::Steered);
-        }
-        if self.router.has_addresses(socket, tuple) {
-            return Err(ConnectError::SameAddresses(tuple.remote));
-        }
-        Ok(())
-    }
-
-    /// Several endpoints share this one's address and are told apart by connection IDs.
-    pub fn set_steered(&mut self) {
-        self.steered = true;
     }
 
     pub(super) fn encode(&mut self, params: &TransportParameters, side: Side) -> Vec<u8> {
