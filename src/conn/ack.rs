@@ -117,9 +117,9 @@ impl Connection {
         if summary.largest_advanced
             && let Outcome::Congestion(marks) = path.ecn.on_ack(space_index(ty), summary.ect0, ecn)
         {
-            self.stats.congestion_events += 1;
             let signal = Congestion::Ecn(marks);
-            path.cc.on_congestion_event(now, sent_at, signal);
+            let shrank = path.cc.on_congestion_event(now, sent_at, signal);
+            self.stats.congestion_events += u64::from(shrank);
         }
         // RFC 9002 §6.2.1: a client whose address the server may not have validated keeps its
         // backoff through acknowledgements of Initial packets.
@@ -191,6 +191,7 @@ impl Connection {
         }
     }
 
+    /// Keeps RFC 9000 §13.3.
     fn after_loss(&mut self, now: Timestamp, summary: &LostSummary) {
         self.stats.packets_lost += u64::from(summary.count);
         let path = self.paths.primary_mut();
@@ -347,6 +348,7 @@ fn tell_lost(cc: &mut Controller, now: Timestamp, pn: u64, packet: &SentPacket) 
     }
 }
 
+/// Keeps RFC 9000 §8.1.
 fn probe_handshake(space: Option<&mut HandshakeSpace>, probes: u8) {
     let Some(HandshakeSpace {
         sent,

@@ -225,6 +225,7 @@ fn wire_close(f: &super::state::CloseFrame) -> ConnectionClose<'_> {
 }
 
 /// Writes a long header and the packet number of the space's next packet.
+/// Keeps RFC 9000 §8.1.2.
 fn long_header(
     w: &mut Writer<'_>,
     ty: PacketType,
@@ -315,6 +316,7 @@ fn draft(
 }
 
 /// Extends a draft with PADDING so that the datagram has `size` bytes, as far as it has room.
+/// Keeps RFC 9000 §8.1.
 fn pad(buf: &mut [u8], d: &mut Draft, size: usize) {
     let end = size.min(buf.len()).saturating_sub(TAG_LEN);
     if let Some(space) = buf.get_mut(d.end..end) {

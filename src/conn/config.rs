@@ -59,10 +59,10 @@ pub struct TransportConfig {
     pub key_update_packets: Option<u64>,
     /// Who watches each connection, [`shard::qlog`](crate::shard::qlog) for one. Default nobody.
     pub observers: Option<Observers>,
-    /// Closes a connection whose peer sends more frames that lead nowhere than this: streams that it
-    /// opens and abandons or asks us to abandon, limits that raise nothing, connection IDs and tokens
-    /// in circles (RFC 9000 §21.9). `None` admits any number. Default 10,000 at once and 1,000 a
-    /// second.
+    /// Closes a connection whose peer sends more frames that lead nowhere than this: streams that
+    /// it opens and abandons or asks us to abandon, limits that raise nothing, connection IDs and
+    /// tokens in circles (RFC 9000 §21.9). `None` admits any number. Default 10,000 at once and
+    /// 1,000 a second.
     pub glitches: Option<GlitchLimit>,
     /// A server gives each client a token once its address is proven, so that the client's next
     /// connection begins with a proven address (RFC 9000 §8.1.3). Default on.

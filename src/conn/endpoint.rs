@@ -492,6 +492,7 @@ impl Endpoint {
     }
 
     /// Issues the connection IDs that a connection wants, forgets those that were retired.
+    /// Keeps RFC 9000 §5.1.1.
     fn upkeep(&mut self, id: ConnId) {
         let Some(wanted) = self.entry(id).map(|e| e.conn.cids_wanted()) else {
             return;

@@ -120,6 +120,7 @@ impl Connection {
     }
 
     /// Takes from TLS what it has: bytes to send, keys, parameters, completion.
+    /// Keeps RFC 9000 §7.4.1.
     fn drive_tls(&mut self, now: Timestamp) -> Result<(), TransportError> {
         let mut out = Vec::new();
         loop {
@@ -286,6 +287,7 @@ impl Connection {
 
     /// A Retry arrived (RFC 9000 §17.2.5): at most one, only before anything else, only authentic,
     /// with a new connection ID (§17.2.5.1). The handshake goes on with it (§17.2.5.3).
+    /// Keeps RFC 9000 §8.1.3.
     pub(super) fn on_retry(&mut self, packet: &[u8], scid: ConnectionId, token: Vec<u8>) {
         let welcome = self.side == Side::Client
             && self.ids.remote_scid.is_none()

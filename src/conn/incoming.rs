@@ -90,6 +90,7 @@ impl HeldAttempts {
 }
 
 impl Endpoint {
+    /// Keeps RFC 9000 §8.1.3.
     #[expect(clippy::too_many_arguments, reason = "the parts of one Initial packet")]
     pub(super) fn on_initial(
         &mut self,
@@ -281,6 +282,7 @@ impl Endpoint {
         None
     }
 
+    /// Keeps RFC 9000 §8.1.4.
     fn accept(
         &mut self,
         now: Timestamp,

@@ -108,6 +108,7 @@ impl Connection {
     }
 
     /// Handles one long-header packet of a datagram of `size` bytes; returns the bytes it took.
+    /// Keeps RFC 9000 §5.2.1.
     fn handle_long(
         &mut self,
         now: Timestamp,
@@ -117,12 +118,8 @@ impl Connection {
         sink: &mut dyn StreamSink,
     ) -> usize {
         let all = packet.len();
-        if all == size {
-            // RFC 9000 §10.3: other versions may reset in the form of a long header.
-            self.on_undecryptable(now, packet);
-            if self.state.is_closed() {
-                return all;
-            }
+        if all == size && self.is_reset(now, packet) {
+            return all;
         }
         let (long, len) = match Header::parse(packet, self.ids.local_scid.len()) {
             Ok(Header::Long { ty, token, len, .. })
@@ -183,6 +180,12 @@ impl Connection {
         len
     }
 
+    /// RFC 9000 §10.3: other versions may reset in the form of a long header.
+    fn is_reset(&mut self, now: Timestamp, datagram: &[u8]) -> bool {
+        self.on_undecryptable(now, datagram);
+        self.state.is_closed()
+    }
+
     /// Whether an Initial packet is one to drop, not to close for (RFC 9000 §14): at a server, of a
     /// datagram too small (§14.1); at a client, with a token (§17.2.2).
     fn is_misplaced_initial(&self, ty: LongType, token: &[u8], size: usize) -> bool {
@@ -198,6 +201,7 @@ impl Connection {
             || (self.side == Side::Server && *dcid == self.ids.client_dcid())
     }
 
+    /// Keeps RFC 9001 §4.6.2, §5.6, §8.3.
     fn open_long(
         &mut self,
         now: Timestamp,
@@ -269,6 +273,7 @@ impl Connection {
         self.handle_packet(now, &packet, sink)
     }
 
+    /// Keeps RFC 9000 §8.2.1.
     fn handle_short(
         &mut self,
         now: Timestamp,
@@ -286,6 +291,7 @@ impl Connection {
         }
     }
 
+    /// Keeps RFC 9000 §17.3.1.
     #[inline]
     fn open_short(
         &mut self,
@@ -368,6 +374,7 @@ impl Connection {
     }
 
     /// The peer has lost its state: nothing more is sent.
+    /// Keeps RFC 9000 §10.3.1.
     pub(crate) fn on_stateless_reset(&mut self, now: Timestamp) {
         if !self.state.is_closed() {
             self.state.move_to_draining();

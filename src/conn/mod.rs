@@ -232,6 +232,7 @@ impl Connection {
     }
 
     /// Queues a datagram (RFC 9221). It is sent at most once.
+    /// Keeps RFC 9000 §19.21.
     ///
     /// # Errors
     /// The peer takes no datagrams, this one is larger than it takes or than the path carries, or

@@ -43,7 +43,8 @@ pub struct ConnectionStats {
     pub zero_rtt_packets_received: u64,
     /// Times the peer's address changed.
     pub migrations: u64,
-    /// Frames that led nowhere, as [`TransportConfig::glitches`](super::TransportConfig) counts them.
+    /// Frames that led nowhere, as [`TransportConfig::glitches`](super::TransportConfig) counts
+    /// them.
     pub glitches: u64,
     /// Datagrams of the application (RFC 9221), those that were dropped for want of room included.
     pub datagrams: DatagramStats,

@@ -139,6 +139,7 @@ impl Connection {
     }
 
     /// Whether anything at all waits for a 1-RTT packet.
+    /// Keeps RFC 9000 §8.2.2.
     #[inline]
     pub(super) fn has_one_rtt_to_send(&self) -> bool {
         let path = self.paths.primary();
@@ -224,6 +225,7 @@ impl Connection {
 
     /// Writes the header of the next 1-RTT packet. `None` when there are no keys, no room to
     /// remember the packet, or no more packets that the keys may protect.
+    /// Keeps RFC 9000 §17.4.
     fn begin_one_rtt(&mut self, now: Timestamp, w: &mut Writer<'_>) -> Option<ShortHeader> {
         let keys = self.one_rtt.as_deref_mut()?;
         let path = self.paths.primary_mut();
@@ -323,6 +325,7 @@ impl Connection {
 
     /// Writes what waits, most urgent first. Returns whether the datagram must have full size
     /// (RFC 9000 §8.2.1).
+    /// Keeps RFC 9000 §8.2.2, §19.7.
     pub(super) fn write_frames(
         &mut self,
         now: Timestamp,
@@ -452,6 +455,7 @@ impl Connection {
 }
 
 /// Writes an ACK frame when one is due, or when ack-eliciting packets wait for one anyway.
+/// Keeps RFC 9000 §17.2.3.
 #[inline]
 fn write_ack(
     now: Timestamp,
@@ -483,6 +487,7 @@ fn write_ack(
 }
 
 /// Writes PATH_RESPONSE and PATH_CHALLENGE frames; true when one was written.
+/// Keeps RFC 9000 §8.2.2.
 fn write_path_frames(
     now: Timestamp,
     path: &mut Path<SentFrame>,

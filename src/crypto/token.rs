@@ -149,6 +149,7 @@ impl TokenKey {
     }
 
     /// Opens a token that a client at `addr` presents at `now` (unix seconds).
+    /// Keeps RFC 9000 §8.1.4.
     ///
     /// # Errors
     /// [`TokenError`]; no content makes this panic or allocate.
@@ -180,6 +181,7 @@ impl TokenKey {
         Ok(content.token)
     }
 
+    /// Keeps RFC 9000 §8.1.3, §8.1.4.
     fn seal(&self, rng: &mut Rng, mut content: Content, out: &mut Vec<u8>) {
         let mut header = [0; HEADER_LEN];
         rng.fill(&mut header);
@@ -196,6 +198,7 @@ impl TokenKey {
         }
     }
 
+    /// Keeps RFC 9000 §8.1.4.
     fn unseal<'a>(&self, token: &[u8], buf: &'a mut Content) -> Option<&'a [u8]> {
         if token.len() > MAX_TOKEN_LEN {
             return None;
@@ -240,6 +243,7 @@ type Content = SmallVec<[u8; 128]>;
 const _: () = assert!(MAX_TOKEN_LEN <= 128);
 
 /// What every token starts with: kind, time, IP.
+/// Keeps RFC 9000 §8.1.4.
 fn content(kind: u8, now: u64, ip: IpAddr) -> Content {
     let mut out = Content::new();
     out.push(kind);
@@ -266,6 +270,7 @@ struct Claims {
 }
 
 impl Claims {
+    /// Keeps RFC 9000 §8.1.1.
     fn parse(content: &[u8]) -> Result<Self, Truncated> {
         let mut r = Reader::new(content);
         let kind = r.u8()?;
