@@ -119,8 +119,8 @@ pub struct EndpointStats {
     pub unroutable: u64,
 }
 
-struct Entry {
-    conn: Box<Connection>,
+pub(super) struct Entry {
+    pub(super) conn: Box<Connection>,
     generation: u32,
     /// In the ready list.
     queued: bool,
@@ -131,8 +131,8 @@ struct Entry {
     /// The token by which the router finds the connection.
     reset_token: Option<ResetToken>,
     /// What of its counters is in the endpoint's sum, and whether it waits to be added.
-    summed: ConnectionStats,
-    changed: bool,
+    pub(super) summed: ConnectionStats,
+    pub(super) changed: bool,
     /// The addresses by which the router finds a connection without a connection ID.
     addresses: Option<(SocketId, FourTuple)>,
     /// The network that its handshake counts for.
@@ -366,7 +366,7 @@ impl Endpoint {
         }
     }
 
-    fn entry(&mut self, id: ConnId) -> Option<&mut Entry> {
+    pub(super) fn entry(&mut self, id: ConnId) -> Option<&mut Entry> {
         self.entries
             .get_mut(id.index as usize)?
             .as_mut()
@@ -405,19 +405,6 @@ impl Endpoint {
                 generation: e.generation,
             })
         })
-    }
-
-    /// Marks a connection as summed up: what it had counted before, and has now.
-    pub(super) fn take_growth(&mut self, id: ConnId) -> Option<(ConnectionStats, ConnectionStats)> {
-        let e = self.entry(id)?;
-        e.changed = false;
-        let now = e.conn.stats();
-        Some((std::mem::replace(&mut e.summed, now), now))
-    }
-
-    /// Accepted connections whose handshake has not finished.
-    pub fn half_open(&self) -> usize {
-        self.half_open
     }
 
     /// What the endpoint counted.

@@ -1,3 +1,5 @@
+//! Records, their bounds, and what becomes of those that find no room.
+
 use super::*;
 use crate::base::FourTuple;
 use crate::base::net::UNSPECIFIED;
