@@ -7,6 +7,7 @@
 //! [`Endpoint::poll_transmit`] for stateless packets. A shard is this loop over a real backend.
 
 use super::application::{Application, Sink};
+use super::guard::PortVerdict;
 use super::handshake::HandshakeIds;
 use super::incoming::Held;
 use super::router::{CidGenerator, RandomCids, Route, Router};
@@ -494,11 +495,11 @@ impl Endpoint {
         app: &mut dyn Application,
     ) {
         let cid_len = self.cids.len();
-        if let Some(id) = self.router.reset(datagram) {
-            if let Some(e) = self.entry(id) {
-                e.conn.on_stateless_reset(now);
-                self.wake(id);
-            }
+        if let Some(id) = self.router.reset(datagram)
+            && let Some(e) = self.entry(id).filter(|e| e.conn.is_reset_from(meta))
+        {
+            e.conn.on_stateless_reset(now);
+            self.wake(id);
             return;
         }
         if let Some(dcid) = header::dcid(datagram, cid_len) {
@@ -511,6 +512,12 @@ impl Endpoint {
             segment_size: datagram.len(),
             ..*meta
         };
+        // RFC 9308 §8.1: a service's port is no client's, and its service is not to be answered.
+        let from = self.transport.port_guard.verdict(meta.path.remote.port());
+        if self.server.is_some() && from == PortVerdict::Block {
+            self.stats.unroutable += 1;
+            return;
+        }
         match Header::parse(datagram, cid_len) {
             Ok(Header::Long {
                 ty: LongType::Initial,

@@ -106,14 +106,14 @@ impl Connection {
             Frame::NewConnectionId(f) => self.on_new_connection_id(&f),
             Frame::RetireConnectionId(seq) => self.on_retire_connection_id(seq, packet.dcid),
             Frame::PathChallenge(data) => {
-                self.on_path_challenge(packet, data);
+                self.on_path_challenge(now, packet, data);
                 Ok(())
             }
             Frame::PathResponse(data) => {
-                self.on_path_response(data);
+                self.on_path_response(now, data);
                 Ok(())
             }
-            Frame::HandshakeDone => self.on_handshake_done(),
+            Frame::HandshakeDone => self.on_handshake_done(now),
             Frame::Datagram(data) => self.on_datagram(data),
             Frame::ConnectionClose(close) => {
                 self.on_close(now, &close);
@@ -144,13 +144,15 @@ impl Connection {
         self.paths.primary_mut().local_cids.on_retire(seq, &used)
     }
 
-    fn on_handshake_done(&mut self) -> Result<(), TransportError> {
+    fn on_handshake_done(&mut self, now: Timestamp) -> Result<(), TransportError> {
         if self.side == Side::Server {
             return Err(TransportError::protocol_violation(
                 "a client sent HANDSHAKE_DONE",
             ));
         }
-        self.confirm_handshake();
+        if self.confirm_handshake() {
+            self.begin_preferred(now);
+        }
         Ok(())
     }
 

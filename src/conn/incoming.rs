@@ -5,15 +5,19 @@
 
 use super::application::Sink;
 use super::endpoint::{ConnId, Endpoint};
+use super::guard::PortVerdict;
 use super::handshake::HandshakeIds;
 use super::router::Route;
 use super::space::HandshakeSpace;
 use super::{Application, Connection, ConnectionInit, params};
 use crate::base::{FourTuple, RecvMeta, Timestamp, limits};
 use crate::crypto::{Session, Token, TokenError};
+use crate::path::cids::ResetToken;
 use crate::wire::error::Code;
 use crate::wire::header::VERSION_1;
-use crate::wire::{ConnectionId, Side};
+use crate::wire::{ConnectionId, PreferredAddress, Side, TransportParameters};
+use smallvec::SmallVec;
+use std::net::SocketAddr;
 
 /// A connection attempt, as the application sees it before it decides.
 #[derive(Clone, Copy, Debug)]
@@ -124,13 +128,21 @@ impl Endpoint {
             Decision::Hold => self.hold(attempt, datagram, &incoming, app),
             // The second half of the room is for clients whose address is proven: forged ones
             // cannot lock everybody out.
-            Decision::Accept if !attempt.validated && self.is_half_full() => {
+            Decision::Accept
+                if !attempt.validated
+                    && (self.is_half_full() || self.must_prove(attempt.meta.path.remote)) =>
+            {
                 self.carry_out(now, Decision::Retry, attempt, datagram, app);
             }
             decision => {
                 self.carry_out(now, decision, attempt, datagram, app);
             }
         }
+    }
+
+    /// Whether clients at that port answer for a service that a datagram sets off.
+    fn must_prove(&self, remote: SocketAddr) -> bool {
+        self.transport.port_guard.verdict(remote.port()) == PortVerdict::Prove
     }
 
     fn is_half_full(&self) -> bool {
@@ -206,6 +218,7 @@ impl Endpoint {
         params.original_destination_connection_id = Some(attempt.odcid);
         params.retry_source_connection_id = attempt.retry_scid;
         params.stateless_reset_token = Some(self.reset_key.reset_token(&local_scid));
+        let second = self.preferred_cid(&mut params);
         let params = self.encode(&params, Side::Server);
         let (tls, suite) = self.server.as_ref()?;
         let session = Session::server(tls.clone(), params).ok()?;
@@ -229,7 +242,12 @@ impl Endpoint {
         if attempt.validated {
             conn.set_address_validated();
         }
-        let id = self.add(conn, &[local_scid], Some(attempt.dcid));
+        let mut cids = SmallVec::<[ConnectionId; 2]>::from_slice(&[local_scid]);
+        if let Some((cid, token)) = second {
+            conn.set_preferred_cid(cid, token);
+            cids.push(cid);
+        }
+        let id = self.add(conn, &cids, Some(attempt.dcid));
         let meta = attempt.meta;
         let conn = self.connection(id)?;
         conn.handle_train(now, &meta, datagram, &mut Sink { app, id });
@@ -242,6 +260,27 @@ impl Endpoint {
         self.stats.accepted += 1;
         app.on_accepted(id);
         Some(id)
+    }
+
+    /// Names the preferred address, where there is one, with a connection ID for it
+    /// (RFC 9000 §9.6.1, §5.1.1). Without connection IDs of ours there can be none (§18.2).
+    fn preferred_cid(
+        &mut self,
+        params: &mut TransportParameters,
+    ) -> Option<(ConnectionId, ResetToken)> {
+        let preferred = self.transport.preferred_address;
+        if preferred.is_empty() || self.cids.is_empty() {
+            return None;
+        }
+        let cid = self.fresh_cid();
+        let reset_token = self.reset_key.reset_token(&cid);
+        params.preferred_address = Some(PreferredAddress {
+            v4: preferred.v4,
+            v6: preferred.v6,
+            cid,
+            reset_token,
+        });
+        Some((cid, reset_token))
     }
 
     fn refuse(&mut self, attempt: &Attempt, code: Code) {

@@ -21,12 +21,16 @@ mod crypto_stream;
 pub mod endpoint;
 pub mod error;
 mod events;
+mod follow;
 mod frames;
+mod guard;
 mod handshake;
 pub mod incoming;
 mod input;
 mod migrate;
 mod params;
+mod preferred;
+mod probing;
 mod router;
 mod space;
 mod state;
@@ -35,7 +39,7 @@ mod stats;
 mod timers;
 mod train;
 
-use crate::base::{BoundedQueue, FourTuple, Rng, SocketId, Timestamp, limits};
+use crate::base::{FourTuple, Rng, SocketId, Timestamp};
 use crate::crypto::{OneRttKeys, Session, TAG_LEN};
 use crate::path::cids::ResetToken;
 use crate::path::{Path, PathId, PathSet};
@@ -49,9 +53,11 @@ pub use endpoint::{ConnId, Endpoint, EndpointConfig};
 pub use error::ConnectionError;
 pub use events::Event;
 use events::Events;
+pub use guard::{PortGuard, PortVerdict};
 use handshake::HandshakeIds;
 pub use incoming::{Decision, Incoming, IncomingId};
-use migrate::Probed;
+pub use migrate::{MigrateError, MigrationFailure};
+pub use preferred::PreferredAddresses;
 pub use router::CidGenerator;
 use space::{HandshakeSpace, SentFrame};
 use state::State;
@@ -96,8 +102,11 @@ pub struct Connection {
     events: Events,
     pending: Pending,
     early: Vec<EarlyPacket>,
-    /// Challenges from addresses other than the path's.
-    probed: BoundedQueue<Probed>,
+    /// The server's preferred address is in use, or was: clients may move whatever the server said
+    /// of the handshake's address.
+    at_preferred: bool,
+    /// When addresses that were left were last asked.
+    looked_back: Timestamp,
     /// Frames of the packet being built; kept for its capacity.
     scratch: Vec<SentFrame>,
     rng: Rng,
@@ -151,7 +160,8 @@ impl Connection {
             events: Events::default(),
             pending: Pending::default(),
             early: Vec::new(),
-            probed: BoundedQueue::new(limits::PATH_RESPONSES),
+            at_preferred: false,
+            looked_back: Timestamp::ZERO,
             scratch: Vec::with_capacity(16),
             rng,
             stats: ConnectionStats::default(),
@@ -256,6 +266,12 @@ impl Connection {
         self.paths.primary().socket
     }
 
+    /// Whether the peer has proven that it is where datagrams go now. A server that decides by its
+    /// client's address asks this first: a source address alone may be forged (RFC 9000 §8).
+    pub fn is_address_validated(&self) -> bool {
+        self.paths.primary().validation.is_validated()
+    }
+
     /// The addresses in use.
     pub fn path(&self) -> FourTuple {
         self.paths.primary().tuple
@@ -295,6 +311,11 @@ impl Connection {
             return Some(Event::DatagramsUnblocked);
         }
         self.events.take_closed().map(Event::Closed)
+    }
+
+    /// The connection ID of our preferred address, which the transport parameters announce.
+    pub(crate) fn set_preferred_cid(&mut self, cid: ConnectionId, token: [u8; 16]) {
+        self.paths.primary_mut().local_cids.set_second(cid, token);
     }
 
     /// A token proved the peer's address (RFC 9000 §8.1.2).

@@ -18,6 +18,7 @@ pub(super) fn local(config: &TransportConfig, scid: ConnectionId) -> TransportPa
         ack_delay_exponent: config.ack_delay_exponent,
         max_ack_delay: config.max_ack_delay,
         max_datagram_frame_size: max_datagram_frame_size(config),
+        disable_active_migration: config.disable_active_migration,
         initial_source_connection_id: Some(scid),
         ..TransportParameters::default()
     }

@@ -7,6 +7,8 @@
 //! connection's record of a frame that it sent.
 
 pub mod cids;
+mod moves;
+pub mod probe;
 pub mod set;
 pub mod validate;
 
@@ -16,6 +18,8 @@ use crate::recovery::{
     SentSpace,
 };
 pub use cids::{LocalCids, RemoteCids};
+pub use moves::Former;
+pub use probe::{Probe, Probes, Purpose};
 pub use set::PathSet;
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -75,6 +79,16 @@ pub struct Path<F: Copy> {
     pub acks: AckPolicy,
     /// Address validation and the anti-amplification limit.
     pub validation: Validation,
+    /// Addresses other than the one in use.
+    pub probes: Probes,
+    /// The last addresses that were proven, while the present ones are not or others were in use a
+    /// moment ago.
+    pub former: Option<Box<Former>>,
+    /// Packets below this number were sent to other addresses: they tell nothing about these
+    /// (RFC 9000 §9.4).
+    pub first_pn: u64,
+    /// The largest datagram that the peer takes.
+    peer_mtu: u64,
     /// Connection IDs that the peer uses towards us.
     pub local_cids: LocalCids,
     /// Connection IDs that we use towards the peer.
@@ -104,7 +118,7 @@ impl<F: Copy> Path<F> {
         config: &PathConfig,
         now: Timestamp,
     ) -> Self {
-        let mtu = mtu(config, &tuple);
+        let mtu = mtu(config, &tuple, u64::MAX);
         let size = mtu.current();
         Self {
             id,
@@ -118,6 +132,10 @@ impl<F: Copy> Path<F> {
             sent: SentSpace::new(),
             acks: AckPolicy::delayed(config.max_ack_delay),
             validation: Validation::default(),
+            probes: Probes::default(),
+            former: None,
+            first_pn: 0,
+            peer_mtu: u64::MAX,
             local_cids: LocalCids::default(),
             remote_cids: RemoteCids::default(),
             pto_count: 0,
@@ -144,6 +162,7 @@ impl<F: Copy> Path<F> {
 
     /// Takes a limit on the datagram size that was learnt late.
     pub fn set_mtu_ceiling(&mut self, size: u64) {
+        self.peer_mtu = size;
         if self.mtu.set_ceiling(size) {
             self.cc.on_mtu(self.mtu.current());
         }
@@ -208,22 +227,12 @@ impl<F: Copy> Path<F> {
         let next = self.sent.next_packet_number();
         self.skip_at = next + 1 + rng.below(2 * packets.max(SKIP_WITHIN));
     }
-
-    /// Starts round-trip times, congestion control and MTU afresh, as a new address demands
-    /// (RFC 9000 §9.4); what is in flight stays counted.
-    pub fn reset_for_new_address(&mut self, config: &PathConfig) {
-        self.mtu = mtu(config, &self.tuple);
-        self.rtt = Rtt::new(config.initial_rtt);
-        self.cc = Controller::new(config.congestion, self.mtu.current());
-        self.pacer = pacer(config);
-        self.ecn = EcnValidator::new(config.ecn);
-        self.pto_count = 0;
-    }
 }
 
 /// Datagram sizes of a path: IPv4's own length field admits less than IPv6's.
-fn mtu(config: &PathConfig, tuple: &FourTuple) -> MtuDiscovery {
+fn mtu(config: &PathConfig, tuple: &FourTuple, peer: u64) -> MtuDiscovery {
     let mut mtu = MtuDiscovery::new(config.mtu);
+    mtu.set_ceiling(peer);
     if tuple.remote.is_ipv4() {
         mtu.set_ceiling(limits::MAX_UDP_PAYLOAD_V4 as u64);
     }

@@ -169,7 +169,7 @@ impl<A: ShardApp> Shard<A> {
         }
         let socket = stalled.and_then(|id| {
             self.endpoint.wake(id);
-            self.endpoint.connection(id).map(|conn| conn.socket())
+            self.endpoint.connection(id).map(|conn| conn.next_socket())
         });
         (served, socket)
     }
@@ -190,7 +190,7 @@ impl<A: ShardApp> Shard<A> {
             let Some(conn) = self.endpoint.connection(id) else {
                 return Sent::All;
             };
-            if !self.backend.can_send(conn.socket()) {
+            if !self.backend.can_send(conn.next_socket()) {
                 return if conn.wants_to_send() {
                     Sent::NoBuffer
                 } else {

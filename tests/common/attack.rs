@@ -299,7 +299,8 @@ impl Attack {
         for (to, bytes) in out {
             self.sent_by_endpoint += bytes.len();
             let packets = self.peer.receive(&bytes);
-            self.inbox.extend(packets);
+            self.inbox
+                .extend(packets.into_iter().map(|p| Packet { to: Some(to), ..p }));
             self.datagrams.push((to, bytes));
         }
     }
