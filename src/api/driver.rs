@@ -5,9 +5,10 @@
 //! exceeds them stays in the connection, where flow control holds the peer.
 
 mod conn;
+mod moves;
 mod stream;
 
-use super::error::ConnectError;
+use super::error::{ConnectError, MigrationError};
 use super::shared::{Attempt, Command, Held, Hub, Link, Ticket, Verdict};
 use crate::base::{SocketId, Timestamp};
 use crate::conn::incoming::{Decision, Incoming, IncomingId};
@@ -16,6 +17,7 @@ use crate::shard::{Context, ShardApp};
 use crate::stream::{Streams, Taken};
 use crate::wire::StreamId;
 use conn::ConnDriver;
+use moves::Added;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,6 +43,7 @@ pub(super) struct Driver {
     scan_at: Timestamp,
     /// The endpoint's close was carried out.
     closed: bool,
+    added: Added,
 }
 
 impl Driver {
@@ -55,6 +58,7 @@ impl Driver {
             draining: Vec::new(),
             scan_at: Timestamp::ZERO,
             closed: false,
+            added: Added::default(),
         }
     }
 
@@ -89,7 +93,7 @@ impl Driver {
         if self.hub.is_closed() || ticket.shared.close.get().is_some() {
             return;
         }
-        let begun = match socket_for(ctx.sockets(), attempt.remote) {
+        let begun = match self.way_to(ctx, attempt.remote) {
             Some(socket) => ctx
                 .connect(
                     socket,
@@ -158,6 +162,7 @@ impl Driver {
             let endpoint = ctx.endpoint();
             self.draining
                 .retain(|(id, _)| endpoint.connection(*id).is_some());
+            self.close_unused(ctx);
         }
         (!self.draining.is_empty()).then_some(self.scan_at)
     }
@@ -221,8 +226,19 @@ impl ShardApp for Driver {
                     self.draining.push((conn, ticket));
                 }
             }
+            self.close_unused(ctx);
         } else if let (Some(driver), Some(connection)) = (self.conn(conn), connection) {
+            let moved = match &event {
+                Event::Migrated(tuple) => Some((*tuple, Ok(tuple.local))),
+                Event::MigrationFailed(tuple, why) => {
+                    Some((*tuple, Err(MigrationError::Failed(*why))))
+                }
+                _ => None,
+            };
             driver.on_event(connection, event);
+            if let Some((tuple, outcome)) = moved {
+                self.on_moved(ctx, conn, tuple, &outcome);
+            }
         }
     }
 
@@ -260,6 +276,8 @@ impl ShardApp for Driver {
             }
             Command::Connect(attempt) => self.connect(ctx, *attempt),
             Command::Decide(verdict) => self.decide(ctx, *verdict),
+            Command::Move(order) => self.begin_move(ctx, *order),
+            Command::Rebind(socket) => self.rebind(ctx, socket),
             Command::Look => self.look(ctx),
         }
     }

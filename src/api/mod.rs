@@ -27,6 +27,7 @@ mod driver;
 mod endpoint;
 pub mod error;
 mod incoming;
+mod migrate;
 mod recv_stream;
 mod send_stream;
 mod shared;
@@ -35,15 +36,18 @@ mod waiters;
 pub use connection::{Connecting, Connection};
 pub use endpoint::{Endpoint, EndpointBuilder};
 pub use error::{
-    ConnectError, KeyingMaterialError, ReadError, ReadExactError, ReadToEndError, RetryError,
-    SendDatagramError, WriteError,
+    ConnectError, KeyingMaterialError, MigrationError, ReadError, ReadExactError, ReadToEndError,
+    RetryError, SendDatagramError, WriteError,
 };
 pub use incoming::Incoming;
 pub use recv_stream::RecvStream;
 pub use send_stream::SendStream;
 
 // What the face speaks of and other layers define.
-pub use crate::conn::{ConnectionError, ConnectionStats, PathStats, TransportConfig};
+pub use crate::conn::{
+    ConnectionError, ConnectionStats, MigrateError, MigrationFailure, PathStats, PortGuard,
+    PreferredAddresses, TransportConfig,
+};
 pub use crate::io::Choice;
 pub use crate::shard::engine::{EngineConfig, EngineError, Idle};
 pub use crate::stream::DatagramStats;

@@ -124,6 +124,19 @@ impl Connection {
         Ok(())
     }
 
+    /// Where a socket at `local` reaches the server: at its address in use, or at its preferred one
+    /// if that alone is of the socket's family (RFC 9000 §9.6.3).
+    pub fn remote_from(&self, local: SocketAddr) -> Option<SocketAddr> {
+        let present = self.paths.primary().tuple.remote;
+        let dual = local.is_ipv6() && local.ip().is_unspecified();
+        if local.is_ipv4() == present.is_ipv4() || dual {
+            return Some(present);
+        }
+        let preferred = self.peer_params.preferred_address.as_ref()?;
+        super::preferred::of_family(preferred, local)
+            .filter(|remote| self.config.port_guard.admits(present, *remote))
+    }
+
     /// Whether a client could move now, to go on with the server at `remote`.
     fn may_migrate(&self, remote: SocketAddr) -> Result<(), MigrateError> {
         let path = self.paths.primary();
@@ -136,7 +149,10 @@ impl Connection {
             Err(MigrateError::Closed)
         } else if !self.state.is_confirmed() {
             Err(MigrateError::NotConfirmed)
-        } else if self.peer_params.disable_active_migration && !self.at_preferred {
+        } else if self.peer_params.disable_active_migration
+            && !self.at_preferred
+            && remote == path.tuple.remote
+        {
             Err(MigrateError::Disabled)
         } else if path.remote_cids.active().is_empty() || self.ids.local_scid.is_empty() {
             Err(MigrateError::ZeroLength)

@@ -266,6 +266,12 @@ impl Connection {
         self.paths.primary().socket
     }
 
+    /// Whether the connection sends, probes or may still hear something by that socket.
+    pub fn uses_socket(&self, socket: SocketId) -> bool {
+        let path = self.paths.primary();
+        path.socket == socket || path.probes.iter().any(|p| p.socket == socket)
+    }
+
     /// Whether the peer has proven that it is where datagrams go now. A server that decides by its
     /// client's address asks this first: a source address alone may be forged (RFC 9000 §8).
     pub fn is_address_validated(&self) -> bool {

@@ -205,7 +205,9 @@ impl Connection {
         let path = self.paths.primary_mut();
         let taken = path.probes.take(|p| (p.socket, p.tuple) == (socket, tuple));
         let Some(probe) = taken else { return };
-        self.at_preferred |= wanted || purpose == Purpose::Preferred;
+        // For a client, any other address of the server is its preferred one.
+        let present = path.tuple.remote;
+        self.at_preferred |= wanted || (self.side == Side::Client && tuple.remote != present);
         if purpose == Purpose::Preferred {
             // RFC 9000 §9.6.3: the server's original address is of no more interest.
             self.give_up_probes(Purpose::Own, MigrationFailure::Replaced);

@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn an_address_without_a_limit_is_asked_all_the_same() {
-        let mut v = started(None);
+        let v = started(None);
         assert_eq!(v.allowance(), u64::MAX);
         assert!(v.challenge_due());
     }

@@ -18,7 +18,7 @@ use crate::sys::affinity::{self, Core};
 use crate::sys::clock::Clock;
 use crate::sys::reuseport;
 use socket2::{Domain, Protocol, Socket, Type};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
@@ -62,6 +62,9 @@ pub struct EngineConfig {
     pub cores: Vec<Core>,
     /// Sockets.
     pub bind: Bind,
+    /// Further addresses at which every shard listens, steered like [`Bind::Shared`]: preferred
+    /// addresses above all (RFC 9000 §9.6).
+    pub also: Vec<SocketAddr>,
     /// The backend.
     pub backend: Choice,
     /// Buffers and pages of each shard's backend.
@@ -89,6 +92,7 @@ impl EngineConfig {
             shards: 1,
             cores: Vec::new(),
             bind: Bind::Each(std::net::Ipv4Addr::UNSPECIFIED.into()),
+            also: Vec::new(),
             backend: Choice::Auto,
             io: IoConfig::default(),
             socket: SocketOptions::default(),
@@ -161,6 +165,7 @@ pub struct Engine<A: ShardApp> {
     senders: Vec<CommandSender<A::Command>>,
     threads: Vec<Thread<A>>,
     local_addrs: Vec<SocketAddr>,
+    also: Vec<SocketAddr>,
     backend: &'static str,
     stop: Arc<AtomicBool>,
     wakers: Wakers,
@@ -173,7 +178,8 @@ type Ready = Result<&'static str, EngineError>;
 struct Seat<A: ShardApp> {
     index: usize,
     config: EngineConfig,
-    socket: UdpSocket,
+    /// The shard's own and the further ones.
+    sockets: Vec<UdpSocket>,
     mailbox: Mailbox<A::Command>,
     codec: Arc<CidCodec>,
     secret: [u8; 32],
@@ -203,12 +209,20 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
         let codecs = (0..config.shards)
             .map(|shard| codec(config, steering, shard).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
-        let sockets = bind(config, &codecs)?;
-        let local_addrs = sockets
+        let mut groups = bind_all(config, &codecs)?;
+        let addrs = |sockets: &[UdpSocket]| {
+            let addrs = sockets.iter().map(UdpSocket::local_addr);
+            addrs
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(EngineError::Spawn)
+        };
+        let local_addrs = addrs(groups.first().map_or(&[], Vec::as_slice))?;
+        let firsts = groups
             .iter()
-            .map(UdpSocket::local_addr)
-            .collect::<Result<_, _>>()
-            .map_err(EngineError::Spawn)?;
+            .skip(1)
+            .filter_map(|g| g.first()?.local_addr().ok());
+        let also: Vec<SocketAddr> = firsts.collect();
+        let config = &named_ports(config, &also);
         let wakers: Wakers = Arc::new((0..config.shards).map(|_| OnceLock::new()).collect());
         let mailboxes = Mailbox::<A::Command>::build(config.shards);
         let senders = mailboxes
@@ -224,16 +238,19 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
             senders,
             threads: Vec::new(),
             local_addrs,
+            also,
             backend: "",
             stop: stop.clone(),
             wakers: wakers.clone(),
         };
         let (ready, readiness) = mpsc::channel::<Ready>();
-        for (index, (socket, mailbox)) in sockets.into_iter().zip(mailboxes).enumerate() {
+        for (index, mailbox) in mailboxes.into_iter().enumerate() {
+            // One of each group, in the order in which they were bound.
+            let sockets = groups.iter_mut().map(|group| group.remove(0)).collect();
             let seat = Seat {
                 index,
                 config: config.clone(),
-                socket,
+                sockets,
                 mailbox,
                 codec: codecs[index].clone(),
                 secret,
@@ -277,6 +294,11 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
     /// The backend in use: `uring` or `mmsg`.
     pub fn backend(&self) -> &'static str {
         self.backend
+    }
+
+    /// The further addresses at which every shard listens, with the ports that the system chose.
+    pub fn also(&self) -> &[SocketAddr] {
+        &self.also
     }
 
     /// A way to send commands to each shard's application, from any thread.
@@ -323,10 +345,14 @@ fn wake(wakers: &Wakers, shard: usize) {
 }
 
 /// Binds one socket for each shard, in order, and attaches the steering program to a shared group.
-fn bind(config: &EngineConfig, codecs: &[Arc<CidCodec>]) -> Result<Vec<UdpSocket>, EngineError> {
+fn bind(
+    config: &EngineConfig,
+    bind: Bind,
+    codecs: &[Arc<CidCodec>],
+) -> Result<Vec<UdpSocket>, EngineError> {
     let mut out: Vec<UdpSocket> = Vec::with_capacity(config.shards);
     for _ in 0..config.shards {
-        let (mut addr, shared) = match config.bind {
+        let (mut addr, shared) = match bind {
             Bind::Shared(addr) => (addr, config.shards > 1),
             Bind::Each(ip) => (SocketAddr::new(ip, 0), false),
         };
@@ -339,12 +365,41 @@ fn bind(config: &EngineConfig, codecs: &[Arc<CidCodec>]) -> Result<Vec<UdpSocket
         let socket = bind_one(addr, shared).map_err(|source| EngineError::Bind { addr, source })?;
         out.push(socket);
     }
-    if let (Bind::Shared(_), Some(socket), [codec, _, ..]) = (config.bind, out.first(), codecs)
+    if let (Bind::Shared(_), Some(socket), [codec, _, ..]) = (bind, out.first(), codecs)
         && let Err(error) = reuseport::attach(socket, &codec.program())
     {
         tracing::warn!(%error, "no kernel steering by connection ID; shards forward instead");
     }
     Ok(out)
+}
+
+/// The shards' sockets, and further ones for each address that they share.
+fn bind_all(
+    config: &EngineConfig,
+    codecs: &[Arc<CidCodec>],
+) -> Result<Vec<Vec<UdpSocket>>, EngineError> {
+    let mut groups = vec![bind(config, config.bind, codecs)?];
+    for addr in &config.also {
+        groups.push(bind(config, Bind::Shared(*addr), codecs)?);
+    }
+    Ok(groups)
+}
+
+/// The configuration with the ports that the system chose in place of preferred addresses' zeroes.
+fn named_ports(config: &EngineConfig, also: &[SocketAddr]) -> EngineConfig {
+    let mut preferred = config.transport.preferred_address;
+    let port_at = |ip: IpAddr| also.iter().find(|a| a.ip() == ip).map(SocketAddr::port);
+    if let Some(v4) = preferred.v4.as_mut().filter(|a| a.port() == 0) {
+        v4.set_port(port_at((*v4.ip()).into()).unwrap_or(0));
+    }
+    if let Some(v6) = preferred.v6.as_mut().filter(|a| a.port() == 0) {
+        v6.set_port(port_at((*v6.ip()).into()).unwrap_or(0));
+    }
+    let mut config = config.clone();
+    if preferred != config.transport.preferred_address {
+        Arc::make_mut(&mut config.transport).preferred_address = preferred;
+    }
+    config
 }
 
 fn bind_one(addr: SocketAddr, shared: bool) -> std::io::Result<UdpSocket> {
@@ -418,7 +473,9 @@ impl<A: ShardApp> Seat<A> {
             wake,
             app,
         );
-        shard.add_socket(self.socket, c.socket)?;
+        for socket in self.sockets {
+            shard.add_socket(socket, c.socket)?;
+        }
         Ok(shard)
     }
 }

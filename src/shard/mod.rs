@@ -68,6 +68,8 @@ pub struct Shard<A: ShardApp> {
     codec: Arc<CidCodec>,
     app: A,
     sockets: Vec<(SocketId, SocketAddr)>,
+    /// Options of the socket added last, for those that the application adds.
+    options: SocketOptions,
     stop: bool,
     stats: ShardStats,
     /// Wakes another shard that sleeps.
@@ -102,6 +104,7 @@ impl<A: ShardApp> Shard<A> {
             codec,
             app,
             sockets: Vec::new(),
+            options: SocketOptions::default(),
             stop: false,
             stats: ShardStats::default(),
         }
@@ -117,6 +120,7 @@ impl<A: ShardApp> Shard<A> {
         options: SocketOptions,
     ) -> Result<SocketId, IoError> {
         let id = self.backend.add_socket(socket, options)?;
+        self.options = options;
         self.note_socket(id);
         Ok(id)
     }
@@ -172,7 +176,9 @@ impl<A: ShardApp> Shard<A> {
         let mut ctx = Context {
             now,
             endpoint: &mut self.endpoint,
-            sockets: &self.sockets,
+            backend: &mut self.backend,
+            sockets: &mut self.sockets,
+            options: self.options,
             stop: &mut self.stop,
             shard: self.index,
         };

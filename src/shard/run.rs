@@ -91,9 +91,14 @@ impl<A: ShardApp> Shard<A> {
             ..
         } = self;
         let runs = mailbox.recv(MAIL_PER_TURN, &mut |meta, data| {
-            // The same train, by the socket of our own that is bound to the same port.
+            // The same train, by the socket of our own that is bound to the same address,
+            // or at least to the same port.
             let port = meta.path.local.port();
-            let own = sockets.iter().find(|(_, addr)| addr.port() == port);
+            let ip = meta.path.local.ip();
+            let own = sockets
+                .iter()
+                .filter(|(_, addr)| addr.port() == port)
+                .max_by_key(|(_, addr)| (addr.ip() == ip, addr.ip().is_unspecified()));
             if let Some((socket, _)) = own {
                 let meta = RecvMeta {
                     socket: *socket,
