@@ -228,17 +228,12 @@ impl Connection {
         let left = (path.socket, path.tuple);
         let old = path.remote_cids.active_seq();
         let changed = cid.is_some_and(|seq| seq != old && path.remote_cids.activate(seq));
-        let proven = path.validation.is_validated();
         let keep = same_hosts(&path.tuple, &tuple);
+        let looks_back = path.validation.is_validated().then(|| self.look_back(now));
+        let path = self.paths.primary_mut();
         path.move_to(socket, tuple, keep, &config);
         path.validation = validation;
-        self.timers.pacing = None;
-        let old = changed.then_some(old);
-        if proven {
-            self.look_back(now, left, old);
-        } else if let Some(seq) = old {
-            self.paths.primary_mut().remote_cids.release(seq);
-        }
+        self.leave(now, left, changed.then_some(old), looks_back);
         if self.side == Side::Client {
             // The server follows the first packet that is more than a probe.
             self.pending.ping = true;
@@ -247,26 +242,35 @@ impl Connection {
         }
     }
 
-    /// Keeps looking at proven addresses that were left.
-    pub(super) fn look_back(
+    /// How proven addresses are looked at after they were left: a server asks there, but not more
+    /// often than a lost packet would be repeated.
+    fn look_back(&mut self, now: Timestamp) -> Validation {
+        let (pto, _) = self.patience();
+        if self.side == Side::Server && now >= self.looked_back + pto {
+            self.looked_back = now;
+            return self.challenge(now, None);
+        }
+        let mut proven = Validation::default();
+        proven.set_validated();
+        proven
+    }
+
+    /// Addresses were left, and the connection ID for them, if it changed.
+    fn leave(
         &mut self,
         now: Timestamp,
         (socket, tuple): (SocketId, FourTuple),
         cid: Option<u64>,
+        looks_back: Option<Validation>,
     ) {
-        self.forget_probes(|p| p.purpose == Purpose::Former);
-        let (pto, _) = self.patience();
-        let asks = self.side == Side::Server && now >= self.looked_back + pto;
-        let validation = if asks {
-            self.looked_back = now;
-            self.challenge(now, None)
-        } else {
-            let mut proven = Validation::default();
-            proven.set_validated();
-            proven
-        };
-        let probe = self.probe_of(now, Purpose::Former, socket, tuple, cid, validation);
-        self.insert_probe(probe);
+        self.timers.pacing = None;
+        if let Some(validation) = looks_back {
+            self.forget_probes(|p| p.purpose == Purpose::Former);
+            let probe = self.probe_of(now, Purpose::Former, socket, tuple, cid, validation);
+            self.insert_probe(probe);
+        } else if let Some(seq) = cid {
+            self.paths.primary_mut().remote_cids.release(seq);
+        }
     }
 
     /// The path in use is validated, the datagram size included.
@@ -298,7 +302,9 @@ impl Connection {
     pub(super) fn move_back(&mut self, now: Timestamp) -> bool {
         let config = self.config.path();
         let path = self.paths.primary_mut();
-        let left = (path.socket, path.tuple, path.validation.is_validated());
+        let left = (path.socket, path.tuple);
+        let looks_back = path.validation.is_validated().then(|| self.look_back(now));
+        let path = self.paths.primary_mut();
         if !path.move_back(&config) {
             return false;
         }
@@ -312,16 +318,7 @@ impl Connection {
             None => path.remote_cids.take_spare(),
         };
         let changed = own.is_some_and(|seq| seq != old && path.remote_cids.activate(seq));
-        let old = changed.then_some(old);
-        self.timers.pacing = None;
-        match left {
-            (socket, tuple, true) => self.look_back(now, (socket, tuple), old),
-            _ => {
-                if let Some(seq) = old {
-                    self.paths.primary_mut().remote_cids.release(seq);
-                }
-            }
-        }
+        self.leave(now, left, changed.then_some(old), looks_back);
         true
     }
 }

@@ -26,7 +26,8 @@ pub struct Packet {
     pub datagram: usize,
     /// The key phase bit of a 1-RTT packet.
     pub phase: bool,
-    /// Where the endpoint sent it.
+    /// Where the endpoint sent it from and to.
+    pub from: Option<SocketAddr>,
     pub to: Option<SocketAddr>,
 }
 
@@ -401,6 +402,7 @@ impl RawPeer {
             payload,
             datagram: 0,
             phase,
+            from: None,
             to: None,
         };
         (Some(packet), len)
