@@ -28,15 +28,19 @@ fn seeds() -> Range<u64> {
 
 fn run(shards: usize) {
     let identity = Identity::fixed();
-    let mut forwarded = 0;
+    let (mut forwarded, mut moves) = (0, 0);
     for seed in seeds() {
         let world = World::new(seed, shards, &identity);
         match world.run() {
-            Ok(outcome) => forwarded += outcome.forwarded,
+            Ok(outcome) => {
+                forwarded += outcome.forwarded;
+                moves += outcome.moves;
+            }
             Err(why) => panic!("CORELANE_SEEDS={seed} with {shards} shards: {why}"),
         }
     }
     let many = seeds().count() > 100;
+    assert!(!many || moves > 0, "no client ever moved");
     assert!(
         shards == 1 || !many || forwarded > 0,
         "no datagram ever changed shards"

@@ -79,8 +79,11 @@ impl Connection {
             Purpose::Own | Purpose::Preferred => {
                 self.events.push(Event::MigrationFailed(probe.tuple, why));
             }
-            // Nobody is there any more: there is nothing to return to.
-            Purpose::Former if path.validation.is_validated() => path.former = None,
+            // Nobody is there any more: there is nothing to return to. A client keeps it, for a
+            // server that goes to its preferred address follows late.
+            Purpose::Former if self.side == Side::Server && path.validation.is_validated() => {
+                path.former = None;
+            }
             Purpose::Former | Purpose::Peer => {}
         }
     }

@@ -49,6 +49,8 @@ pub struct FileApp {
     pub answers: Vec<Option<Vec<u8>>>,
     /// How connections ended.
     pub closed: Vec<ConnectionError>,
+    /// Moves that came about.
+    pub moves: usize,
     /// What should not have happened.
     pub faults: Vec<String>,
     /// Leave every byte to be read from the stream.
@@ -72,6 +74,12 @@ impl FileApp {
             answers,
             ..Self::default()
         }
+    }
+
+    /// The client's connection, while it is there to be moved.
+    pub fn connection(&self) -> Option<ConnId> {
+        self.conn
+            .filter(|_| self.confirmed && self.closed.is_empty())
     }
 
     /// Whether every answer is there.
@@ -212,6 +220,7 @@ impl ShardApp for FileApp {
                 self.request(ctx);
             }
             Event::HandshakeConfirmed => self.confirmed = true,
+            Event::Migrated(_) => self.moves += 1,
             Event::Stream(StreamEvent::Available(_)) => self.request(ctx),
             Event::Stream(StreamEvent::Readable(id)) => self.drain(ctx, conn, id),
             Event::Stream(StreamEvent::Writable(id)) => {
