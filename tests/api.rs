@@ -11,6 +11,8 @@ mod adapters;
 mod cancel;
 #[path = "api/connections.rs"]
 mod connections;
+#[path = "api/moves.rs"]
+mod moves;
 #[path = "api/streams.rs"]
 mod streams;
 #[path = "api/util.rs"]

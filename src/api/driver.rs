@@ -164,7 +164,11 @@ impl Driver {
                 .retain(|(id, _)| endpoint.connection(*id).is_some());
             self.close_unused(ctx);
         }
-        (!self.draining.is_empty()).then_some(self.scan_at)
+        if self.added.look_at.is_some_and(|at| now >= at) {
+            self.close_unused(ctx);
+        }
+        let scan = (!self.draining.is_empty()).then_some(self.scan_at);
+        scan.into_iter().chain(self.added.look_at).min()
     }
 }
 

@@ -4,11 +4,15 @@ use super::Driver;
 use super::socket_for;
 use crate::api::error::MigrationError;
 use crate::api::shared::{Move, Reply};
-use crate::base::{FourTuple, SocketId};
+use crate::base::{FourTuple, SocketId, Timestamp};
 use crate::conn::ConnId;
 use crate::shard::Context;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How often sockets that connections have left are looked at whether they are unused.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// A handle that waits for a connection's move.
 pub(super) struct Moving {
@@ -23,6 +27,8 @@ pub(super) struct Added {
     sockets: Vec<SocketId>,
     /// Where new connections leave from.
     newest: Option<SocketId>,
+    /// When to look for unused ones again: an address that was left is in use for a while.
+    pub(super) look_at: Option<Timestamp>,
 }
 
 impl Driver {
@@ -119,26 +125,28 @@ impl Driver {
 
     /// Closes added sockets that no connection uses. The newest stays for new ones.
     pub(super) fn close_unused(&mut self, ctx: &mut Context<'_>) {
+        self.added.look_at = None;
         if self.added.sockets.is_empty() {
             return;
         }
-        let newest = self.added.newest;
+        let now = ctx.now();
         let endpoint = ctx.endpoint();
-        let ids: Vec<ConnId> = endpoint.ids().collect();
-        let unused = |socket: SocketId, endpoint: &mut crate::conn::Endpoint| {
-            Some(socket) != newest
-                && !ids.iter().any(|id| {
-                    let conn = endpoint.connection(*id);
-                    conn.is_some_and(|c| c.uses_socket(socket))
-                })
-        };
-        let gone: Vec<SocketId> = self
-            .added
-            .sockets
-            .extract_if(.., |s| unused(*s, endpoint))
-            .collect();
-        for socket in gone {
+        let (mut used, mut left) = (Vec::new(), Vec::new());
+        for id in endpoint.ids().collect::<Vec<ConnId>>() {
+            let Some(conn) = endpoint.connection(id) else {
+                continue;
+            };
+            used.push(conn.socket());
+            let others = self.added.sockets.iter().filter(|s| conn.uses_socket(**s));
+            left.extend(others);
+        }
+        used.extend(self.added.newest);
+        let gone = |s: &mut SocketId| !used.contains(s) && !left.contains(s);
+        for socket in self.added.sockets.extract_if(.., gone) {
             ctx.remove_socket(socket);
+        }
+        if self.added.sockets.iter().any(|s| !used.contains(s)) {
+            self.added.look_at = Some(now + LINGER);
         }
     }
 }
