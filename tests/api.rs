@@ -11,6 +11,8 @@ mod adapters;
 mod cancel;
 #[path = "api/connections.rs"]
 mod connections;
+#[path = "api/early.rs"]
+mod early;
 #[path = "api/moves.rs"]
 mod moves;
 #[path = "api/streams.rs"]

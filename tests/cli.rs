@@ -148,6 +148,7 @@ fn every_workload_runs_with_several_shards() {
     for workload in [
         "rr --depth 4 --new-stream",
         "handshake -P 4",
+        "handshake -P 4 --resume",
         "datagram -l 100 --rate 1000",
         "connections --connections 20",
     ] {

@@ -2,9 +2,15 @@
 
 #[path = "conn/address.rs"]
 mod address;
+#[path = "conn/clauses.rs"]
+mod clauses;
 #[path = "conn/closing.rs"]
 mod closing;
 mod common;
+#[path = "conn/conformance.rs"]
+mod conformance;
+#[path = "conn/early.rs"]
+mod early;
 #[path = "conn/floods.rs"]
 mod floods;
 #[path = "conn/frames.rs"]
@@ -19,6 +25,8 @@ mod migration;
 mod moved;
 #[path = "conn/recovery.rs"]
 mod recovery;
+#[path = "conn/tokens.rs"]
+mod tokens;
 
 use bytes::Bytes;
 use common::pair::{CLIENT, Pair, SERVER, Setup};

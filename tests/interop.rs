@@ -150,6 +150,60 @@ fn we_serve_quinn_with_loss() {
     against_quinn_client(Choice::Auto, Faults::loss(0.02));
 }
 
+/// quinn sends us early data.
+#[test]
+fn we_take_quinns_early_data() {
+    let identity = Identity::generate();
+    let mut tls = identity.server_config(&[ALPN]);
+    tls.max_early_data_size = u32::MAX;
+    let mut config = config("server", Choice::Auto);
+    config.bind = Bind::Shared(loopback());
+    config.server = Some(Arc::new(tls));
+    config.shards = 2;
+    let mut server =
+        Engine::start(&config, |_| FileApp::server(&files())).expect("the server starts");
+    let addr = server.local_addrs()[0];
+    let got = quinn_peer::fetch_early(addr, "localhost", &identity.ca, "mid").expect("fetches");
+    let mid = files().iter().find(|f| f.name == "mid").map(File::hash);
+    assert_eq!((Some(got.0), Some(got.1), got.2), (mid, mid, true));
+    server.stop();
+    for report in server.join().expect("the server ends") {
+        assert_eq!(report.app.faults, Vec::<String>::new());
+    }
+}
+
+/// quinn takes early data from us.
+#[test]
+fn quinn_takes_our_early_data() {
+    let identity = Identity::generate();
+    let server = quinn_peer::Server::start(&identity, &files()).expect("quinn starts");
+    let mut tls = identity.client_config(&[ALPN]);
+    tls.enable_early_data = true;
+    let endpoint = corelane::api::Endpoint::builder()
+        .client(Arc::new(tls))
+        .idle(Idle::Park)
+        .build()
+        .expect("the client starts");
+    let expected = files().iter().find(|f| f.name == "mid").map(File::hash);
+    futures_executor::block_on(async {
+        for early in [false, true] {
+            let connecting = endpoint.connect(server.addr(), "localhost").into_early();
+            let connection = connecting.await.expect("connects");
+            let (mut send, mut recv) = connection.open_bi().await.expect("a stream");
+            let request = Request::Get("mid").to_bytes();
+            send.write_all(&request).await.expect("sends");
+            send.finish().expect("open");
+            let answer = recv.read_to_end(1 << 20).await.expect("an answer");
+            assert_eq!(Some(hash(&answer)), expected);
+            assert_eq!(connection.early_data_accepted().await, Ok(early));
+            let stats = connection.stats().await.expect("alive");
+            assert_eq!(stats.zero_rtt_packets_sent > 0, early);
+            connection.close(0, b"");
+        }
+        endpoint.wait_idle().await;
+    });
+}
+
 /// Loopback carries the largest datagrams there are, and discovery finds them.
 #[test]
 fn datagrams_grow_to_what_the_interface_carries() {

@@ -43,6 +43,8 @@ pub struct Connecting {
     /// Not sent to the shard for want of room there.
     unsent: Option<Box<Attempt>>,
     failure: Option<ConnectError>,
+    /// It is done as soon as early data flows.
+    early: bool,
     remote: SocketAddr,
     place: Place,
     room: Place,
@@ -54,6 +56,7 @@ impl Connecting {
             handle: shared.map(|shared| Arc::new(ConnHandle { shared })),
             unsent: None,
             failure: None,
+            early: false,
             remote,
             place: Place::default(),
             room: Place::default(),
@@ -85,6 +88,24 @@ impl Connecting {
         self.remote
     }
 
+    /// Has this yield the connection as soon as early data (0-RTT, RFC 9001 §4.6) can be sent or
+    /// arrives, and not only when the handshake is complete. Without early data it makes no
+    /// difference.
+    ///
+    /// A client has early data when its TLS configuration says `enable_early_data` and holds a
+    /// session of the server that permits it. What it sends on streams arrives in any case, early
+    /// or, if the server takes no early data, after the handshake; a datagram that the server did
+    /// not take early is lost. Somebody who copies the packets may send them again: servers of this
+    /// library take no session twice, others might. Send only what does no harm twice.
+    ///
+    /// A server has early data when its TLS configuration says `max_early_data_size` of `u32::MAX`
+    /// and the client sent some. Nothing proves until
+    /// [`Connection::early_data_accepted`] is done that it comes from the client now.
+    pub fn into_early(mut self) -> Self {
+        self.early = true;
+        self
+    }
+
     /// Sends the attempt to the shard as soon as there is room.
     fn launch(&mut self, shared: &ConnShared, cx: &Context<'_>) {
         if let Some(attempt) = self.unsent.take() {
@@ -100,9 +121,10 @@ impl Connecting {
     }
 }
 
-/// What came of a connection's handshake, if it is over.
-fn outcome(shared: &ConnShared) -> Option<Result<(), ConnectError>> {
-    if shared.handshake.get().is_some() {
+/// What came of a connection's handshake, if it is over, or with `early` whether early data flows.
+fn outcome(shared: &ConnShared, early: bool) -> Option<Result<(), ConnectError>> {
+    let flows = early && shared.early.load(Ordering::SeqCst);
+    if shared.handshake.get().is_some() || (flows && shared.closed.get().is_none()) {
         return Some(Ok(()));
     }
     let why = shared.closed.get()?;
@@ -128,10 +150,10 @@ impl Future for Connecting {
         };
         let shared = &handle.shared;
         this.launch(shared, cx);
-        let mut done = outcome(shared);
+        let mut done = outcome(shared, this.early);
         if done.is_none() {
             shared.waiters.register(&mut this.place, cx.waker());
-            done = outcome(shared);
+            done = outcome(shared, this.early);
         }
         let Some(done) = done else {
             return Poll::Pending;
@@ -179,7 +201,8 @@ impl Drop for Demand<'_> {
     }
 }
 
-/// An established connection.
+/// An established connection, or with [`Connecting::into_early`] one about to be: what the
+/// handshake establishes is then `None` or false for a while.
 ///
 /// Clones are handles to the same connection. When the last of them and of the connection's
 /// streams is dropped, it is closed with code 0.
@@ -379,6 +402,24 @@ impl Connection {
     /// The peer's certificates, its own first; `None` when it showed none.
     pub fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
         self.handshake()?.certificates.as_deref()
+    }
+
+    /// Waits for the end of the handshake. True when early data was sent and the server took it; at
+    /// a server, when it came. What was read before from a stream that
+    /// [is early](super::RecvStream::is_early) is then known to be the client's own.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// The connection is over, and its handshake never was.
+    pub async fn early_data_accepted(&self) -> Result<bool, ConnectionError> {
+        let shared = self.shared();
+        let known = || match (shared.handshake.get(), shared.closed.get()) {
+            (Some(handshake), _) => Some(Ok(handshake.early)),
+            (None, Some(why)) => Some(Err(why.clone())),
+            (None, None) => None,
+        };
+        shared.waiters.until(known).await
     }
 
     /// Whether the handshake resumed an earlier session.

@@ -5,7 +5,7 @@ use super::driver::Driver;
 use super::error::ConnectError;
 use super::incoming::Incoming;
 use super::shared::{Attempt, Command, ConnShared, Hub, Link, Ticket};
-use crate::conn::{PreferredAddresses, TransportConfig};
+use crate::conn::{PreferredAddresses, TokenStore, TransportConfig};
 use crate::io::Choice;
 use crate::shard::engine::{Bind, Engine, EngineConfig, EngineError, Idle};
 use crate::sys::affinity::Core;
@@ -87,6 +87,15 @@ impl EndpointBuilder {
     #[must_use]
     pub fn transport(mut self, transport: TransportConfig) -> Self {
         self.config.transport = Arc::new(transport);
+        self
+    }
+
+    /// Where clients keep the tokens that servers give them for later connections. Default: in
+    /// memory, for as long as the endpoint lives. (Sessions are kept by rustls's
+    /// `ClientConfig::resumption`.)
+    #[must_use]
+    pub fn tokens(mut self, tokens: Arc<dyn TokenStore>) -> Self {
+        self.config.tokens = tokens;
         self
     }
 

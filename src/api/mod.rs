@@ -48,6 +48,7 @@ pub use crate::conn::{
     ConnectionError, ConnectionStats, MigrateError, MigrationFailure, PathStats, PortGuard,
     PreferredAddresses, TransportConfig,
 };
+pub use crate::conn::{TokenMemory, TokenStore};
 pub use crate::io::Choice;
 pub use crate::shard::engine::{EngineConfig, EngineError, Idle};
 pub use crate::stream::DatagramStats;

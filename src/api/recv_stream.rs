@@ -43,6 +43,14 @@ impl RecvStream {
         self.shared.id
     }
 
+    /// Whether the peer opened the stream by early data. What is read from it before
+    /// [`Connection::early_data_accepted`](super::Connection::early_data_accepted) is done may be
+    /// somebody's copy of what a client sent on another connection, from an address that is not
+    /// proven.
+    pub fn is_early(&self) -> bool {
+        self.shared.early
+    }
+
     /// Fills `current` if it is empty. `None` when there is nothing to read yet.
     fn fill(&mut self) -> Option<Result<(), ReadError>> {
         if !self.current.is_empty() {

@@ -223,6 +223,8 @@ pub(super) struct Handshake {
     pub(super) server_name: Option<String>,
     pub(super) certificates: Option<Vec<CertificateDer<'static>>>,
     pub(super) resumed: bool,
+    /// Early data was accepted.
+    pub(super) early: bool,
 }
 
 /// The answer to a request.
@@ -311,6 +313,8 @@ pub(super) struct ConnShared {
     /// Why it was never begun.
     pub(super) failure: ArrayQueue<ConnectError>,
     pub(super) handshake: OnceLock<Handshake>,
+    /// Early data flows, or did.
+    pub(super) early: AtomicBool,
     /// What TLS objected to.
     pub(super) tls_failure: OnceLock<rustls::Error>,
     pub(super) closed: OnceLock<ConnectionError>,
@@ -343,6 +347,7 @@ impl ConnShared {
             remote: Mutex::new(remote),
             failure: ArrayQueue::new(1),
             handshake: OnceLock::new(),
+            early: AtomicBool::new(false),
             tls_failure: OnceLock::new(),
             closed: OnceLock::new(),
             last_stats: OnceLock::new(),
@@ -493,6 +498,8 @@ pub(super) mod recv_state {
 /// The receiving half of a stream.
 pub(super) struct RecvShared {
     pub(super) id: StreamId,
+    /// Early data opened it.
+    pub(super) early: bool,
     /// Chunks for the handle.
     pub(super) queue: ArrayQueue<Bytes>,
     /// Bytes in them.
@@ -513,6 +520,7 @@ impl RecvShared {
     pub(super) fn new(id: StreamId) -> Self {
         Self {
             id,
+            early: false,
             queue: ArrayQueue::new(limits::HANDLE_RECV_CHUNKS),
             queued: AtomicUsize::new(0),
             rest: OnceLock::new(),

@@ -49,6 +49,22 @@ pub const PENDING_RETIREMENTS: usize = 2 * ACTIVE_CIDS;
 pub const UNDECRYPTABLE_PACKETS: usize = 10;
 /// Bytes of them, for they are kept before their sender has proved anything.
 pub const UNDECRYPTABLE_BYTES: usize = 16 * 1024;
+/// Datagrams kept for one connection that is not there yet: 0-RTT ahead of its Initial, or what
+/// follows an Initial that the application has not decided about.
+pub const AHEAD_DATAGRAMS: usize = 10;
+/// All of them that an endpoint keeps.
+pub const AHEAD_ALL_DATAGRAMS: usize = 256;
+/// Bytes of them.
+pub const AHEAD_BYTES: usize = 256 * 1024;
+/// Retry tokens remembered as used in each of two generations of their lifetime; one more is
+/// refused.
+pub const SPENT_TOKENS: usize = 1 << 16;
+/// Servers whose NEW_TOKEN tokens a client keeps, by default.
+pub const TOKEN_SERVERS: usize = 256;
+/// Tokens of each of them.
+pub const TOKENS_OF_SERVER: usize = 2;
+/// Bytes of a token that a client keeps; an Initial packet needs room beside it.
+pub const TOKEN_BYTES: usize = 512;
 /// Bytes of a stateless reset, at least (RFC 9000 §10.3).
 pub const MIN_STATELESS_RESET: usize = 21;
 /// Datagrams (RFC 9221) queued for sending by default, in bytes.
@@ -69,8 +85,14 @@ pub const CONNECTION_WINDOW_MAX: u64 = 32 * 1024 * 1024;
 pub const SEND_BUFFER: usize = 4 * 1024 * 1024;
 /// Packets sent and not yet acknowledged, lost or discarded, per space.
 pub const SENT_PACKETS: usize = 1 << 17;
+/// Trains whose circumstances BBR remembers for its samples; later ones join the last.
+pub const SEND_RECORDS: usize = 8192;
 /// Packets declared lost whose late acknowledgement is still recognised, per space.
 pub const LOST_PACKETS: usize = 1024;
+/// Frames of a peer that lead nowhere, at once, by default; one more closes the connection.
+pub const GLITCH_BURST: u32 = 10_000;
+/// And so many more every second.
+pub const GLITCH_RATE: u32 = 1_000;
 /// Events waiting for the application of one connection; the engine merges what it can.
 pub const EVENTS: usize = 4096;
 /// Bytes of a close reason that we send; the rest is cut.

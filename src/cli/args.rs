@@ -111,6 +111,9 @@ pub struct ServerArgs {
     /// Connections of one shard at a time; more are refused
     #[arg(long, value_name = "N", value_parser = positive, default_value_t = 65_536)]
     pub max_connections: usize,
+    /// Give clients sessions to resume, for `handshake --resume`; it makes full handshakes dearer
+    #[arg(long)]
+    pub resume: bool,
     #[command(flatten)]
     pub engine: EngineArgs,
 }
@@ -185,6 +188,9 @@ pub struct LoadArgs {
     /// Writes a picture of the results
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
+    /// Resume a session with each handshake instead of verifying certificates (handshake)
+    #[arg(long)]
+    pub resume: bool,
     /// The cipher to prefer
     #[arg(long, value_enum, default_value_t = Cipher::Aes128)]
     pub cipher: Cipher,
@@ -250,6 +256,8 @@ pub enum Cc {
     Cubic,
     /// NewReno (RFC 9002)
     Newreno,
+    /// BBR version 3 (draft-ietf-ccwg-bbr)
+    Bbr,
 }
 
 /// `--cipher`.

@@ -21,7 +21,7 @@ pub fn run(args: &ServerArgs) -> Result<(), Failure> {
     let transport = setup::transport(&args.engine, Duration::ZERO);
     let mut config = setup::engine("server", shards, cores, &args.engine, transport);
     config.bind = Bind::Shared(args.listen);
-    config.server = Some(identity.server()?);
+    config.server = Some(identity.server(args.resume)?);
     let live = Live::new(shards);
     let engine = Engine::start(&config, |shard| {
         let config = ServerConfig {

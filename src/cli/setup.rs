@@ -25,6 +25,7 @@ pub fn transport(args: &EngineArgs, time: Duration) -> Arc<TransportConfig> {
     t.congestion = match args.cc {
         Cc::Cubic => Algorithm::Cubic,
         Cc::Newreno => Algorithm::NewReno,
+        Cc::Bbr => Algorithm::Bbr,
     };
     t.pacing = !args.no_pacing;
     t.mtu = match args.mtu {

@@ -6,18 +6,23 @@
 use super::Failure;
 use super::args::{Cipher, TrustArgs};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ClientSessionStore, Resumption};
+use rustls::client::{Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CipherSuite, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig};
-use rustls::{Error, OtherError, SignatureScheme};
+use rustls::{Error, NamedGroup, OtherError, SignatureScheme};
+use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What both ends of a measurement speak; another version of the protocol gets another name.
 pub const ALPN: &[u8] = b"corelane-bench/1";
 /// The name in certificates that the program makes.
 const NAME: &str = "localhost";
+/// Sessions that either side stores at most.
+const SESSIONS: usize = 1024;
 
 /// A certificate chain and its private key.
 pub struct Identity {
@@ -58,8 +63,8 @@ impl Identity {
         self.chain.last()
     }
 
-    /// The server's side of TLS.
-    pub fn server(self) -> Result<Arc<ServerConfig>, Failure> {
+    /// The server's side of TLS; with `resume` it gives each client a session.
+    pub fn server(self, resume: bool) -> Result<Arc<ServerConfig>, Failure> {
         let refused = |e| Failure::Failed(format!("the certificate and its key do not serve: {e}"));
         let mut config = ServerConfig::builder_with_provider(provider(Cipher::Aes128))
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -68,8 +73,9 @@ impl Identity {
             .with_single_cert(self.chain, self.key)
             .map_err(refused)?;
         config.alpn_protocols = vec![ALPN.to_vec()];
-        // Every handshake is measured in full; a ticket is work that no client here uses.
-        config.send_tls13_tickets = 0;
+        // Where every handshake is measured in full, a ticket is work that no client uses.
+        config.send_tls13_tickets = usize::from(resume);
+        config.session_storage = rustls::server::ServerSessionMemoryCache::new(SESSIONS);
         Ok(Arc::new(config))
     }
 }
@@ -100,8 +106,8 @@ impl Trust {
         }
     }
 
-    /// The client's side of TLS, preferring `cipher`.
-    pub fn client(self, cipher: Cipher) -> Result<Arc<ClientConfig>, Failure> {
+    /// The client's side of TLS, preferring `cipher`, and with `resume` the sessions that it has.
+    pub fn client(self, cipher: Cipher, resume: bool) -> Result<Arc<ClientConfig>, Failure> {
         let provider = provider(cipher);
         let algorithms = provider.signature_verification_algorithms;
         let refused = |e: Error| Failure::Failed(format!("TLS refuses the settings: {e}"));
@@ -126,8 +132,46 @@ impl Trust {
         };
         let mut config = builder.with_no_client_auth();
         config.alpn_protocols = vec![ALPN.to_vec()];
-        config.resumption = rustls::client::Resumption::disabled();
+        config.resumption = if resume {
+            Resumption::store(Arc::new(Sessions::default()))
+        } else {
+            Resumption::disabled()
+        };
         Ok(Arc::new(config))
+    }
+}
+
+/// Sessions of the one server that a client measures: as many as it has handshakes under way, of
+/// which rustls's own storage keeps eight.
+#[derive(Debug, Default)]
+struct Sessions(Mutex<VecDeque<Tls13ClientSessionValue>>);
+
+impl ClientSessionStore for Sessions {
+    fn set_kx_hint(&self, _: ServerName<'static>, _: NamedGroup) {}
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        None
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, _: Tls12ClientSessionValue) {}
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        None
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, session: Tls13ClientSessionValue) {
+        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if sessions.len() >= SESSIONS {
+            sessions.pop_front();
+        }
+        sessions.push_back(session);
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.pop_back()
     }
 }
 

@@ -9,7 +9,9 @@ use crate::base::{Ecn, Timestamp};
 use crate::crypto::UsedKeys;
 use crate::path::Path;
 use crate::recovery::ecn::Outcome;
-use crate::recovery::{AckEvent, AckSummary, Congestion, LostSummary, Rtt, SentPacket, SentSpace};
+use crate::recovery::{
+    AckEvent, AckSummary, Congestion, Controller, LostSummary, Rtt, SentPacket, SentSpace,
+};
 use crate::wire::frame::{Ack, EcnCounts};
 use crate::wire::{PacketType, Side, TransportError};
 use std::ops::ControlFlow;
@@ -37,10 +39,12 @@ impl Connection {
     }
 
     fn ack_one_rtt(&mut self, used: UsedKeys, ack: &Ack<'_>) -> Result<AckSummary, TransportError> {
+        self.zero_rtt.check_ack(ack)?;
         let Self {
             paths,
             streams,
             one_rtt_crypto,
+            new_tokens,
             ..
         } = self;
         let Path {
@@ -65,6 +69,7 @@ impl Connection {
                     SentFrame::Ack { largest } => acks.on_ack_of_ack(largest),
                     SentFrame::Crypto { offset, len } => one_rtt_crypto.on_acked(offset, len),
                     SentFrame::RetireConnectionId { .. } => remote_cids.on_retire_acked(),
+                    SentFrame::NewToken { seq } => new_tokens.on_acked(seq),
                     SentFrame::HandshakeDone
                     | SentFrame::NewConnectionId { .. }
                     | SentFrame::Unreliable => {}
@@ -107,14 +112,18 @@ impl Connection {
         let Some((_, sent_at)) = summary.largest_newly_acked else {
             return;
         };
+        // RFC 9002 §5.1: only newly acknowledged ack-eliciting packets make a sample.
         if summary.largest_is_new && summary.acked_ack_eliciting {
-            path.rtt.on_sample(now, now - sent_at, delay);
+            // RFC 9002 §5.3: an acknowledgement that waited for its keys came when it arrived.
+            let arrived = self.waited_since.unwrap_or(now);
+            path.rtt.on_sample(now, arrived - sent_at, delay);
         }
         if summary.largest_advanced
-            && let Outcome::Congestion(_) = path.ecn.on_ack(space_index(ty), summary.ect0, ecn)
+            && let Outcome::Congestion(marks) = path.ecn.on_ack(space_index(ty), summary.ect0, ecn)
         {
             self.stats.congestion_events += 1;
-            path.cc.on_congestion_event(now, sent_at, Congestion::Ecn);
+            let signal = Congestion::Ecn(marks);
+            path.cc.on_congestion_event(now, sent_at, signal);
         }
         // RFC 9002 §6.2.1: a client whose address the server may not have validated keeps its
         // backoff through acknowledgements of Initial packets.
@@ -134,6 +143,7 @@ impl Connection {
                 rtt: &path.rtt,
                 app_limited: summary.app_limited,
                 bytes_in_flight: in_flight,
+                bytes_left: path.bytes_in_flight,
             });
             path.mtu.on_packets_acked(summary.max_size);
         }
@@ -142,21 +152,23 @@ impl Connection {
     /// Declares packets lost and queues their frames again (RFC 9002 §6.1).
     pub(super) fn detect_lost(&mut self, now: Timestamp, ty: PacketType) {
         let rtt = self.paths.primary().rtt.clone();
+        let cc = &mut self.paths.primary_mut().cc;
         let summary = match ty {
-            PacketType::Initial => lose_handshake(now, self.initial.as_deref_mut(), &rtt),
-            PacketType::Handshake => lose_handshake(now, self.handshake.as_deref_mut(), &rtt),
+            PacketType::Initial => lose_handshake(now, self.initial.as_deref_mut(), &rtt, cc),
+            PacketType::Handshake => lose_handshake(now, self.handshake.as_deref_mut(), &rtt, cc),
             _ => {
                 let mut lost = std::mem::take(&mut self.scratch);
                 lost.clear();
                 let path = self.paths.primary_mut();
                 let delay = self.peer_params.max_ack_delay;
                 let mut elsewhere = Elsewhere::since(path.first_pn);
-                let mut summary = path
-                    .sent
-                    .detect_lost(now, &rtt, delay, |pn, packet, frames| {
-                        elsewhere.counts(pn, packet);
-                        lost.extend_from_slice(frames);
-                    });
+                let Path { sent, cc, .. } = path;
+                let mut summary = sent.detect_lost(now, &rtt, delay, |pn, packet, frames| {
+                    lost.extend_from_slice(frames);
+                    if !elsewhere.counts(pn, packet) {
+                        tell_lost(cc, now, pn, packet);
+                    }
+                });
                 elsewhere.leave_out_of_loss(&mut summary);
                 if let Some(size) = summary.mtu_probe_lost {
                     path.mtu.on_probe_lost(usize::from(size));
@@ -192,14 +204,14 @@ impl Connection {
                 self.stats.congestion_events += 1;
             }
             if summary.persistent_congestion {
-                path.cc.on_persistent_congestion();
+                path.cc.on_persistent_congestion(now);
                 path.rtt.on_persistent_congestion();
             }
         }
     }
 
-    /// Queues a frame of a lost packet anew, where what it said still matters.
-    fn send_again(&mut self, frame: SentFrame) {
+    /// Queues a frame of a lost packet anew, where what it said still matters (RFC 9000 §13.3).
+    pub(super) fn send_again(&mut self, frame: SentFrame) {
         let path = self.paths.primary_mut();
         match frame {
             SentFrame::Stream(f) => self.streams.on_lost(f),
@@ -208,6 +220,7 @@ impl Connection {
             }
             SentFrame::HandshakeDone => self.pending.handshake_done = true,
             SentFrame::NewConnectionId { seq } => path.local_cids.on_lost(seq),
+            SentFrame::NewToken { seq } => self.new_tokens.on_lost(seq),
             SentFrame::RetireConnectionId { seq } => {
                 path.remote_cids.on_retire_lost(seq);
             }
@@ -215,8 +228,8 @@ impl Connection {
         }
     }
 
-    /// A probe timeout fired (RFC 9002 §6.2.4): two probes are owed, made of the oldest data in
-    /// flight where there is some.
+    /// A probe timeout fired (RFC 9002 §6.2, §6.2.2.1, §6.2.4): nothing is lost for that, but two
+    /// probes are owed, made of the oldest data in flight where there is some.
     pub(super) fn on_pto(&mut self, now: Timestamp, ty: PacketType) {
         const PROBES: u8 = 2;
         self.stats.ptos += 1;
@@ -229,6 +242,12 @@ impl Connection {
             PacketType::Initial => probe_handshake(self.initial.as_deref_mut(), PROBES),
             PacketType::Handshake => probe_handshake(self.handshake.as_deref_mut(), PROBES),
             _ => self.probe_one_rtt(PROBES),
+        }
+        // RFC 9002 §6.2.4: so does what the Handshake space has in flight.
+        if ty == PacketType::Initial {
+            let in_flight = |s: &HandshakeSpace| s.sent.ack_eliciting_in_flight() > 0;
+            let space = self.handshake.as_deref_mut();
+            probe_handshake(space.filter(|s| in_flight(s)), 1);
         }
         // RFC 9002 §6.2.4: what the 1-RTT space has in flight goes along, coalesced: a server that
         // has discarded its Handshake keys hears nothing else. The PING makes it more than a probe
@@ -379,15 +398,27 @@ fn lose_handshake(
     now: Timestamp,
     space: Option<&mut HandshakeSpace>,
     rtt: &Rtt,
+    cc: &mut Controller,
 ) -> Option<LostSummary> {
     let HandshakeSpace { sent, crypto, .. } = space?;
-    Some(sent.detect_lost(now, rtt, Duration::ZERO, |_, _, frames| {
-        for frame in frames {
-            if let SentFrame::Crypto { offset, len } = *frame {
-                crypto.on_lost(offset, len);
+    Some(
+        sent.detect_lost(now, rtt, Duration::ZERO, |pn, packet, frames| {
+            tell_lost(cc, now, pn, packet);
+            for frame in frames {
+                if let SentFrame::Crypto { offset, len } = *frame {
+                    crypto.on_lost(offset, len);
+                }
             }
-        }
-    }))
+        }),
+    )
+}
+
+/// Tells congestion control of a lost packet. RFC 9000 §14.4: the loss of an MTU probe says nothing
+/// about congestion.
+fn tell_lost(cc: &mut Controller, now: Timestamp, pn: u64, packet: &SentPacket) {
+    if packet.in_flight && !packet.mtu_probe {
+        cc.on_packet_lost(now, pn, packet.time_sent, u64::from(packet.size));
+    }
 }
 
 fn probe_handshake(space: Option<&mut HandshakeSpace>, probes: u8) {

@@ -34,7 +34,8 @@ pub trait Application {
         let _ = (id, incoming);
     }
 
-    /// A connection was accepted; its handshake has begun.
+    /// A connection was accepted; its handshake has begun. Of a connection whose stream data is
+    /// early (see [`Streams::is_early`]), this is the first that is heard.
     fn on_accepted(&mut self, conn: ConnId) {
         let _ = conn;
     }
@@ -61,6 +62,40 @@ impl StreamSink for Sink<'_> {
         data: &[u8],
         fin: bool,
     ) -> Taken {
+        self.app.on_stream_data(self.id, streams, id, data, fin)
+    }
+}
+
+/// Names a connection that is being accepted: the application hears of it before its early data.
+pub(super) struct FirstFlight<'a> {
+    app: &'a mut dyn Application,
+    id: ConnId,
+    told: bool,
+}
+
+impl<'a> FirstFlight<'a> {
+    pub(super) fn new(app: &'a mut dyn Application, id: ConnId) -> Self {
+        let told = false;
+        Self { app, id, told }
+    }
+
+    /// Tells the application of the connection, once. What authenticated made it one.
+    pub(super) fn tell(&mut self) {
+        if !std::mem::replace(&mut self.told, true) {
+            self.app.on_accepted(self.id);
+        }
+    }
+}
+
+impl StreamSink for FirstFlight<'_> {
+    fn on_stream_data(
+        &mut self,
+        streams: &mut Streams,
+        id: StreamId,
+        data: &[u8],
+        fin: bool,
+    ) -> Taken {
+        self.tell();
         self.app.on_stream_data(self.id, streams, id, data, fin)
     }
 }

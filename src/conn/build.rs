@@ -63,6 +63,7 @@ impl Connection {
                 drafts.push(d);
             }
         }
+        // RFC 9000 §14.1, RFC 9001 §9.3.
         let must_pad = drafts
             .iter()
             .any(|d| d.ty == PacketType::Initial && (self.side == Side::Client || d.ack_eliciting));
@@ -75,6 +76,9 @@ impl Connection {
         if self.may_send_one_rtt() && self.has_one_rtt_to_send() {
             let rest = buf.get_mut(used..).unwrap_or_default();
             last = self.one_rtt_packet(now, rest, least, admission);
+        } else if self.zero_rtt.can_send() && self.has_one_rtt_to_send() {
+            let rest = buf.get_mut(used..).unwrap_or_default();
+            last = self.zero_rtt_packet(now, rest, least, admission);
         }
         if last == 0
             && least > 0
@@ -262,6 +266,7 @@ fn draft(
     let mut frames = SmallVec::new();
     let news = space.acks.has_news() || space.acks.should_ack_now();
     if news && let Some(largest) = space.acks.largest() {
+        // RFC 9000 §13.2.6: a space acknowledges its own packets.
         // RFC 9000 §18.2: the exponent does not apply to Initial and Handshake packets; the delay
         // is zero there, for these are acknowledged at once.
         let _ = now;

@@ -27,7 +27,8 @@ impl Connection {
         }
     }
 
-    /// The peer broke the protocol: closes with the error's code.
+    /// The peer broke the protocol: closes with the error's code, in a CONNECTION_CLOSE frame
+    /// (RFC 9000 §10.3, §11, §11.1).
     pub(super) fn fail(&mut self, now: Timestamp, error: TransportError) {
         let frame = CloseFrame {
             code: error.code,
@@ -59,7 +60,7 @@ impl Connection {
     }
 
     /// A datagram came while closing: our reason is repeated, ever more rarely
-    /// (RFC 9000 §10.2.1). A datagram while draining is ignored.
+    /// (RFC 9000 §10.2.1). A datagram while draining is ignored (§10.2.2).
     pub(super) fn on_datagram_while_closed(&mut self, now: Timestamp, datagram: &[u8]) {
         let _ = now;
         if let State::Closing { send, .. } = &mut self.state {

@@ -3,6 +3,7 @@
 //! Every field has a default that suits a service on a data-centre or Internet path. Limits that
 //! the embedder may not choose are in `base::limits`.
 
+use super::glitch::GlitchLimit;
 use super::guard::PortGuard;
 use super::preferred::PreferredAddresses;
 use crate::base::limits;
@@ -67,6 +68,14 @@ pub struct TransportConfig {
     /// Updates the packet protection keys after this many packets. Default: only when the AEAD's
     /// limit nears (RFC 9001 §6.6).
     pub key_update_packets: Option<u64>,
+    /// Closes a connection whose peer sends more frames that lead nowhere than this: streams that it
+    /// opens and abandons or asks us to abandon, limits that raise nothing, connection IDs and tokens
+    /// in circles (RFC 9000 §21.9). `None` admits any number. Default 10,000 at once and 1,000 a
+    /// second.
+    pub glitches: Option<GlitchLimit>,
+    /// A server gives each client a token once its address is proven, so that the client's next
+    /// connection begins with a proven address (RFC 9000 §8.1.3). Default on.
+    pub new_tokens: bool,
 }
 
 impl Default for TransportConfig {
@@ -91,6 +100,11 @@ impl Default for TransportConfig {
             follow_preferred_address: true,
             port_guard: PortGuard::default(),
             key_update_packets: None,
+            glitches: Some(GlitchLimit {
+                burst: limits::GLITCH_BURST,
+                per_second: limits::GLITCH_RATE,
+            }),
+            new_tokens: true,
         }
     }
 }

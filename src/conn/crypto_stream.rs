@@ -1,5 +1,5 @@
-//! The CRYPTO data of one encryption level (RFC 9000 §7.5): ordered, retransmitted, without flow
-//! control but with a window.
+//! The CRYPTO data of one encryption level (RFC 9000 §7.5): ordered, without flow control but with
+//! a window, and repeated in packets of the level that it began in (RFC 9001 §4, §4.9).
 
 use crate::base::limits;
 use crate::stream::{Assembler, RangeSet};

@@ -6,16 +6,19 @@
 //! connection's events and trains and call [`Endpoint::finish`] for its next timeout; then
 //! [`Endpoint::poll_transmit`] for stateless packets. A shard is this loop over a real backend.
 
+use super::ahead::Ahead;
 use super::application::{Application, Sink};
 use super::guard::PortVerdict;
 use super::handshake::HandshakeIds;
 use super::incoming::Held;
 use super::router::{CidGenerator, RandomCids, Route, Router};
 use super::space::HandshakeSpace;
+use super::spent::SpentTokens;
 use super::stateless::Stateless;
+use super::token_store::{TokenMemory, TokenStore};
 use super::{Connection, ConnectionInit, TransportConfig};
 use crate::base::{FourTuple, RecvMeta, Rng, SocketId, Timestamp, Transmit, limits};
-use crate::crypto::{ConfigError, InitialSuite, ResetKey, Session, TokenKey};
+use crate::crypto::{ConfigError, InitialSuite, Lifetimes, ResetKey, Session, TokenKey, early};
 use crate::path::cids::ResetToken;
 use crate::wire::header::{self, Header, LongType, VERSION_1};
 use crate::wire::{ConnectionId, Side, TransportParameters};
@@ -42,7 +45,8 @@ impl ConnId {
 pub struct EndpointConfig {
     /// Transport behaviour of its connections.
     pub transport: Arc<TransportConfig>,
-    /// TLS for accepted connections; `None` accepts none.
+    /// TLS for accepted connections; `None` accepts none. With `max_early_data_size` of `u32::MAX`
+    /// it accepts early data, if [`crypto::early`](crate::crypto::early) finds it safe.
     pub server: Option<Arc<rustls::ServerConfig>>,
     /// Where connection IDs come from.
     pub cids: Box<dyn CidGenerator>,
@@ -53,6 +57,8 @@ pub struct EndpointConfig {
     pub secret: [u8; 32],
     /// Accepted connections whose handshake has not finished, at most.
     pub max_half_open: usize,
+    /// Where tokens of servers are kept for later connections.
+    pub tokens: Arc<dyn TokenStore>,
 }
 
 impl EndpointConfig {
@@ -66,6 +72,7 @@ impl EndpointConfig {
             seed,
             secret,
             max_half_open: limits::HALF_OPEN,
+            tokens: Arc::new(TokenMemory::default()),
         }
     }
 }
@@ -137,6 +144,14 @@ pub struct Endpoint {
     pub(super) rng: Rng,
     pub(super) reset_key: ResetKey,
     pub(super) token_key: TokenKey,
+    pub(super) token_lifetimes: Lifetimes,
+    pub(super) spent: SpentTokens,
+    pub(super) tokens: Arc<dyn TokenStore>,
+    /// Early data is accepted.
+    early_data: bool,
+    pub(super) ahead: Ahead,
+    /// The last time that was told.
+    pub(super) clock: Timestamp,
     pub(super) router: Router,
     entries: Vec<Option<Entry>>,
     free: Vec<(u32, u32)>,
@@ -157,20 +172,31 @@ impl Endpoint {
         let server = match config.server {
             Some(tls) => {
                 let suite = InitialSuite::of_server(&tls)?;
+                let limits = super::params::server(&config.transport);
+                let tls = early::guard(tls, &limits, secret.array())?;
                 // What TLS objects to is told here, not with the first client.
                 Session::server(tls.clone(), Vec::new())?;
                 Some((tls, suite))
             }
             None => None,
         };
+        let token_lifetimes = Lifetimes::default();
         Ok(Self {
             transport: config.transport,
+            early_data: server
+                .as_ref()
+                .is_some_and(|(tls, _)| early::is_enabled(tls)),
             server,
             cids: config.cids,
             max_half_open: config.max_half_open,
             half_open: 0,
             reset_key: ResetKey::new(secret.array()),
             token_key: TokenKey::new(secret.array()),
+            token_lifetimes,
+            spent: SpentTokens::new(token_lifetimes.retry.as_secs()),
+            tokens: config.tokens,
+            ahead: Ahead::default(),
+            clock: Timestamp::ZERO,
             router: Router::default(),
             entries: Vec::new(),
             free: Vec::new(),
@@ -206,20 +232,24 @@ impl Endpoint {
         let odcid = ConnectionId::new(&self.rng.array::<8>()).unwrap_or_default();
         let mut params = super::params::local(&config, local_scid);
         params.active_connection_id_limit = limits::ACTIVE_CIDS as u64;
+        let server_name: Box<str> = name.to_str().into();
         let session = Session::client(tls, name, self.encode(&params, Side::Client))?;
         let keys = suite
             .keys(VERSION_1, odcid.as_slice(), Side::Client)
             .ok_or(ConfigError::NoInitialSuite)?;
+        let mut ids = HandshakeIds::new(local_scid, odcid, None, None);
+        ids.token = self.tokens.take(&server_name).unwrap_or_default();
         let init = ConnectionInit {
             side: Side::Client,
             config,
             session,
-            ids: HandshakeIds::new(local_scid, odcid, None, None),
+            ids,
             socket,
             tuple,
             rng: self.rng.fork(),
         };
         let mut conn = Box::new(Connection::new(now, init, HandshakeSpace::new(keys)));
+        conn.set_server_name(server_name);
         conn.start(now);
         self.stats.connected += 1;
         Ok(self.add(conn, &[local_scid], None))
@@ -365,6 +395,7 @@ impl Endpoint {
                 e.conn.issue_cid(cid, token);
             }
         }
+        self.pass_tokens(id);
         if let Some(e) = self.entry(id) {
             let token = e.conn.reset_token();
             let old = std::mem::replace(&mut e.reset_token, token);
@@ -422,6 +453,7 @@ impl Endpoint {
 
     /// A connection's time has come.
     pub fn handle_timeout(&mut self, now: Timestamp, id: ConnId) {
+        self.clock = now;
         if let Some(e) = self.entry(id) {
             e.conn.handle_timeout(now);
             self.wake(id);
@@ -429,7 +461,8 @@ impl Endpoint {
     }
 
     /// Takes what one receive delivered. Runs of datagrams for one connection are handled together;
-    /// every datagram's own connection ID decides.
+    /// every datagram's own connection ID decides. What is too small for a packet is dropped
+    /// (RFC 9000 §10.3).
     pub fn handle_train(
         &mut self,
         now: Timestamp,
@@ -437,6 +470,7 @@ impl Endpoint {
         data: &mut [u8],
         app: &mut dyn Application,
     ) {
+        self.clock = now;
         let cid_len = self.cids.len();
         let step = meta.segment_size.max(1);
         let (mut start, mut at) = (0, 0);
@@ -477,8 +511,13 @@ impl Endpoint {
         run: Option<(Route, ConnectionId)>,
         app: &mut dyn Application,
     ) {
-        let (Some(data), Some((Route::Connection(id), _))) = (data, run) else {
-            return;
+        let (id, data) = match (run, data) {
+            (Some((Route::Connection(id), _)), Some(data)) => (id, data),
+            (Some((Route::Held(_), dcid)), Some(data)) => {
+                self.ahead.keep_train(dcid, meta, data);
+                return;
+            }
+            _ => return,
         };
         if let Some(e) = self.entry(id).filter(|_| !data.is_empty()) {
             e.conn.handle_train(now, meta, data, &mut Sink { app, id });
@@ -486,7 +525,8 @@ impl Endpoint {
         }
     }
 
-    /// A datagram whose destination is unknown: another shard's, a new connection, or a stray.
+    /// A datagram whose destination is unknown: another shard's, a new connection, or a stray,
+    /// which is dropped (RFC 9000 §5.2.2). Version Negotiation is not answered by another (§6.1).
     fn unrouted(
         &mut self,
         now: Timestamp,
@@ -528,6 +568,15 @@ impl Endpoint {
             }) => {
                 let token = token.to_vec();
                 self.on_initial(now, one, dcid, scid, &token, datagram, app);
+            }
+            Ok(Header::Long {
+                ty: LongType::ZeroRtt,
+                dcid,
+                ..
+            }) if self.early_data && dcid.len() >= 8 => {
+                if !self.ahead.keep(dcid, &one, datagram) {
+                    self.stats.unroutable += 1;
+                }
             }
             Ok(Header::UnknownVersion { dcid, scid, .. })
                 if self.server.is_some() && datagram.len() >= limits::MIN_UDP_PAYLOAD =>

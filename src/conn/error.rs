@@ -44,6 +44,12 @@ pub enum ConnectionError {
     /// The peer speaks no version that we speak.
     #[error("the peer offers no QUIC version that is spoken here")]
     VersionMismatch,
+    /// The server rejected early data, and permits fewer streams now than were opened early.
+    #[error(
+        "the server rejected the early data and permits fewer streams now than were opened for it: \
+         connect again without early data"
+    )]
+    EarlyDataRejected,
     /// The endpoint was shut down.
     #[error("the endpoint was shut down")]
     EndpointClosed,

@@ -11,6 +11,17 @@ use crate::stream::StreamEvent;
 pub enum Event {
     /// The handshake is complete: streams may be opened, and what arrives is authenticated.
     Connected,
+    /// Early data flows (RFC 9001 §4.6), before [`Event::Connected`]. At a client: streams can be
+    /// opened and datagrams sent at once, under the limits of the connection that is resumed; the
+    /// server may receive a copy of them from somebody else, though it takes only one. At a server:
+    /// the client's early data is accepted, and until [`Event::Connected`] nothing proves that it
+    /// comes from the client now, nor that the client is where it seems to be.
+    EarlyData,
+    /// The server did not take the early data. What was written to streams is sent again by itself,
+    /// datagrams are not. An application that offers several protocols looks at
+    /// [`Connection::alpn`](super::Connection::alpn) when [`Event::Connected`] follows: a change
+    /// makes what it wrote another protocol's.
+    EarlyDataRejected,
     /// The handshake is confirmed (RFC 9001 §4.1.2): the peer has our last handshake message.
     HandshakeConfirmed,
     /// Something happened on a stream.

@@ -30,6 +30,7 @@ impl Connection {
         packet: &Packet<'_>,
         sink: &mut dyn StreamSink,
     ) -> Result<Seen, TransportError> {
+        // RFC 9000 §12.4.
         if packet.payload.is_empty() {
             return Err(TransportError::protocol_violation(
                 "a packet without frames",
@@ -58,6 +59,7 @@ impl Connection {
             } else {
                 seen.probing &= frame.is_probing();
                 let ty = frame.ty();
+                self.note_glitch(packet.ty, &frame);
                 self.handle_frame(now, packet, frame)
                     .map_err(|e| e.with_frame(ty))?;
             }
@@ -65,6 +67,7 @@ impl Connection {
                 break;
             }
         }
+        self.charge_glitches(now)?;
         Ok(seen)
     }
 
@@ -113,6 +116,7 @@ impl Connection {
                 self.on_path_response(now, data);
                 Ok(())
             }
+            // RFC 9000 §19.20.
             Frame::HandshakeDone => self.on_handshake_done(now),
             Frame::Datagram(data) => self.on_datagram(data),
             Frame::ConnectionClose(close) => {
@@ -120,18 +124,6 @@ impl Connection {
                 Ok(())
             }
         }
-    }
-
-    fn on_new_token(&mut self, token: &[u8]) -> Result<(), TransportError> {
-        if self.side == Side::Server {
-            return Err(TransportError::protocol_violation(
-                "a client sent NEW_TOKEN",
-            ));
-        }
-        if token.is_empty() {
-            return Err(TransportError::frame_encoding_error("an empty token"));
-        }
-        Ok(())
     }
 
     fn on_new_connection_id(&mut self, f: &NewConnectionId) -> Result<(), TransportError> {

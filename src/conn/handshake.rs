@@ -135,6 +135,8 @@ impl Connection {
                 }
                 Some(KeyChange::OneRtt(keys, next)) => {
                     let mut keys = OneRttKeys::new(keys, next);
+                    // RFC 9001 §6.6: the integrity limit counts failures across all keys.
+                    keys.add_failures(self.stats.packets_undecryptable)?;
                     if let Some(packets) = self.config.key_update_packets {
                         keys.set_update_after(packets);
                     }
@@ -154,19 +156,26 @@ impl Connection {
         if theirs && !self.ids.params_applied {
             self.take_peer_params(now)?;
         }
+        if self.side == Side::Client || theirs {
+            self.begin_zero_rtt();
+        }
         if self.state.is_handshaking() && !self.session.is_handshaking() && self.one_rtt.is_some() {
-            self.complete_handshake();
+            self.complete_handshake(now);
         }
         Ok(())
     }
 
-    fn complete_handshake(&mut self) {
+    /// TLS is done; a server says so with HANDSHAKE_DONE, not before (RFC 9000 §19.20).
+    fn complete_handshake(&mut self, now: Timestamp) {
         self.state.move_to_complete();
         self.ids.completed = true;
         self.timers.handshake = None;
+        let pto = self.paths.primary().rtt.pto(self.peer_params.max_ack_delay);
+        self.zero_rtt.on_handshake_complete(now, self.side, pto);
+        self.streams.end_early();
         self.events.push(Event::Connected);
         if self.side == Side::Server {
-            // RFC 9001 §4.1.2: a server's handshake is confirmed when it completes.
+            // RFC 9001 §4.1.2: a server's handshake is confirmed when it completes, and it says so.
             self.pending.handshake_done = true;
             self.confirm_handshake();
         }
@@ -177,6 +186,7 @@ impl Connection {
         let confirmed = self.state.move_to_confirmed();
         if confirmed {
             self.discard_initial();
+            // RFC 9001 §4.9.2.
             self.discard_handshake();
             if let Some(keys) = self.one_rtt.as_deref_mut() {
                 keys.on_handshake_confirmed();
@@ -200,7 +210,8 @@ impl Connection {
         }
     }
 
-    /// Discards Initial keys and forgets what was sent with them (RFC 9002 §6.4).
+    /// Discards Initial keys and forgets what was sent with them (RFC 9002 §6.4). Its timers go
+    /// with it, and the backoff starts anew (RFC 9002 §6.2.2).
     pub(super) fn discard_initial(&mut self) {
         if let Some(mut space) = self.initial.take() {
             let path = self.paths.primary_mut();
@@ -228,8 +239,7 @@ impl Connection {
         let params = TransportParameters::decode(self.side.peer(), bytes)?;
         self.check_peer_ids(&params)?;
         self.ids.params_applied = true;
-        self.streams.set_peer_limits(&params);
-        self.datagrams.set_peer_max(params.max_datagram_frame_size);
+        self.set_peer_limits(now, &params)?;
         let path = self.paths.primary_mut();
         path.local_cids
             .set_peer_limit(params.active_connection_id_limit);
@@ -271,7 +281,8 @@ impl Connection {
         Ok(())
     }
 
-    /// A Retry arrived (RFC 9000 §17.2.5): at most one, only before anything else, only authentic.
+    /// A Retry arrived (RFC 9000 §17.2.5): at most one, only before anything else, only authentic,
+    /// with a new connection ID (§17.2.5.1). The handshake goes on with it (§17.2.5.3).
     pub(super) fn on_retry(&mut self, packet: &[u8], scid: ConnectionId, token: Vec<u8>) {
         let welcome = self.side == Side::Client
             && self.ids.remote_scid.is_none()
@@ -291,9 +302,12 @@ impl Connection {
         path.bytes_in_flight = path
             .bytes_in_flight
             .saturating_sub(space.sent.discard(|_, _, _| {}));
+        // RFC 9002 §6.3: nothing is known of the path; backoff and window begin anew.
+        path.reset_for_retry(&self.config.path());
         path.remote_cids.set_first(scid);
         self.ids.retry_scid = Some(scid);
         self.ids.token = token;
+        self.resend_early();
     }
 
     /// Version Negotiation arrived (RFC 9000 §6.2): it counts only for a connection that has

@@ -3,7 +3,7 @@
 //! Size and token are checked first, without cryptography while the endpoint is saturated; then the
 //! application decides. What it accepts becomes a connection only if a packet authenticates.
 
-use super::application::Sink;
+use super::application::FirstFlight;
 use super::endpoint::{ConnId, Endpoint};
 use super::guard::PortVerdict;
 use super::handshake::HandshakeIds;
@@ -11,7 +11,8 @@ use super::router::Route;
 use super::space::HandshakeSpace;
 use super::{Application, Connection, ConnectionInit, params};
 use crate::base::{FourTuple, RecvMeta, Timestamp, limits};
-use crate::crypto::{Session, Token, TokenError};
+use crate::crypto::token::TokenName;
+use crate::crypto::{Session, Token, TokenError, token};
 use crate::path::cids::ResetToken;
 use crate::wire::error::Code;
 use crate::wire::header::VERSION_1;
@@ -57,6 +58,8 @@ pub(super) struct Attempt {
     retry_scid: Option<ConnectionId>,
     meta: RecvMeta,
     validated: bool,
+    /// The Retry token that it came with.
+    token: Option<TokenName>,
 }
 
 pub(super) struct Held {
@@ -94,14 +97,18 @@ impl Endpoint {
             retry_scid: None,
             meta,
             validated: false,
+            token: None,
         };
         if !token.is_empty() {
             let seconds = now.as_nanos() / 1_000_000_000;
             match self
                 .token_key
-                .open(token, meta.path.remote, seconds, Default::default())
+                .open(token, meta.path.remote, seconds, self.token_lifetimes)
             {
-                Ok(Token::Retry { odcid, retry_scid }) if retry_scid == dcid => {
+                Ok(Token::Retry { odcid, retry_scid })
+                    if retry_scid == dcid && self.is_unspent(token, seconds) =>
+                {
+                    attempt.token = token::name(token);
                     attempt.odcid = odcid;
                     attempt.retry_scid = Some(retry_scid);
                     attempt.validated = true;
@@ -143,6 +150,11 @@ impl Endpoint {
     /// Whether clients at that port answer for a service that a datagram sets off.
     fn must_prove(&self, remote: SocketAddr) -> bool {
         self.transport.port_guard.verdict(remote.port()) == PortVerdict::Prove
+    }
+
+    /// RFC 9000 §8.1.4: a Retry token is good for one connection.
+    fn is_unspent(&mut self, token: &[u8], seconds: u64) -> bool {
+        token::name(token).is_some_and(|name| self.spent.admits(&name, seconds))
     }
 
     fn is_half_full(&self) -> bool {
@@ -194,6 +206,9 @@ impl Endpoint {
         datagram: &mut [u8],
         app: &mut dyn Application,
     ) -> Option<ConnId> {
+        if decision != Decision::Accept {
+            self.ahead.forget(&attempt.dcid);
+        }
         match decision {
             Decision::Accept => return self.accept(now, attempt, datagram, app),
             Decision::Retry if attempt.retry_scid.is_none() => self.send_retry(now, &attempt),
@@ -250,15 +265,24 @@ impl Endpoint {
         let id = self.add(conn, &cids, Some(attempt.dcid));
         let meta = attempt.meta;
         let conn = self.connection(id)?;
-        conn.handle_train(now, &meta, datagram, &mut Sink { app, id });
+        let mut sink = FirstFlight::new(app, id);
+        conn.handle_train(now, &meta, datagram, &mut sink);
         if conn.stats().packets_received == 0 {
             // Not one authentic packet: no connection, whatever the header said.
             self.remove(id);
             self.stats.unroutable += 1;
             return None;
         }
+        while let Some((meta, mut bytes)) = self.ahead.take(&attempt.dcid) {
+            if let Some(conn) = self.connection(id) {
+                conn.handle_train(now, &meta, &mut bytes, &mut sink);
+            }
+        }
+        sink.tell();
+        if let Some(token) = attempt.token {
+            self.spent.spend(token, now.as_nanos() / 1_000_000_000);
+        }
         self.stats.accepted += 1;
-        app.on_accepted(id);
         Some(id)
     }
 

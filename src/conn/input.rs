@@ -28,11 +28,11 @@ pub(super) struct Packet<'a> {
 
 /// The parts of a long header that outlive the parse.
 #[derive(Clone, Copy)]
-struct Long {
+pub(super) struct Long {
     ty: LongType,
-    dcid: ConnectionId,
-    scid: ConnectionId,
-    pn_offset: usize,
+    pub(super) dcid: ConnectionId,
+    pub(super) scid: ConnectionId,
+    pub(super) pn_offset: usize,
 }
 
 impl Connection {
@@ -123,6 +123,13 @@ impl Connection {
         sink: &mut dyn StreamSink,
     ) -> usize {
         let all = packet.len();
+        if all == size {
+            // RFC 9000 §10.3: other versions may reset in the form of a long header.
+            self.on_undecryptable(now, meta, packet);
+            if self.state.is_closed() {
+                return all;
+            }
+        }
         let (long, len) = match Header::parse(packet, self.ids.local_scid.len()) {
             Ok(Header::Long { ty, token, len, .. })
                 if self.is_misplaced_initial(ty, token, size) =>
@@ -182,8 +189,8 @@ impl Connection {
         len
     }
 
-    /// Whether an Initial packet is one to drop: at a server, of a datagram too small (RFC 9000
-    /// §14.1); at a client, with a token (§17.2.2).
+    /// Whether an Initial packet is one to drop, not to close for (RFC 9000 §14): at a server, of a
+    /// datagram too small (§14.1); at a client, with a token (§17.2.2).
     fn is_misplaced_initial(&self, ty: LongType, token: &[u8], size: usize) -> bool {
         ty == LongType::Initial
             && match self.side {
@@ -208,11 +215,11 @@ impl Connection {
         let (space, ty) = match long.ty {
             LongType::Initial => (self.initial.as_deref_mut(), PacketType::Initial),
             LongType::Handshake => (self.handshake.as_deref_mut(), PacketType::Handshake),
-            LongType::ZeroRtt => (None, PacketType::ZeroRtt),
+            LongType::ZeroRtt => return self.open_zero_rtt(now, meta, long, packet, sink),
         };
         let Some(space) = space else {
             if long.ty == LongType::Handshake && self.one_rtt.is_none() {
-                self.keep_early(meta, packet);
+                self.keep_early(now, meta, packet);
             } else {
                 self.stats.packets_dropped += 1;
             }
@@ -277,7 +284,7 @@ impl Connection {
     ) {
         // RFC 9001 §5.7: no 1-RTT packet is processed before the handshake is complete.
         if self.state.is_handshaking() {
-            self.keep_early(meta, packet);
+            self.keep_early(now, meta, packet);
             return;
         }
         if let Err(e) = self.open_short(now, meta, packet, sink) {
@@ -377,7 +384,7 @@ impl Connection {
     }
 
     /// Keeps a packet whose keys may still come, up to a cap.
-    fn keep_early(&mut self, meta: &RecvMeta, packet: &[u8]) {
+    pub(super) fn keep_early(&mut self, now: Timestamp, meta: &RecvMeta, packet: &[u8]) {
         let kept: usize = self.early.iter().map(|p| p.bytes.len()).sum();
         let full = self.early.len() >= limits::UNDECRYPTABLE_PACKETS
             || kept + packet.len() > limits::UNDECRYPTABLE_BYTES;
@@ -390,6 +397,7 @@ impl Connection {
             ..*meta
         };
         self.early.push(EarlyPacket {
+            at: self.waited_since.unwrap_or(now),
             meta,
             bytes: packet.to_vec(),
         });
@@ -397,10 +405,16 @@ impl Connection {
 
     /// Handles the packets that waited for keys.
     pub(super) fn replay_early(&mut self, now: Timestamp, sink: &mut dyn StreamSink) {
-        for EarlyPacket { meta, mut bytes } in std::mem::take(&mut self.early) {
+        for early in std::mem::take(&mut self.early) {
+            let EarlyPacket {
+                at,
+                meta,
+                mut bytes,
+            } = early;
+            self.waited_since = Some(at);
             let long = bytes.first().is_some_and(|b| b & header::FORM_LONG != 0);
             if self.state.is_closed() {
-                return;
+                break;
             } else if long {
                 let size = limits::MIN_UDP_PAYLOAD;
                 self.handle_long(now, &meta, size, &mut bytes, sink);
@@ -408,11 +422,13 @@ impl Connection {
                 self.handle_short(now, &meta, &mut bytes, sink);
             }
         }
+        self.waited_since = None;
     }
 
-    /// Frames, acknowledgement state, address changes: everything after authentication.
+    /// Frames, acknowledgement state, address changes: everything after authentication. A packet is
+    /// acknowledged once all of its frames were handled (RFC 9000 §13.1).
     #[inline]
-    fn handle_packet(
+    pub(super) fn handle_packet(
         &mut self,
         now: Timestamp,
         packet: &Packet<'_>,
@@ -423,17 +439,24 @@ impl Connection {
         let path = self.paths.primary_mut();
         path.last_received = now;
         let ecn = packet.meta.ecn;
+        // RFC 9000 §13.2.5: the time that a packet waited for its keys is part of our delay.
+        let arrived = self.waited_since.unwrap_or(now);
         let newest = path.acks.largest().is_none_or(|l| packet.pn > l);
         match packet.ty {
             PacketType::OneRtt | PacketType::ZeroRtt => {
-                path.acks.on_packet(now, packet.pn, seen.ack_eliciting, ecn)
+                path.acks
+                    .on_packet(arrived, packet.pn, seen.ack_eliciting, ecn)
             }
             PacketType::Initial => match self.initial.as_deref_mut() {
-                Some(s) => s.acks.on_packet(now, packet.pn, seen.ack_eliciting, ecn),
+                Some(s) => s
+                    .acks
+                    .on_packet(arrived, packet.pn, seen.ack_eliciting, ecn),
                 None => false,
             },
             PacketType::Handshake => match self.handshake.as_deref_mut() {
-                Some(s) => s.acks.on_packet(now, packet.pn, seen.ack_eliciting, ecn),
+                Some(s) => s
+                    .acks
+                    .on_packet(arrived, packet.pn, seen.ack_eliciting, ecn),
                 None => false,
             },
         };
@@ -465,6 +488,6 @@ fn open_handshake(
 
 /// The packet number after the largest received.
 #[inline]
-fn next_expected(largest: Option<u64>) -> u64 {
+pub(super) fn next_expected(largest: Option<u64>) -> u64 {
     largest.map_or(0, |pn| pn + 1)
 }

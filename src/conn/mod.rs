@@ -13,6 +13,7 @@
 //! until the multipath extension opens more.
 
 mod ack;
+mod ahead;
 pub mod application;
 mod build;
 mod close;
@@ -23,21 +24,26 @@ pub mod error;
 mod events;
 mod follow;
 mod frames;
+mod glitch;
 mod guard;
 mod handshake;
 pub mod incoming;
 mod input;
 mod migrate;
+mod new_token;
 mod params;
 mod preferred;
 mod probing;
 mod router;
 mod space;
+mod spent;
 mod state;
 mod stateless;
 mod stats;
 mod timers;
+pub mod token_store;
 mod train;
+mod zero_rtt;
 
 use crate::base::{FourTuple, Rng, SocketId, Timestamp};
 use crate::crypto::{OneRttKeys, Session, TAG_LEN};
@@ -53,10 +59,13 @@ pub use endpoint::{ConnId, Endpoint, EndpointConfig};
 pub use error::ConnectionError;
 pub use events::Event;
 use events::Events;
+pub use glitch::GlitchLimit;
+use glitch::Glitches;
 pub use guard::{PortGuard, PortVerdict};
 use handshake::HandshakeIds;
 pub use incoming::{Decision, Incoming, IncomingId};
 pub use migrate::{MigrateError, MigrationFailure};
+use new_token::NewTokens;
 pub use preferred::PreferredAddresses;
 pub use router::CidGenerator;
 use space::{HandshakeSpace, SentFrame};
@@ -64,6 +73,9 @@ use state::State;
 pub use stats::{ConnectionStats, PathStats};
 use std::sync::Arc;
 use timers::Timers;
+pub use token_store::{TokenMemory, TokenStore};
+pub use zero_rtt::EarlyData;
+use zero_rtt::ZeroRtt;
 
 /// Frames that wait outside streams, one flag or count each.
 #[derive(Debug, Default)]
@@ -79,6 +91,8 @@ struct Pending {
 /// A packet that came before its keys, kept whole.
 #[derive(Debug)]
 struct EarlyPacket {
+    /// When it arrived.
+    at: crate::base::Timestamp,
     meta: crate::base::RecvMeta,
     bytes: Vec<u8>,
 }
@@ -107,10 +121,15 @@ pub struct Connection {
     at_preferred: bool,
     /// When addresses that were left were last asked.
     looked_back: Timestamp,
+    /// When the packet in hand arrived, if it had to wait for its keys.
+    waited_since: Option<Timestamp>,
+    zero_rtt: ZeroRtt,
+    new_tokens: NewTokens,
     /// Frames of the packet being built; kept for its capacity.
     scratch: Vec<SentFrame>,
     rng: Rng,
     stats: ConnectionStats,
+    glitches: Glitches,
 }
 
 /// What a new connection is made from.
@@ -162,9 +181,13 @@ impl Connection {
             early: Vec::new(),
             at_preferred: false,
             looked_back: Timestamp::ZERO,
+            waited_since: None,
+            zero_rtt: ZeroRtt::default(),
+            new_tokens: NewTokens::default(),
             scratch: Vec::with_capacity(16),
             rng,
             stats: ConnectionStats::default(),
+            glitches: Glitches::new(now, config.glitches),
             config,
         }
     }
@@ -228,7 +251,11 @@ impl Connection {
     /// Bytes for frames in a full 1-RTT packet.
     fn datagram_room(&self) -> usize {
         let path = self.paths.primary();
-        let header = 1 + path.remote_cids.active().len() + 4;
+        let header = if self.zero_rtt.can_send() {
+            self.zero_rtt_header()
+        } else {
+            1 + path.remote_cids.active().len() + 4
+        };
         path.mtu.current().saturating_sub(header + TAG_LEN)
     }
 

@@ -1,6 +1,7 @@
 //! Our transport parameters, out of the configuration (RFC 9000 §18.2).
 
 use super::TransportConfig;
+use crate::base::limits;
 use crate::wire::{ConnectionId, TransportParameters};
 
 /// The parameters that both roles send; a server adds its own.
@@ -21,6 +22,14 @@ pub(super) fn local(config: &TransportConfig, scid: ConnectionId) -> TransportPa
         disable_active_migration: config.disable_active_migration,
         initial_source_connection_id: Some(scid),
         ..TransportParameters::default()
+    }
+}
+
+/// The limits that a server's clients may count on, whatever their connection.
+pub(super) fn server(config: &TransportConfig) -> TransportParameters {
+    TransportParameters {
+        active_connection_id_limit: limits::ACTIVE_CIDS as u64,
+        ..local(config, ConnectionId::EMPTY)
     }
 }
 

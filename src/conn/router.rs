@@ -3,7 +3,7 @@
 use super::endpoint::ConnId;
 use crate::base::{Rng, limits};
 use crate::path::cids::ResetToken;
-use crate::wire::{ConnectionId, header};
+use crate::wire::ConnectionId;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
@@ -95,8 +95,8 @@ impl Router {
 
     /// The connection that a datagram resets, by its last bytes.
     pub(super) fn reset(&self, datagram: &[u8]) -> Option<ConnId> {
-        let is_short = datagram.first()? & header::FORM_LONG == 0;
-        if !is_short || datagram.len() < limits::MIN_STATELESS_RESET {
+        // Whatever its first byte says: other versions may reset otherwise (RFC 9000 §10.3).
+        if datagram.len() < limits::MIN_STATELESS_RESET {
             return None;
         }
         self.resets.get(datagram.last_chunk::<16>()?).copied()
@@ -104,5 +104,23 @@ impl Router {
 
     pub(super) fn len(&self) -> usize {
         self.table.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::hash::BuildHasher;
+
+    /// A peer that knows how one process places its connection IDs knows nothing of another.
+    #[test]
+    fn no_two_routers_hash_alike() {
+        let (a, b) = (Router::default(), Router::default());
+        let cids = (0..64u64).filter_map(|n| ConnectionId::new(&n.to_be_bytes()));
+        let alike = |cid: &ConnectionId| {
+            a.table.hasher().hash_one(cid) == b.table.hasher().hash_one(cid)
+                || a.resets.hasher().hash_one(cid) == b.resets.hasher().hash_one(cid)
+        };
+        assert_eq!(cids.filter(alike).count(), 0);
     }
 }

@@ -19,6 +19,8 @@ pub(crate) enum SentFrame {
     HandshakeDone,
     /// NEW_CONNECTION_ID.
     NewConnectionId { seq: u64 },
+    /// NEW_TOKEN.
+    NewToken { seq: u64 },
     /// RETIRE_CONNECTION_ID.
     RetireConnectionId { seq: u64 },
     /// A frame that is never sent again: PING, DATAGRAM, PATH_CHALLENGE, PATH_RESPONSE.

@@ -56,7 +56,7 @@ impl Stateless {
         self.push(meta, bytes);
     }
 
-    /// Answers a packet of a version that is not spoken here (RFC 9000 §6.1).
+    /// Answers a packet of a version that is not spoken here (RFC 9000 §6.1), once (§17.2.1).
     pub(super) fn version_negotiation(&mut self, meta: &RecvMeta, dcid: &[u8], scid: &[u8]) {
         let unused = self.rng.next_u64() as u8;
         // A reserved version keeps peers from taking the list for fixed (RFC 9000 §6.3).
@@ -68,7 +68,8 @@ impl Stateless {
         });
     }
 
-    /// Answers a short-header packet of an unknown connection (RFC 9000 §10.3): smaller than it.
+    /// Answers a short-header packet of an unknown connection (RFC 9000 §10.3): smaller than it, so
+    /// that two endpoints do not answer each other for ever (§10.3.3).
     pub(super) fn reset(&mut self, meta: &RecvMeta, received: usize, token: [u8; 16]) -> bool {
         if received <= limits::MIN_STATELESS_RESET {
             return false;
@@ -90,7 +91,8 @@ impl Stateless {
         true
     }
 
-    /// Asks a client to prove its address (RFC 9000 §17.2.5).
+    /// Asks a client to prove its address (RFC 9000 §17.2.5), with a connection ID of its own
+    /// (§17.2.5.1).
     pub(super) fn retry(
         &mut self,
         meta: &RecvMeta,

@@ -37,8 +37,14 @@ pub struct ConnectionStats {
     pub congestion_events: u64,
     /// Key updates, by either side.
     pub key_updates: u64,
+    /// 0-RTT packets sent.
+    pub zero_rtt_packets_sent: u64,
+    /// 0-RTT packets received and authenticated.
+    pub zero_rtt_packets_received: u64,
     /// Times the peer's address changed.
     pub migrations: u64,
+    /// Frames that led nowhere, as [`TransportConfig::glitches`](super::TransportConfig) counts them.
+    pub glitches: u64,
     /// Datagrams of the application (RFC 9221), those that were dropped for want of room included.
     pub datagrams: DatagramStats,
 }

@@ -102,6 +102,7 @@ impl Connection {
         at = earlier(at, path.acks.deadline());
         at = earlier(at, path.validation.deadline());
         at = earlier(at, self.probe_deadline());
+        at = earlier(at, self.zero_rtt.deadline());
         at = earlier(at, self.one_rtt.as_deref().and_then(|k| k.deadline()));
         for space in [&self.initial, &self.handshake].into_iter().flatten() {
             at = earlier(at, space.acks.deadline());
@@ -120,8 +121,9 @@ impl Connection {
     /// The loss detection timer (RFC 9002 §A.8): a time-threshold loss before a probe timeout.
     fn loss_timer(&self) -> Option<pto::Timer> {
         let path = self.paths.primary();
-        let initial = self.initial.as_deref().map(handshake_times);
-        let handshake = self.handshake.as_deref().map(handshake_times);
+        let data = path.sent.last_ack_eliciting_sent();
+        let initial = self.initial.as_deref().map(|s| handshake_times(s, data));
+        let handshake = self.handshake.as_deref().map(|s| handshake_times(s, data));
         let spaces = [
             initial.unwrap_or_default(),
             handshake.unwrap_or_default(),
@@ -198,6 +200,7 @@ impl Connection {
         if let Some(keys) = self.one_rtt.as_deref_mut() {
             keys.on_timeout(now);
         }
+        self.zero_rtt.on_timeout(now);
         path.acks.on_timeout(now);
         for space in [&mut self.initial, &mut self.handshake]
             .into_iter()
@@ -212,14 +215,14 @@ impl Connection {
     }
 }
 
-/// What a space of the handshake contributes. Lost CRYPTO data that the congestion window keeps
-/// back counts as in flight: 1-RTT packets may fill the window, and those are not acknowledged, nor
-/// probed for, before the handshake is done.
-fn handshake_times(space: &HandshakeSpace) -> pto::SpaceTimes {
+/// What a space of the handshake contributes. CRYPTO data that the congestion window keeps back
+/// counts as in flight: 0-RTT and 1-RTT packets, of which the last left at `data`, may fill the
+/// window, and those are not acknowledged, nor probed for, before the handshake is done.
+fn handshake_times(space: &HandshakeSpace, data: Option<Timestamp>) -> pto::SpaceTimes {
     let times = space_times(&space.sent);
     if times.last_ack_eliciting_sent.is_none() && space.crypto.wants_to_send() {
         return pto::SpaceTimes {
-            last_ack_eliciting_sent: space.last_sent,
+            last_ack_eliciting_sent: space.last_sent.or(data),
             ..times
         };
     }

@@ -68,6 +68,9 @@ impl Connection {
             }
         };
         if len == 0 {
+            if !self.streams.wants_to_send() && !self.datagrams.wants_to_send() {
+                self.paths.primary_mut().cc.on_out_of_data(now);
+            }
             return None;
         }
         Some(self.transmit(len, segment_size))
@@ -126,7 +129,8 @@ impl Connection {
         path.mtu.current().min(buf).min(path.allowance())
     }
 
-    /// The least that the anti-amplification limit must admit for a datagram to be worth building.
+    /// The least that the anti-amplification limit must admit for a datagram to be worth building
+    /// (RFC 9000 §14.1).
     pub(super) fn least_datagram(&self) -> u64 {
         if self.initial.is_some() {
             limits::MIN_UDP_PAYLOAD as u64
@@ -150,6 +154,7 @@ impl Connection {
             || path.local_cids.wants_to_send()
             || path.remote_cids.wants_to_send()
             || self.has_probe_to_send()
+            || self.new_tokens.wants_to_send()
     }
 
     /// What a datagram of `size` bytes may hold after `before` bytes of the same train.
@@ -162,6 +167,7 @@ impl Connection {
         if self.pending.probes > 0 || path.validation.challenge_due() {
             return Admission::Probe;
         }
+        // RFC 9002 §7: no more in flight than the window.
         if path.window_room() < size as u64 {
             path.window_limited = true;
             return Admission::AckOnly;
@@ -312,7 +318,7 @@ impl Connection {
     }
 
     /// Enters the packet whose frames are in `scratch` into loss recovery.
-    fn record_one_rtt(
+    pub(super) fn record_one_rtt(
         &mut self,
         now: Timestamp,
         len: usize,
@@ -334,6 +340,7 @@ impl Connection {
         path.ecn.on_sent(2, 1, path.mark);
         path.sent.on_packet_sent(packet, &self.scratch);
         if in_flight {
+            // RFC 9002 §7.5: probes count like any other packet.
             path.cc
                 .on_packet_sent(now, len as u64, path.bytes_in_flight);
             path.bytes_in_flight += len as u64;
@@ -349,7 +356,12 @@ impl Connection {
 
     /// Writes what waits, most urgent first. Returns whether the datagram must have full size
     /// (RFC 9000 §8.2.1).
-    fn write_frames(&mut self, now: Timestamp, w: &mut Writer<'_>, admission: Admission) -> bool {
+    pub(super) fn write_frames(
+        &mut self,
+        now: Timestamp,
+        w: &mut Writer<'_>,
+        admission: Admission,
+    ) -> bool {
         let room = w.remaining().max(self.datagram_room());
         let Self {
             paths,
@@ -385,6 +397,7 @@ impl Connection {
             scratch.push(SentFrame::HandshakeDone);
         }
         write_cid_frames(path, w, scratch);
+        self.new_tokens.write(w, scratch);
         if streams.has_control() {
             streams.write_control(w, &mut |f| scratch.push(SentFrame::Stream(f)));
         }

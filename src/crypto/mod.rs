@@ -7,6 +7,7 @@
 //! layout lives in `wire`, CRYPTO reassembly and timers in `conn`.
 #![forbid(unsafe_code)]
 
+pub mod early;
 pub mod keys;
 pub mod nonce;
 pub mod protect;

@@ -88,9 +88,10 @@ pub fn seal(
         .map_err(|_| SealError::Refused)
 }
 
-/// Removes header protection in place; `None` when the packet has no room for a sample.
+/// Removes header protection in place; `None` when the packet has no room for a sample
+/// (RFC 9001 §5.4.2).
 ///
-/// Nothing is authenticated yet: judge the result only after [`open`] (RFC 9001 §5.4).
+/// Nothing is authenticated yet: judge the result only after [`open`] (RFC 9001 §5.4, §9.5).
 #[inline]
 pub fn unprotect(
     key: &dyn HeaderProtectionKey,

@@ -4,12 +4,13 @@
 //! rustls rejects into a CRYPTO_ERROR with the alert's code. Configurations are taken as they are.
 //! Which level the bytes belong to, their order and how much is buffered is `conn`'s business.
 
+use super::early;
 use super::keys::{Key, Keys, NextKeys, quic_suite};
 use crate::wire::TransportError;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::quic::{self, ClientConnection, Connection, ServerConnection, Version};
-use rustls::{AlertDescription, ClientConfig, Error, ServerConfig};
+use rustls::{AlertDescription, ClientConfig, Error, HandshakeType, PeerMisbehaved, ServerConfig};
 use std::fmt;
 use std::sync::Arc;
 
@@ -40,6 +41,26 @@ pub enum ConfigError {
          limited by flow control): set it to one of them"
     )]
     EarlyDataSize(u32),
+    /// A server that offers early data with sessions that are good any number of times.
+    #[error(
+        "early data with stateless session tickets could be replayed without end: leave the \
+         ticketer off, so that sessions are in session_storage and good once, or set \
+         max_early_data_size to 0"
+    )]
+    EarlyDataTicketer,
+    /// A server that offers early data and stores no sessions.
+    #[error(
+        "early data needs sessions that are stored, and session_storage stores none: give the \
+         TLS configuration a storage, such as ServerSessionMemoryCache, or set \
+         max_early_data_size to 0"
+    )]
+    EarlyDataStorage,
+    /// A server that offers early data with a storage that gives a session more than once.
+    #[error(
+        "session_storage gives a session again after `take`, so early data could be replayed: \
+         have `take` remove it, atomically, or set max_early_data_size to 0"
+    )]
+    EarlyDataReusable,
     /// rustls refuses for a reason of its own.
     #[error("the TLS configuration does not start a QUIC handshake: {0}")]
     Tls(#[from] Error),
@@ -66,6 +87,13 @@ pub enum KeyChange {
 }
 
 /// The TLS side of one connection.
+///
+/// It gives the handshake the properties that RFC 9000 §7 lists. What RFC 9001 asks of TLS itself,
+/// rustls keeps in its QUIC mode: nothing older than TLS 1.3
+/// (§4.2), the server's identity (§4.4) and no client authentication after the handshake, no TLS
+/// KeyUpdate (§6), an application protocol in common (§8.1), the transport parameters' extension
+/// (§8.2), neither EndOfEarlyData (§8.3) nor the compatibility mode (§8.4), no cipher suite without
+/// header protection (§5.3, §5.4.1).
 pub struct Session {
     tls: Connection,
     failure: Option<Error>,
@@ -93,11 +121,7 @@ impl Session {
     /// [`ConfigError`] when QUIC cannot use `config`.
     pub fn server(config: Arc<ServerConfig>, params: Vec<u8>) -> Result<Self, ConfigError> {
         check_suites(config.crypto_provider())?;
-        // RFC 9001 §4.6.1: a server that accepts early data says 0xffffffff.
-        match config.max_early_data_size {
-            0 | u32::MAX => {}
-            size => return Err(ConfigError::EarlyDataSize(size)),
-        }
+        early::check(&config)?;
         ServerConnection::new(config, Version::V1, params)
             .map(|tls| Self::new(tls.into()))
             .map_err(refused)
@@ -114,7 +138,8 @@ impl Session {
     pub fn read_crypto(&mut self, data: &[u8]) -> Result<(), TransportError> {
         self.tls.read_hs(data).map_err(|error| {
             let alert = self.tls.alert().unwrap_or_else(|| alert_for(&error));
-            let failure = TransportError::crypto(u8::from(alert), reason_for(&error));
+            let failure = forbidden(&error)
+                .unwrap_or_else(|| TransportError::crypto(u8::from(alert), reason_for(&error)));
             self.failure = Some(error);
             failure
         })
@@ -249,6 +274,24 @@ fn refused(error: Error) -> ConfigError {
         Error::General(why) if why.contains("TLS 1.3") => ConfigError::NoTls13,
         other => ConfigError::Tls(other),
     }
+}
+
+/// What QUIC forbids in TLS and names an error of its own for.
+fn forbidden(error: &Error) -> Option<TransportError> {
+    let reason = match error {
+        // RFC 9001 §4.4: rustls itself takes CertificateRequest during the handshake.
+        Error::InappropriateHandshakeMessage { got_type, .. }
+            if *got_type == HandshakeType::CertificateRequest =>
+        {
+            "TLS client authentication after the handshake"
+        }
+        // RFC 9001 §4.6.1.
+        Error::PeerMisbehaved(PeerMisbehaved::InvalidMaxEarlyDataSize) => {
+            "a ticket with another max_early_data_size than QUIC's"
+        }
+        _ => return None,
+    };
+    Some(TransportError::protocol_violation(reason))
 }
 
 /// The alert for an error for which rustls queued none.

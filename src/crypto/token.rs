@@ -4,7 +4,7 @@
 //! A token is a generation byte, a random salt and the AES-256-GCM sealing of its content under a
 //! key that HMAC-SHA256 derives from salt and secret: each token has a key of its own, so no nonce
 //! can repeat however many are made. Times are unix seconds given by the caller. A token stays good
-//! until it expires; a caller who wants each to work once remembers them.
+//! until it expires; a caller who wants each to work once remembers its [`name`].
 
 use crate::base::Rng;
 use crate::base::net::canonical;
@@ -44,6 +44,15 @@ pub enum Token {
         /// When the token was issued, in unix seconds.
         issued: u64,
     },
+}
+
+/// Tells a token from all others that we make.
+pub type TokenName = [u8; SALT_LEN];
+
+/// The name of a token; `None` for what is too short to be one. Whether it is authentic,
+/// [`TokenKey::open`] says.
+pub fn name(token: &[u8]) -> Option<TokenName> {
+    token.get(1..)?.first_chunk().copied()
 }
 
 /// Why a token validates nothing.

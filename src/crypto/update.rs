@@ -148,7 +148,7 @@ impl OneRttKeys {
     }
 
     /// The key phase bit for the header of the next packet. Call before each packet is built: this
-    /// is where a due key update happens (RFC 9001 §6.6).
+    /// is where a due key update happens (RFC 9001 §5.3, §6.6).
     ///
     /// # Errors
     /// AEAD_LIMIT_REACHED when the limit is near and no update is possible; [`Self::phase_bit`] and
@@ -255,6 +255,7 @@ impl OneRttKeys {
             Some(previous) if is_previous => (previous, UsedKeys::Previous),
             _ => (&self.next.remote, UsedKeys::New),
         };
+        // RFC 9001 §5.5: a packet that does not open changes nothing, whatever its phase says.
         let Ok(len) = protect::open(key.as_ref(), path_id, pn, packet, header_len) else {
             return Err(self.count_failure());
         };

@@ -243,6 +243,11 @@ impl Mmsg {
         self.pool.take().map(TxBuffer::new)
     }
 
+    /// As [`Backend::tx_lent`](crate::io::Backend::tx_lent).
+    pub(super) fn tx_lent(&self) -> usize {
+        self.pool.count() - self.pool.available()
+    }
+
     #[inline]
     pub(super) fn can_send(&self, id: SocketId) -> bool {
         match self.sockets.get(id.index()) {

@@ -191,6 +191,11 @@ impl Backend {
         each!(self, b => b.tx_buffer())
     }
 
+    /// Send buffers that are lent or in flight now.
+    pub fn tx_lent(&self) -> usize {
+        each!(self, b => b.tx_lent())
+    }
+
     /// The buffer's bytes; the same as dereferencing it.
     #[inline]
     pub fn tx_slice<'a>(&mut self, buffer: &'a mut TxBuffer) -> &'a mut [u8] {

@@ -218,7 +218,8 @@ impl RemoteCids {
         self.known.first().map_or(ConnectionId::EMPTY, |r| r.cid)
     }
 
-    /// NEW_CONNECTION_ID arrived (RFC 9000 §19.15).
+    /// NEW_CONNECTION_ID arrived (RFC 9000 §19.15): retires what it asks to (§5.1.2), then adds it
+    /// within our limit (§5.1.1).
     pub fn on_new(
         &mut self,
         seq: u64,

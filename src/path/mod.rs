@@ -186,23 +186,13 @@ impl<F: Copy> Path<F> {
     /// Bytes that pacing admits now.
     #[inline]
     pub fn pacing_budget(&mut self, now: Timestamp) -> u64 {
-        let pace = Pace {
-            rtt: &self.rtt,
-            window: self.cc.window(),
-            in_slow_start: self.cc.in_slow_start(),
-            mtu: self.mtu.current(),
-        };
+        let pace = pace(&self.rtt, &self.cc, &self.mtu);
         self.pacer.budget(now, &pace)
     }
 
     /// When pacing lets the next train go; `None` when it holds none back.
     pub fn pacing_release(&self) -> Option<Timestamp> {
-        let pace = Pace {
-            rtt: &self.rtt,
-            window: self.cc.window(),
-            in_slow_start: self.cc.in_slow_start(),
-            mtu: self.mtu.current(),
-        };
+        let pace = pace(&self.rtt, &self.cc, &self.mtu);
         self.pacer.next_release(&pace)
     }
 
@@ -226,6 +216,25 @@ impl<F: Copy> Path<F> {
         let packets = self.cc.window() / self.mtu.current().max(1) as u64;
         let next = self.sent.next_packet_number();
         self.skip_at = next + 1 + rng.below(2 * packets.max(SKIP_WITHIN));
+    }
+
+    /// Starts congestion control and the backoff of probes afresh after a Retry (RFC 9002 §6.3).
+    pub fn reset_for_retry(&mut self, config: &PathConfig) {
+        self.cc = Controller::new(config.congestion, self.mtu.current());
+        self.pacer = pacer(config);
+        self.pto_count = 0;
+    }
+}
+
+/// What the pacing rate follows from.
+#[inline]
+fn pace<'a>(rtt: &'a Rtt, cc: &Controller, mtu: &MtuDiscovery) -> Pace<'a> {
+    Pace {
+        rtt,
+        window: cc.window(),
+        in_slow_start: cc.in_slow_start(),
+        mtu: mtu.current(),
+        explicit: cc.pacing(),
     }
 }
 

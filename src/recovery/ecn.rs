@@ -26,7 +26,7 @@ pub enum State {
     Unknown,
     /// The path carries marks.
     Capable,
-    /// It does not, or marking was never wanted.
+    /// It does not, or marking was never wanted: for good (RFC 9000 §13.4.2.2).
     Failed,
 }
 

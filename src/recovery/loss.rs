@@ -38,7 +38,7 @@ pub struct LostSummary {
 impl<F: Copy> SentSpace<F> {
     /// Declares lost what RFC 9002 §6.1 says is lost at `now`, and hands each packet with its
     /// frame records to `on_lost`, oldest first. Sets [`SentSpace::loss_time`] for what may become
-    /// so.
+    /// so. Every packet from the oldest outstanding one on is looked at (RFC 9002 §7.4).
     ///
     /// `max_ack_delay` is the peer's, for the length of persistent congestion.
     pub fn detect_lost(

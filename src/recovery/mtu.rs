@@ -3,7 +3,8 @@
 //! Starting from a size that every path carries, sizes that links are likely to have are probed in
 //! ascending order, then the interval that is left is halved. One probe is on its way at a time;
 //! a size counts as too large when three were lost. When packets above the base size stop arriving
-//! the path has become a black hole, and the base size is used until the search begins anew.
+//! the path has become a black hole, and the base size is used until the search begins anew. There
+//! is no size below 1,200 bytes (RFC 9000 §14, §14.2).
 
 use crate::base::{Timestamp, limits};
 use std::time::Duration;

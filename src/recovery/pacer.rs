@@ -3,8 +3,10 @@
 //! Tokens come at a multiple of the congestion window per round trip. Sending waits until about a
 //! millisecond's worth, at most one train, is there, so that segmentation offload keeps its trains.
 //! The bucket is somewhat deeper, because timers fire late: what was missed may be caught up with.
-//! Below a millisecond of RTT no timer is fine enough, and the acknowledgements pace.
+//! Below a millisecond of RTT no timer is fine enough, and the acknowledgements pace. A controller
+//! that says itself how fast to send and how much at once (BBR) is obeyed at any RTT.
 
+use super::cc::{PacingRate, initial_window};
 use super::rtt::Rtt;
 use crate::base::time::nanos;
 use crate::base::{Timestamp, limits};
@@ -16,11 +18,11 @@ const UNPACED_BELOW: Duration = Duration::from_millis(1);
 const TRAIN_NS: f64 = 1e6;
 /// How late a timer may fire without costing throughput, in nanoseconds.
 const LATENESS_NS: f64 = 5e5;
-/// Datagrams that may leave at once at any rate: the initial window (RFC 9002 §7.7).
-const BURST_DATAGRAMS: usize = 10;
 /// Multiples of the window sent per RTT. In slow start the window doubles meanwhile.
 const GAIN_SLOW_START: f64 = 2.0;
 const GAIN: f64 = 1.25;
+/// The slowest rate that a controller may ask for, in bytes per second.
+const MIN_RATE: f64 = 1000.0;
 
 /// What the rate follows from.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +35,8 @@ pub struct Pace<'a> {
     pub in_slow_start: bool,
     /// The datagram size, in bytes.
     pub mtu: usize,
+    /// The controller's own rate, instead of one that follows from the window.
+    pub explicit: Option<PacingRate>,
 }
 
 impl Pace<'_> {
@@ -40,7 +44,14 @@ impl Pace<'_> {
     #[inline]
     fn rate(&self) -> Option<f64> {
         // Before the first sample the initial window bounds what may leave.
-        if !self.rtt.has_sample() || self.rtt.smoothed() < UNPACED_BELOW {
+        if !self.rtt.has_sample() {
+            return None;
+        }
+        if let Some(pacing) = self.explicit {
+            // Some rate at least: what is left of a burst must go some day.
+            return Some(pacing.rate.max(MIN_RATE) / 1e9);
+        }
+        if self.rtt.smoothed() < UNPACED_BELOW {
             return None;
         }
         let gain = if self.in_slow_start {
@@ -55,13 +66,21 @@ impl Pace<'_> {
     #[inline]
     fn train(&self, rate: f64) -> f64 {
         let most = limits::MAX_TRAIN_SEGMENTS * self.mtu;
+        if let Some(pacing) = self.explicit {
+            return (pacing.quantum as f64).clamp(self.mtu as f64, most as f64);
+        }
         (rate * TRAIN_NS).clamp(self.mtu as f64, most as f64)
     }
 
     /// Bytes that the bucket holds.
     #[inline]
     fn depth(&self, rate: f64) -> f64 {
-        let burst = (BURST_DATAGRAMS * self.mtu) as f64;
+        let burst = if self.explicit.is_some() {
+            0.0
+        } else {
+            // RFC 9002 §7.7: no burst above the initial window.
+            initial_window(self.mtu as u64) as f64
+        };
         (self.train(rate) + rate * LATENESS_NS).max(burst)
     }
 }
@@ -160,6 +179,7 @@ mod tests {
             window,
             in_slow_start: false,
             mtu: MTU,
+            explicit: None,
         }
     }
 
@@ -235,6 +255,28 @@ mod tests {
         assert!(pacer.budget(next, &pace) >= 1200);
         assert_eq!(pacer.next_release(&pace), None);
         assert_eq!(pacer.budget(at(3_600_000_000), &pace), 12_000);
+    }
+
+    #[test]
+    fn a_controllers_own_rate_and_quantum_are_obeyed_at_any_rtt() {
+        for us in [100, 100_000] {
+            let rtt = rtt(us);
+            let explicit = Some(PacingRate {
+                rate: 2_400_000.0,
+                quantum: 4800,
+            });
+            let own = Pace {
+                explicit,
+                ..pace(&rtt, 12_000)
+            };
+            // 2.4 MB/s for a tenth of a second, in quanta of two milliseconds' worth.
+            let (sent, largest) = send_for(100_000, 0, &own);
+            assert!((235_000..=240_000).contains(&sent), "{sent}");
+            assert_eq!(largest, 4800);
+            // After silence a quantum may leave, and what a timer may be late by: 1200 bytes.
+            let mut pacer = Pacer::new();
+            assert_eq!(pacer.budget(at(1), &own), 6000);
+        }
     }
 
     #[test]

@@ -180,7 +180,7 @@ impl<F: Copy> SentSpace<F> {
         }
     }
 
-    /// The number that the next packet gets.
+    /// The number that the next packet gets: larger than any before (RFC 9000 §12.3).
     #[inline]
     pub const fn next_packet_number(&self) -> u64 {
         self.next

@@ -11,7 +11,7 @@ use super::steer::{CidCodec, CodecError};
 use super::{CodecCids, Shard, ShardApp, ShardStats};
 use crate::base::{Rng, Timestamp, limits};
 use crate::conn::endpoint::EndpointStats;
-use crate::conn::{Endpoint, EndpointConfig, TransportConfig};
+use crate::conn::{Endpoint, EndpointConfig, TokenMemory, TokenStore, TransportConfig};
 use crate::crypto::{ConfigError, random};
 use crate::io::{Backend, Choice, IoConfig, IoError, IoStats, SocketOptions, Waker};
 use crate::sys::affinity::{self, Core};
@@ -82,6 +82,8 @@ pub struct EngineConfig {
     /// The secret behind tokens and stateless resets; `None` draws one. Processes that take over
     /// from each other at one address share it, so that a peer of the last one is told at once.
     pub secret: Option<[u8; 32]>,
+    /// Where tokens of servers are kept for later connections, for all shards.
+    pub tokens: Arc<dyn TokenStore>,
 }
 
 impl EngineConfig {
@@ -101,6 +103,7 @@ impl EngineConfig {
             server: None,
             max_half_open: limits::HALF_OPEN,
             secret: None,
+            tokens: Arc::new(TokenMemory::default()),
         }
     }
 }
@@ -156,6 +159,8 @@ pub struct ShardReport<A> {
     pub io: IoStats,
     /// The backend's name.
     pub backend: &'static str,
+    /// Send buffers that were still lent: none once nothing is under way.
+    pub tx_lent: usize,
 }
 
 type Thread<A> = JoinHandle<Result<ShardReport<A>, EngineError>>;
@@ -437,6 +442,7 @@ fn run<A: ShardApp>(
         endpoint: shard.endpoint.stats(),
         io: shard.backend.stats().clone(),
         backend,
+        tx_lent: shard.backend.tx_lent(),
         app: shard.app,
     })
 }
@@ -459,6 +465,7 @@ impl<A: ShardApp> Seat<A> {
             seed: random::seed()?,
             secret: self.secret,
             max_half_open: c.max_half_open,
+            tokens: c.tokens.clone(),
         })?;
         let wakers = self.wakers.clone();
         let wake = Box::new(move |shard| wake(&wakers, shard));

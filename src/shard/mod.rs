@@ -186,7 +186,8 @@ impl<A: ShardApp> Shard<A> {
     }
 }
 
-/// Connection IDs that carry a shard's number, for an [`Endpoint`].
+/// Connection IDs that carry a shard's number, for an [`Endpoint`]: a packet reaches the shard that
+/// has the connection before any shard answers with a stateless reset (RFC 9000 §21.11).
 pub struct CodecCids(pub Arc<CidCodec>);
 
 impl CidGenerator for CodecCids {

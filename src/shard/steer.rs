@@ -5,7 +5,8 @@
 //! `last = mix(all bytes before) ^ v`, with `v` random among the bytes that are the shard modulo
 //! the number of shards. The mix is keyed and made of what classic BPF can compute on words:
 //! multiply, xor, shift. Without the secret the last byte is as random as the rest, so IDs cannot
-//! be linked by their shard; an ID that a client made up falls to some shard, always the same.
+//! be linked by their shard (RFC 9000 §5.1); one that a client made up falls to some shard, always
+//! the same.
 //!
 //! This hides a load-balancing hint; it protects no data. Attaching is `sys::reuseport`'s.
 

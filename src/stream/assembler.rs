@@ -1,5 +1,5 @@
-//! Puts bytes that arrived out of order, twice or in pieces back in order; used by streams and by
-//! CRYPTO data.
+//! Puts bytes that arrived out of order, twice or in pieces back in order (RFC 9000 §2.2); used by
+//! streams and by CRYPTO data.
 //!
 //! Bytes lie in fixed pages addressed by their offset, beside a set of the ranges that are there.
 //! So memory follows the offsets that flow control let the peer use, not the number of frames: a

@@ -46,7 +46,8 @@ impl RecvWindow {
         self.size
     }
 
-    /// Whether, with everything below `consumed` taken by the application, a new limit is due.
+    /// Whether, with everything below `consumed` taken by the application, a new limit is due: at
+    /// half, without waiting until the peer says that it is blocked (RFC 9000 §4.2).
     #[inline]
     pub(super) const fn is_due(&self, consumed: u64) -> bool {
         self.limit.saturating_sub(consumed) <= self.size / 2 && self.limit < MAX
@@ -107,7 +108,8 @@ impl ConnectionFlow {
         self.peer_limit.saturating_sub(self.sent)
     }
 
-    /// Counts `new` bytes received. RFC 9000 §4.1: more than the limit is FLOW_CONTROL_ERROR.
+    /// Counts `new` bytes received. RFC 9000 §4.1, §19.9: more than the limit is
+    /// FLOW_CONTROL_ERROR.
     #[inline]
     pub(super) fn on_received(&mut self, new: u64) -> Result<(), TransportError> {
         let received = self.received.saturating_add(new);

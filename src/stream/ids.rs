@@ -30,7 +30,8 @@ impl LocalIds {
         Some(self.next - 1)
     }
 
-    /// Raises the limit; true when the application waited for that. Lower limits are old news.
+    /// Raises the limit; true when the application waited for that. Lower limits are old news
+    /// (RFC 9000 §19.11).
     pub(super) fn on_max_streams(&mut self, max: u64) -> bool {
         self.limit = self.limit.max(max.min(MAX_STREAMS));
         let available = self.blocked && self.next < self.limit;
@@ -82,7 +83,8 @@ impl PeerIds {
 
     /// Opens every stream up to `index`; true when that was news.
     ///
-    /// RFC 9000 §4.6: a number beyond the announced limit is STREAM_LIMIT_ERROR.
+    /// RFC 9000 §3.2: lower ones first. §4.6, §19.11: a number beyond the announced limit is
+    /// STREAM_LIMIT_ERROR.
     pub(super) fn open(&mut self, index: u64) -> Result<bool, TransportError> {
         if index < self.next {
             return Ok(false);
@@ -95,6 +97,11 @@ impl PeerIds {
         self.unmade.insert(self.next, index + 1);
         self.next = index + 1;
         Ok(true)
+    }
+
+    /// Numbers that are open or closed: all below this one.
+    pub(super) fn opened(&self) -> u64 {
+        self.next
     }
 
     /// What an open number stands for. The caller gives state to one that has none.

@@ -55,6 +55,9 @@ impl Streams {
             self.drop_unwanted(slot);
             return Ok(());
         }
+        if frame.data.is_empty() && !frame.fin {
+            self.glitches += 1;
+        }
         let seen = usize::try_from(read.saturating_sub(frame.offset)).unwrap_or(usize::MAX);
         let data = frame.data.get(seen..).unwrap_or_default();
         if backlog == 0 && frame.offset <= read && (at_end || !data.is_empty()) {
@@ -220,6 +223,7 @@ impl Streams {
     ///
     /// STREAM_STATE_ERROR, STREAM_LIMIT_ERROR, FLOW_CONTROL_ERROR, FINAL_SIZE_ERROR.
     pub fn on_reset(&mut self, frame: &ResetStream) -> Result<(), TransportError> {
+        self.glitches += 1;
         let Some(slot) = self.receiving(StreamId(frame.id))? else {
             return Ok(());
         };
@@ -254,6 +258,7 @@ impl Streams {
     ///
     /// STREAM_STATE_ERROR, STREAM_LIMIT_ERROR.
     pub fn on_stop_sending(&mut self, id: u64, code: u64) -> Result<(), TransportError> {
+        self.glitches += 1;
         let Some(slot) = self.sending(StreamId(id))? else {
             return Ok(());
         };
@@ -273,6 +278,8 @@ impl Streams {
             self.flow.peer_limit = max;
             self.control.clear_data_blocked();
             self.note_data_blocked();
+        } else {
+            self.glitches += 1;
         }
     }
 
@@ -283,6 +290,8 @@ impl Streams {
     /// STREAM_STATE_ERROR, STREAM_LIMIT_ERROR.
     pub fn on_max_stream_data(&mut self, id: u64, max: u64) -> Result<(), TransportError> {
         if let Some(slot) = self.sending(StreamId(id))? {
+            let known = self.slot(slot).and_then(|s| s.send.as_ref());
+            self.glitches += u32::from(known.is_some_and(|s| max <= s.max_data()));
             self.raise_stream_limit(slot, max);
         }
         Ok(())
@@ -313,6 +322,8 @@ impl Streams {
             if let Some(flag) = self.events.available.get_mut(at) {
                 *flag = true;
             }
+        } else {
+            self.glitches += 1;
         }
     }
 

@@ -9,6 +9,7 @@
 mod app;
 mod assembler;
 mod datagram;
+mod early;
 mod event;
 mod flow;
 mod ids;

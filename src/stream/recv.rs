@@ -116,7 +116,8 @@ impl RecvHalf {
         self.on_highest(end)
     }
 
-    /// RFC 9000 §4.1, §4.5: raises the highest offset to `end`, within limit and final size.
+    /// RFC 9000 §4.1, §4.5, §19.10: raises the highest offset to `end`, within limit and final
+    /// size. It counts after a reset, too (§4.4).
     fn on_highest(&mut self, end: u64) -> Result<u64, TransportError> {
         if end > self.final_size {
             return Err(TransportError::final_size_error(

@@ -19,7 +19,7 @@ use bytes::Bytes;
 /// packet.
 const MIN_FRAGMENT: u64 = 16;
 
-/// The state of a stream's sending part (RFC 9000 §3.1).
+/// The state of a stream's sending part (RFC 9000 §3.1), which says what may still be sent (§3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendState {
     /// Nothing was sent.
@@ -153,6 +153,7 @@ impl SendHalf {
         Ok(n)
     }
 
+    /// Sets the final size; nothing is written beyond it (RFC 9000 §4.5).
     pub(super) fn finish(&mut self) -> Result<(), Closed> {
         self.writable()?;
         self.fin = Fin::Pending;
@@ -160,7 +161,9 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Resets the stream; false when it was reset already or everything is acknowledged.
+    /// Resets the stream, as the application or the peer's STOP_SENDING asks (RFC 9000 §11.2). Code
+    /// and final size stand from then on (§13.3). False when it was reset already or everything is
+    /// acknowledged.
     pub(super) fn reset(&mut self, code: u64) -> bool {
         match self.state {
             SendState::Ready | SendState::Send | SendState::DataSent => {
@@ -180,9 +183,27 @@ impl SendHalf {
         }
     }
 
-    /// Raises the stream's limit; a lower one is old news (RFC 9000 §4.1).
+    /// The peer's limit.
+    pub(super) fn max_data(&self) -> u64 {
+        self.max_data
+    }
+
+    /// Raises the stream's limit; a lower one is old news (RFC 9000 §4.1, §13.3).
     pub(super) fn on_max_data(&mut self, max: u64) {
         self.max_data = self.max_data.max(max);
+    }
+
+    /// Counts nothing as sent any more, under another limit of the peer.
+    pub(super) fn restart(&mut self, max_data: u64) {
+        self.buffer.rewind();
+        self.max_data = max_data;
+        self.blocked_at = 0;
+        if self.fin == Fin::InFlight {
+            self.fin = Fin::Pending;
+        }
+        if matches!(self.state, SendState::Send | SendState::DataSent) {
+            self.state = SendState::Ready;
+        }
     }
 
     /// Whether the application waits for room and at least half of `capacity` is free; true once.
@@ -195,7 +216,8 @@ impl SendHalf {
         now
     }
 
-    /// What the stream needs to send its next frame.
+    /// What the stream needs to send its next frame: credit for new data (RFC 9000 §2.2), nothing
+    /// for a repetition.
     #[inline]
     pub(super) fn need(&self) -> Need {
         match self.state {

@@ -1,5 +1,5 @@
 //! The bytes of one stream that the peer has not acknowledged: what was never sent, what is in
-//! flight, what was lost.
+//! flight, what was lost. What an offset holds never changes (RFC 9000 §2.2).
 //!
 //! Large data is kept as the reference that the application gave; small writes are gathered in
 //! chunks of [`GATHER`] bytes, so that overhead per byte stays bounded. Chunks go as their last
@@ -249,6 +249,14 @@ impl SendBuffer {
         let lost = &mut self.lost;
         self.acked
             .for_each_missing(start, end, |s, e| lost.insert(s, e));
+    }
+
+    /// Counts nothing as sent any more; nothing was acknowledged.
+    pub(super) fn rewind(&mut self) {
+        debug_assert!(self.acked.is_empty(), "what was acknowledged was accepted");
+        self.lost = RangeSet::default();
+        self.next = 0;
+        self.cursor = 0;
     }
 
     /// Drops every byte; only the highest offset sent is still known.

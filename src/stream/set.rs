@@ -5,6 +5,7 @@
 //! until bytes have to wait. The verbs are in `app` (the application), `input` (frames received)
 //! and `output` (frames to send).
 
+use super::early::Early;
 use super::event::{EventQueue, StreamEvent, bit};
 use super::flow::ConnectionFlow;
 use super::ids::{Known, LocalIds, PeerIds};
@@ -141,9 +142,12 @@ pub struct Streams {
     pub(super) schedule: Schedule,
     pub(super) control: Control,
     pub(super) events: EventQueue,
+    pub(super) early: Early,
     /// The last time and smoothed round trip that a frame came with.
     pub(super) clock: (Timestamp, Duration),
     pub(super) stats: StreamStats,
+    /// Frames that led nowhere since [`Streams::take_glitches`].
+    pub(super) glitches: u32,
 }
 
 /// The ID of no stream.
@@ -168,8 +172,10 @@ impl Streams {
             schedule: Schedule::default(),
             control: Control::default(),
             events: EventQueue::new(),
+            early: Early::default(),
             clock: (Timestamp::ZERO, Duration::ZERO),
             stats: StreamStats::default(),
+            glitches: 0,
         }
     }
 
@@ -194,6 +200,8 @@ impl Streams {
         self.on_max_streams(Dir::Bi, params.initial_max_streams_bidi);
         self.on_max_streams(Dir::Uni, params.initial_max_streams_uni);
         self.on_max_data(params.initial_max_data);
+        // A parameter of zero raises nothing, and is no frame.
+        self.glitches = 0;
     }
 
     /// Whether the peer's transport parameters are known.
@@ -220,6 +228,13 @@ impl Streams {
             tx_bytes: self.flow.sent,
             ..self.stats
         }
+    }
+
+    /// Frames that led nowhere since the last call: streams abandoned by the peer, limits that
+    /// raised nothing, STREAM frames without bytes or end (RFC 9000 §21.9).
+    #[inline]
+    pub fn take_glitches(&mut self) -> u32 {
+        std::mem::take(&mut self.glitches)
     }
 
     /// Streams that have state now.

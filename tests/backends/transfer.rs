@@ -143,3 +143,29 @@ pub fn empty_datagrams_are_counted_and_not_shown(b: &mut Rig) {
     assert_eq!(b.receive(1)[0].data, b"full");
     assert_eq!((b.stats().rx_empty, b.stats().rx_datagrams), (1, 1));
 }
+
+/// Between trains too, where the kernel merges datagrams of one flow.
+pub fn empty_datagrams_among_trains_stop_nothing(b: &mut Rig) {
+    let (_, addr) = b.bind("127.0.0.1:0");
+    let outside = b.world().outside();
+    for n in 0..40u8 {
+        for _ in 0..3 {
+            outside.send_to(&[n; 1200], addr);
+        }
+        outside.send_to(b"", addr);
+        outside.send_to(&[n; 7], addr);
+        outside.send_to(b"", addr);
+    }
+    let got = b.receive_bytes(40 * (3 * 1200 + 7));
+    let segments = got.iter().flat_map(Got::segments).map(<[u8]>::len);
+    assert_eq!(
+        segments.collect::<Vec<_>>(),
+        [1200, 1200, 1200, 7].repeat(40)
+    );
+    b.until(|_| true);
+    assert_eq!(b.stats().rx_datagrams, 160);
+    assert!(b.stats().rx_empty <= 80);
+    outside.send_to(b"last", addr);
+    assert_eq!(b.receive(1)[0].data, b"last");
+    assert_eq!(b.stats().rx_empty, 80);
+}

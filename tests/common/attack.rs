@@ -37,6 +37,8 @@ pub struct Plan {
     pub transport: TransportConfig,
     pub params: TransportParameters,
     pub max_half_open: Option<usize>,
+    /// Both sides offer early data.
+    pub early: bool,
     pub seed: u64,
 }
 
@@ -48,6 +50,7 @@ impl Default for Plan {
             transport,
             params: params(),
             max_half_open: None,
+            early: false,
             seed: 1,
         }
     }
@@ -68,11 +71,16 @@ pub struct Attack {
     pub inbox: Vec<Packet>,
     /// Datagrams that the endpoint sent, as they were, with where they went.
     pub datagrams: Vec<(SocketAddr, Vec<u8>)>,
+    /// The ECN marks of what the endpoint's connections sent.
+    pub marks: Vec<Ecn>,
     /// Bytes that went each way.
     pub sent_to_endpoint: usize,
     pub sent_by_endpoint: usize,
     params: TransportParameters,
-    identity: super::certs::Identity,
+    pub identity: super::certs::Identity,
+    /// Early data is offered on both sides, and sessions outlive connections.
+    server_tls: Arc<rustls::ServerConfig>,
+    client_tls: Arc<rustls::ClientConfig>,
     timers: std::collections::BTreeMap<ConnId, Timestamp>,
 }
 
@@ -80,10 +88,17 @@ impl Attack {
     fn new(plan: Plan, is_server: bool) -> Self {
         let identity = super::certs::Identity::generate();
         let mut rng = Rng::from_u64(plan.seed);
+        let mut server_tls = identity.server_config(&[]);
+        let mut client_tls = identity.client_config(&[]);
+        if plan.early {
+            server_tls.max_early_data_size = u32::MAX;
+            client_tls.enable_early_data = true;
+        }
+        let server_tls = Arc::new(server_tls);
         let mut config = EndpointConfig::new(rng.array());
         config.transport = Arc::new(plan.transport);
         if is_server {
-            config.server = Some(Arc::new(identity.server_config(&[])));
+            config.server = Some(server_tls.clone());
         }
         if let Some(n) = plan.max_half_open {
             config.max_half_open = n;
@@ -101,10 +116,13 @@ impl Attack {
             events: Vec::new(),
             inbox: Vec::new(),
             datagrams: Vec::new(),
+            marks: Vec::new(),
             sent_to_endpoint: 0,
             sent_by_endpoint: 0,
             params: plan.params,
             identity,
+            server_tls,
+            client_tls: Arc::new(client_tls),
             timers: Default::default(),
         }
     }
@@ -130,7 +148,7 @@ impl Attack {
 
     /// The same, with transport parameters as bytes.
     pub fn new_client_with(&mut self, scid: ConnectionId, dcid: ConnectionId, encoded: Vec<u8>) {
-        let tls = Arc::new(self.identity.client_config(&[]));
+        let tls = self.client_tls.clone();
         let name = ServerName::try_from("localhost").expect("a name");
         let session = Session::client(tls, name, encoded).expect("a session");
         self.peer = RawPeer::client(session, scid, dcid);
@@ -140,16 +158,55 @@ impl Attack {
     /// The endpoint is a client that has sent its first flight, which the peer has read.
     pub fn on_client(plan: Plan) -> Self {
         let mut a = Self::new(plan, false);
-        let name = ServerName::try_from("localhost").expect("a name");
-        let tls = Arc::new(a.identity.client_config(&[]));
-        let tuple = FourTuple::new(a.addr, a.peer_addr);
-        let id = a
-            .endpoint
-            .connect(a.now, SocketId(0), tuple, tls, name, None)
-            .expect("connects");
-        a.conn = Some(id);
+        a.begin_client();
         a.collect();
         a
+    }
+
+    /// Has the endpoint begin another connection, to a peer that knows nothing yet.
+    pub fn begin_client(&mut self) {
+        let name = ServerName::try_from("localhost").expect("a name");
+        let tls = self.client_tls.clone();
+        let tuple = FourTuple::new(self.addr, self.peer_addr);
+        let id = self
+            .endpoint
+            .connect(self.now, SocketId(0), tuple, tls, name, None)
+            .expect("connects");
+        self.peer = RawPeer::server(self.peer.scid);
+        self.conn = Some(id);
+        self.events.clear();
+        self.inbox.clear();
+        self.datagrams.clear();
+    }
+
+    /// Has the scripted server know no session from before.
+    pub fn lose_sessions(&mut self) {
+        let mut tls = rustls::ServerConfig::clone(&self.server_tls);
+        tls.session_storage = rustls::server::ServerSessionMemoryCache::new(16);
+        self.server_tls = Arc::new(tls);
+    }
+
+    /// Exchanges flights, whatever comes of it.
+    pub fn exchange(&mut self) {
+        for _ in 0..6 {
+            for datagram in self.peer.flight() {
+                self.send(&datagram);
+            }
+            self.run(Duration::from_millis(1));
+        }
+    }
+
+    /// Closes the connection, lets it end, and forgets it.
+    pub fn end(&mut self) {
+        let now = self.now;
+        self.connection().close(now, 0, b"");
+        self.run(Duration::from_secs(60));
+        assert!(self.endpoint.is_empty());
+        self.app.accepted.clear();
+        self.events.clear();
+        self.inbox.clear();
+        self.datagrams.clear();
+        self.timers.clear();
     }
 
     /// As a server, answers the client's first flight that was collected.
@@ -161,7 +218,7 @@ impl Attack {
         change(&mut params);
         let mut encoded = Vec::new();
         params.encode(Side::Server, &mut encoded, &mut Rng::from_u64(3));
-        let tls = Arc::new(self.identity.server_config(&[]));
+        let tls = self.server_tls.clone();
         self.peer.session = Some(Session::server(tls, encoded).expect("a session"));
         // What came before there was a session to read it.
         self.peer.spaces[0].forget_received();
@@ -196,12 +253,7 @@ impl Attack {
 
     /// Exchanges flights until both are done, and clears what was collected.
     pub fn handshake(&mut self) {
-        for _ in 0..6 {
-            for datagram in self.peer.flight() {
-                self.send(&datagram);
-            }
-            self.run(Duration::from_millis(1));
-        }
+        self.exchange();
         assert!(!self.peer.is_handshaking(), "{:?}", self.events);
         assert!(self.events.contains(&Event::Connected), "{:?}", self.events);
         self.ack_all();
@@ -288,6 +340,7 @@ impl Attack {
             }
             while let Some(t) = conn.poll_transmit(self.now, &mut buf) {
                 let datagrams = buf[..t.len].chunks(t.segment_size);
+                self.marks.extend(datagrams.clone().map(|_| t.ecn));
                 out.extend(datagrams.map(|b| (t.path, b.to_vec())));
             }
             match self.endpoint.finish(id) {

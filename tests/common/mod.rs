@@ -5,6 +5,7 @@
 pub mod attack;
 pub mod bulk;
 pub mod certs;
+pub mod counting;
 pub mod file_app;
 pub mod files;
 pub mod pair;

@@ -5,7 +5,7 @@ use corelane::base::{Ecn, FourTuple, RecvMeta, Rng, SocketId, Timestamp};
 use corelane::conn::endpoint::Next;
 use corelane::conn::{
     Application, ConnId, Connection, Decision, Endpoint, EndpointConfig, Event, Incoming,
-    TransportConfig,
+    IncomingId, TransportConfig,
 };
 use corelane::stream::{Streams, Taken};
 use corelane::wire::StreamId;
@@ -37,6 +37,8 @@ pub struct Recorder {
     pub refuse_data: bool,
     /// Attempts seen, with whether their address was validated.
     pub incoming: Vec<bool>,
+    /// Attempts held.
+    pub held: Vec<IncomingId>,
 }
 
 impl Application for Recorder {
@@ -67,6 +69,10 @@ impl Application for Recorder {
             return Decision::Retry;
         }
         self.decision.unwrap_or(Decision::Accept)
+    }
+
+    fn on_held(&mut self, id: IncomingId, _: &Incoming) {
+        self.held.push(id);
     }
 
     fn on_accepted(&mut self, conn: ConnId) {
@@ -118,6 +124,7 @@ pub struct Pair {
     pub delay: Duration,
     pub filter: Filter,
     pub tls: Arc<rustls::ClientConfig>,
+    pub server_tls: Arc<rustls::ServerConfig>,
     /// Bytes sent by each side.
     pub sent: [usize; 2],
 }
@@ -141,7 +148,29 @@ impl Default for Setup {
 
 impl Pair {
     pub fn new(setup: Setup) -> Self {
-        let certs = super::certs::Identity::generate();
+        Self::with_tls(setup, |_| {}, |_| {})
+    }
+
+    /// A pair whose TLS configurations were changed first.
+    pub fn with_tls(
+        setup: Setup,
+        server: impl FnOnce(&mut rustls::ServerConfig),
+        client: impl FnOnce(&mut rustls::ClientConfig),
+    ) -> Self {
+        Self::with_identity(setup, &super::certs::Identity::generate(), server, client)
+    }
+
+    /// The same, with a certificate of choice.
+    pub fn with_identity(
+        setup: Setup,
+        certs: &super::certs::Identity,
+        server: impl FnOnce(&mut rustls::ServerConfig),
+        client: impl FnOnce(&mut rustls::ClientConfig),
+    ) -> Self {
+        let (mut server_tls, mut tls) = (certs.server_config(&[]), certs.client_config(&[]));
+        server(&mut server_tls);
+        client(&mut tls);
+        let server_tls = Arc::new(server_tls);
         let mut rng = Rng::from_u64(setup.seed);
         let mut side = |transport: TransportConfig, server, port: u16| {
             let mut config = EndpointConfig::new(rng.array());
@@ -159,13 +188,14 @@ impl Pair {
             }
         };
         let client = side(setup.client, None, 1000);
-        let server = side(setup.server, Some(Arc::new(certs.server_config(&[]))), 2000);
+        let server = side(setup.server, Some(server_tls.clone()), 2000);
         Self {
             now: Timestamp::from_nanos(1_000_000_000),
             sides: [client, server],
             delay: Duration::from_millis(10),
             filter: Box::new(|p| vec![p]),
-            tls: Arc::new(certs.client_config(&[])),
+            tls: Arc::new(tls),
+            server_tls,
             sent: [0, 0],
         }
     }

@@ -31,7 +31,10 @@ pub struct Server {
 impl Server {
     /// Starts a server that has `files`, and takes whatever is put.
     pub fn start(identity: &Identity, files: &[File]) -> Result<Self> {
-        let tls = QuicServerConfig::try_from(identity.server_config(&[ALPN]))?;
+        // quinn takes early data when TLS does.
+        let mut tls = identity.server_config(&[ALPN]);
+        tls.max_early_data_size = u32::MAX;
+        let tls = QuicServerConfig::try_from(tls)?;
         let config = ServerConfig::with_crypto(Arc::new(tls));
         let files: Arc<[File]> = files.into();
         let runtime = runtime()?;
@@ -81,7 +84,9 @@ async fn serve(endpoint: Endpoint, files: Arc<[File]>, mut stopped: oneshot::Rec
                     let files = files.clone();
                     tokio::spawn(async move {
                         // A handshake that fails shows on the other side.
-                        if let Ok(connection) = incoming.await {
+                        if let Ok(connecting) = incoming.accept()
+                            && let Ok((connection, _)) = connecting.into_0rtt()
+                        {
                             serve_connection(connection, files).await;
                         }
                     });
@@ -176,4 +181,34 @@ async fn ask(connection: &Connection, request: &[u8]) -> Result<Vec<u8>> {
     send.write_all(request).await?;
     send.finish()?;
     Ok(recv.read_to_end(FILE_MAX).await?)
+}
+
+/// Fetches `name` over a connection, then again as early data of a second one. Returns the hashes and
+/// whether the server took the early data.
+pub fn fetch_early(
+    addr: SocketAddr,
+    server_name: &str,
+    ca: &CertificateDer<'static>,
+    name: &str,
+) -> Result<(Hash, Hash, bool)> {
+    let mut tls = client_config(ca, &[ALPN]);
+    tls.enable_early_data = true;
+    let tls = QuicClientConfig::try_from(tls)?;
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        let mut endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into())?;
+        endpoint.set_default_client_config(ClientConfig::new(Arc::new(tls)));
+        let request = Request::Get(name).to_bytes();
+        let connection = endpoint.connect(addr, server_name)?.await?;
+        let first = ask(&connection, &request).await?;
+        connection.close(VarInt::from_u32(0), b"");
+        let connecting = endpoint.connect(addr, server_name)?;
+        let early = connecting.into_0rtt();
+        let (connection, accepted) = early.map_err(|_| "there is no session to resume")?;
+        let second = ask(&connection, &request).await?;
+        let accepted = accepted.await;
+        connection.close(VarInt::from_u32(0), b"");
+        endpoint.wait_idle().await;
+        Ok((hash(&first), hash(&second), accepted))
+    })
 }

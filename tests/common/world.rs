@@ -350,9 +350,7 @@ fn transport(rng: &mut Rng) -> TransportConfig {
     t.max_idle_timeout = Duration::from_secs(60);
     // A client that only listens is not found again behind a new address without it.
     t.keep_alive_interval = Some(Duration::from_secs(2));
-    if rng.chance(0.5) {
-        t.congestion = Algorithm::NewReno;
-    }
+    t.congestion = [Algorithm::Cubic, Algorithm::NewReno, Algorithm::Bbr][rng.below(3) as usize];
     t.pacing = rng.chance(0.7);
     t.ecn = rng.chance(0.7);
     if rng.chance(0.3) {

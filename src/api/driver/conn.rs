@@ -7,7 +7,7 @@ use crate::api::shared::{
     send_state,
 };
 use crate::base::Timestamp;
-use crate::conn::{ConnId, Connection, ConnectionError, Event};
+use crate::conn::{ConnId, Connection, ConnectionError, EarlyData, Event};
 use crate::stream::{DatagramError, StreamEvent, Streams, Taken};
 use crate::wire::{Dir, StreamId};
 use bytes::Bytes;
@@ -137,6 +137,11 @@ impl ConnDriver {
     pub(super) fn on_event(&mut self, conn: &mut Connection, event: Event) {
         match event {
             Event::Connected => self.connected(conn),
+            Event::EarlyData => {
+                self.note(conn);
+                self.shared.early.store(true, Ordering::SeqCst);
+                self.shared.waiters.notify();
+            }
             Event::Stream(event) => self.on_stream_event(conn.streams_mut(), event),
             Event::DatagramReceived => self.receive_datagrams(conn),
             Event::DatagramsUnblocked => self.send_datagrams(conn),
@@ -156,6 +161,7 @@ impl ConnDriver {
             server_name: session.server_name().map(str::to_owned),
             certificates: session.peer_certificates().map(<[_]>::to_vec),
             resumed: session.is_resumed().unwrap_or(false),
+            early: conn.early_data() == EarlyData::Accepted,
         });
         self.shared.waiters.notify();
     }
@@ -208,7 +214,9 @@ impl ConnDriver {
         while self.shared.accept[dir as usize].lacks() {
             let Some(id) = streams.accept(dir) else { break };
             let send = (dir == Dir::Bi).then(|| Arc::new(SendShared::new(id)));
-            let recv = Some(Arc::new(RecvShared::new(id)));
+            let mut recv = RecvShared::new(id);
+            recv.early = streams.is_early(id);
+            let recv = Some(Arc::new(recv));
             self.hand_out(streams, id, Halves { send, recv }, true);
         }
     }

@@ -50,7 +50,7 @@ pub fn run_remote(args: &ClientArgs) -> Result<(), Failure> {
     let target = Target {
         addr: args.server,
         name: ServerName::from(args.server.ip()),
-        tls: trust.client(args.load.cipher)?,
+        tls: trust.client(args.load.cipher, args.load.resume)?,
         remote: true,
     };
     measure(&specs, &args.load, &args.engine, |spec| {
@@ -123,11 +123,11 @@ fn loopback(
         transport,
     );
     server.bind = Bind::Shared(SocketAddr::new(here, 0));
-    server.server = Some(identity.server()?);
+    server.server = Some(identity.server(args.load.resume)?);
     let target = Target {
         addr: SocketAddr::new(here, 0),
         name: tls::loopback_name(),
-        tls: tls::Trust::Roots(roots).client(args.load.cipher)?,
+        tls: tls::Trust::Roots(roots).client(args.load.cipher, args.load.resume)?,
         remote: false,
     };
     let client = client_engine(

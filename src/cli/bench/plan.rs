@@ -67,10 +67,12 @@ pub enum Work {
     Bulk(Bulk),
     /// Requests and responses.
     Rr(Rr),
-    /// Full handshakes.
+    /// Handshakes, full or resumed.
     Handshake {
         /// Handshakes at a time.
         parallel: usize,
+        /// Each resumes a session; those that cannot, such as the first, do not count.
+        resume: bool,
     },
     /// Datagrams.
     Datagram(Datagram),
@@ -124,8 +126,9 @@ impl Spec {
                 rate: rr.rate.map(rate),
                 ..rr
             }),
-            Work::Handshake { parallel } => Work::Handshake {
+            Work::Handshake { parallel, resume } => Work::Handshake {
                 parallel: part(parallel, shards, shard),
+                resume,
             },
             Work::Datagram(d) => Work::Datagram(Datagram {
                 rate: d.rate.map(rate),
@@ -211,7 +214,7 @@ pub fn specs(which: Which, load: &LoadArgs, shards: usize) -> Result<Vec<Spec>, 
 /// Refuses flags that the chosen workload has no use for.
 fn applicable(which: Which, load: &LoadArgs) -> Result<(), Failure> {
     use Which::{Connections, Datagram, Handshake, Rr, Throughput};
-    let rules: [(&str, bool, &[Which]); 11] = [
+    let rules: [(&str, bool, &[Which]); 12] = [
         ("-n", load.bytes.is_some(), &[Throughput]),
         ("-R", load.reverse, &[Throughput]),
         ("--bidir", load.bidir, &[Throughput]),
@@ -222,6 +225,7 @@ fn applicable(which: Which, load: &LoadArgs) -> Result<(), Failure> {
             load.parallel.is_some(),
             &[Throughput, Rr, Handshake, Datagram],
         ),
+        ("--resume", load.resume, &[Handshake]),
         ("--depth", load.depth.is_some(), &[Rr]),
         ("--rate", load.rate.is_some(), &[Rr, Datagram]),
         ("--new-stream", load.new_stream, &[Rr]),
@@ -336,7 +340,8 @@ impl Base<'_> {
 
     fn handshake(&self) -> Spec {
         let parallel = self.load.parallel.unwrap_or(32);
-        self.spec("handshake", Work::Handshake { parallel }, 0, 0)
+        let resume = self.load.resume;
+        self.spec("handshake", Work::Handshake { parallel, resume }, 0, 0)
     }
 
     fn datagram(&self, length: u64, all: bool) -> Result<Spec, Failure> {
@@ -466,6 +471,7 @@ mod tests {
             ("rr -R", "-R"),
             ("throughput --depth 4", "--depth"),
             ("handshake -l 5", "-l"),
+            ("rr --resume", "--resume"),
             ("connections -P 3", "-P"),
             ("datagram -l 7", "-l 7"),
             ("throughput -P 1001 --connections 1", "-P 1001"),

@@ -218,6 +218,54 @@ fn every_suite_carries_a_handshake() {
     }
 }
 
+/// The extensions of a ClientHello, by number (RFC 8446 §4.1.2).
+fn hello_extensions(hello: &[u8]) -> Vec<(u16, &[u8])> {
+    // Type, length, legacy_version, random, legacy_session_id, suites, compression methods.
+    let mut at = 4 + 2 + 32;
+    at += 1 + usize::from(hello[at]);
+    at += 2 + usize::from(u16::from_be_bytes([hello[at], hello[at + 1]]));
+    at += 1 + usize::from(hello[at]) + 2;
+    let mut all = Vec::new();
+    while at < hello.len() {
+        let number = u16::from_be_bytes([hello[at], hello[at + 1]]);
+        let len = usize::from(u16::from_be_bytes([hello[at + 2], hello[at + 3]]));
+        all.push((number, &hello[at + 4..at + 4 + len]));
+        at += 4 + len;
+    }
+    all
+}
+
+#[test]
+fn a_client_hello_offers_tls_1_3_alone_and_no_compatibility_mode() {
+    let (client, _) = ends(Ca::new().client(), Ca::new().server(|_| {}));
+    let (mut session, mut hello) = (client.session, Vec::new());
+    assert!(session.write_crypto(&mut hello).is_none());
+    assert_eq!(hello[0], 1, "a ClientHello");
+    assert_eq!(
+        hello[4 + 2 + 32],
+        0,
+        "legacy_session_id is empty (RFC 9001 §8.4)"
+    );
+    let extensions = hello_extensions(&hello);
+    let find = |number| {
+        extensions
+            .iter()
+            .find(|(n, _)| *n == number)
+            .map(|(_, e)| *e)
+    };
+    assert_eq!(
+        find(43),
+        Some(&[2, 3, 4][..]),
+        "supported_versions (RFC 9001 §4.2)"
+    );
+    assert_eq!(
+        find(57),
+        Some(&b"client's"[..]),
+        "quic_transport_parameters (RFC 9001 §8.2)"
+    );
+    assert_eq!(find(49), None, "post_handshake_auth (RFC 9001 §4.4)");
+}
+
 #[test]
 fn tls_messages_that_quic_forbids_raise_their_alerts() {
     let ca = Ca::new();
@@ -236,6 +284,40 @@ fn tls_messages_that_quic_forbids_raise_their_alerts() {
     for end in [&mut client, &mut server] {
         let error = end.session.read_crypto(&[24, 0, 0, 1, 0]).unwrap_err();
         assert_eq!(error.code, Code::crypto(10), "unexpected_message");
+    }
+}
+
+/// RFC 9001 §4.4: client authentication belongs into the handshake.
+#[test]
+fn a_certificate_request_after_the_handshake_is_a_protocol_violation() {
+    let ca = Ca::new();
+    let (mut client, mut server) = ends(ca.client(), ca.server(|_| {}));
+    handshake(&mut client, &mut server).unwrap();
+    // An empty context, and the one extension that it needs: signature_algorithms.
+    let request = [13, 0, 0, 11, 0, 0, 8, 0, 13, 0, 4, 0, 2, 0x04, 0x03];
+    let error = client.session.read_crypto(&request).unwrap_err();
+    assert_eq!(error.code, Code::PROTOCOL_VIOLATION, "{error}");
+}
+
+/// RFC 9001 §4.6.1: a ticket allows any amount of early data, or none.
+#[test]
+fn a_ticket_with_another_limit_of_early_data_is_a_protocol_violation() {
+    for (limit, taken) in [(u32::MAX, true), (u32::MAX - 1, false), (16_384, false)] {
+        let ca = Ca::new();
+        let (mut client, mut server) = ends(ca.client(), ca.server(|_| {}));
+        handshake(&mut client, &mut server).unwrap();
+        // Lifetime, age, nonce, ticket, and early_data with its limit.
+        let mut ticket = vec![4, 0, 0, 25, 0, 0, 1, 0, 0, 0, 0, 0, 1, 9, 0, 1, 9];
+        ticket.extend([0, 8, 0, 42, 0, 4]);
+        ticket.extend(limit.to_be_bytes());
+        ticket[3] = (ticket.len() - 4) as u8;
+        let read = client.session.read_crypto(&ticket).map_err(|e| e.code);
+        let expected = if taken {
+            Ok(())
+        } else {
+            Err(Code::PROTOCOL_VIOLATION)
+        };
+        assert_eq!(read, expected, "{limit}");
     }
 }
 

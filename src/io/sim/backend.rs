@@ -140,6 +140,11 @@ impl SimBackend {
         self.pool.take().map(TxBuffer::new)
     }
 
+    /// As [`Backend::tx_lent`](crate::io::Backend::tx_lent).
+    pub fn tx_lent(&self) -> usize {
+        self.pool.count() - self.pool.available()
+    }
+
     /// As [`Backend::can_send`](crate::io::Backend::can_send).
     pub fn can_send(&self, id: SocketId) -> bool {
         self.socket(id).is_some()

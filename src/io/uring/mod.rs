@@ -338,6 +338,11 @@ impl Uring {
         self.pool.take().map(TxBuffer::new)
     }
 
+    /// As [`Backend::tx_lent`](crate::io::Backend::tx_lent).
+    pub(super) fn tx_lent(&self) -> usize {
+        self.pool.count() - self.pool.available()
+    }
+
     #[inline]
     pub(super) fn can_send(&self, id: SocketId) -> bool {
         match self.places.get(id.index()).and_then(|p| p.entry.as_ref()) {

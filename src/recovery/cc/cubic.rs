@@ -221,6 +221,7 @@ mod tests {
             rtt: &rtt(),
             app_limited: false,
             bytes_in_flight: full,
+            bytes_left: 0,
         });
     }
 
@@ -288,7 +289,7 @@ mod tests {
         let mut c = after_loss();
         ack(&mut c, 1, 70_000);
         let cwnd = c.window.congestion_window();
-        assert!(c.on_congestion_event(at(10_500), at(10_400), Congestion::Ecn));
+        assert!(c.on_congestion_event(at(10_500), at(10_400), Congestion::Ecn(1)));
         close(c.stage.w_max, cwnd as f64 * 0.85);
         assert_eq!(c.window.congestion_window(), (cwnd as f64 * 0.7) as u64);
     }
@@ -319,6 +320,7 @@ mod tests {
                 rtt: &rtt(),
                 app_limited: true,
                 bytes_in_flight: 1000,
+                bytes_left: 0,
             });
         }
         assert_eq!(c.window.congestion_window(), cwnd);

@@ -2,8 +2,10 @@
 //!
 //! An enum rather than a trait object: the set is closed, the calls are on the packet path, and a
 //! match inlines. What all window-based controllers share (slow start with HyStart++, recovery
-//! periods, the floor, whether the window is used, spurious losses) is `window.rs`.
+//! periods, the floor, whether the window is used, spurious losses) is `window.rs`; BBR keeps a model
+//! of the path instead (`bbr/`).
 
+mod bbr;
 mod cubic;
 mod hystart;
 mod newreno;
@@ -11,8 +13,10 @@ mod window;
 
 use super::rtt::Rtt;
 use crate::base::Timestamp;
+pub use bbr::{Bbr, PacingRate};
 pub use cubic::Cubic;
 pub use newreno::NewReno;
+pub(super) use window::initial as initial_window;
 
 /// The congestion control algorithms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +26,8 @@ pub enum Algorithm {
     /// CUBIC (RFC 9438), with HyStart++.
     #[default]
     Cubic,
+    /// BBR version 3 (draft-ietf-ccwg-bbr-06). It needs pacing.
+    Bbr,
 }
 
 /// One ACK frame as congestion control sees it.
@@ -39,6 +45,8 @@ pub struct AckEvent<'a> {
     pub app_limited: bool,
     /// Bytes in flight before the frame.
     pub bytes_in_flight: u64,
+    /// Bytes in flight now, without what the frame acknowledged and what it revealed as lost.
+    pub bytes_left: u64,
 }
 
 /// A signal of congestion.
@@ -46,8 +54,8 @@ pub struct AckEvent<'a> {
 pub enum Congestion {
     /// That many packets were declared lost.
     Loss(u32),
-    /// The peer counted packets marked CE.
-    Ecn,
+    /// The peer counted that many more packets marked CE.
+    Ecn(u64),
 }
 
 /// A congestion controller.
@@ -57,14 +65,20 @@ pub enum Controller {
     NewReno(NewReno),
     /// RFC 9438.
     Cubic(Cubic),
+    /// draft-ietf-ccwg-bbr-06; large, and used by few connections.
+    Bbr(Box<Bbr>),
 }
 
-/// Calls the same method on whichever controller there is.
+/// Calls the same method on whichever controller there is; BBR may need another.
 macro_rules! each {
     ($self:expr, $c:ident => $call:expr) => {
+        each!($self, $c => $call, $call)
+    };
+    ($self:expr, $c:ident => $call:expr, $bbr:expr) => {
         match $self {
             Controller::NewReno($c) => $call,
             Controller::Cubic($c) => $call,
+            Controller::Bbr($c) => $bbr,
         }
     };
 }
@@ -76,6 +90,7 @@ impl Controller {
         match algorithm {
             Algorithm::NewReno => Self::NewReno(NewReno::new(mtu)),
             Algorithm::Cubic => Self::Cubic(Cubic::new(mtu)),
+            Algorithm::Bbr => Self::Bbr(Box::new(Bbr::new(mtu))),
         }
     }
 
@@ -84,24 +99,39 @@ impl Controller {
         match self {
             Self::NewReno(_) => Algorithm::NewReno,
             Self::Cubic(_) => Algorithm::Cubic,
+            Self::Bbr(_) => Algorithm::Bbr,
         }
     }
 
     /// The congestion window: bytes that may be in flight.
     #[inline]
     pub fn window(&self) -> u64 {
-        each!(self, c => c.window.congestion_window())
+        each!(self, c => c.window.congestion_window(), c.congestion_window())
     }
 
-    /// The slow start threshold in bytes; `u64::MAX` before the first congestion.
+    /// How fast to send and how much at once, where the algorithm says so; otherwise the rate
+    /// follows from the window.
+    #[inline]
+    pub const fn pacing(&self) -> Option<PacingRate> {
+        match self {
+            Self::Bbr(c) => Some(c.pacing()),
+            _ => None,
+        }
+    }
+
+    /// The slow start threshold in bytes; `u64::MAX` before the first congestion, and with BBR.
     pub fn ssthresh(&self) -> u64 {
-        each!(self, c => c.window.ssthresh())
+        match self {
+            Self::NewReno(c) => c.window.ssthresh(),
+            Self::Cubic(c) => c.window.ssthresh(),
+            Self::Bbr(_) => u64::MAX,
+        }
     }
 
     /// Whether the window still grows exponentially; the pacer sends ahead of it then.
     #[inline]
     pub fn in_slow_start(&self) -> bool {
-        each!(self, c => c.window.in_slow_start())
+        each!(self, c => c.window.in_slow_start(), c.in_startup())
     }
 
     /// `bytes` left, before which `bytes_in_flight` were in flight. May be called once a train.
@@ -110,6 +140,24 @@ impl Controller {
         match self {
             Self::NewReno(c) => c.window.on_packet_sent(bytes, bytes_in_flight),
             Self::Cubic(c) => c.on_packet_sent(now, bytes, bytes_in_flight),
+            Self::Bbr(c) => c.on_packet_sent(now, bytes, bytes_in_flight),
+        }
+    }
+
+    /// Everything that waited to be sent has left: what follows is limited by the application.
+    #[inline]
+    pub fn on_out_of_data(&mut self, now: Timestamp) {
+        if let Self::Bbr(c) = self {
+            c.on_out_of_data(now);
+        }
+    }
+
+    /// Packet `pn` of `bytes` bytes, sent at `sent`, was declared lost and is a congestion signal.
+    /// [`Controller::on_congestion_event`] follows for all of them.
+    #[inline]
+    pub fn on_packet_lost(&mut self, now: Timestamp, pn: u64, sent: Timestamp, bytes: u64) {
+        if let Self::Bbr(c) = self {
+            c.on_packet_lost(now, pn, sent, bytes);
         }
     }
 
@@ -132,8 +180,8 @@ impl Controller {
 
     /// Persistent congestion was established (RFC 9002 §7.6.2): back to the minimum window. Called
     /// after [`Controller::on_congestion_event`] for the same losses.
-    pub fn on_persistent_congestion(&mut self) {
-        each!(self, c => c.on_persistent_congestion());
+    pub fn on_persistent_congestion(&mut self, now: Timestamp) {
+        each!(self, c => c.on_persistent_congestion(), c.on_persistent_congestion(now));
     }
 
     /// `count` packets declared lost at `lost_at` or later arrived after all. When those are all
@@ -144,12 +192,12 @@ impl Controller {
 
     /// The datagram size changed to `mtu` bytes.
     pub fn on_mtu(&mut self, mtu: usize) {
-        each!(self, c => c.window.on_mtu(mtu));
+        each!(self, c => c.window.on_mtu(mtu), c.on_mtu(mtu));
     }
 
     /// Congestion events that turned out to be spurious and were undone.
     pub fn spurious_events(&self) -> u64 {
-        each!(self, c => c.window.spurious_events())
+        each!(self, c => c.window.spurious_events(), c.spurious_events())
     }
 }
 

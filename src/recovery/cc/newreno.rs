@@ -35,7 +35,7 @@ impl NewReno {
         } else {
             0
         };
-        // RFC 9002 §B.5, cwnd += mtu * acked / cwnd, without losing fractions.
+        // RFC 9002 §7.3.3, §B.5, cwnd += mtu * acked / cwnd, without losing fractions.
         self.credit = self.credit.saturating_add(acked);
         let cwnd = self.window.congestion_window();
         if acked > 0 && self.credit >= cwnd {
@@ -56,6 +56,7 @@ impl NewReno {
         let cwnd = self.window.congestion_window();
         self.before = (cwnd, self.window.ssthresh());
         self.credit = 0;
+        // RFC 9002 §7.3.1 and §7.3.2: out of slow start, and half the window is the threshold.
         // kLossReductionFactor is 0.5 (RFC 9002 §B.1).
         self.window.shrink(cwnd / 2);
         true

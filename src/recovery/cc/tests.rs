@@ -33,6 +33,7 @@ fn ack_of(c: &mut Controller, sent: u64, now: u64, bytes: u64, flight: u64, app_
         rtt: &rtt,
         app_limited,
         bytes_in_flight: flight,
+        bytes_left: 0,
     });
 }
 
@@ -160,12 +161,12 @@ fn congestion_shrinks_once_a_recovery_period() {
         assert_eq!((c.window(), c.ssthresh()), (after, after));
         // More losses of what was sent before the period began, the moment itself included.
         assert!(!c.on_congestion_event(at(120), at(99), Congestion::Loss(5)));
-        assert!(!c.on_congestion_event(at(130), at(100), Congestion::Ecn));
+        assert!(!c.on_congestion_event(at(130), at(100), Congestion::Ecn(1)));
         // No growth for what was sent before it either.
         ack(&mut c, 100, 150, after);
         assert_eq!(c.window(), after);
         // A packet sent since begins the next.
-        assert!(c.on_congestion_event(at(200), at(101), Congestion::Ecn));
+        assert!(c.on_congestion_event(at(200), at(101), Congestion::Ecn(1)));
         assert!(c.window() < after);
     }
 }
@@ -178,7 +179,7 @@ fn the_window_never_falls_below_two_datagrams() {
             c.on_congestion_event(at(i * 100), at(i * 100 - 1), Congestion::Loss(1));
         }
         assert_eq!(c.window(), 2400);
-        c.on_persistent_congestion();
+        c.on_persistent_congestion(at(1));
         assert_eq!(c.window(), 2400);
     }
 }
@@ -202,7 +203,7 @@ fn slow_start_ends_exactly_at_the_threshold() {
         ack(&mut c, 10 + i, 60 + i, window);
     }
     c.on_congestion_event(at(100), at(90), Congestion::Loss(1));
-    c.on_persistent_congestion();
+    c.on_persistent_congestion(at(1));
     assert_eq!((c.window(), c.ssthresh()), (2400, 48_000));
     while c.in_slow_start() {
         let window = c.window();
@@ -236,10 +237,10 @@ fn a_loss_is_not_refuted_by_another_or_despite_ecn() {
         c.on_congestion_event(at(200), at(150), Congestion::Loss(1));
         let window = c.window();
         assert!(!c.on_spurious(1, at(100)), "of the period before");
-        c.on_congestion_event(at(210), at(160), Congestion::Ecn);
+        c.on_congestion_event(at(210), at(160), Congestion::Ecn(1));
         assert!(!c.on_spurious(1, at(200)), "the network said so itself");
         c.on_congestion_event(at(300), at(250), Congestion::Loss(1));
-        c.on_persistent_congestion();
+        c.on_persistent_congestion(at(1));
         assert!(!c.on_spurious(1, at(300)));
         assert!(c.window() < window);
         assert_eq!(c.spurious_events(), 0);
@@ -269,6 +270,7 @@ fn a_rising_delay_ends_the_first_slow_start() {
                     rtt: &sample,
                     app_limited: false,
                     bytes_in_flight: window,
+                    bytes_left: 0,
                 });
             }
             now += 9;
@@ -309,7 +311,7 @@ proptest! {
                 10 => {
                     c.on_spurious(1, at(now));
                 }
-                _ => c.on_persistent_congestion(),
+                _ => c.on_persistent_congestion(at(1)),
             }
             prop_assert!(c.window() >= 2400);
             prop_assert!(c.window() <= 3 * largest_flight, "grew unused");

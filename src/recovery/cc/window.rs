@@ -143,7 +143,7 @@ impl Window {
     ) -> bool {
         let begins = !self.in_recovery(sent);
         self.unrefuted = match (congestion, self.unrefuted) {
-            (Congestion::Ecn, _) => None,
+            (Congestion::Ecn(_), _) => None,
             (Congestion::Loss(n), _) if begins => Some(n),
             (Congestion::Loss(n), Some(before)) => Some(before.saturating_add(n)),
             (Congestion::Loss(_), None) => None,
@@ -205,7 +205,8 @@ impl Window {
     }
 }
 
-const fn initial(mtu: u64) -> u64 {
+/// The initial window for datagrams of `mtu` bytes (RFC 9002 §7.2).
+pub(in crate::recovery) const fn initial(mtu: u64) -> u64 {
     let floor = MINIMUM_DATAGRAMS * mtu;
     let bound = if floor > INITIAL_BYTES {
         floor

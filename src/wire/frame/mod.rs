@@ -268,8 +268,8 @@ impl<'a> Frame<'a> {
         )
     }
 
-    /// Whether a packet of type `packet` may carry a frame of type `ty` (RFC 9000 §12.4, table 3;
-    /// RFC 9221 §4). Where not, it is a PROTOCOL_VIOLATION.
+    /// Whether a packet of type `packet` may carry a frame of type `ty` (RFC 9000 §12.4, table 3,
+    /// §12.5, §17.2.4; RFC 9221 §4). Where not, it is a PROTOCOL_VIOLATION.
     #[inline]
     pub const fn allowed_in(ty: u64, packet: PacketType) -> bool {
         match packet {
@@ -281,6 +281,7 @@ impl<'a> Frame<'a> {
                     | ty::CRYPTO
                     | ty::NEW_TOKEN
                     | ty::PATH_RESPONSE
+                    | ty::RETIRE_CONNECTION_ID
                     | ty::HANDSHAKE_DONE
             ),
             PacketType::Initial | PacketType::Handshake => matches!(

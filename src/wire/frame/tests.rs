@@ -211,7 +211,8 @@ fn unknown_frame_types_are_encoding_errors() {
 
 #[test]
 fn the_table_of_frames_and_packets() {
-    // RFC 9000 §12.4, table 3, with "ih" spelled out; and RFC 9221 §4.
+    // RFC 9000 §12.4, table 3, with "ih" spelled out and less what §12.5 says cannot be in 0-RTT;
+    // and RFC 9221 §4.
     let table = [
         (0x00, "IH01"),
         (0x01, "IH01"),
@@ -233,7 +234,7 @@ fn the_table_of_frames_and_packets() {
         (0x16, "__01"),
         (0x17, "__01"),
         (0x18, "__01"),
-        (0x19, "__01"),
+        (0x19, "___1"),
         (0x1a, "__01"),
         (0x1b, "___1"),
         (0x1c, "IH01"),

@@ -1,5 +1,5 @@
-//! Full handshakes, so many at a time, each from the first packet to the moment at which the client
-//! may send data.
+//! Handshakes, so many at a time, each from the first packet to the moment at which the client may
+//! send data. Where sessions are resumed, a connection stays until it has brought the next one's.
 
 use super::Common;
 use crate::cli::bench::table::ByConn;
@@ -11,14 +11,16 @@ use corelane::sys::clock::Clock;
 /// The load of one shard.
 pub struct HandshakeLoad {
     parallel: usize,
+    resume: bool,
     /// When the handshakes under way began.
     begun: ByConn<Timestamp>,
 }
 
 impl HandshakeLoad {
-    pub fn new(parallel: usize) -> Self {
+    pub fn new(parallel: usize, resume: bool) -> Self {
         Self {
             parallel,
+            resume,
             begun: ByConn::default(),
         }
     }
@@ -38,11 +40,31 @@ impl HandshakeLoad {
     }
 
     pub fn on_connected(&mut self, common: &mut Common, ctx: &mut Context<'_>, conn: ConnId) {
-        let Some(begun) = self.begun.remove(conn) else {
+        let Some(begun) = self.begun.get_mut(conn) else {
             return;
         };
-        common.record.response.record(Clock::now() - begun);
-        common.counters().operations.add(1);
+        let took = Clock::now() - *begun;
+        let resumed = ctx
+            .connection(conn)
+            .is_some_and(|c| c.session().is_resumed() == Some(true));
+        if resumed == self.resume {
+            common.record.response.record(took);
+            common.counters().operations.add(1);
+        }
+        if !self.resume {
+            self.end(common, ctx, conn);
+        }
+    }
+
+    /// The session comes with the confirmation, or just before.
+    pub fn on_confirmed(&mut self, common: &mut Common, ctx: &mut Context<'_>, conn: ConnId) {
+        if self.resume {
+            self.end(common, ctx, conn);
+        }
+    }
+
+    fn end(&mut self, common: &mut Common, ctx: &mut Context<'_>, conn: ConnId) {
+        self.begun.remove(conn);
         let now = ctx.now();
         if let Some(connection) = ctx.connection(conn) {
             connection.close(now, 0, b"");

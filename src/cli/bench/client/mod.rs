@@ -161,7 +161,9 @@ impl ClientApp {
         let load = match share.work {
             Work::Bulk(bulk) => Load::Bulk(BulkLoad::new(bulk, share.streams)),
             Work::Rr(rr) => Load::Rr(RrLoad::new(rr)),
-            Work::Handshake { parallel } => Load::Handshake(HandshakeLoad::new(parallel)),
+            Work::Handshake { parallel, resume } => {
+                Load::Handshake(HandshakeLoad::new(parallel, resume))
+            }
             Work::Datagram(datagram) => Load::Datagram(DatagramLoad::new(datagram)),
         };
         Self {
@@ -326,6 +328,11 @@ impl ShardApp for ClientApp {
         match event {
             Event::Connected => self.on_connected(ctx, conn),
             Event::Closed(why) => self.on_closed(ctx, conn, &why),
+            Event::HandshakeConfirmed => {
+                if let Load::Handshake(load) = &mut self.load {
+                    load.on_confirmed(&mut self.common, ctx, conn);
+                }
+            }
             Event::Stream(event) => match &mut self.load {
                 Load::Bulk(load) => load.on_event(&self.common, ctx, conn, event),
                 Load::Rr(load) => load.on_event(&mut self.common, ctx, conn, event),
