@@ -15,6 +15,8 @@ mod connections;
 mod early;
 #[path = "api/moves.rs"]
 mod moves;
+#[path = "api/seeing.rs"]
+mod seeing;
 #[path = "api/streams.rs"]
 mod streams;
 #[path = "api/util.rs"]

@@ -2,6 +2,8 @@
 
 #[path = "conn/address.rs"]
 mod address;
+#[path = "conn/admission.rs"]
+mod admission;
 #[path = "conn/clauses.rs"]
 mod clauses;
 #[path = "conn/closing.rs"]
@@ -27,6 +29,8 @@ mod moved;
 mod recovery;
 #[path = "conn/tokens.rs"]
 mod tokens;
+#[path = "conn/zero_cid.rs"]
+mod zero_cid;
 
 use bytes::Bytes;
 use common::pair::{CLIENT, Pair, SERVER, Setup};

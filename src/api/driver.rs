@@ -247,8 +247,12 @@ impl ShardApp for Driver {
     }
 
     fn on_incoming(&mut self, _: &Incoming) -> Decision {
-        if self.hub.is_closed() || self.hub.backlog.0.is_full() {
+        if self.hub.is_closed() {
             return Decision::Refuse;
+        }
+        if self.hub.backlog.0.is_full() {
+            // An answer would cost more than the question; clients ask again.
+            return Decision::Ignore;
         }
         Decision::Hold
     }
@@ -296,7 +300,7 @@ impl ShardApp for Driver {
             }
         }
         while let Some(id) = self.surplus.pop() {
-            ctx.decide(id, Decision::Refuse);
+            ctx.decide(id, Decision::Ignore);
         }
         self.scan(ctx)
     }

@@ -21,6 +21,9 @@ pub enum ConnectError {
          address"
     )]
     Family(SocketAddr),
+    /// The endpoint cannot keep the connection apart from others.
+    #[error(transparent)]
+    Endpoint(endpoint::ConnectError),
     /// What the peer was to prove to be is neither a DNS name nor an IP address.
     #[error(
         "{0:?} is neither a DNS name nor an IP address: give the name in the peer's certificate"
@@ -38,8 +41,11 @@ pub enum ConnectError {
          the certificate has the name connected to"
     )]
     Tls(rustls::Error),
-    /// The client's first packet did not authenticate.
-    #[error("the client's first packet is not authentic; nothing to do but to accept the next one")]
+    /// The client's first packet did not authenticate, or was not decided about in time.
+    #[error(
+        "the client's first packet is not authentic, or it waited longer than a handshake may \
+         take; nothing to do but to accept the next one"
+    )]
     NotAuthentic,
     /// The connection ended before its handshake did.
     #[error(transparent)]
@@ -51,6 +57,7 @@ impl From<endpoint::ConnectError> for ConnectError {
         match e {
             endpoint::ConnectError::Config(e) => Self::Config(e),
             endpoint::ConnectError::Address(addr) => Self::Address(addr),
+            e => Self::Endpoint(e),
         }
     }
 }

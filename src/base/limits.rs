@@ -104,6 +104,12 @@ pub const UNKNOWN_PARAMETERS: usize = 32;
 /// Connections on one shard that have not finished their handshake, by default; from half of it on,
 /// clients are asked to prove their address first.
 pub const HALF_OPEN: usize = 4096;
+/// Datagrams of another protocol on a shard's sockets that wait to be sent or to be read.
+pub const OTHER_DATAGRAMS: usize = 256;
+/// Bytes of those that wait to be sent.
+pub const OTHER_BYTES: usize = 1024 * 1024;
+/// Networks whose handshakes are counted one by one, where a rate is set for them.
+pub const PREFIXES: usize = 8192;
 /// Established connections of a shard that the application has not taken, by default.
 pub const ACCEPT_BACKLOG: usize = 1024;
 /// Time for a handshake to finish, by default.
@@ -128,6 +134,13 @@ pub const HANDLE_RECV_CHUNKS: usize = 16;
 
 /// Sockets of one shard's backend, by default.
 pub const SOCKETS: usize = 1024;
+
+/// Chunks of log records (qlog), of some 16 KiB, that wait for the thread that writes them.
+pub const QLOG_CHUNKS: usize = 256;
+/// Bytes of one record after which frames and acknowledged ranges are left out.
+pub const QLOG_RECORD_BYTES: usize = 32 * 1024;
+/// Bytes of one connection's log file.
+pub const QLOG_FILE_BYTES: u64 = 1 << 30;
 
 const _: () = assert!(CRYPTO_WINDOW >= 4096);
 const _: () = assert!(MIN_UDP_PAYLOAD <= MAX_UDP_PAYLOAD && MAX_UDP_PAYLOAD <= u16::MAX as usize);

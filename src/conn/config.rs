@@ -5,6 +5,7 @@
 
 use super::glitch::GlitchLimit;
 use super::guard::PortGuard;
+use super::observe::Observers;
 use super::preferred::PreferredAddresses;
 use crate::base::limits;
 use crate::path::PathConfig;
@@ -68,14 +69,21 @@ pub struct TransportConfig {
     /// Updates the packet protection keys after this many packets. Default: only when the AEAD's
     /// limit nears (RFC 9001 §6.6).
     pub key_update_packets: Option<u64>,
-    /// Closes a connection whose peer sends more frames that lead nowhere than this: streams that it
-    /// opens and abandons or asks us to abandon, limits that raise nothing, connection IDs and tokens
-    /// in circles (RFC 9000 §21.9). `None` admits any number. Default 10,000 at once and 1,000 a
-    /// second.
+    /// Who watches each connection, [`shard::qlog`](crate::shard::qlog) for one. Default nobody.
+    pub observers: Option<Observers>,
+    /// Closes a connection whose peer sends more frames that lead nowhere than this: streams that
+    /// it opens and abandons or asks us to abandon, limits that raise nothing, connection IDs and
+    /// tokens in circles (RFC 9000 §21.9). `None` admits any number. Default 10,000 at once and
+    /// 1,000 a second.
     pub glitches: Option<GlitchLimit>,
     /// A server gives each client a token once its address is proven, so that the client's next
     /// connection begins with a proven address (RFC 9000 §8.1.3). Default on.
     pub new_tokens: bool,
+    /// Connections begun here have no connection ID of their own: a few bytes less in each packet
+    /// they receive. Their addresses tell them apart then, so that between a socket and a peer's
+    /// address there is one at most, beside any number that have a connection ID. Connections that
+    /// are accepted have one always. Default off.
+    pub zero_length_cid: bool,
 }
 
 impl Default for TransportConfig {
@@ -100,11 +108,13 @@ impl Default for TransportConfig {
             follow_preferred_address: true,
             port_guard: PortGuard::default(),
             key_update_packets: None,
+            observers: None,
             glitches: Some(GlitchLimit {
                 burst: limits::GLITCH_BURST,
                 per_second: limits::GLITCH_RATE,
             }),
             new_tokens: true,
+            zero_length_cid: false,
         }
     }
 }

@@ -6,17 +6,19 @@
 //! connection's events and trains and call [`Endpoint::finish`] for its next timeout; then
 //! [`Endpoint::poll_transmit`] for stateless packets. A shard is this loop over a real backend.
 
+use super::admission::{Admission, Prefix, PrefixCaps};
 use super::ahead::Ahead;
 use super::application::{Application, Sink};
 use super::guard::PortVerdict;
 use super::handshake::HandshakeIds;
-use super::incoming::Held;
+use super::incoming::HeldAttempts;
 use super::router::{CidGenerator, RandomCids, Route, Router};
 use super::space::HandshakeSpace;
 use super::spent::SpentTokens;
 use super::stateless::Stateless;
 use super::token_store::{TokenMemory, TokenStore};
-use super::{Connection, ConnectionInit, TransportConfig};
+use super::totals::Ledger;
+use super::{Connection, ConnectionInit, ConnectionStats, TransportConfig};
 use crate::base::{FourTuple, RecvMeta, Rng, SocketId, Timestamp, Transmit, limits};
 use crate::crypto::{ConfigError, InitialSuite, Lifetimes, ResetKey, Session, TokenKey, early};
 use crate::path::cids::ResetToken;
@@ -34,6 +36,12 @@ pub struct ConnId {
 }
 
 impl ConnId {
+    #[cfg(test)]
+    pub(super) fn for_tests(index: u32) -> Self {
+        let generation = 0;
+        Self { index, generation }
+    }
+
     /// A dense index, reused after the connection is gone; below the number of connections that
     /// the endpoint ever had at once.
     pub const fn index(self) -> u32 {
@@ -59,6 +67,8 @@ pub struct EndpointConfig {
     pub max_half_open: usize,
     /// Where tokens of servers are kept for later connections.
     pub tokens: Arc<dyn TokenStore>,
+    /// How much of that one network may have.
+    pub prefix_caps: PrefixCaps,
 }
 
 impl EndpointConfig {
@@ -73,6 +83,7 @@ impl EndpointConfig {
             secret,
             max_half_open: limits::HALF_OPEN,
             tokens: Arc::new(TokenMemory::default()),
+            prefix_caps: PrefixCaps::default(),
         }
     }
 }
@@ -86,6 +97,30 @@ pub enum ConnectError {
     /// The address family or port is impossible.
     #[error("cannot connect to {0}: port 0 and the unspecified address name no peer")]
     Address(std::net::SocketAddr),
+    /// A connection without a connection ID has the same addresses.
+    #[error(
+        "a connection to {0} that has no connection ID uses this socket: a second one could not be \
+         told from it; leave `zero_length_cid` off, connect from another socket or local address, \
+         or wait until that connection is gone"
+    )]
+    SameAddresses(std::net::SocketAddr),
+    /// The socket is connected to another peer.
+    #[error(
+        "cannot connect to {remote}: the socket is connected to {peer} and hears nobody else; use \
+         a socket that is not connected"
+    )]
+    Connected {
+        /// Where to.
+        remote: std::net::SocketAddr,
+        /// The socket's peer.
+        peer: std::net::SocketAddr,
+    },
+    /// Other shards share the socket's address, and only connection IDs steer between them.
+    #[error(
+        "several shards share this address and find connections by their connection IDs: leave \
+         `zero_length_cid` off, or give each shard a socket of its own (`Bind::Each`)"
+    )]
+    Steered,
 }
 
 /// What an endpoint counted.
@@ -100,6 +135,13 @@ pub struct EndpointStats {
     pub refused: u64,
     /// Attempts dropped without an answer, for want of room or by decision.
     pub ignored: u64,
+    /// Attempts from a network that had all it may: asked to prove their address, or ignored.
+    pub prefix_capped: u64,
+    /// Held attempts that were not decided about in time.
+    pub held_expired: u64,
+    /// Cryptographic operations on behalf of what is no connection yet, or no more: Initial keys
+    /// derived, tokens opened and sealed, reset tokens computed.
+    pub stateless_crypto: u64,
     /// Retry packets sent.
     pub retries: u64,
     /// Version Negotiation packets sent.
@@ -121,6 +163,13 @@ struct Entry {
     initial_dcid: Option<ConnectionId>,
     /// The token by which the router finds the connection.
     reset_token: Option<ResetToken>,
+    /// What of its counters is in the endpoint's sum, and whether it waits to be added.
+    summed: ConnectionStats,
+    changed: bool,
+    /// The addresses by which the router finds a connection without a connection ID.
+    addresses: Option<(SocketId, FourTuple)>,
+    /// The network that its handshake counts for.
+    prefix: Option<Prefix>,
 }
 
 /// What becomes of a connection after its turn.
@@ -153,12 +202,15 @@ pub struct Endpoint {
     /// The last time that was told.
     pub(super) clock: Timestamp,
     pub(super) router: Router,
+    steered: bool,
     entries: Vec<Option<Entry>>,
     free: Vec<(u32, u32)>,
     ready: VecDeque<ConnId>,
-    pub(super) held: slab::Slab<Held>,
+    pub(super) admission: Admission,
+    pub(super) held: HeldAttempts,
     pub(super) stateless: Stateless,
     pub(super) stats: EndpointStats,
+    pub(super) ledger: Ledger,
 }
 
 impl Endpoint {
@@ -198,13 +250,16 @@ impl Endpoint {
             ahead: Ahead::default(),
             clock: Timestamp::ZERO,
             router: Router::default(),
+            steered: false,
             entries: Vec::new(),
             free: Vec::new(),
             ready: VecDeque::new(),
-            held: slab::Slab::new(),
+            admission: Admission::new(config.prefix_caps),
+            held: HeldAttempts::default(),
             stateless: Stateless::new(rng.fork()),
             rng,
             stats: EndpointStats::default(),
+            ledger: Ledger::default(),
         })
     }
 
@@ -227,7 +282,12 @@ impl Endpoint {
         }
         let suite = InitialSuite::of_client(&tls)?;
         let config = transport.unwrap_or_else(|| self.transport.clone());
-        let local_scid = self.fresh_cid();
+        let local_scid = if config.zero_length_cid {
+            self.admit_without_cid(socket, &tuple)?;
+            ConnectionId::EMPTY
+        } else {
+            self.fresh_cid()
+        };
         // RFC 9000 §7.2: at least eight unpredictable bytes.
         let odcid = ConnectionId::new(&self.rng.array::<8>()).unwrap_or_default();
         let mut params = super::params::local(&config, local_scid);
@@ -253,6 +313,22 @@ impl Endpoint {
         conn.start(now);
         self.stats.connected += 1;
         Ok(self.add(conn, &[local_scid], None))
+    }
+
+    /// Whether a connection without a connection ID can be told from the others.
+    fn admit_without_cid(&self, socket: SocketId, tuple: &FourTuple) -> Result<(), ConnectError> {
+        if self.steered {
+            return Err(ConnectError::Steered);
+        }
+        if self.router.has_addresses(socket, tuple) {
+            return Err(ConnectError::SameAddresses(tuple.remote));
+        }
+        Ok(())
+    }
+
+    /// Several endpoints share this one's address and are told apart by connection IDs.
+    pub fn set_steered(&mut self) {
+        self.steered = true;
     }
 
     pub(super) fn encode(&mut self, params: &TransportParameters, side: Side) -> Vec<u8> {
@@ -283,8 +359,15 @@ impl Endpoint {
             self.entries.push(None);
         }
         let id = ConnId { index, generation };
+        let mut addresses = None;
         for cid in cids.iter().chain(&initial_dcid) {
-            self.router.insert(*cid, Route::Connection(id));
+            if cid.is_empty() {
+                let found_by = (conn.socket(), conn.path());
+                self.router.insert_addresses(found_by.0, &found_by.1, id);
+                addresses = Some(found_by);
+            } else {
+                self.router.insert(*cid, Route::Connection(id));
+            }
         }
         let half_open = initial_dcid.is_some();
         self.half_open += usize::from(half_open);
@@ -296,10 +379,21 @@ impl Endpoint {
                 half_open,
                 initial_dcid,
                 reset_token: None,
+                summed: ConnectionStats::default(),
+                changed: false,
+                addresses,
+                prefix: None,
             });
         }
         self.wake(id);
         id
+    }
+
+    /// The handshake of an accepted connection counts for a network.
+    pub(super) fn count_for(&mut self, id: ConnId, prefix: Option<Prefix>) {
+        if let Some(e) = self.entry(id) {
+            e.prefix = prefix;
+        }
     }
 
     fn entry(&mut self, id: ConnId) -> Option<&mut Entry> {
@@ -343,6 +437,19 @@ impl Endpoint {
         })
     }
 
+    /// Marks a connection as summed up: what it had counted before, and has now.
+    pub(super) fn take_growth(&mut self, id: ConnId) -> Option<(ConnectionStats, ConnectionStats)> {
+        let e = self.entry(id)?;
+        e.changed = false;
+        let now = e.conn.stats();
+        Some((std::mem::replace(&mut e.summed, now), now))
+    }
+
+    /// Accepted connections whose handshake has not finished.
+    pub fn half_open(&self) -> usize {
+        self.half_open
+    }
+
     /// What the endpoint counted.
     pub fn stats(&self) -> EndpointStats {
         self.stats
@@ -370,6 +477,9 @@ impl Endpoint {
         while let Some(id) = self.ready.pop_front() {
             if let Some(e) = self.entry(id) {
                 e.queued = false;
+                if !std::mem::replace(&mut e.changed, true) {
+                    self.ledger.note(id);
+                }
                 self.upkeep(id);
                 return Some(id);
             }
@@ -383,6 +493,7 @@ impl Endpoint {
     }
 
     /// Issues the connection IDs that a connection wants, forgets those that were retired.
+    /// Keeps RFC 9000 §5.1.1.
     fn upkeep(&mut self, id: ConnId) {
         let Some(wanted) = self.entry(id).map(|e| e.conn.cids_wanted()) else {
             return;
@@ -411,7 +522,9 @@ impl Endpoint {
             .filter(|e| e.half_open && e.conn.has_completed())
         {
             e.half_open = false;
+            let prefix = e.prefix.take();
             self.half_open -= 1;
+            self.admission.end(prefix);
         }
     }
 
@@ -447,7 +560,13 @@ impl Endpoint {
             self.router.remove(&cid, Route::Connection(id));
         }
         self.router.set_reset_token(id, e.reset_token, None);
+        self.ledger
+            .on_gone(&e.summed, &e.conn.stats(), &e.conn.path_stats());
+        if let Some((socket, tuple)) = e.addresses {
+            self.router.remove_addresses(socket, &tuple, id);
+        }
         self.half_open -= usize::from(e.half_open);
+        self.admission.end(e.prefix);
         self.free.push((id.index, id.generation.wrapping_add(1)));
     }
 
@@ -477,15 +596,25 @@ impl Endpoint {
         let mut run: Option<(Route, ConnectionId)> = None;
         while at < data.len() {
             let end = (at + step).min(data.len());
-            let Some(dcid) = data.get(at..end).and_then(|d| header::dcid(d, cid_len)) else {
+            let datagram = data.get(at..end).unwrap_or_default();
+            let Some(dcid) = header::dcid(datagram, cid_len) else {
                 self.flush(now, meta, data.get_mut(start..at), run.take(), app);
                 self.stats.unroutable += 1;
                 (start, at) = (end, end);
                 continue;
             };
             if run.as_ref().is_none_or(|(_, cid)| cid.as_slice() != dcid) {
-                let route = self.router.get(dcid);
+                let by_addresses = || self.router.by_addresses(meta, datagram, dcid);
+                let route = self.router.get(dcid).or_else(by_addresses);
                 let cid = ConnectionId::new(dcid).unwrap_or_default();
+                if let (Some(route), Some((same, last))) = (route, &mut run)
+                    && *same == route
+                {
+                    // The same connection by another name, as each packet without one is.
+                    *last = cid;
+                    at = end;
+                    continue;
+                }
                 self.flush(now, meta, data.get_mut(start..at), run.take(), app);
                 start = at;
                 match route {
@@ -584,7 +713,8 @@ impl Endpoint {
                 self.stats.version_negotiations += 1;
                 self.stateless.version_negotiation(&one, dcid, scid);
             }
-            Ok(Header::Short { dcid, .. }) => {
+            Ok(Header::Short { dcid, .. }) if self.stateless.has_room() => {
+                self.stats.stateless_crypto += 1;
                 let token = self.reset_key.reset_token(&dcid);
                 if self.stateless.reset(&one, datagram.len(), token) {
                     self.stats.resets += 1;

@@ -49,6 +49,7 @@ impl Connection {
         self.follow(now, packet);
     }
 
+    /// Keeps RFC 9000 §8.2.1, §9.3.
     fn follow(&mut self, now: Timestamp, packet: &Packet<'_>) {
         let meta = packet.meta;
         let path = self.paths.primary_mut();

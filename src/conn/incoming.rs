@@ -3,6 +3,7 @@
 //! Size and token are checked first, without cryptography while the endpoint is saturated; then the
 //! application decides. What it accepts becomes a connection only if a packet authenticates.
 
+use super::admission::Prefix;
 use super::application::FirstFlight;
 use super::endpoint::{ConnId, Endpoint};
 use super::guard::PortVerdict;
@@ -18,6 +19,7 @@ use crate::wire::error::Code;
 use crate::wire::header::VERSION_1;
 use crate::wire::{ConnectionId, PreferredAddress, Side, TransportParameters};
 use smallvec::SmallVec;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// A connection attempt, as the application sees it before it decides.
@@ -42,13 +44,14 @@ pub enum Decision {
     /// Say nothing.
     Ignore,
     /// Keep it until [`Endpoint::decide`] is called with the identifier that
-    /// [`Application::on_held`] gets. At most [`limits::ACCEPT_BACKLOG`] wait; more are ignored.
+    /// [`Application::on_held`] gets, or the handshake's deadline has passed. At most
+    /// [`limits::ACCEPT_BACKLOG`] wait; while so many do, every other attempt is ignored.
     Hold,
 }
 
-/// Names a held connection attempt.
+/// Names a held connection attempt, and never another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct IncomingId(u32);
+pub struct IncomingId(u64);
 
 /// An Initial packet that may begin a connection.
 pub(super) struct Attempt {
@@ -60,14 +63,38 @@ pub(super) struct Attempt {
     validated: bool,
     /// The Retry token that it came with.
     token: Option<TokenName>,
+    /// The network that it counts for, once it costs anything.
+    prefix: Option<Prefix>,
 }
 
-pub(super) struct Held {
+struct Held {
     attempt: Attempt,
     datagram: Vec<u8>,
+    since: Timestamp,
+}
+
+/// Attempts that wait for the application, the oldest first.
+#[derive(Default)]
+pub(super) struct HeldAttempts {
+    waiting: BTreeMap<u64, Held>,
+    next: u64,
+}
+
+impl HeldAttempts {
+    fn is_full(&self) -> bool {
+        self.waiting.len() >= limits::ACCEPT_BACKLOG
+    }
+
+    fn insert(&mut self, held: Held) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        self.waiting.insert(id, held);
+        id
+    }
 }
 
 impl Endpoint {
+    /// Keeps RFC 9000 §8.1.3.
     #[expect(clippy::too_many_arguments, reason = "the parts of one Initial packet")]
     pub(super) fn on_initial(
         &mut self,
@@ -85,7 +112,8 @@ impl Endpoint {
             self.stats.unroutable += 1;
             return;
         }
-        if self.half_open >= self.max_half_open {
+        self.expire_held(now);
+        if self.half_open >= self.max_half_open || self.held.is_full() {
             // Saturated: no cryptography, no answer.
             self.stats.ignored += 1;
             return;
@@ -98,9 +126,12 @@ impl Endpoint {
             meta,
             validated: false,
             token: None,
+            prefix: None,
         };
+        // RFC 9000 §8.1.3: a bad token of NEW_TOKEN is no token; §8.1.4: then the limit holds.
         if !token.is_empty() {
             let seconds = now.as_nanos() / 1_000_000_000;
+            self.stats.stateless_crypto += 1;
             match self
                 .token_key
                 .open(token, meta.path.remote, seconds, self.token_lifetimes)
@@ -131,16 +162,9 @@ impl Endpoint {
             path: meta.path,
             validated: attempt.validated,
         };
-        match app.on_incoming(&incoming) {
-            Decision::Hold => self.hold(attempt, datagram, &incoming, app),
-            // The second half of the room is for clients whose address is proven: forged ones
-            // cannot lock everybody out.
-            Decision::Accept
-                if !attempt.validated
-                    && (self.is_half_full() || self.must_prove(attempt.meta.path.remote)) =>
-            {
-                self.carry_out(now, Decision::Retry, attempt, datagram, app);
-            }
+        let decision = app.on_incoming(&incoming);
+        match self.admit(now, decision, &mut attempt) {
+            Decision::Hold => self.hold(now, attempt, datagram, &incoming, app),
             decision => {
                 self.carry_out(now, decision, attempt, datagram, app);
             }
@@ -157,29 +181,72 @@ impl Endpoint {
         token::name(token).is_some_and(|name| self.spent.admits(&name, seconds))
     }
 
+    /// What a decision comes to, by the room that there is. Clients whose address is not proven are
+    /// asked to prove it where there is little: the second half of the room is for those who did,
+    /// and what is forged in a network's name does not count against it. Beyond that they wait.
+    fn admit(&mut self, now: Timestamp, decision: Decision, attempt: &mut Attempt) -> Decision {
+        match decision {
+            Decision::Accept
+                if !attempt.validated
+                    && (self.is_half_full() || self.must_prove(attempt.meta.path.remote)) =>
+            {
+                Decision::Retry
+            }
+            Decision::Accept | Decision::Hold => {
+                attempt.prefix = self.admission.begin(now, attempt.meta.path.remote.ip());
+                if attempt.prefix.is_some() {
+                    return decision;
+                }
+                self.stats.prefix_capped += 1;
+                if attempt.validated {
+                    Decision::Ignore
+                } else {
+                    Decision::Retry
+                }
+            }
+            other => other,
+        }
+    }
+
     fn is_half_full(&self) -> bool {
         self.half_open >= self.max_half_open.div_ceil(2)
     }
 
     fn hold(
         &mut self,
+        now: Timestamp,
         attempt: Attempt,
         datagram: &[u8],
         incoming: &Incoming,
         app: &mut dyn Application,
     ) {
-        if self.held.len() >= limits::ACCEPT_BACKLOG {
-            self.stats.ignored += 1;
-            return;
-        }
         let dcid = attempt.dcid;
         let id = self.held.insert(Held {
             attempt,
             datagram: datagram.to_vec(),
-        }) as u32;
+            since: now,
+        });
         // The client repeats itself meanwhile; those datagrams lead nowhere until the decision.
         self.router.insert(dcid, Route::Held(id));
         app.on_held(IncomingId(id), incoming);
+    }
+
+    /// When the oldest held attempt expires.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        let (_, oldest) = self.held.waiting.first_key_value()?;
+        Some(oldest.since + self.transport.handshake_deadline)
+    }
+
+    /// Forgets held attempts that nobody decided about in the time that a handshake has. Whoever
+    /// decides later is told that no connection came of it.
+    pub fn expire_held(&mut self, now: Timestamp) {
+        while self.poll_timeout().is_some_and(|at| at <= now)
+            && let Some((id, held)) = self.held.waiting.pop_first()
+        {
+            self.router.remove(&held.attempt.dcid, Route::Held(id));
+            self.admission.end(held.attempt.prefix);
+            self.stats.held_expired += 1;
+        }
     }
 
     /// Decides about a held connection attempt; `None` when no connection came of it.
@@ -193,7 +260,8 @@ impl Endpoint {
         let Held {
             attempt,
             mut datagram,
-        } = self.held.try_remove(id.0 as usize)?;
+            ..
+        } = self.held.waiting.remove(&id.0)?;
         self.router.remove(&attempt.dcid, Route::Held(id.0));
         self.carry_out(now, decision, attempt, &mut datagram, app)
     }
@@ -209,17 +277,27 @@ impl Endpoint {
         if decision != Decision::Accept {
             self.ahead.forget(&attempt.dcid);
         }
+        let prefix = attempt.prefix;
         match decision {
-            Decision::Accept => return self.accept(now, attempt, datagram, app),
+            Decision::Accept => {
+                let id = self.accept(now, attempt, datagram, app);
+                match id {
+                    Some(id) => self.count_for(id, prefix),
+                    None => self.admission.end(prefix),
+                }
+                return id;
+            }
             Decision::Retry if attempt.retry_scid.is_none() => self.send_retry(now, &attempt),
             Decision::Refuse | Decision::Retry => {
                 self.refuse(&attempt, Code::CONNECTION_REFUSED);
             }
             Decision::Ignore | Decision::Hold => self.stats.ignored += 1,
         }
+        self.admission.end(prefix);
         None
     }
 
+    /// Keeps RFC 9000 §8.1.4.
     fn accept(
         &mut self,
         now: Timestamp,
@@ -237,6 +315,7 @@ impl Endpoint {
         let params = self.encode(&params, Side::Server);
         let (tls, suite) = self.server.as_ref()?;
         let session = Session::server(tls.clone(), params).ok()?;
+        self.stats.stateless_crypto += 1;
         let keys = suite.keys(VERSION_1, attempt.dcid.as_slice(), Side::Server)?;
         let ids = HandshakeIds::new(
             local_scid,
@@ -315,6 +394,7 @@ impl Endpoint {
             return;
         };
         self.stats.refused += 1;
+        self.stats.stateless_crypto += 1;
         self.stateless.refuse(
             &attempt.meta,
             &attempt.dcid,
@@ -336,6 +416,7 @@ impl Endpoint {
             &mut token,
         );
         self.stats.retries += 1;
+        self.stats.stateless_crypto += 1;
         self.stateless
             .retry(&attempt.meta, &attempt.dcid, &attempt.scid, &scid, &token);
     }

@@ -13,6 +13,7 @@
 //! until the multipath extension opens more.
 
 mod ack;
+mod admission;
 mod ahead;
 pub mod application;
 mod build;
@@ -31,6 +32,7 @@ pub mod incoming;
 mod input;
 mod migrate;
 mod new_token;
+pub mod observe;
 mod params;
 mod preferred;
 mod probing;
@@ -42,7 +44,9 @@ mod stateless;
 mod stats;
 mod timers;
 pub mod token_store;
+pub mod totals;
 mod train;
+mod tuples;
 mod zero_rtt;
 
 use crate::base::{FourTuple, Rng, SocketId, Timestamp};
@@ -51,6 +55,7 @@ use crate::path::cids::ResetToken;
 use crate::path::{Path, PathId, PathSet};
 use crate::stream::{DatagramError, Datagrams, Streams};
 use crate::wire::{ConnectionId, Side, TransportParameters};
+pub use admission::PrefixCaps;
 pub use application::Application;
 use bytes::Bytes;
 pub use config::TransportConfig;
@@ -66,6 +71,7 @@ use handshake::HandshakeIds;
 pub use incoming::{Decision, Incoming, IncomingId};
 pub use migrate::{MigrateError, MigrationFailure};
 use new_token::NewTokens;
+use observe::{Begun, Watch};
 pub use preferred::PreferredAddresses;
 pub use router::CidGenerator;
 use space::{HandshakeSpace, SentFrame};
@@ -129,6 +135,7 @@ pub struct Connection {
     scratch: Vec<SentFrame>,
     rng: Rng,
     stats: ConnectionStats,
+    watch: Watch,
     glitches: Glitches,
 }
 
@@ -154,6 +161,7 @@ impl Connection {
             tuple,
             mut rng,
         } = init;
+        let begun = Begun::new(now, side, ids.original_dcid, ids.local_scid, tuple);
         let mut path = Path::new(PathId::ZERO, socket, tuple, &config.path(), now);
         path.local_cids.set_first(ids.local_scid);
         path.remote_cids.set_first(ids.first_remote());
@@ -187,6 +195,7 @@ impl Connection {
             scratch: Vec::with_capacity(16),
             rng,
             stats: ConnectionStats::default(),
+            watch: Watch::begin(&config, &begun),
             glitches: Glitches::new(now, config.glitches),
             config,
         }
@@ -233,6 +242,7 @@ impl Connection {
     }
 
     /// Queues a datagram (RFC 9221). It is sent at most once.
+    /// Keeps RFC 9000 §19.21.
     ///
     /// # Errors
     /// The peer takes no datagrams, this one is larger than it takes or than the path carries, or
@@ -288,6 +298,12 @@ impl Connection {
         }
     }
 
+    /// Whether this side has no connection ID: what arrives is told by its addresses, so that the
+    /// connection cannot move to another address of this side (RFC 9000 §5.1).
+    pub fn has_zero_length_cid(&self) -> bool {
+        self.ids.local_scid.is_empty()
+    }
+
     /// The socket in use.
     pub fn socket(&self) -> SocketId {
         self.paths.primary().socket
@@ -333,6 +349,7 @@ impl Connection {
 
     /// The next event; `None` when there is none for now.
     pub fn poll_event(&mut self) -> Option<Event> {
+        self.watch_changes(false);
         if let Some(e) = self.events.pop() {
             return Some(e);
         }

@@ -104,6 +104,7 @@ impl Connection {
     }
 
     /// A datagram for an address that is not in use.
+    /// Keeps RFC 9000 §8.2.1, §8.2.2.
     pub(super) fn poll_probe(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         loop {
             let path = self.paths.primary_mut();
@@ -175,6 +176,7 @@ impl Connection {
     }
 
     /// A response, from wherever it comes (RFC 9000 §8.2.3).
+    /// Keeps RFC 9000 §8.2.2.
     pub(super) fn on_path_response(&mut self, now: Timestamp, data: [u8; 8]) {
         let path = self.paths.primary_mut();
         match path.validation.on_response(now, data) {

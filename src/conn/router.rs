@@ -1,9 +1,13 @@
 //! Which connection a destination connection ID belongs to, and where connection IDs come from.
+//!
+//! A datagram goes by its connection ID first, then by a reset token, then, for connections that
+//! have no connection ID, by its addresses (`tuples`).
 
 use super::endpoint::ConnId;
-use crate::base::{Rng, limits};
+use super::tuples::Tuples;
+use crate::base::{FourTuple, RecvMeta, Rng, SocketId, limits};
 use crate::path::cids::ResetToken;
-use crate::wire::ConnectionId;
+use crate::wire::{ConnectionId, header};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
@@ -41,7 +45,7 @@ pub(super) enum Route {
     /// To a connection.
     Connection(ConnId),
     /// To an incoming connection that waits for the application's decision.
-    Held(u32),
+    Held(u64),
 }
 
 /// The table from connection ID to connection. Its hash is keyed, for peers choose some of the
@@ -52,12 +56,54 @@ pub(super) struct Router {
     /// Stateless reset tokens that end connections: a reset names no connection ID that is known
     /// (RFC 9000 §10.3.1). The keyed hash tells an observer of its time nothing about a token.
     resets: HashMap<ResetToken, ConnId>,
+    /// Connections without a connection ID.
+    tuples: Tuples,
 }
 
 impl Router {
     #[inline]
     pub(super) fn get(&self, cid: &[u8]) -> Option<Route> {
         self.table.get(&ConnectionId::new(cid)?).copied()
+    }
+
+    /// The connection without a connection ID that a datagram is for, when no connection ID led
+    /// anywhere. What a long header names, or a reset token, is not for it.
+    #[inline]
+    pub(super) fn by_addresses(
+        &self,
+        meta: &RecvMeta,
+        datagram: &[u8],
+        dcid: &[u8],
+    ) -> Option<Route> {
+        if self.tuples.is_empty() {
+            return None;
+        }
+        let long = datagram.first()? & header::FORM_LONG != 0;
+        if (long && !dcid.is_empty()) || self.reset(datagram).is_some() {
+            return None;
+        }
+        let id = self.tuples.get(meta.socket, &meta.path)?;
+        Some(Route::Connection(id))
+    }
+
+    /// Whether a connection without a connection ID has these addresses.
+    pub(super) fn has_addresses(&self, socket: SocketId, tuple: &FourTuple) -> bool {
+        self.tuples.is_taken(socket, tuple)
+    }
+
+    /// Routes what comes from these addresses without a connection ID; false when another
+    /// connection has them.
+    pub(super) fn insert_addresses(
+        &mut self,
+        socket: SocketId,
+        tuple: &FourTuple,
+        id: ConnId,
+    ) -> bool {
+        self.tuples.insert(socket, tuple, id)
+    }
+
+    pub(super) fn remove_addresses(&mut self, socket: SocketId, tuple: &FourTuple, id: ConnId) {
+        self.tuples.remove(socket, tuple, id);
     }
 
     /// Adds a route; false when the connection ID is taken.
@@ -103,7 +149,7 @@ impl Router {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.table.len()
+        self.table.len() + self.tuples.len()
     }
 }
 

@@ -35,6 +35,11 @@ impl Stateless {
         Some(transmit)
     }
 
+    /// Whether another packet would be kept; asked before work is put into one.
+    pub(super) fn has_room(&self) -> bool {
+        self.queue.len() < self.queue.capacity()
+    }
+
     fn push(&mut self, meta: &RecvMeta, bytes: Vec<u8>) {
         let transmit = Transmit {
             socket: meta.socket,

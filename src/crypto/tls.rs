@@ -132,6 +132,7 @@ impl Session {
     }
 
     /// Takes CRYPTO bytes, in order. Bytes of different levels come in separate calls.
+    /// Keeps RFC 9001 §4.6.1.
     ///
     /// # Errors
     /// CRYPTO_ERROR with the alert that TLS would send (RFC 9001 §4.8); the session is then dead.

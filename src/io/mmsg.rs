@@ -152,6 +152,10 @@ impl Mmsg {
         Some(self.sockets.get(id.index())?.as_ref()?.socket.bound)
     }
 
+    pub(super) fn peer_addr(&self, id: SocketId) -> Option<SocketAddr> {
+        self.sockets.get(id.index())?.as_ref()?.socket.peer
+    }
+
     pub(super) fn recv(
         &mut self,
         sink: &mut dyn FnMut(&RecvMeta, &mut [u8]),

@@ -178,6 +178,15 @@ impl Backend {
         each!(self, b => b.local_addr(id))
     }
 
+    /// The one peer that a connected socket hears and sends to; `None` for any other.
+    pub fn peer_addr(&self, id: SocketId) -> Option<SocketAddr> {
+        match self {
+            Self::Uring(b) => b.peer_addr(id),
+            Self::Mmsg(b) => b.peer_addr(id),
+            Self::Sim(_) => None,
+        }
+    }
+
     /// Shows received trains to `sink`, in order of arrival per socket, and returns how many. The
     /// bytes are valid inside `sink` only, which may change them. Never blocks; bounded work.
     #[inline]

@@ -19,6 +19,9 @@ pub(super) struct Socket {
     pub(super) v6: bool,
     /// Bound to no particular address: replies name the one they leave from.
     pub(super) wildcard: bool,
+    /// The one peer of a connected socket, canonical. Sends to it need no address, which saves
+    /// the kernel a look at its routes.
+    pub(super) peer: Option<SocketAddr>,
     /// The kernel takes UDP_SEGMENT on this socket.
     pub(super) gso: bool,
 }
@@ -27,9 +30,11 @@ impl Socket {
     pub(super) fn new(os: UdpSocket, options: &SocketOptions) -> Result<Self, IoError> {
         let applied = sockopt::apply(&os, options)?;
         let bound = sockopt::bound(&os)?;
-        tracing::debug!(local = %bound, ?applied, "socket added");
+        let peer = os.peer_addr().ok().map(canonical);
+        tracing::debug!(local = %bound, ?peer, ?applied, "socket added");
         Ok(Self {
             os,
+            peer,
             v6: bound.is_ipv6(),
             wildcard: bound.ip().is_unspecified(),
             bound: canonical(bound),

@@ -172,8 +172,6 @@ impl Message {
     ) -> *const libc::msghdr {
         let len = train.message_len(offset);
         let t = &train.transmit;
-        let (name, name_len) = Name::new(t.path.remote, socket.v6);
-        self.name = name;
         self.control.clear();
         if len > t.segment_size {
             // `Train::new` has checked that it fits.
@@ -191,8 +189,14 @@ impl Message {
         // SAFETY: `offset` is at most the train's length, which its buffer holds.
         self.iov.iov_base = unsafe { train.buffer.lease().as_ptr().add(offset) }.cast();
         self.iov.iov_len = len;
-        self.header.msg_name = (&raw mut self.name).cast();
-        self.header.msg_namelen = name_len;
+        if socket.peer == Some(t.path.remote) {
+            (self.header.msg_name, self.header.msg_namelen) = (std::ptr::null_mut(), 0);
+        } else {
+            let (name, name_len) = Name::new(t.path.remote, socket.v6);
+            self.name = name;
+            self.header.msg_name = (&raw mut self.name).cast();
+            self.header.msg_namelen = name_len;
+        }
         self.header.msg_iov = &raw mut self.iov;
         self.header.msg_iovlen = 1;
         self.header.msg_controllen = self.control.len() as _;

@@ -103,6 +103,7 @@ impl Validation {
     }
 
     /// Counts bytes that came from the address.
+    /// Keeps RFC 9000 §8.1.
     #[inline]
     pub fn on_received(&mut self, bytes: usize) {
         self.received = self.received.saturating_add(bytes as u64);
@@ -115,6 +116,7 @@ impl Validation {
     }
 
     /// Bytes that may go to the address now.
+    /// Keeps RFC 9000 §8.1.
     #[inline]
     pub fn allowance(&self) -> u64 {
         if self.validated {
@@ -207,6 +209,7 @@ impl Validation {
     }
 
     /// The timer ran. After a failure nothing more is asked.
+    /// Keeps RFC 9000 §9.3.2.
     pub fn on_timeout(&mut self, now: Timestamp) -> ValidationTimeout {
         let Some(c) = &mut self.challenge else {
             return ValidationTimeout::None;

@@ -1,11 +1,14 @@
 //! What an application on a shard is: an object that lives on the shard's thread and is called
 //! when something happens, with the shard's connections at hand and nothing to lock.
 
+use super::ShardStats;
+use super::demux::Outbox;
+use crate::base::net::canonical;
 use crate::base::{FourTuple, RecvMeta, SocketId, Timestamp};
-use crate::conn::endpoint::ConnectError;
+use crate::conn::endpoint::{ConnectError, EndpointStats};
 use crate::conn::{ConnId, Connection, Endpoint, Event, TransportConfig};
 use crate::conn::{Decision, Incoming, IncomingId, MigrateError};
-use crate::io::{Backend, IoError, SocketOptions};
+use crate::io::{Backend, IoError, IoStats, SocketOptions};
 use crate::stream::{Streams, Taken};
 use crate::wire::StreamId;
 use rustls::pki_types::ServerName;
@@ -52,6 +55,12 @@ pub trait ShardApp {
         let _ = conn;
     }
 
+    /// A datagram came that is not QUIC, where the sockets are shared with another protocol
+    /// ([`Demux`](super::demux::Demux)). Answers leave by `out`, at the end of the turn.
+    fn on_other(&mut self, out: &mut Outbox, meta: &RecvMeta, datagram: &[u8]) {
+        let _ = (out, meta, datagram);
+    }
+
     /// A handle's command arrived.
     fn on_command(&mut self, ctx: &mut Context<'_>, command: Self::Command) {
         let _ = (ctx, command);
@@ -72,6 +81,9 @@ pub struct Context<'a> {
     pub(super) backend: &'a mut Backend,
     pub(super) sockets: &'a mut Vec<(SocketId, SocketAddr)>,
     pub(super) options: SocketOptions,
+    pub(super) connected: &'a [(SocketId, SocketAddr)],
+    pub(super) outbox: &'a mut Outbox,
+    pub(super) stats: &'a ShardStats,
     pub(super) stop: &'a mut bool,
     pub(super) shard: usize,
 }
@@ -167,6 +179,12 @@ impl Context<'_> {
         name: ServerName<'static>,
         transport: Option<Arc<TransportConfig>>,
     ) -> Result<ConnId, ConnectError> {
+        let remote = canonical(remote);
+        let peer = self.connected.iter().find(|(id, _)| *id == socket);
+        if let Some((_, peer)) = peer.filter(|(_, peer)| *peer != remote) {
+            let peer = *peer;
+            return Err(ConnectError::Connected { remote, peer });
+        }
         let local = self
             .sockets
             .iter()
@@ -185,6 +203,26 @@ impl Context<'_> {
     /// The endpoint itself: names of connections, counters.
     pub fn endpoint(&mut self) -> &mut Endpoint {
         self.endpoint
+    }
+
+    /// The way out for datagrams of another protocol that shares the shard's sockets.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        self.outbox
+    }
+
+    /// What the shard's backend counted so far.
+    pub fn io_stats(&self) -> &IoStats {
+        self.backend.stats()
+    }
+
+    /// What the shard's endpoint counted so far.
+    pub fn endpoint_stats(&self) -> EndpointStats {
+        self.endpoint.stats()
+    }
+
+    /// What the shard counted so far.
+    pub fn shard_stats(&self) -> ShardStats {
+        *self.stats
     }
 
     /// Ends the shard's loop after this turn. Connections are not closed by it.

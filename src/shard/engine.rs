@@ -4,21 +4,24 @@
 //! A listening engine gives every shard a socket of one SO_REUSEPORT group, in the order of their
 //! numbers, and a BPF program that steers by the shard number inside the connection ID; where the
 //! kernel refuses the program, shards still hand each other what they find. A connecting engine
-//! gives every shard a socket with a port of its own.
+//! gives every shard a socket with a port of its own. How they are bound is in `bind`.
 
+use super::also::{self, Sockets};
+pub use super::bind::Bind;
+use super::demux::Demux;
 use super::mailbox::{CommandSender, Mailbox};
+use super::metrics::{Metrics, MetricsReader};
+use super::quic_lb::{QuicLb, QuicLbConfig, QuicLbError};
 use super::steer::{CidCodec, CodecError};
 use super::{CodecCids, Shard, ShardApp, ShardStats};
 use crate::base::{Rng, Timestamp, limits};
 use crate::conn::endpoint::EndpointStats;
-use crate::conn::{Endpoint, EndpointConfig, TokenMemory, TokenStore, TransportConfig};
+use crate::conn::{Endpoint, EndpointConfig, PrefixCaps, TokenMemory, TokenStore, TransportConfig};
 use crate::crypto::{ConfigError, random};
 use crate::io::{Backend, Choice, IoConfig, IoError, IoStats, SocketOptions, Waker};
 use crate::sys::affinity::{self, Core};
 use crate::sys::clock::Clock;
-use crate::sys::reuseport;
-use socket2::{Domain, Protocol, Socket, Type};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
@@ -42,15 +45,6 @@ impl Default for Idle {
     }
 }
 
-/// Which sockets the shards get.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bind {
-    /// One address for all shards, steered by connection ID.
-    Shared(SocketAddr),
-    /// A socket of its own for each shard, at this address with a port that the system chooses.
-    Each(std::net::IpAddr),
-}
-
 /// What an engine is made from.
 #[derive(Clone)]
 pub struct EngineConfig {
@@ -71,6 +65,11 @@ pub struct EngineConfig {
     pub io: IoConfig,
     /// Options of every socket.
     pub socket: SocketOptions,
+    /// Tells QUIC from another protocol on the same sockets, which then goes to
+    /// [`ShardApp::on_other`]; `None` takes everything for QUIC.
+    pub demux: Option<Demux>,
+    /// Has connection IDs name this server to QUIC-LB load balancers.
+    pub quic_lb: Option<QuicLbConfig>,
     /// What to do when idle.
     pub idle: Idle,
     /// Transport behaviour.
@@ -79,6 +78,8 @@ pub struct EngineConfig {
     pub server: Option<Arc<rustls::ServerConfig>>,
     /// Accepted connections of one shard whose handshake has not finished, at most.
     pub max_half_open: usize,
+    /// How much of that one network may have.
+    pub prefix_caps: PrefixCaps,
     /// The secret behind tokens and stateless resets; `None` draws one. Processes that take over
     /// from each other at one address share it, so that a peer of the last one is told at once.
     pub secret: Option<[u8; 32]>,
@@ -98,10 +99,13 @@ impl EngineConfig {
             backend: Choice::Auto,
             io: IoConfig::default(),
             socket: SocketOptions::default(),
+            demux: None,
+            quic_lb: None,
             idle: Idle::default(),
             transport: Arc::default(),
             server: None,
             max_half_open: limits::HALF_OPEN,
+            prefix_caps: PrefixCaps::default(),
             secret: None,
             tokens: Arc::new(TokenMemory::default()),
         }
@@ -116,13 +120,34 @@ pub enum EngineError {
     #[error("{0} shards: at least 1 and at most 255 are possible")]
     Shards(usize),
     /// A socket could not be bound.
-    #[error("cannot bind a UDP socket to {addr}: {source}")]
+    #[error("cannot bind a UDP socket to {addr}: {source}{hint}")]
     Bind {
         /// Where to.
         addr: SocketAddr,
         /// The system's reason.
         source: std::io::Error,
+        /// What to do about it, if that is known.
+        hint: &'static str,
     },
+    /// A socket could not be connected to its one peer.
+    #[error("cannot connect a UDP socket to {peer}: {source}; see `ip route get`")]
+    Connect {
+        /// The peer.
+        peer: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The embedder's sockets are not one for each shard.
+    #[error("{given} socket(s) for {shards} shard(s): bring one for each")]
+    Sockets {
+        /// Sockets brought.
+        given: usize,
+        /// Shards to run.
+        shards: usize,
+    },
+    /// The load balancer's configuration cannot be used.
+    #[error(transparent)]
+    QuicLb(#[from] QuicLbError),
     /// The backend did not open or broke.
     #[error(transparent)]
     Io(#[from] IoError),
@@ -174,6 +199,7 @@ pub struct Engine<A: ShardApp> {
     backend: &'static str,
     stop: Arc<AtomicBool>,
     wakers: Wakers,
+    metrics: MetricsReader,
 }
 
 /// A shard's thread tells that it is ready: the backend that it got.
@@ -185,11 +211,13 @@ struct Seat<A: ShardApp> {
     config: EngineConfig,
     /// The shard's own and the further ones.
     sockets: Vec<UdpSocket>,
+    steered: bool,
     mailbox: Mailbox<A::Command>,
     codec: Arc<CidCodec>,
     secret: [u8; 32],
     wakers: Wakers,
     stop: Arc<AtomicBool>,
+    metrics: MetricsReader,
 }
 
 /// Each shard's waker, there once its backend is open.
@@ -211,23 +239,18 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
         let mut rng = Rng::from_seed(random::seed()?);
         let (drawn, steering) = (rng.array(), rng.next_u64());
         let secret = config.secret.unwrap_or(drawn);
+        let balanced = config.quic_lb.clone();
+        let balanced = balanced.map(|lb| QuicLb::new(lb, &mut rng)).transpose()?;
         let codecs = (0..config.shards)
-            .map(|shard| codec(config, steering, shard).map(Arc::new))
+            .map(|shard| codec(config, steering, shard, balanced.clone()).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
-        let mut groups = bind_all(config, &codecs)?;
-        let addrs = |sockets: &[UdpSocket]| {
-            let addrs = sockets.iter().map(UdpSocket::local_addr);
-            addrs
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(EngineError::Spawn)
-        };
-        let local_addrs = addrs(groups.first().map_or(&[], Vec::as_slice))?;
-        let firsts = groups
-            .iter()
-            .skip(1)
-            .filter_map(|g| g.first()?.local_addr().ok());
-        let also: Vec<SocketAddr> = firsts.collect();
-        let config = &named_ports(config, &also);
+        let Sockets {
+            of_shards,
+            own: local_addrs,
+            also,
+            steered,
+        } = also::open(config, &codecs)?;
+        let config = &also::named_ports(config, &also);
         let wakers: Wakers = Arc::new((0..config.shards).map(|_| OnceLock::new()).collect());
         let mailboxes = Mailbox::<A::Command>::build(config.shards);
         let senders = mailboxes
@@ -247,20 +270,21 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
             backend: "",
             stop: stop.clone(),
             wakers: wakers.clone(),
+            metrics: MetricsReader::new(&config.name, config.shards),
         };
         let (ready, readiness) = mpsc::channel::<Ready>();
-        for (index, mailbox) in mailboxes.into_iter().enumerate() {
-            // One of each group, in the order in which they were bound.
-            let sockets = groups.iter_mut().map(|group| group.remove(0)).collect();
+        for (index, (sockets, mailbox)) in of_shards.into_iter().zip(mailboxes).enumerate() {
             let seat = Seat {
                 index,
                 config: config.clone(),
                 sockets,
+                steered,
                 mailbox,
                 codec: codecs[index].clone(),
                 secret,
                 wakers: wakers.clone(),
                 stop: stop.clone(),
+                metrics: engine.metrics.clone(),
             };
             let (app, ready) = (app(index), ready.clone());
             let thread = std::thread::Builder::new()
@@ -311,6 +335,21 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
         &self.senders
     }
 
+    /// What every shard counts, as of a moment ago: asking stops no shard and wakes none.
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.read()
+    }
+
+    /// The same for other threads, also after the engine has ended.
+    pub fn metrics_reader(&self) -> MetricsReader {
+        self.metrics.clone()
+    }
+
+    /// Whether some shard has ended, by itself or because it was asked to.
+    pub fn has_ended(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
+    }
+
     /// Asks every shard to end after its current turn.
     pub fn stop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
@@ -337,9 +376,18 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
     }
 }
 
-fn codec(config: &EngineConfig, secret: u64, shard: usize) -> Result<CidCodec, CodecError> {
+fn codec(
+    config: &EngineConfig,
+    secret: u64,
+    shard: usize,
+    balanced: Option<QuicLb>,
+) -> Result<CidCodec, CodecError> {
     let (shard, shards) = (shard as u8, config.shards as u8);
-    CidCodec::new(secret, limits::DEFAULT_CID_LEN, shard, shards, None)
+    // The shard's byte comes behind what the load balancer reads.
+    let len = balanced
+        .as_ref()
+        .map_or(limits::DEFAULT_CID_LEN, |lb| lb.len() + 1);
+    CidCodec::new(secret, len, shard, shards, balanced)
 }
 
 /// Ends a shard's sleep, if its backend is open.
@@ -347,74 +395,6 @@ fn wake(wakers: &Wakers, shard: usize) {
     if let Some(waker) = wakers.get(shard).and_then(OnceLock::get) {
         waker.wake();
     }
-}
-
-/// Binds one socket for each shard, in order, and attaches the steering program to a shared group.
-fn bind(
-    config: &EngineConfig,
-    bind: Bind,
-    codecs: &[Arc<CidCodec>],
-) -> Result<Vec<UdpSocket>, EngineError> {
-    let mut out: Vec<UdpSocket> = Vec::with_capacity(config.shards);
-    for _ in 0..config.shards {
-        let (mut addr, shared) = match bind {
-            Bind::Shared(addr) => (addr, config.shards > 1),
-            Bind::Each(ip) => (SocketAddr::new(ip, 0), false),
-        };
-        // With port 0 the first socket's port is everyone's.
-        if let (true, Some(first)) = (shared, out.first())
-            && let Ok(first) = first.local_addr()
-        {
-            addr = first;
-        }
-        let socket = bind_one(addr, shared).map_err(|source| EngineError::Bind { addr, source })?;
-        out.push(socket);
-    }
-    if let (Bind::Shared(_), Some(socket), [codec, _, ..]) = (bind, out.first(), codecs)
-        && let Err(error) = reuseport::attach(socket, &codec.program())
-    {
-        tracing::warn!(%error, "no kernel steering by connection ID; shards forward instead");
-    }
-    Ok(out)
-}
-
-/// The shards' sockets, and further ones for each address that they share.
-fn bind_all(
-    config: &EngineConfig,
-    codecs: &[Arc<CidCodec>],
-) -> Result<Vec<Vec<UdpSocket>>, EngineError> {
-    let mut groups = vec![bind(config, config.bind, codecs)?];
-    for addr in &config.also {
-        groups.push(bind(config, Bind::Shared(*addr), codecs)?);
-    }
-    Ok(groups)
-}
-
-/// The configuration with the ports that the system chose in place of preferred addresses' zeroes.
-fn named_ports(config: &EngineConfig, also: &[SocketAddr]) -> EngineConfig {
-    let mut preferred = config.transport.preferred_address;
-    let port_at = |ip: IpAddr| also.iter().find(|a| a.ip() == ip).map(SocketAddr::port);
-    if let Some(v4) = preferred.v4.as_mut().filter(|a| a.port() == 0) {
-        v4.set_port(port_at((*v4.ip()).into()).unwrap_or(0));
-    }
-    if let Some(v6) = preferred.v6.as_mut().filter(|a| a.port() == 0) {
-        v6.set_port(port_at((*v6.ip()).into()).unwrap_or(0));
-    }
-    let mut config = config.clone();
-    if preferred != config.transport.preferred_address {
-        Arc::make_mut(&mut config.transport).preferred_address = preferred;
-    }
-    config
-}
-
-fn bind_one(addr: SocketAddr, shared: bool) -> std::io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
-    if shared {
-        socket.set_reuse_port(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&addr.into())?;
-    Ok(socket.into())
 }
 
 /// A shard's thread, from its first word to its last.
@@ -436,7 +416,9 @@ fn run<A: ShardApp>(
     let backend = shard.backend.name();
     // The starter is gone only if it gave up, and then it stops us.
     let _ = ready.send(Ok(backend));
-    drive(&mut shard, idle, &stop)?;
+    let ended = drive(&mut shard, idle, &stop);
+    shard.publish_all();
+    ended?;
     Ok(ShardReport {
         shard: shard.stats,
         endpoint: shard.endpoint.stats(),
@@ -458,7 +440,7 @@ impl<A: ShardApp> Seat<A> {
             // Set once, by this thread alone.
             let _ = slot.set(backend.waker());
         }
-        let endpoint = Endpoint::new(EndpointConfig {
+        let mut endpoint = Endpoint::new(EndpointConfig {
             transport: c.transport.clone(),
             server: c.server.clone(),
             cids: Box::new(CodecCids(self.codec.clone())),
@@ -466,7 +448,11 @@ impl<A: ShardApp> Seat<A> {
             secret: self.secret,
             max_half_open: c.max_half_open,
             tokens: c.tokens.clone(),
+            prefix_caps: c.prefix_caps,
         })?;
+        if self.steered {
+            endpoint.set_steered();
+        }
         let wakers = self.wakers.clone();
         let wake = Box::new(move |shard| wake(&wakers, shard));
         let (now, index) = (Clock::now(), self.index);
@@ -480,9 +466,11 @@ impl<A: ShardApp> Seat<A> {
             wake,
             app,
         );
+        shard.set_demux(c.demux.clone());
         for socket in self.sockets {
             shard.add_socket(socket, c.socket)?;
         }
+        shard.publish_to(&self.metrics);
         Ok(shard)
     }
 }

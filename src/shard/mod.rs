@@ -6,9 +6,14 @@
 //! embedder may call it from a thread of its own, and a simulator turns several in one thread. What
 //! an application on it is, says [`ShardApp`].
 
+mod also;
 pub mod app;
+mod bind;
+pub mod demux;
 pub mod engine;
 pub mod mailbox;
+pub mod metrics;
+pub mod qlog;
 pub mod quic_lb;
 mod run;
 pub mod steer;
@@ -19,7 +24,9 @@ use crate::conn::{CidGenerator, ConnId, Endpoint};
 use crate::io::{Backend, IoError, SocketOptions};
 use crate::wire::ConnectionId;
 pub use app::{Context, ShardApp};
+use demux::{Demux, Outbox};
 use mailbox::Mailbox;
+use metrics::Publisher;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use steer::CidCodec;
@@ -43,6 +50,8 @@ pub struct ShardStats {
     pub adopted: u64,
     /// Commands from application handles.
     pub commands: u64,
+    /// Datagrams received that are another protocol's.
+    pub others: u64,
 }
 
 /// What a turn came to.
@@ -70,8 +79,15 @@ pub struct Shard<A: ShardApp> {
     sockets: Vec<(SocketId, SocketAddr)>,
     /// Options of the socket added last, for those that the application adds.
     options: SocketOptions,
+    /// Those of them that are connected, with their peers.
+    connected: Vec<(SocketId, SocketAddr)>,
+    demux: Option<Demux>,
+    outbox: Outbox,
+    /// Connections whose socket took no more this turn; kept for its capacity.
+    blocked: Vec<ConnId>,
     stop: bool,
     stats: ShardStats,
+    metrics: Publisher,
     /// Wakes another shard that sleeps.
     wake: Box<dyn Fn(usize) + Send>,
 }
@@ -105,8 +121,13 @@ impl<A: ShardApp> Shard<A> {
             app,
             sockets: Vec::new(),
             options: SocketOptions::default(),
+            connected: Vec::new(),
+            demux: None,
+            outbox: Outbox::default(),
+            blocked: Vec::new(),
             stop: false,
             stats: ShardStats::default(),
+            metrics: Publisher::default(),
         }
     }
 
@@ -130,6 +151,15 @@ impl<A: ShardApp> Shard<A> {
         if let Some(addr) = self.backend.local_addr(id) {
             self.sockets.push((id, addr));
         }
+        if let Some(peer) = self.backend.peer_addr(id) {
+            self.connected.push((id, peer));
+        }
+    }
+
+    /// Shares the sockets with another protocol, whose datagrams go to [`ShardApp::on_other`] from
+    /// now on.
+    pub fn set_demux(&mut self, demux: Option<Demux>) {
+        self.demux = demux;
     }
 
     /// The shard's number.
@@ -179,6 +209,9 @@ impl<A: ShardApp> Shard<A> {
             backend: &mut self.backend,
             sockets: &mut self.sockets,
             options: self.options,
+            connected: &self.connected,
+            outbox: &mut self.outbox,
+            stats: &self.stats,
             stop: &mut self.stop,
             shard: self.index,
         };

@@ -37,12 +37,75 @@ pub struct QuicLbConfig {
     pub encode_length: bool,
 }
 
+impl QuicLbConfig {
+    /// What an AWS network load balancer routes by: config 0, 8 bytes of server ID and 10 of nonce,
+    /// in the clear. `server_id` is what the target's registration shows, `0x` and 16 hexadecimal
+    /// digits, or what the controller for Kubernetes puts into `AWS_LBC_QUIC_SERVER_ID`, the same
+    /// in base64.
+    ///
+    /// # Errors
+    /// [`QuicLbError::Unreadable`].
+    pub fn nlb(server_id: &str) -> Result<Self, QuicLbError> {
+        let server_id = server_id.trim();
+        let bytes = match server_id.strip_prefix("0x") {
+            Some(digits) => from_hex(digits),
+            None => from_base64(server_id),
+        };
+        Ok(Self {
+            config_id: 0,
+            server_id: bytes
+                .filter(|bytes| bytes.len() == 8)
+                .ok_or(QuicLbError::Unreadable)?,
+            nonce_len: 10,
+            key: None,
+            encode_length: false,
+        })
+    }
+}
+
+fn from_hex(digits: &str) -> Option<Vec<u8>> {
+    let digit = |c: &u8| char::from(*c).to_digit(16);
+    let pair = |pair: &[u8]| match pair {
+        [high, low] => Some((digit(high)? << 4 | digit(low)?) as u8),
+        _ => None,
+    };
+    digits.as_bytes().chunks(2).map(pair).collect()
+}
+
+/// RFC 4648 §4, with or without padding.
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    let (mut bits, mut held) = (0u32, 0);
+    for c in text.trim_end_matches('=').bytes() {
+        let value = match c {
+            b'A'..=b'Z' => c - b'A',
+            b'a'..=b'z' => c - b'a' + 26,
+            b'0'..=b'9' => c - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(value);
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            out.push((bits >> held) as u8);
+        }
+    }
+    Some(out)
+}
+
 /// Why a configuration is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuicLbError {
     /// The rotation bits are out of range.
     #[error("a QUIC-LB configuration's ID is 0 to 6, not {0}")]
     ConfigId(u8),
+    /// The server ID is not readable.
+    #[error(
+        "a server ID of an AWS load balancer is `0x` and 16 hexadecimal digits, or 8 bytes in base64"
+    )]
+    Unreadable,
     /// There is no server ID.
     #[error("a QUIC-LB server ID has at least one byte")]
     NoServerId,

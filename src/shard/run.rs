@@ -3,7 +3,7 @@
 
 use super::app::Bridge;
 use super::{Shard, ShardApp, ShardStats, Turn, timer_key};
-use crate::base::{RecvMeta, SocketId, Timestamp};
+use crate::base::{RecvMeta, Timestamp};
 use crate::conn::ConnId;
 use crate::conn::endpoint::Next;
 use crate::io::IoError;
@@ -27,20 +27,26 @@ impl<A: ShardApp> Shard<A> {
         let mut worked = self.receive(now)?;
         worked |= self.drain_mailbox(now);
         worked |= self.expire(now);
+        self.endpoint.expire_held(now);
         self.app_turn(now);
-        let (served, stalled) = self.serve(now);
+        let (served, left) = self.serve(now);
         worked |= served;
         self.send_stateless();
+        self.send_others();
         self.backend.flush()?;
-        // A connection that waits for a send buffer is woken by the backend, unless the flush has
-        // freed one: no completion is left then that would end a sleep.
-        let waits = stalled.is_some_and(|socket| !self.has_room(socket));
+        let busy = self.is_busy(left);
         let wake = &self.wake;
         self.mailbox.for_each_fresh(wake);
+        self.note_turn(now, worked);
         Ok(Turn {
             worked,
-            busy: (self.endpoint.has_ready() && !waits) || self.mailbox.has_mail(),
-            next: self.wheel.next_deadline(),
+            busy: busy || self.mailbox.has_mail(),
+            next: self
+                .wheel
+                .next_deadline()
+                .into_iter()
+                .chain(self.endpoint.poll_timeout())
+                .min(),
             stopped: self.stop,
         })
     }
@@ -54,12 +60,14 @@ impl<A: ShardApp> Shard<A> {
             codec,
             index,
             stats,
+            demux,
+            outbox,
             ..
         } = self;
         let own = *index;
         let mut trains = 0;
-        backend.recv(&mut |meta, data| {
-            trains += 1;
+        let mut others = 0;
+        let mut take = |app: &mut A, meta: &RecvMeta, data: &mut [u8]| {
             let foreign =
                 |dcid: &[u8], meta: &RecvMeta, datagram: &mut [u8]| match codec.shard_of(dcid) {
                     Some(owner) if usize::from(owner) != own => {
@@ -68,16 +76,23 @@ impl<A: ShardApp> Shard<A> {
                     }
                     _ => false,
                 };
-            endpoint.handle_train(
-                now,
-                meta,
-                data,
-                &mut Bridge {
-                    app: &mut *app,
-                    foreign,
-                },
-            );
+            endpoint.handle_train(now, meta, data, &mut Bridge { app, foreign });
+        };
+        backend.recv(&mut |meta, data| {
+            trains += 1;
+            let Some(demux) = demux else {
+                return take(app, meta, data);
+            };
+            demux.split(meta, data, &mut |quic, meta, part| {
+                if quic {
+                    take(app, meta, part);
+                } else {
+                    others += 1;
+                    app.on_other(outbox, meta, part);
+                }
+            });
         })?;
+        self.stats.others += others;
         self.stats.trains += trains;
         Ok(trains > 0)
     }
@@ -148,40 +163,55 @@ impl<A: ShardApp> Shard<A> {
         }
     }
 
-    /// Events to the application, trains to the backend. Tells whether anything was done, and on
-    /// which socket a connection waits for a send buffer.
-    fn serve(&mut self, now: Timestamp) -> (bool, Option<SocketId>) {
+    /// Events to the application, trains to the backend. Tells whether anything was done, and what
+    /// is left to do. A connection whose socket takes no more does not hold up those on others.
+    fn serve(&mut self, now: Timestamp) -> (bool, Left) {
         let mut served = false;
-        let mut stalled = None;
+        let mut left = Left::More;
         for _ in 0..CONNECTIONS_PER_TURN {
-            if stalled.is_some() {
+            if left == Left::NoBuffer {
                 break;
             }
             let Some(id) = self.endpoint.poll_ready() else {
+                left = Left::Nothing;
                 break;
             };
-            served = true;
             self.deliver_events(now, id);
-            match self.send_trains(now, id) {
+            let sent = self.send_trains(now, id);
+            served |= !matches!(sent, Sent::Blocked | Sent::NoBuffer);
+            match sent {
                 Sent::All => {}
                 Sent::More => self.endpoint.wake(id),
-                Sent::NoBuffer => stalled = Some(id),
+                Sent::Blocked => self.blocked.push(id),
+                Sent::NoBuffer => {
+                    self.blocked.push(id);
+                    left = Left::NoBuffer;
+                }
             }
             match self.endpoint.finish(id) {
                 Next::Timeout(at) => self.wheel.set(timer_key(id), at),
                 Next::Quiet | Next::Gone => self.wheel.clear(timer_key(id)),
             }
         }
-        let socket = stalled.and_then(|id| {
-            self.endpoint.wake(id);
-            self.endpoint.connection(id).map(|conn| conn.next_socket())
-        });
-        (served, socket)
+        for id in &self.blocked {
+            self.endpoint.wake(*id);
+        }
+        (served, left)
     }
 
-    /// Whether a train could be built for this socket now.
-    fn has_room(&mut self, socket: SocketId) -> bool {
-        self.backend.can_send(socket) && self.backend.tx_buffer().is_some()
+    /// Whether another turn could do more at once. Connections that wait for room on their socket,
+    /// or for a send buffer, are woken by the backend, unless the flush has made room: no
+    /// completion is left then that would end a sleep.
+    fn is_busy(&mut self, left: Left) -> bool {
+        let mut room = left == Left::More;
+        for id in self.blocked.drain(..) {
+            let socket = self.endpoint.connection(id).map(|conn| conn.next_socket());
+            room |= socket.is_some_and(|s| self.backend.can_send(s));
+        }
+        match left {
+            Left::NoBuffer => self.endpoint.has_ready() && self.backend.tx_buffer().is_some(),
+            Left::More | Left::Nothing => self.endpoint.has_ready() && room,
+        }
     }
 
     fn deliver_events(&mut self, now: Timestamp, id: ConnId) {
@@ -197,7 +227,7 @@ impl<A: ShardApp> Shard<A> {
             };
             if !self.backend.can_send(conn.next_socket()) {
                 return if conn.wants_to_send() {
-                    Sent::NoBuffer
+                    Sent::Blocked
                 } else {
                     Sent::All
                 };
@@ -226,6 +256,17 @@ impl<A: ShardApp> Shard<A> {
         }
     }
 
+    /// What another protocol has to say on the same sockets.
+    fn send_others(&mut self) {
+        while !self.outbox.is_empty()
+            && let Some(mut buffer) = self.backend.tx_buffer()
+        {
+            if let Some(transmit) = self.outbox.poll(&mut buffer) {
+                self.backend.send(buffer, transmit);
+            }
+        }
+    }
+
     /// Sleeps until something arrives, `until` passes or another thread calls. Returns early when
     /// something came in between.
     ///
@@ -233,6 +274,7 @@ impl<A: ShardApp> Shard<A> {
     /// The backend is broken for good.
     pub fn park(&mut self, now: Timestamp, until: Option<Timestamp>) -> Result<(), IoError> {
         self.stats.parks += 1;
+        let until = self.publish_before_sleep(now, until);
         self.backend.wait(until.map(|at| at - now))
     }
 }
@@ -241,6 +283,20 @@ impl<A: ShardApp> Shard<A> {
 enum Sent {
     All,
     More,
+    /// Its socket takes no more for now.
+    Blocked,
+    /// All send buffers are in use.
+    NoBuffer,
+}
+
+/// What a turn left of the connections with something to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// None but those whose sockets take no more.
+    Nothing,
+    /// Some that were not looked at, or want more.
+    More,
+    /// Some that need a send buffer.
     NoBuffer,
 }
 

@@ -187,6 +187,7 @@ impl<'a> Header<'a> {
         }
     }
 
+    /// Keeps RFC 9000 §17.2.
     fn parse_v1(
         mut r: Reader<'a>,
         first: u8,

@@ -6,7 +6,8 @@ use super::raw_peer::{Packet, RawPeer};
 use corelane::base::{Ecn, FourTuple, RecvMeta, Rng, SocketId, Timestamp};
 use corelane::conn::endpoint::Next;
 use corelane::conn::{
-    ConnId, Connection, ConnectionError, Endpoint, EndpointConfig, Event, TransportConfig,
+    ConnId, Connection, ConnectionError, Endpoint, EndpointConfig, Event, PrefixCaps,
+    TransportConfig,
 };
 use corelane::crypto::Session;
 use corelane::wire::frame::Frame;
@@ -39,6 +40,7 @@ pub struct Plan {
     pub max_half_open: Option<usize>,
     /// Both sides offer early data.
     pub early: bool,
+    pub prefix_caps: PrefixCaps,
     pub seed: u64,
 }
 
@@ -51,6 +53,7 @@ impl Default for Plan {
             params: params(),
             max_half_open: None,
             early: false,
+            prefix_caps: PrefixCaps::default(),
             seed: 1,
         }
     }
@@ -71,8 +74,6 @@ pub struct Attack {
     pub inbox: Vec<Packet>,
     /// Datagrams that the endpoint sent, as they were, with where they went.
     pub datagrams: Vec<(SocketAddr, Vec<u8>)>,
-    /// The ECN marks of what the endpoint's connections sent.
-    pub marks: Vec<Ecn>,
     /// Bytes that went each way.
     pub sent_to_endpoint: usize,
     pub sent_by_endpoint: usize,
@@ -103,6 +104,7 @@ impl Attack {
         if let Some(n) = plan.max_half_open {
             config.max_half_open = n;
         }
+        config.prefix_caps = plan.prefix_caps;
         let scid = ConnectionId::new(&rng.array::<8>()).expect("8 bytes");
         Self {
             now: Timestamp::from_nanos(1_000_000_000),
@@ -116,7 +118,6 @@ impl Attack {
             events: Vec::new(),
             inbox: Vec::new(),
             datagrams: Vec::new(),
-            marks: Vec::new(),
             sent_to_endpoint: 0,
             sent_by_endpoint: 0,
             params: plan.params,
@@ -340,7 +341,6 @@ impl Attack {
             }
             while let Some(t) = conn.poll_transmit(self.now, &mut buf) {
                 let datagrams = buf[..t.len].chunks(t.segment_size);
-                self.marks.extend(datagrams.clone().map(|_| t.ecn));
                 out.extend(datagrams.map(|b| (t.path, b.to_vec())));
             }
             match self.endpoint.finish(id) {

@@ -2,7 +2,7 @@
 //! stands on. Datagrams pass through `filter`, which may change, drop or copy them.
 
 use corelane::base::{Ecn, FourTuple, RecvMeta, Rng, SocketId, Timestamp};
-use corelane::conn::endpoint::Next;
+use corelane::conn::endpoint::{ConnectError, Next};
 use corelane::conn::{
     Application, ConnId, Connection, Decision, Endpoint, EndpointConfig, Event, Incoming,
     IncomingId, TransportConfig,
@@ -201,13 +201,19 @@ impl Pair {
     }
 
     pub fn connect(&mut self) -> ConnId {
+        self.connect_with(None).expect("connects")
+    }
+
+    pub fn connect_with(
+        &mut self,
+        transport: Option<TransportConfig>,
+    ) -> Result<ConnId, ConnectError> {
         let tuple = FourTuple::new(self.sides[CLIENT].addr, self.sides[SERVER].addr);
         let name = ServerName::try_from("localhost").expect("a name");
         let tls = self.tls.clone();
         let endpoint = &mut self.sides[CLIENT].endpoint;
-        endpoint
-            .connect(self.now, SocketId(0), tuple, tls, name, None)
-            .expect("connects")
+        let transport = transport.map(Arc::new);
+        endpoint.connect(self.now, SocketId(0), tuple, tls, name, transport)
     }
 
     /// Connects and runs until both sides have confirmed the handshake.

@@ -187,6 +187,10 @@ impl Uring {
         Some(self.places.get(id.index())?.entry.as_ref()?.socket.bound)
     }
 
+    pub(super) fn peer_addr(&self, id: SocketId) -> Option<SocketAddr> {
+        self.places.get(id.index())?.entry.as_ref()?.socket.peer
+    }
+
     /// Takes every completion off the ring. Bounded: receives need buffers, which only `recv`
     /// gives back, and sends need slots.
     #[inline]
