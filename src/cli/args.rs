@@ -224,6 +224,10 @@ pub struct EngineArgs {
     /// Send as fast as the congestion window allows
     #[arg(long)]
     pub no_pacing: bool,
+    /// QUIC version: a client begins with it, a server moves clients that offer it there; both
+    /// still take the other one
+    #[arg(long, value_enum, value_name = "VERSION")]
+    pub quic_version: Option<QuicVersion>,
     /// Receive window that a connection may reach; a stream may reach half of it
     #[arg(long, value_name = "SIZE", value_parser = window)]
     #[serde(rename = "window_bytes")]
@@ -279,6 +283,19 @@ pub enum Cc {
     Newreno,
     /// BBR version 3 (draft-ietf-ccwg-bbr)
     Bbr,
+}
+
+/// `--quic-version`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+pub enum QuicVersion {
+    /// RFC 9000
+    #[value(name = "1")]
+    #[serde(rename = "1")]
+    V1,
+    /// RFC 9369
+    #[value(name = "2")]
+    #[serde(rename = "2")]
+    V2,
 }
 
 /// `--cipher`.

@@ -12,18 +12,20 @@ use super::application::{Application, Sink};
 use super::guard::PortVerdict;
 use super::handshake::HandshakeIds;
 use super::incoming::HeldAttempts;
+use super::new_token::tokens_of;
 use super::router::{CidGenerator, RandomCids, Route, Router};
 use super::space::HandshakeSpace;
 use super::spent::SpentTokens;
 use super::stateless::Stateless;
 use super::token_store::{TokenMemory, TokenStore};
 use super::totals::Ledger;
+use super::version::{ClientStart, Negotiation, ServerTls};
 use super::{Connection, ConnectionInit, ConnectionStats, TransportConfig};
 use crate::base::{FourTuple, RecvMeta, Rng, SocketId, Timestamp, Transmit, limits};
 use crate::crypto::{ConfigError, InitialSuite, Lifetimes, ResetKey, Session, TokenKey, early};
 use crate::path::cids::ResetToken;
-use crate::wire::header::{self, Header, LongType, VERSION_1};
-use crate::wire::{ConnectionId, Side, TransportParameters};
+use crate::wire::header::{self, Header, LongType};
+use crate::wire::{ConnectionId, Side, TransportParameters, Version};
 use rustls::pki_types::ServerName;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -186,13 +188,14 @@ pub enum Next {
 /// Many connections. See the module's documentation.
 pub struct Endpoint {
     pub(super) transport: Arc<TransportConfig>,
-    pub(super) server: Option<(Arc<rustls::ServerConfig>, InitialSuite)>,
+    pub(super) server: Option<(ServerTls, InitialSuite)>,
     pub(super) cids: Box<dyn CidGenerator>,
     pub(super) max_half_open: usize,
     pub(super) half_open: usize,
     pub(super) rng: Rng,
     pub(super) reset_key: ResetKey,
-    pub(super) token_key: TokenKey,
+    /// One for each of [`Version::ALL`]: a token is good in its own version only (RFC 9369 §5).
+    token_keys: [TokenKey; 2],
     pub(super) token_lifetimes: Lifetimes,
     pub(super) spent: SpentTokens,
     pub(super) tokens: Arc<dyn TokenStore>,
@@ -228,7 +231,7 @@ impl Endpoint {
                 let tls = early::guard(tls, &limits, secret.array())?;
                 // What TLS objects to is told here, not with the first client.
                 Session::server(tls.clone(), Vec::new())?;
-                Some((tls, suite))
+                Some((ServerTls::new(tls, &config.transport), suite))
             }
             None => None,
         };
@@ -237,13 +240,13 @@ impl Endpoint {
             transport: config.transport,
             early_data: server
                 .as_ref()
-                .is_some_and(|(tls, _)| early::is_enabled(tls)),
+                .is_some_and(|(tls, _)| early::is_enabled(&tls.of(Version::V1))),
             server,
             cids: config.cids,
             max_half_open: config.max_half_open,
             half_open: 0,
             reset_key: ResetKey::new(secret.array()),
-            token_key: TokenKey::new(secret.array()),
+            token_keys: Version::ALL.map(|_| TokenKey::new(secret.array())),
             token_lifetimes,
             spent: SpentTokens::new(token_lifetimes.retry.as_secs()),
             tokens: config.tokens,
@@ -293,12 +296,21 @@ impl Endpoint {
         let mut params = super::params::local(&config, local_scid);
         params.active_connection_id_limit = limits::ACTIVE_CIDS as u64;
         let server_name: Box<str> = name.to_str().into();
-        let session = Session::client(tls, name, self.encode(&params, Side::Client))?;
+        let spoken = config.spoken();
+        let version = config
+            .first_version
+            .filter(|v| spoken.contains(v))
+            .or(spoken.first().copied())
+            .unwrap_or(Version::V1);
+        let start = ClientStart { tls, name, params };
+        let session = start.session(version, &spoken, &mut self.rng)?;
         let keys = suite
-            .keys(VERSION_1, odcid.as_slice(), Side::Client)
+            .keys(version.number(), odcid.as_slice(), Side::Client)
             .ok_or(ConfigError::NoInitialSuite)?;
-        let mut ids = HandshakeIds::new(local_scid, odcid, None, None);
-        ids.token = self.tokens.take(&server_name).unwrap_or_default();
+        let negotiation = Negotiation::client(version, spoken, start);
+        let mut ids = HandshakeIds::new(local_scid, odcid, None, None, negotiation);
+        let tokens_of = tokens_of(&server_name, version);
+        ids.token = self.tokens.take(&tokens_of).unwrap_or_default();
         let init = ConnectionInit {
             side: Side::Client,
             config,
@@ -335,6 +347,15 @@ impl Endpoint {
         let mut out = Vec::with_capacity(256);
         params.encode(side, &mut out, &mut self.rng);
         out
+    }
+
+    /// The key of tokens of a version.
+    pub(super) fn token_key(&self, version: Version) -> &TokenKey {
+        let [v1, v2] = &self.token_keys;
+        match version {
+            Version::V1 => v1,
+            Version::V2 => v2,
+        }
     }
 
     pub(super) fn fresh_cid(&mut self) -> ConnectionId {
@@ -687,16 +708,25 @@ impl Endpoint {
             self.stats.unroutable += 1;
             return;
         }
-        match Header::parse(datagram, cid_len) {
+        let parse = match self.transport.grease_quic_bit {
+            true => Header::parse_greased,
+            false => Header::parse,
+        };
+        match parse(datagram, cid_len) {
+            Ok(Header::Long { version, .. }) if !self.speaks(version) => {
+                self.offer_versions(&one, datagram);
+            }
             Ok(Header::Long {
                 ty: LongType::Initial,
+                version,
                 dcid,
                 scid,
                 token,
                 ..
             }) => {
                 let token = token.to_vec();
-                self.on_initial(now, one, dcid, scid, &token, datagram, app);
+                let version = Version::from_number(version).unwrap_or(Version::V1);
+                self.on_initial(now, one, version, dcid, scid, &token, datagram, app);
             }
             Ok(Header::Long {
                 ty: LongType::ZeroRtt,
@@ -707,12 +737,7 @@ impl Endpoint {
                     self.stats.unroutable += 1;
                 }
             }
-            Ok(Header::UnknownVersion { dcid, scid, .. })
-                if self.server.is_some() && datagram.len() >= limits::MIN_UDP_PAYLOAD =>
-            {
-                self.stats.version_negotiations += 1;
-                self.stateless.version_negotiation(&one, dcid, scid);
-            }
+            Ok(Header::UnknownVersion { .. }) => self.offer_versions(&one, datagram),
             Ok(Header::Short { dcid, .. }) if self.stateless.has_room() => {
                 self.stats.stateless_crypto += 1;
                 let token = self.reset_key.reset_token(&dcid);
@@ -722,6 +747,26 @@ impl Endpoint {
             }
             _ => self.stats.unroutable += 1,
         }
+    }
+
+    fn speaks(&self, number: u32) -> bool {
+        Version::from_number(number).is_some_and(|v| self.transport.spoken().contains(&v))
+    }
+
+    /// Answers a datagram of a version that is not spoken here, where it is long enough to begin a
+    /// connection (RFC 9000 §6.1).
+    fn offer_versions(&mut self, meta: &RecvMeta, datagram: &[u8]) {
+        let ids = header::long_cids(datagram);
+        let Some((dcid, scid)) =
+            ids.filter(|_| self.server.is_some() && meta.segment_size >= limits::MIN_UDP_PAYLOAD)
+        else {
+            self.stats.unroutable += 1;
+            return;
+        };
+        self.stats.version_negotiations += 1;
+        let spoken = self.transport.spoken();
+        self.stateless
+            .version_negotiation(meta, dcid, scid, &spoken);
     }
 
     /// A stateless packet to send: Retry, Version Negotiation, reset, refusal.

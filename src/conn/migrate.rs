@@ -8,7 +8,7 @@ use super::Connection;
 use super::events::Event;
 use crate::base::{FourTuple, SocketId, Timestamp};
 use crate::path::validate::Start;
-use crate::path::{Probe, Purpose, Validation};
+use crate::path::{Probe, Purpose, Spin, Validation};
 use crate::wire::Side;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -232,6 +232,7 @@ impl Connection {
         let looks_back = path.validation.is_validated().then(|| self.look_back(now));
         let path = self.paths.primary_mut();
         path.move_to(socket, tuple, keep, &config);
+        path.spin = Spin::new(self.config.spin_bit, &mut self.rng);
         path.validation = validation;
         self.leave(now, left, changed.then_some(old), looks_back);
         if self.side == Side::Client {
@@ -308,6 +309,7 @@ impl Connection {
         if !path.move_back(&config) {
             return false;
         }
+        path.spin = Spin::new(self.config.spin_bit, &mut self.rng);
         let (back, old) = (path.tuple, path.remote_cids.active_seq());
         let looked_at = path
             .probes

@@ -13,6 +13,7 @@
 //! until the multipath extension opens more.
 
 mod ack;
+mod ack_frequency;
 mod admission;
 mod ahead;
 pub mod application;
@@ -26,6 +27,7 @@ mod events;
 mod follow;
 mod frames;
 mod glitch;
+mod grease;
 mod guard;
 mod handshake;
 pub mod incoming;
@@ -47,12 +49,13 @@ pub mod token_store;
 pub mod totals;
 mod train;
 mod tuples;
+mod version;
 mod zero_rtt;
 
 use crate::base::{FourTuple, Rng, SocketId, Timestamp};
 use crate::crypto::{OneRttKeys, Session, TAG_LEN};
 use crate::path::cids::ResetToken;
-use crate::path::{Path, PathId, PathSet};
+use crate::path::{Path, PathId, PathSet, Spin};
 use crate::stream::{DatagramError, Datagrams, Streams};
 use crate::wire::{ConnectionId, Side, TransportParameters};
 pub use admission::PrefixCaps;
@@ -66,6 +69,7 @@ pub use events::Event;
 use events::Events;
 pub use glitch::GlitchLimit;
 use glitch::Glitches;
+use grease::FixedBit;
 pub use guard::{PortGuard, PortVerdict};
 use handshake::HandshakeIds;
 pub use incoming::{Decision, Incoming, IncomingId};
@@ -133,6 +137,9 @@ pub struct Connection {
     new_tokens: NewTokens,
     /// Frames of the packet being built; kept for its capacity.
     scratch: Vec<SentFrame>,
+    fixed_bit: FixedBit,
+    /// The least sequence number of an ACK_FREQUENCY frame that is not obsolete.
+    ack_frequency_next: u64,
     rng: Rng,
     stats: ConnectionStats,
     watch: Watch,
@@ -166,6 +173,7 @@ impl Connection {
         path.local_cids.set_first(ids.local_scid);
         path.remote_cids.set_first(ids.first_remote());
         path.skip_packet_number(&mut rng);
+        path.spin = Spin::new(config.spin_bit, &mut rng);
         if side == Side::Client {
             // The client chose the server's address: it owes no proof to itself.
             path.validation.set_validated();
@@ -193,6 +201,8 @@ impl Connection {
             zero_rtt: ZeroRtt::default(),
             new_tokens: NewTokens::default(),
             scratch: Vec::with_capacity(16),
+            fixed_bit: FixedBit::default(),
+            ack_frequency_next: 0,
             rng,
             stats: ConnectionStats::default(),
             watch: Watch::begin(&config, &begun),

@@ -5,6 +5,7 @@
 //! coalesced datagrams are `build`'s business and go alone.
 
 use super::Connection;
+use super::ack_frequency::write_ack_requests;
 use super::space::SentFrame;
 use super::state::State;
 use crate::base::{Timestamp, Transmit, limits};
@@ -155,6 +156,7 @@ impl Connection {
             || path.validation.wants_to_send()
             || path.local_cids.wants_to_send()
             || path.remote_cids.wants_to_send()
+            || path.ack_frequency.wants_to_send()
             || self.has_probe_to_send()
             || self.new_tokens.wants_to_send()
     }
@@ -251,7 +253,7 @@ impl Connection {
         self.stats.key_updates = keys.updates();
         let pn = path.next_packet_number(&mut self.rng);
         let pn_len = packet_number::encode_len(pn, path.sent.largest_acked());
-        let pn_offset = header::write_short(w, &dcid, false, phase, pn_len);
+        let pn_offset = header::write_short(w, &dcid, path.spin.value(), phase, pn_len);
         packet_number::write(w, pn, pn_len);
         Some(ShortHeader {
             pn,
@@ -280,6 +282,10 @@ impl Connection {
         let Some(keys) = self.one_rtt.as_deref_mut() else {
             return 0;
         };
+        self.fixed_bit.apply(buf, &mut self.rng);
+        let payload_at = head.pn_offset + head.pn_len;
+        self.watch
+            .sent(PacketType::OneRtt, head.pn, buf, payload_at);
         let sealed = keys.seal(path.id.0, head.pn, buf, head.pn_offset, head.pn_len);
         if sealed.is_err() {
             return 0;
@@ -309,6 +315,7 @@ impl Connection {
             pn_len,
             pn_offset,
         } = head;
+        self.fixed_bit.apply(packet, &mut self.rng);
         let payload_at = pn_offset + pn_len;
         self.watch.sent(PacketType::OneRtt, pn, packet, payload_at);
         if keys.seal(path.id.0, pn, packet, pn_offset, pn_len).is_err() {
@@ -401,6 +408,9 @@ impl Connection {
             frame::write_handshake_done(w);
             self.pending.handshake_done = false;
             scratch.push(SentFrame::HandshakeDone);
+        }
+        if self.pending.probes > 0 || path.ack_frequency.wants_to_send() {
+            write_ack_requests(now, path, w, scratch, self.pending.probes > 0);
         }
         write_cid_frames(path, w, scratch);
         self.new_tokens.write(w, scratch);

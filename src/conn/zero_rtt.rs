@@ -18,7 +18,7 @@ use crate::crypto::{Key, TAG_LEN, UsedKeys, early, open, seal, unprotect};
 use crate::stream::{self, StreamSink};
 use crate::wire::error::Code;
 use crate::wire::frame::Ack;
-use crate::wire::header::{self, LongType, VERSION_1};
+use crate::wire::header::{self, LongType};
 use crate::wire::{PacketType, Side, TransportError, TransportParameters, Writer, packet_number};
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ impl ZeroRtt {
     /// Whether 0-RTT packets may be sent.
     #[inline]
     pub(super) fn can_send(&self) -> bool {
-        self.status == EarlyData::Offered
+        self.status == EarlyData::Offered && self.key.is_some()
     }
 
     pub(super) fn deadline(&self) -> Option<Timestamp> {
@@ -106,6 +106,9 @@ fn remembered(p: TransportParameters) -> TransportParameters {
         preferred_address: None,
         retry_source_connection_id: None,
         stateless_reset_token: None,
+        version_information: None,
+        grease_quic_bit: false,
+        min_ack_delay: None,
         ..p
     }
 }
@@ -158,7 +161,7 @@ impl Connection {
         params: &TransportParameters,
     ) -> Result<(), TransportError> {
         self.datagrams.set_peer_max(params.max_datagram_frame_size);
-        if !self.zero_rtt.can_send() {
+        if self.zero_rtt.status != EarlyData::Offered {
             self.streams.set_peer_limits(params);
             return Ok(());
         }
@@ -209,6 +212,15 @@ impl Connection {
     pub(super) fn resend_early(&mut self) {
         if self.zero_rtt.can_send() {
             self.forget_sent(Some);
+        }
+    }
+
+    /// The client begins again in another version: no early data goes with that (RFC 9369 §5), and
+    /// what was sent waits to be told rejected.
+    pub(super) fn withdraw_early(&mut self) {
+        if self.zero_rtt.can_send() {
+            self.forget_sent(Some);
+            self.zero_rtt.key = None;
         }
     }
 
@@ -266,7 +278,9 @@ impl Connection {
         let pn_len = packet_number::encode_len(pn, path.sent.largest_acked());
         let (ty, remote) = (LongType::ZeroRtt, path.remote_cids.active());
         let scid = &self.ids.local_scid;
-        let offsets = header::write_long(&mut w, ty, VERSION_1, &remote, scid, &[], pn_len);
+        // RFC 9369 §4.1: early data keeps the version of the first flight.
+        let version = self.ids.version.original.number();
+        let offsets = header::write_long(&mut w, ty, version, &remote, scid, &[], pn_len);
         packet_number::write(&mut w, pn, pn_len);
         let header_len = w.position();
         self.scratch.clear();

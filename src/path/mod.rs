@@ -10,17 +10,19 @@ pub mod cids;
 mod moves;
 pub mod probe;
 pub mod set;
+pub mod spin;
 pub mod validate;
 
 use crate::base::{Ecn, FourTuple, Rng, SocketId, Timestamp, limits};
 use crate::recovery::{
-    AckPolicy, Algorithm, Controller, EcnValidator, MtuConfig, MtuDiscovery, Pace, Pacer, Rtt,
-    SentSpace,
+    AckFrequencyRequests, AckPolicy, Algorithm, Controller, EcnValidator, MtuConfig, MtuDiscovery,
+    Pace, Pacer, Rtt, SentSpace,
 };
 pub use cids::{LocalCids, RemoteCids};
 pub use moves::Former;
 pub use probe::{Probe, Probes, Purpose};
 pub use set::PathSet;
+pub use spin::Spin;
 use std::ops::ControlFlow;
 use std::time::Duration;
 pub use validate::Validation;
@@ -77,6 +79,10 @@ pub struct Path<F: Copy> {
     pub sent: SentSpace<F>,
     /// 1-RTT packets received, and when to acknowledge them.
     pub acks: AckPolicy,
+    /// What is asked of the peer's acknowledgements.
+    pub ack_frequency: AckFrequencyRequests,
+    /// The latency spin bit.
+    pub spin: Spin,
     /// Address validation and the anti-amplification limit.
     pub validation: Validation,
     /// Addresses other than the one in use.
@@ -131,6 +137,8 @@ impl<F: Copy> Path<F> {
             ecn: EcnValidator::new(config.ecn),
             sent: SentSpace::new(),
             acks: AckPolicy::delayed(config.max_ack_delay),
+            ack_frequency: AckFrequencyRequests::default(),
+            spin: Spin::default(),
             validation: Validation::default(),
             probes: Probes::default(),
             former: None,
