@@ -10,6 +10,7 @@ use super::admission::{Admission, Prefix, PrefixCaps};
 use super::ahead::Ahead;
 use super::application::{Application, Sink};
 pub use super::error::ConnectError;
+use super::guard::PortVerdict;
 use super::handshake::HandshakeIds;
 use super::incoming::HeldAttempts;
 use super::new_token::tokens_of;
@@ -621,11 +622,11 @@ impl Endpoint {
         app: &mut dyn Application,
     ) {
         let cid_len = self.cids.len();
-        if let Some(id) = self.router.reset(datagram) {
-            if let Some(e) = self.entry(id) {
-                e.conn.on_stateless_reset(now);
-                self.wake(id);
-            }
+        if let Some(id) = self.router.reset(datagram)
+            && let Some(e) = self.entry(id).filter(|e| e.conn.is_reset_from(meta))
+        {
+            e.conn.on_stateless_reset(now);
+            self.wake(id);
             return;
         }
         if let Some(dcid) = header::dcid(datagram, cid_len) {
@@ -638,6 +639,12 @@ impl Endpoint {
             segment_size: datagram.len(),
             ..*meta
         };
+        // RFC 9308 §8.1: a service's port is no client's, and its service is not to be answered.
+        let from = self.transport.port_guard.verdict(meta.path.remote.port());
+        if self.server.is_some() && from == PortVerdict::Block {
+            self.stats.unroutable += 1;
+            return;
+        }
         let parse = match self.transport.grease_quic_bit {
             true => Header::parse_greased,
             false => Header::parse,

@@ -13,7 +13,7 @@ use crate::crypto::TAG_LEN;
 use crate::path::Path;
 use crate::recovery::SentPacket;
 use crate::wire::frame::{self, ack};
-use crate::wire::{PacketType, Writer, header, packet_number};
+use crate::wire::{ConnectionId, PacketType, Writer, header, packet_number};
 
 /// What a datagram may hold, given congestion window, pacing and probes owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ struct ShortHeader {
 }
 
 /// Bytes that a 1-RTT packet needs for its header, tag and the smallest useful frame.
-const MIN_PACKET: usize = 1 + limits::MAX_CID_LEN + 4 + TAG_LEN + 8;
+pub(super) const MIN_PACKET: usize = 1 + limits::MAX_CID_LEN + 4 + TAG_LEN + 8;
 
 impl Connection {
     /// Builds the next train into `buf`, which should hold [`limits::MAX_TRAIN_BYTES`]. `None` when
@@ -53,8 +53,10 @@ impl Connection {
         if self.state.is_closed() {
             return None;
         }
-        if let Some(answer) = self.answer_probe(now, buf) {
-            return Some(answer);
+        if self.has_probe_to_send()
+            && let Some(transmit) = self.poll_probe(now, buf)
+        {
+            return Some(transmit);
         }
         let path = self.paths.primary_mut();
         path.mark = path.ecn.mark();
@@ -155,7 +157,7 @@ impl Connection {
             || path.local_cids.wants_to_send()
             || path.remote_cids.wants_to_send()
             || path.ack_frequency.wants_to_send()
-            || !self.probed.is_empty()
+            || self.has_probe_to_send()
             || self.new_tokens.wants_to_send()
     }
 
@@ -201,7 +203,8 @@ impl Connection {
         }
         let room = buf.len() - TAG_LEN;
         let mut w = Writer::new(&mut buf[..room]);
-        let Some(head) = self.begin_one_rtt(now, &mut w) else {
+        let dcid = self.paths.primary().remote_cids.active();
+        let Some(head) = self.begin_one_rtt(now, &mut w, dcid) else {
             return 0;
         };
         let header_len = w.position();
@@ -228,7 +231,12 @@ impl Connection {
     /// Writes the header of the next 1-RTT packet. `None` when there are no keys, no room to
     /// remember the packet, or no more packets that the keys may protect.
     /// Keeps RFC 9000 §17.4.
-    fn begin_one_rtt(&mut self, now: Timestamp, w: &mut Writer<'_>) -> Option<ShortHeader> {
+    fn begin_one_rtt(
+        &mut self,
+        now: Timestamp,
+        w: &mut Writer<'_>,
+        dcid: ConnectionId,
+    ) -> Option<ShortHeader> {
         let keys = self.one_rtt.as_deref_mut()?;
         let path = self.paths.primary_mut();
         if !path.sent.has_room(true) {
@@ -245,7 +253,6 @@ impl Connection {
         self.stats.key_updates = keys.updates();
         let pn = path.next_packet_number(&mut self.rng);
         let pn_len = packet_number::encode_len(pn, path.sent.largest_acked());
-        let dcid = path.remote_cids.active();
         let pn_offset = header::write_short(w, &dcid, path.spin.value(), phase, pn_len);
         packet_number::write(w, pn, pn_len);
         Some(ShortHeader {
@@ -253,6 +260,39 @@ impl Connection {
             pn_len,
             pn_offset,
         })
+    }
+
+    /// A packet for an address that is not in use, filled up with PADDING. It is known to loss
+    /// recovery by its number alone: it has no size, and its fate means nothing (RFC 9000 §9.4).
+    pub(super) fn probe_packet(
+        &mut self,
+        now: Timestamp,
+        buf: &mut [u8],
+        dcid: ConnectionId,
+        write: impl FnOnce(&mut Writer<'_>),
+    ) -> usize {
+        let room = buf.len() - TAG_LEN;
+        let mut w = Writer::new(&mut buf[..room]);
+        let Some(head) = self.begin_one_rtt(now, &mut w, dcid) else {
+            return 0;
+        };
+        write(&mut w);
+        w.zeros(w.remaining());
+        let path = self.paths.primary_mut();
+        let Some(keys) = self.one_rtt.as_deref_mut() else {
+            return 0;
+        };
+        self.fixed_bit.apply(buf, &mut self.rng);
+        let payload_at = head.pn_offset + head.pn_len;
+        self.watch
+            .sent(PacketType::OneRtt, head.pn, buf, payload_at);
+        let sealed = keys.seal(path.id.0, head.pn, buf, head.pn_offset, head.pn_len);
+        if sealed.is_err() {
+            return 0;
+        }
+        path.sent.on_packet_sent(SentPacket::untracked(now), &[]);
+        self.stats.packets_sent += 1;
+        buf.len()
     }
 
     /// Seals a packet, whose frames are in `scratch`, and enters it into loss recovery. Returns its
@@ -449,7 +489,8 @@ impl Connection {
         }
         let room = buf.len() - TAG_LEN;
         let mut w = Writer::new(&mut buf[..room]);
-        let Some(head) = self.begin_one_rtt(now, &mut w) else {
+        let dcid = self.paths.primary().remote_cids.active();
+        let Some(head) = self.begin_one_rtt(now, &mut w, dcid) else {
             return 0;
         };
         write(&mut w);
@@ -501,6 +542,7 @@ fn write_path_frames(
     scratch: &mut Vec<SentFrame>,
 ) -> bool {
     let before = w.position();
+    let full = before + w.remaining() + TAG_LEN >= limits::MIN_UDP_PAYLOAD;
     while w.remaining() >= frame::PATH_RESPONSE_SIZE {
         let Some(data) = path.validation.poll_response() else {
             break;
@@ -509,7 +551,7 @@ fn write_path_frames(
         scratch.push(SentFrame::Unreliable);
     }
     if w.remaining() >= frame::PATH_CHALLENGE_SIZE
-        && let Some(data) = path.validation.poll_challenge(now)
+        && let Some(data) = path.validation.poll_challenge(now, full)
     {
         frame::write_path_challenge(w, &data);
         scratch.push(SentFrame::Unreliable);

@@ -61,7 +61,11 @@ impl Seen {
         }
         // A Retry with a tag over another connection ID.
         let mut retry = payload(|w| header::write_retry(w, VERSION_1, &dcid, &other, b"token"));
-        let tag = corelane::crypto::retry::integrity_tag(corelane::wire::Version::V1, other.as_slice(), &retry);
+        let tag = corelane::crypto::retry::integrity_tag(
+            corelane::wire::Version::V1,
+            other.as_slice(),
+            &retry,
+        );
         retry.extend(tag.expect("a tag"));
         out.push(retry);
         // Initial packets under keys of another destination, and of another source.
@@ -116,6 +120,7 @@ fn rfc9000_21_2_forged_packets_at_every_step_of_the_handshake() {
                     out.push(Passing {
                         from: 1 - to,
                         source: SocketAddr::from(([127, 0, 0, 1], ports[1 - to].1)),
+                        to: p.to,
                         ecn: p.ecn,
                         bytes,
                         now: p.now,

@@ -189,7 +189,7 @@ fn challenges_fill_their_datagrams_where_the_limit_admits_it() {
         let challenge = a
             .inbox
             .iter()
-            .find(|p| p.has(|f| matches!(f, Frame::PathChallenge(_))))
+            .find(|p| p.to == Some(elsewhere()) && p.has(|f| matches!(f, Frame::PathChallenge(_))))
             .expect("a challenge");
         assert_eq!(challenge.datagram >= 1200, full, "{}", challenge.datagram);
         assert!(challenge.datagram <= 3 * p.len());
@@ -208,6 +208,7 @@ fn a_response_counts_wherever_it_comes_from() {
     let data = a
         .inbox
         .iter()
+        .filter(|p| p.to == Some(elsewhere()))
         .flat_map(|p| p.frames())
         .find_map(|f| match f {
             Frame::PathChallenge(data) => Some(data),

@@ -557,6 +557,7 @@ fn early_data_survives_random_faults_with_retry_and_rejection() {
                     out.push(Passing {
                         from: out[0].from,
                         source: out[0].source,
+                        to: p.to,
                         ecn: out[0].ecn,
                         bytes: out[0].bytes.clone(),
                         now,
