@@ -1,5 +1,7 @@
 //! The connection state machine: two endpoints in memory, virtual time, chosen faults.
 
+#[path = "conn/ack_frequency.rs"]
+mod ack_frequency;
 #[path = "conn/address.rs"]
 mod address;
 #[path = "conn/admission.rs"]
@@ -25,6 +27,8 @@ mod keys;
 mod recovery;
 #[path = "conn/tokens.rs"]
 mod tokens;
+#[path = "conn/version.rs"]
+mod version;
 #[path = "conn/zero_cid.rs"]
 mod zero_cid;
 

@@ -4,11 +4,12 @@
 use corelane::base::Rng;
 use corelane::wire::error::Code;
 use corelane::wire::frame::{
-    self, ConnectionClose, Dir, EcnCounts, Frame, NewConnectionId, PacketType, ResetStream, Side,
-    Stream, StreamId, ack, stream,
+    self, AckFrequency, ConnectionClose, Dir, EcnCounts, Frame, NewConnectionId, PacketType,
+    ResetStream, Side, Stream, StreamId, ack, stream,
 };
-use corelane::wire::header::{self, Header, LongType, VERSION_1};
+use corelane::wire::header::{self, Header, LongType, VERSION_1, VERSION_2};
 use corelane::wire::varint::MAX;
+use corelane::wire::version::{Version, VersionInformation, Versions};
 use corelane::wire::{
     ConnectionId, PreferredAddress, Reader, TransportParameters, Writer, packet_number,
 };
@@ -139,6 +140,17 @@ fn plain_frame() -> impl Strategy<Value = Frame<'static>> {
         Just(Frame::Padding),
         Just(Frame::Ping),
         Just(Frame::HandshakeDone),
+        Just(Frame::ImmediateAck),
+        (varint(), varint(), varint(), varint()).prop_map(
+            |(seq, threshold, max_ack_delay, reordering)| {
+                Frame::AckFrequency(AckFrequency {
+                    seq,
+                    threshold,
+                    max_ack_delay,
+                    reordering,
+                })
+            }
+        ),
         (varint(), varint(), varint()).prop_map(|(id, code, final_size)| {
             Frame::ResetStream(ResetStream {
                 id,
@@ -193,33 +205,57 @@ fn params() -> impl Strategy<Value = TransportParameters> {
         cid(1),
         any::<[u8; 16]>(),
     ));
-    (flow, limits, timing, ids, preferred, any::<bool>()).prop_map(
-        |(flow, limits, timing, ids, preferred, disable_active_migration)| TransportParameters {
-            original_destination_connection_id: Some(ids.0),
-            max_idle_timeout: Duration::from_millis(timing.0),
-            stateless_reset_token: ids.3,
-            max_udp_payload_size: timing.1,
-            initial_max_data: flow.0,
-            initial_max_stream_data_bidi_local: flow.1,
-            initial_max_stream_data_bidi_remote: flow.2,
-            initial_max_stream_data_uni: flow.3,
-            initial_max_streams_bidi: limits.0,
-            initial_max_streams_uni: limits.1,
-            ack_delay_exponent: timing.2,
-            max_ack_delay: Duration::from_millis(timing.3),
-            disable_active_migration,
-            preferred_address: preferred.map(|(v4, v6, cid, reset_token)| PreferredAddress {
-                v4: v4.map(|(ip, port)| SocketAddrV4::new(ip.into(), port)),
-                v6: v6.map(|(ip, port)| SocketAddrV6::new(ip.into(), port, 0, 0)),
-                cid,
-                reset_token,
-            }),
-            active_connection_id_limit: limits.2,
-            initial_source_connection_id: Some(ids.1),
-            retry_source_connection_id: ids.2,
-            max_datagram_frame_size: limits.3,
+    let versions = option::of((1..=u32::MAX, vec(version(), 0..4)));
+    let extensions = (versions, any::<bool>(), option::of(0..=1u64 << 40));
+    let flags = (any::<bool>(), extensions);
+    (flow, limits, timing, ids, preferred, flags).prop_map(
+        |(flow, limits, timing, ids, preferred, (disable_active_migration, extensions))| {
+            TransportParameters {
+                original_destination_connection_id: Some(ids.0),
+                max_idle_timeout: Duration::from_millis(timing.0),
+                stateless_reset_token: ids.3,
+                max_udp_payload_size: timing.1,
+                initial_max_data: flow.0,
+                initial_max_stream_data_bidi_local: flow.1,
+                initial_max_stream_data_bidi_remote: flow.2,
+                initial_max_stream_data_uni: flow.3,
+                initial_max_streams_bidi: limits.0,
+                initial_max_streams_uni: limits.1,
+                ack_delay_exponent: timing.2,
+                max_ack_delay: Duration::from_millis(timing.3),
+                disable_active_migration,
+                preferred_address: preferred.map(|(v4, v6, cid, reset_token)| PreferredAddress {
+                    v4: v4.map(|(ip, port)| SocketAddrV4::new(ip.into(), port)),
+                    v6: v6.map(|(ip, port)| SocketAddrV6::new(ip.into(), port, 0, 0)),
+                    cid,
+                    reset_token,
+                }),
+                active_connection_id_limit: limits.2,
+                initial_source_connection_id: Some(ids.1),
+                retry_source_connection_id: ids.2,
+                max_datagram_frame_size: limits.3,
+                version_information: extensions.0.map(|(chosen, list)| {
+                    let mut available = Versions::new();
+                    for version in list {
+                        if !available.contains(&version) {
+                            available.push(version);
+                        }
+                    }
+                    // A client lists what it chose.
+                    let chosen = available.first().map_or(chosen, |v| v.number());
+                    VersionInformation { chosen, available }
+                }),
+                grease_quic_bit: extensions.1,
+                min_ack_delay: extensions
+                    .2
+                    .map(|us| Duration::from_micros(us.min(timing.3 * 1000))),
+            }
         },
     )
+}
+
+fn version() -> impl Strategy<Value = Version> {
+    prop_oneof![Just(Version::V1), Just(Version::V2)]
 }
 
 fn long_type() -> impl Strategy<Value = LongType> {
@@ -310,6 +346,7 @@ proptest! {
     #[test]
     fn long_headers_read_back(
         ty in long_type(),
+        version in version(),
         dcid in cid(0),
         scid in cid(0),
         token in vec(any::<u8>(), 0..300),
@@ -320,7 +357,8 @@ proptest! {
     ) {
         let mut buf = vec![0; 2500];
         let mut w = Writer::new(&mut buf);
-        let at = header::write_long(&mut w, ty, VERSION_1, &dcid, &scid, &token, pn_len);
+        let version = version.number();
+        let at = header::write_long(&mut w, ty, version, &dcid, &scid, &token, pn_len);
         prop_assert_eq!(
             w.position(),
             header::long_size(ty, dcid.len(), scid.len(), token.len())
@@ -335,7 +373,7 @@ proptest! {
             Header::parse(w.written(), 8),
             Ok(Header::Long {
                 ty,
-                version: VERSION_1,
+                version,
                 dcid,
                 scid,
                 token,
@@ -442,7 +480,7 @@ proptest! {
     #[test]
     fn any_bytes_as_a_datagram(
         mut bytes in vec(any::<u8>(), 0..200),
-        version in prop_oneof![Just(0u32), Just(VERSION_1), any::<u32>()],
+        version in prop_oneof![Just(0u32), Just(VERSION_1), Just(VERSION_2), any::<u32>()],
         cid_len in 0usize..=20,
         lens in (0u8..24, 0u8..24),
     ) {

@@ -99,6 +99,10 @@ pub const REASON_BYTES: usize = 256;
 /// without that check.
 pub const UNKNOWN_PARAMETERS: usize = 32;
 
+/// Bytes of a ClientHello that a server keeps until it is whole, to choose a version by it; a
+/// longer one goes to TLS piece by piece, in the client's own version.
+pub const CLIENT_HELLO: usize = 64 * 1024;
+
 /// Connections on one shard that have not finished their handshake, by default; from half of it on,
 /// clients are asked to prove their address first.
 pub const HALF_OPEN: usize = 4096;

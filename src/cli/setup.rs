@@ -1,12 +1,13 @@
 //! From flags to engines: transport settings, backends, and which shards run on which cores.
 
 use super::Failure;
-use super::args::{BackendArg, Cc, EngineArgs, IdleArg, Mtu};
+use super::args::{BackendArg, Cc, EngineArgs, IdleArg, Mtu, QuicVersion};
 use corelane::conn::TransportConfig;
 use corelane::io::Choice;
 use corelane::recovery::{Algorithm, MtuConfig};
 use corelane::shard::engine::{EngineConfig, Idle};
 use corelane::sys::affinity::{self, Core};
+use corelane::wire::Version;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,12 @@ pub fn transport(args: &EngineArgs, time: Duration) -> Arc<TransportConfig> {
         Mtu::Auto => MtuConfig::default(),
         Mtu::Fixed(size) => MtuConfig::fixed(size),
     };
+    let version = args.quic_version.map(|v| match v {
+        QuicVersion::V1 => Version::V1,
+        QuicVersion::V2 => Version::V2,
+    });
+    t.versions.sort_by_key(|v| Some(*v) != version);
+    t.preferred_version = version;
     t.datagram_receive_buffer = DATAGRAM_BUFFERS.0;
     t.datagram_send_buffer = DATAGRAM_BUFFERS.1;
     t.streams.max_streams_bidi = STREAMS;

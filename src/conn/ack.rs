@@ -69,6 +69,7 @@ impl Connection {
                     SentFrame::NewToken { seq } => new_tokens.on_acked(seq),
                     SentFrame::HandshakeDone
                     | SentFrame::NewConnectionId { .. }
+                    | SentFrame::AckFrequency { .. }
                     | SentFrame::Unreliable => {}
                 }
             }
@@ -142,6 +143,12 @@ impl Connection {
                 bytes_left: path.bytes_in_flight,
             });
             path.mtu.on_packets_acked(summary.max_size);
+        }
+        if path.ack_frequency.is_supported() && self.state.is_confirmed() {
+            let window = path.cc.window() / path.mtu.current().max(1) as u64;
+            let slow_start = path.cc.in_slow_start();
+            path.ack_frequency
+                .on_ack(now, &path.rtt, window, slow_start);
         }
     }
 
@@ -225,6 +232,7 @@ impl Connection {
             SentFrame::RetireConnectionId { seq } => {
                 path.remote_cids.on_retire_lost(seq);
             }
+            SentFrame::AckFrequency { seq } => path.ack_frequency.on_lost(seq),
             SentFrame::Ack { .. } | SentFrame::Unreliable => {}
         }
     }

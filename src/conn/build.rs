@@ -14,7 +14,7 @@ use crate::crypto::{TAG_LEN, seal};
 use crate::path::Path;
 use crate::recovery::SentPacket;
 use crate::wire::frame::{self, ConnectionClose, ack};
-use crate::wire::header::{self, LongType, VERSION_1};
+use crate::wire::header::{self, LongType};
 use crate::wire::{PacketType, Side, Writer, packet_number};
 use smallvec::SmallVec;
 
@@ -116,6 +116,7 @@ impl Connection {
             return;
         };
         let pn_offset = d.offsets.packet_number - start;
+        self.fixed_bit.apply(packet, &mut self.rng);
         self.watch.sent(d.ty, d.pn, packet, pn_offset + d.pn_len);
         if seal(&space.keys.local, 0, d.pn, packet, pn_offset, d.pn_len).is_err() {
             return;
@@ -193,7 +194,7 @@ impl Connection {
             return None;
         }
         let phase = keys.phase_bit() != 0;
-        let at = header::write_short(&mut w, &dcid, false, phase, pn_len);
+        let at = header::write_short(&mut w, &dcid, path.spin.value(), phase, pn_len);
         packet_number::write(&mut w, pn, pn_len);
         if !frame::write_connection_close(&mut w, &wire_close(f)) {
             return None;
@@ -245,7 +246,8 @@ fn long_header(
     if w.remaining() < need + 32 {
         return None;
     }
-    let offsets = header::write_long(w, ty, VERSION_1, remote, &ids.local_scid, token, pn_len);
+    let version = ids.version.chosen.number();
+    let offsets = header::write_long(w, ty, version, remote, &ids.local_scid, token, pn_len);
     packet_number::write(w, pn, pn_len);
     Some((offsets, pn, pn_len))
 }

@@ -9,6 +9,8 @@ use crate::base::limits;
 use crate::path::PathConfig;
 use crate::recovery::{Algorithm, MtuConfig};
 use crate::stream::StreamConfig;
+use crate::wire::Version;
+use crate::wire::version::Versions;
 use std::time::Duration;
 
 /// Transport behaviour of a connection; shared by all connections of an endpoint.
@@ -72,6 +74,35 @@ pub struct TransportConfig {
     /// address there is one at most, beside any number that have a connection ID. Connections that
     /// are accepted have one always. Default off.
     pub zero_length_cid: bool,
+    /// QUIC versions that are spoken, most preferred first. A client begins with the first and
+    /// offers the others: it follows a server that chooses one of them (RFC 9368), at once or by a
+    /// Version Negotiation packet. A server takes any of them and answers others with that packet.
+    /// An empty list is `[V1]`. Default `[V1, V2]`.
+    ///
+    /// Session tickets belong to a version (RFC 9369 §5): a client keeps them only of connections
+    /// that stayed in the version that they began with. Clients that begin with different versions
+    /// need a TLS configuration each.
+    pub versions: Vec<Version>,
+    /// A client begins with this one of `versions` though it prefers another: the one that the
+    /// server most likely speaks (RFC 9368 §6). Default `None`: the first.
+    pub first_version: Option<Version>,
+    /// A server moves clients that offer it to this version of `versions`, without a round trip
+    /// more (RFC 9368 §2.3); one that sends early data stays where it is. `None` keeps what the
+    /// client began with. Default `None`.
+    pub preferred_version: Option<Version>,
+    /// Takes packets with any value of the bit that is otherwise fixed, and sends such packets to
+    /// peers that take them (RFC 9287). Switch it off where QUIC is told by that bit from another
+    /// protocol on the same socket. Default on.
+    pub grease_quic_bit: bool,
+    /// Turns the latency spin bit once a round trip, for observers on the path (RFC 9000 §17.4).
+    /// Default off.
+    pub spin_bit: bool,
+    /// Asks peers that support it to acknowledge less often while the congestion window is large
+    /// (ACK frequency extension). Default on.
+    pub ack_frequency: bool,
+    /// The shortest delay of an acknowledgement that a peer may ask of us by the ACK frequency
+    /// extension, at most `max_ack_delay`; `None` does without the extension. Default 1 ms.
+    pub min_ack_delay: Option<Duration>,
 }
 
 impl Default for TransportConfig {
@@ -99,11 +130,32 @@ impl Default for TransportConfig {
             }),
             new_tokens: true,
             zero_length_cid: false,
+            versions: Version::ALL.to_vec(),
+            first_version: None,
+            preferred_version: None,
+            grease_quic_bit: true,
+            spin_bit: false,
+            ack_frequency: true,
+            min_ack_delay: Some(Duration::from_millis(1)),
         }
     }
 }
 
 impl TransportConfig {
+    /// The versions that are spoken, each once; at least one.
+    pub(crate) fn spoken(&self) -> Versions {
+        let mut out = Versions::new();
+        for version in &self.versions {
+            if !out.contains(version) {
+                out.push(*version);
+            }
+        }
+        if out.is_empty() {
+            out.push(Version::V1);
+        }
+        out
+    }
+
     /// The part that a path is built from.
     pub(crate) fn path(&self) -> PathConfig {
         PathConfig {

@@ -9,20 +9,23 @@
 use super::admission::{Admission, Prefix, PrefixCaps};
 use super::ahead::Ahead;
 use super::application::{Application, Sink};
+pub use super::error::ConnectError;
 use super::handshake::HandshakeIds;
 use super::incoming::HeldAttempts;
+use super::new_token::tokens_of;
 use super::router::{CidGenerator, RandomCids, Route, Router};
 use super::space::HandshakeSpace;
 use super::spent::SpentTokens;
 use super::stateless::Stateless;
 use super::token_store::{TokenMemory, TokenStore};
 use super::totals::Ledger;
+use super::version::{ClientStart, Negotiation, ServerTls};
 use super::{Connection, ConnectionInit, ConnectionStats, TransportConfig};
 use crate::base::{FourTuple, RecvMeta, Rng, SocketId, Timestamp, Transmit, limits};
 use crate::crypto::{ConfigError, InitialSuite, Lifetimes, ResetKey, Session, TokenKey, early};
 use crate::path::cids::ResetToken;
-use crate::wire::header::{self, Header, LongType, VERSION_1};
-use crate::wire::{ConnectionId, Side, TransportParameters};
+use crate::wire::header::{self, Header, LongType};
+use crate::wire::{ConnectionId, Side, TransportParameters, Version};
 use rustls::pki_types::ServerName;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -87,41 +90,6 @@ impl EndpointConfig {
     }
 }
 
-/// Why a connection could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The TLS configuration cannot be used.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The address family or port is impossible.
-    #[error("cannot connect to {0}: port 0 and the unspecified address name no peer")]
-    Address(std::net::SocketAddr),
-    /// A connection without a connection ID has the same addresses.
-    #[error(
-        "a connection to {0} that has no connection ID uses this socket: a second one could not be \
-         told from it; leave `zero_length_cid` off, connect from another socket or local address, \
-         or wait until that connection is gone"
-    )]
-    SameAddresses(std::net::SocketAddr),
-    /// The socket is connected to another peer.
-    #[error(
-        "cannot connect to {remote}: the socket is connected to {peer} and hears nobody else; use \
-         a socket that is not connected"
-    )]
-    Connected {
-        /// Where to.
-        remote: std::net::SocketAddr,
-        /// The socket's peer.
-        peer: std::net::SocketAddr,
-    },
-    /// Other shards share the socket's address, and only connection IDs steer between them.
-    #[error(
-        "several shards share this address and find connections by their connection IDs: leave \
-         `zero_length_cid` off, or give each shard a socket of its own (`Bind::Each`)"
-    )]
-    Steered,
-}
-
 /// What an endpoint counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -151,8 +119,8 @@ pub struct EndpointStats {
     pub unroutable: u64,
 }
 
-struct Entry {
-    conn: Box<Connection>,
+pub(super) struct Entry {
+    pub(super) conn: Box<Connection>,
     generation: u32,
     /// In the ready list.
     queued: bool,
@@ -163,8 +131,8 @@ struct Entry {
     /// The token by which the router finds the connection.
     reset_token: Option<ResetToken>,
     /// What of its counters is in the endpoint's sum, and whether it waits to be added.
-    summed: ConnectionStats,
-    changed: bool,
+    pub(super) summed: ConnectionStats,
+    pub(super) changed: bool,
     /// The addresses by which the router finds a connection without a connection ID.
     addresses: Option<(SocketId, FourTuple)>,
     /// The network that its handshake counts for.
@@ -185,13 +153,14 @@ pub enum Next {
 /// Many connections. See the module's documentation.
 pub struct Endpoint {
     pub(super) transport: Arc<TransportConfig>,
-    pub(super) server: Option<(Arc<rustls::ServerConfig>, InitialSuite)>,
+    pub(super) server: Option<(ServerTls, InitialSuite)>,
     pub(super) cids: Box<dyn CidGenerator>,
     pub(super) max_half_open: usize,
     pub(super) half_open: usize,
     pub(super) rng: Rng,
     pub(super) reset_key: ResetKey,
-    pub(super) token_key: TokenKey,
+    /// One for each of [`Version::ALL`]: a token is good in its own version only (RFC 9369 §5).
+    token_keys: [TokenKey; 2],
     pub(super) token_lifetimes: Lifetimes,
     pub(super) spent: SpentTokens,
     pub(super) tokens: Arc<dyn TokenStore>,
@@ -201,7 +170,7 @@ pub struct Endpoint {
     /// The last time that was told.
     pub(super) clock: Timestamp,
     pub(super) router: Router,
-    steered: bool,
+    pub(super) steered: bool,
     entries: Vec<Option<Entry>>,
     free: Vec<(u32, u32)>,
     ready: VecDeque<ConnId>,
@@ -227,7 +196,7 @@ impl Endpoint {
                 let tls = early::guard(tls, &limits, secret.array())?;
                 // What TLS objects to is told here, not with the first client.
                 Session::server(tls.clone(), Vec::new())?;
-                Some((tls, suite))
+                Some((ServerTls::new(tls, &config.transport), suite))
             }
             None => None,
         };
@@ -236,13 +205,13 @@ impl Endpoint {
             transport: config.transport,
             early_data: server
                 .as_ref()
-                .is_some_and(|(tls, _)| early::is_enabled(tls)),
+                .is_some_and(|(tls, _)| early::is_enabled(&tls.of(Version::V1))),
             server,
             cids: config.cids,
             max_half_open: config.max_half_open,
             half_open: 0,
             reset_key: ResetKey::new(secret.array()),
-            token_key: TokenKey::new(secret.array()),
+            token_keys: Version::ALL.map(|_| TokenKey::new(secret.array())),
             token_lifetimes,
             spent: SpentTokens::new(token_lifetimes.retry.as_secs()),
             tokens: config.tokens,
@@ -292,12 +261,21 @@ impl Endpoint {
         let mut params = super::params::local(&config, local_scid);
         params.active_connection_id_limit = limits::ACTIVE_CIDS as u64;
         let server_name: Box<str> = name.to_str().into();
-        let session = Session::client(tls, name, self.encode(&params, Side::Client))?;
+        let spoken = config.spoken();
+        let version = config
+            .first_version
+            .filter(|v| spoken.contains(v))
+            .or(spoken.first().copied())
+            .unwrap_or(Version::V1);
+        let start = ClientStart { tls, name, params };
+        let session = start.session(version, &spoken, &mut self.rng)?;
         let keys = suite
-            .keys(VERSION_1, odcid.as_slice(), Side::Client)
+            .keys(version.number(), odcid.as_slice(), Side::Client)
             .ok_or(ConfigError::NoInitialSuite)?;
-        let mut ids = HandshakeIds::new(local_scid, odcid, None, None);
-        ids.token = self.tokens.take(&server_name).unwrap_or_default();
+        let negotiation = Negotiation::client(version, spoken, start);
+        let mut ids = HandshakeIds::new(local_scid, odcid, None, None, negotiation);
+        let tokens_of = tokens_of(&server_name, version);
+        ids.token = self.tokens.take(&tokens_of).unwrap_or_default();
         let init = ConnectionInit {
             side: Side::Client,
             config,
@@ -314,26 +292,19 @@ impl Endpoint {
         Ok(self.add(conn, &[local_scid], None))
     }
 
-    /// Whether a connection without a connection ID can be told from the others.
-    fn admit_without_cid(&self, socket: SocketId, tuple: &FourTuple) -> Result<(), ConnectError> {
-        if self.steered {
-            return Err(ConnectError::Steered);
-        }
-        if self.router.has_addresses(socket, tuple) {
-            return Err(ConnectError::SameAddresses(tuple.remote));
-        }
-        Ok(())
-    }
-
-    /// Several endpoints share this one's address and are told apart by connection IDs.
-    pub fn set_steered(&mut self) {
-        self.steered = true;
-    }
-
     pub(super) fn encode(&mut self, params: &TransportParameters, side: Side) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         params.encode(side, &mut out, &mut self.rng);
         out
+    }
+
+    /// The key of tokens of a version.
+    pub(super) fn token_key(&self, version: Version) -> &TokenKey {
+        let [v1, v2] = &self.token_keys;
+        match version {
+            Version::V1 => v1,
+            Version::V2 => v2,
+        }
     }
 
     pub(super) fn fresh_cid(&mut self) -> ConnectionId {
@@ -395,7 +366,7 @@ impl Endpoint {
         }
     }
 
-    fn entry(&mut self, id: ConnId) -> Option<&mut Entry> {
+    pub(super) fn entry(&mut self, id: ConnId) -> Option<&mut Entry> {
         self.entries
             .get_mut(id.index as usize)?
             .as_mut()
@@ -434,19 +405,6 @@ impl Endpoint {
                 generation: e.generation,
             })
         })
-    }
-
-    /// Marks a connection as summed up: what it had counted before, and has now.
-    pub(super) fn take_growth(&mut self, id: ConnId) -> Option<(ConnectionStats, ConnectionStats)> {
-        let e = self.entry(id)?;
-        e.changed = false;
-        let now = e.conn.stats();
-        Some((std::mem::replace(&mut e.summed, now), now))
-    }
-
-    /// Accepted connections whose handshake has not finished.
-    pub fn half_open(&self) -> usize {
-        self.half_open
     }
 
     /// What the endpoint counted.
@@ -680,16 +638,25 @@ impl Endpoint {
             segment_size: datagram.len(),
             ..*meta
         };
-        match Header::parse(datagram, cid_len) {
+        let parse = match self.transport.grease_quic_bit {
+            true => Header::parse_greased,
+            false => Header::parse,
+        };
+        match parse(datagram, cid_len) {
+            Ok(Header::Long { version, .. }) if !self.speaks(version) => {
+                self.offer_versions(&one, datagram);
+            }
             Ok(Header::Long {
                 ty: LongType::Initial,
+                version,
                 dcid,
                 scid,
                 token,
                 ..
             }) => {
                 let token = token.to_vec();
-                self.on_initial(now, one, dcid, scid, &token, datagram, app);
+                let version = Version::from_number(version).unwrap_or(Version::V1);
+                self.on_initial(now, one, version, dcid, scid, &token, datagram, app);
             }
             Ok(Header::Long {
                 ty: LongType::ZeroRtt,
@@ -700,12 +667,7 @@ impl Endpoint {
                     self.stats.unroutable += 1;
                 }
             }
-            Ok(Header::UnknownVersion { dcid, scid, .. })
-                if self.server.is_some() && datagram.len() >= limits::MIN_UDP_PAYLOAD =>
-            {
-                self.stats.version_negotiations += 1;
-                self.stateless.version_negotiation(&one, dcid, scid);
-            }
+            Ok(Header::UnknownVersion { .. }) => self.offer_versions(&one, datagram),
             Ok(Header::Short { dcid, .. }) if self.stateless.has_room() => {
                 self.stats.stateless_crypto += 1;
                 let token = self.reset_key.reset_token(&dcid);
@@ -715,6 +677,26 @@ impl Endpoint {
             }
             _ => self.stats.unroutable += 1,
         }
+    }
+
+    fn speaks(&self, number: u32) -> bool {
+        Version::from_number(number).is_some_and(|v| self.transport.spoken().contains(&v))
+    }
+
+    /// Answers a datagram of a version that is not spoken here, where it is long enough to begin a
+    /// connection (RFC 9000 §6.1).
+    fn offer_versions(&mut self, meta: &RecvMeta, datagram: &[u8]) {
+        let ids = header::long_cids(datagram);
+        let Some((dcid, scid)) =
+            ids.filter(|_| self.server.is_some() && meta.segment_size >= limits::MIN_UDP_PAYLOAD)
+        else {
+            self.stats.unroutable += 1;
+            return;
+        };
+        self.stats.version_negotiations += 1;
+        let spoken = self.transport.spoken();
+        self.stateless
+            .version_negotiation(meta, dcid, scid, &spoken);
     }
 
     /// A stateless packet to send: Retry, Version Negotiation, reset, refusal.

@@ -120,6 +120,8 @@ impl Connection {
             // RFC 9000 §19.20.
             Frame::HandshakeDone => self.on_handshake_done(),
             Frame::Datagram(data) => self.on_datagram(data),
+            Frame::AckFrequency(f) => self.on_ack_frequency(&f),
+            Frame::ImmediateAck => self.on_immediate_ack(),
             Frame::ConnectionClose(close) => {
                 self.on_close(now, &close);
                 Ok(())

@@ -1,14 +1,13 @@
 //! The handshake's course: CRYPTO bytes to and from TLS, keys installed and discarded, transport
-//! parameters checked and applied, Retry and Version Negotiation as a client sees them.
+//! parameters checked and applied, Retry as a client sees it. Versions are `version`'s business.
 
 use super::Connection;
-use super::error::ConnectionError;
 use super::events::Event;
 use super::space::HandshakeSpace;
+use super::version::Negotiation;
 use crate::base::{RecvMeta, Timestamp};
 use crate::crypto::{KeyChange, OneRttKeys, initial_keys, retry};
-use crate::wire::header::VERSION_1;
-use crate::wire::{ConnectionId, PacketType, Side, TransportError, TransportParameters};
+use crate::wire::{ConnectionId, PacketType, Side, TransportError, TransportParameters, Version};
 
 /// The level that TLS writes at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +30,8 @@ pub(crate) struct HandshakeIds {
     pub(crate) retry_scid: Option<ConnectionId>,
     /// The token that a client's Initial packets carry.
     pub(crate) token: Vec<u8>,
+    /// Which versions the packets have.
+    pub(crate) version: Negotiation,
     level: Level,
     params_applied: bool,
     /// TLS completed, whatever became of the connection since.
@@ -43,6 +44,7 @@ impl HandshakeIds {
         original_dcid: ConnectionId,
         remote_scid: Option<ConnectionId>,
         retry_scid: Option<ConnectionId>,
+        version: Negotiation,
     ) -> Self {
         Self {
             local_scid,
@@ -50,6 +52,7 @@ impl HandshakeIds {
             remote_scid,
             retry_scid,
             token: Vec::new(),
+            version,
             level: Level::Initial,
             params_applied: false,
             completed: false,
@@ -103,6 +106,18 @@ impl Connection {
         let Some(stream) = stream else { return Ok(()) };
         let before = stream.received();
         let session = &mut self.session;
+        let version = &mut self.ids.version;
+        if self.side == Side::Client && ty == PacketType::Initial {
+            // RFC 9369 §4.1: the version of the server's first CRYPTO frame is the connection's.
+            if !version.is_settled() {
+                version.settle();
+                session.stay();
+            }
+        }
+        let reading_hello = version.is_reading_hello();
+        // What a server sends after the handshake are session tickets.
+        let drop_tickets =
+            self.side == Side::Client && level == Level::OneRtt && !version.keeps_tickets();
         stream.recv(offset, data, |bytes| {
             // RFC 9001 §4.1.3: bytes of a level that TLS has left behind are a violation; those
             // of a level ahead cannot be here, for they had no keys.
@@ -111,9 +126,19 @@ impl Connection {
                     "CRYPTO data at the wrong level",
                 ));
             }
+            if reading_hello {
+                version.collect(bytes);
+                return Ok(());
+            }
+            if drop_tickets {
+                return Ok(());
+            }
             session.read_crypto(bytes)
         })?;
         if stream.received() != before {
+            if reading_hello {
+                self.read_hello()?;
+            }
             self.drive_tls(now)?;
         }
         Ok(())
@@ -217,6 +242,7 @@ impl Connection {
     /// with it, and the backoff starts anew (RFC 9002 §6.2.2).
     pub(super) fn discard_initial(&mut self) {
         if let Some(mut space) = self.initial.take() {
+            self.ids.version.forget_other();
             let path = self.paths.primary_mut();
             path.bytes_in_flight = path
                 .bytes_in_flight
@@ -241,7 +267,12 @@ impl Connection {
         };
         let params = TransportParameters::decode(self.side.peer(), bytes)?;
         self.check_peer_ids(&params)?;
+        self.check_peer_versions(&params)?;
         self.ids.params_applied = true;
+        self.enable_ack_frequency(&params);
+        if params.grease_quic_bit && self.config.grease_quic_bit {
+            self.fixed_bit.switch_on();
+        }
         self.set_peer_limits(now, &params)?;
         let path = self.paths.primary_mut();
         path.local_cids
@@ -288,14 +319,23 @@ impl Connection {
     /// A Retry arrived (RFC 9000 §17.2.5): at most one, only before anything else, only authentic,
     /// with a new connection ID (§17.2.5.1). The handshake goes on with it (§17.2.5.3).
     /// Keeps RFC 9000 §8.1.3.
-    pub(super) fn on_retry(&mut self, packet: &[u8], scid: ConnectionId, token: Vec<u8>) {
+    pub(super) fn on_retry(
+        &mut self,
+        packet: &[u8],
+        version: u32,
+        scid: ConnectionId,
+        token: Vec<u8>,
+    ) {
+        // RFC 9369 §4.1: a Retry has the original version, and the answer to it too.
+        let original = self.ids.version.original;
         let welcome = self.side == Side::Client
             && self.ids.remote_scid.is_none()
             && self.ids.retry_scid.is_none()
             && !token.is_empty()
             && scid != self.ids.original_dcid
-            && retry::is_valid(self.ids.original_dcid.as_slice(), packet);
-        let keys = initial_keys(VERSION_1, scid.as_slice(), self.side);
+            && Version::from_number(version) == Some(original)
+            && retry::is_valid(original, self.ids.original_dcid.as_slice(), packet);
+        let keys = initial_keys(version, scid.as_slice(), self.side);
         let (Some(space), true, Some(keys)) = (self.initial.as_deref_mut(), welcome, keys) else {
             self.stats.packets_dropped += 1;
             return;
@@ -312,25 +352,9 @@ impl Connection {
         // RFC 9002 §6.3: nothing is known of the path; backoff and window begin anew.
         path.reset_for_retry(&self.config.path());
         path.remote_cids.set_first(scid);
+        self.ids.version.forget_other();
         self.ids.retry_scid = Some(scid);
         self.ids.token = token;
         self.resend_early();
-    }
-
-    /// Version Negotiation arrived (RFC 9000 §6.2): it counts only for a connection that has
-    /// received nothing else, and never when it offers the version in use.
-    pub(super) fn on_version_negotiation(&mut self, now: Timestamp, ours: bool, offers_v1: bool) {
-        let heed = self.side == Side::Client
-            && ours
-            && !offers_v1
-            && self.ids.remote_scid.is_none()
-            && self.ids.retry_scid.is_none();
-        if !heed {
-            self.stats.packets_dropped += 1;
-            return;
-        }
-        self.state.move_to_draining();
-        self.events.push_closed(ConnectionError::VersionMismatch);
-        self.start_drain_timer(now);
     }
 }

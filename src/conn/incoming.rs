@@ -9,13 +9,13 @@ use super::endpoint::{ConnId, Endpoint};
 use super::handshake::HandshakeIds;
 use super::router::Route;
 use super::space::HandshakeSpace;
+use super::version::{Negotiation, Upgrade, information};
 use super::{Application, Connection, ConnectionInit, params};
 use crate::base::{FourTuple, RecvMeta, Timestamp, limits};
 use crate::crypto::token::TokenName;
 use crate::crypto::{Session, Token, TokenError, token};
 use crate::wire::error::Code;
-use crate::wire::header::VERSION_1;
-use crate::wire::{ConnectionId, Side};
+use crate::wire::{ConnectionId, Side, Version};
 use std::collections::BTreeMap;
 
 /// A connection attempt, as the application sees it before it decides.
@@ -51,6 +51,7 @@ pub struct IncomingId(u64);
 
 /// An Initial packet that may begin a connection.
 pub(super) struct Attempt {
+    version: Version,
     dcid: ConnectionId,
     scid: ConnectionId,
     odcid: ConnectionId,
@@ -96,6 +97,7 @@ impl Endpoint {
         &mut self,
         now: Timestamp,
         meta: RecvMeta,
+        version: Version,
         dcid: ConnectionId,
         scid: ConnectionId,
         token: &[u8],
@@ -115,6 +117,7 @@ impl Endpoint {
             return;
         }
         let mut attempt = Attempt {
+            version,
             dcid,
             scid,
             odcid: dcid,
@@ -125,34 +128,9 @@ impl Endpoint {
             prefix: None,
         };
         // RFC 9000 §8.1.3: a bad token of NEW_TOKEN is no token; §8.1.4: then the limit holds.
-        if !token.is_empty() {
-            let seconds = now.as_nanos() / 1_000_000_000;
-            self.stats.stateless_crypto += 1;
-            match self
-                .token_key
-                .open(token, meta.path.remote, seconds, self.token_lifetimes)
-            {
-                Ok(Token::Retry { odcid, retry_scid })
-                    if retry_scid == dcid && self.is_unspent(token, seconds) =>
-                {
-                    attempt.token = token::name(token);
-                    attempt.odcid = odcid;
-                    attempt.retry_scid = Some(retry_scid);
-                    attempt.validated = true;
-                }
-                Ok(Token::Retry { .. }) => {
-                    self.refuse(&attempt, Code::INVALID_TOKEN);
-                    return;
-                }
-                Ok(Token::NewToken { .. }) => attempt.validated = true,
-                Err(
-                    TokenError::Expired { retry: true } | TokenError::OtherAddress { retry: true },
-                ) => {
-                    self.refuse(&attempt, Code::INVALID_TOKEN);
-                    return;
-                }
-                Err(_) => {}
-            }
+        if !token.is_empty() && !self.take_token(now, &mut attempt, token) {
+            self.refuse(&attempt, Code::INVALID_TOKEN);
+            return;
         }
         let incoming = Incoming {
             path: meta.path,
@@ -165,6 +143,36 @@ impl Endpoint {
                 self.carry_out(now, decision, attempt, datagram, app);
             }
         }
+    }
+
+    /// Takes what a token proves; false when it is one to refuse (RFC 9000 §8.1.2).
+    fn take_token(&mut self, now: Timestamp, attempt: &mut Attempt, token: &[u8]) -> bool {
+        let seconds = now.as_nanos() / 1_000_000_000;
+        self.stats.stateless_crypto += 1;
+        match self.token_key(attempt.version).open(
+            token,
+            attempt.meta.path.remote,
+            seconds,
+            self.token_lifetimes,
+        ) {
+            Ok(Token::Retry { odcid, retry_scid })
+                if retry_scid == attempt.dcid && self.is_unspent(token, seconds) =>
+            {
+                attempt.token = token::name(token);
+                attempt.odcid = odcid;
+                attempt.retry_scid = Some(retry_scid);
+                attempt.validated = true;
+            }
+            Ok(Token::Retry { .. }) => {
+                return false;
+            }
+            Ok(Token::NewToken { .. }) => attempt.validated = true,
+            Err(TokenError::Expired { retry: true } | TokenError::OtherAddress { retry: true }) => {
+                return false;
+            }
+            Err(_) => {}
+        }
+        true
     }
 
     /// RFC 9000 §8.1.4: a Retry token is good for one connection.
@@ -297,16 +305,20 @@ impl Endpoint {
         params.original_destination_connection_id = Some(attempt.odcid);
         params.retry_source_connection_id = attempt.retry_scid;
         params.stateless_reset_token = Some(self.reset_key.reset_token(&local_scid));
-        let params = self.encode(&params, Side::Server);
+        let (version, spoken) = (attempt.version, self.transport.spoken());
+        params.version_information = Some(information(&spoken, version));
+        let encoded = self.encode(&params, Side::Server);
         let (tls, suite) = self.server.as_ref()?;
-        let session = Session::server(tls.clone(), params).ok()?;
+        let session = Session::server_of(version, tls.of(version), encoded).ok()?;
         self.stats.stateless_crypto += 1;
-        let keys = suite.keys(VERSION_1, attempt.dcid.as_slice(), Side::Server)?;
+        let keys = suite.keys(version.number(), attempt.dcid.as_slice(), Side::Server)?;
+        let upgrade = Upgrade::new(&self.transport, version, |v| tls.of(v), &params);
         let ids = HandshakeIds::new(
             local_scid,
             attempt.odcid,
             Some(attempt.scid),
             attempt.retry_scid,
+            Negotiation::server(version, spoken, upgrade),
         );
         let init = ConnectionInit {
             side: Side::Server,
@@ -349,13 +361,15 @@ impl Endpoint {
         let Some((_, suite)) = &self.server else {
             return;
         };
-        let Some(keys) = suite.keys(VERSION_1, attempt.dcid.as_slice(), Side::Server) else {
+        let number = attempt.version.number();
+        let Some(keys) = suite.keys(number, attempt.dcid.as_slice(), Side::Server) else {
             return;
         };
         self.stats.refused += 1;
         self.stats.stateless_crypto += 1;
         self.stateless.refuse(
             &attempt.meta,
+            attempt.version,
             &attempt.dcid,
             &attempt.scid,
             &keys.local,
@@ -366,7 +380,8 @@ impl Endpoint {
     fn send_retry(&mut self, now: Timestamp, attempt: &Attempt) {
         let scid = self.fresh_cid();
         let mut token = Vec::with_capacity(96);
-        self.token_key.retry_token(
+        let key = self.token_key(attempt.version).clone();
+        key.retry_token(
             &mut self.rng,
             attempt.meta.path.remote,
             &attempt.dcid,
@@ -376,7 +391,13 @@ impl Endpoint {
         );
         self.stats.retries += 1;
         self.stats.stateless_crypto += 1;
-        self.stateless
-            .retry(&attempt.meta, &attempt.dcid, &attempt.scid, &scid, &token);
+        self.stateless.retry(
+            &attempt.meta,
+            attempt.version,
+            &attempt.dcid,
+            &attempt.scid,
+            &scid,
+            &token,
+        );
     }
 }

@@ -5,13 +5,14 @@
 //! frames inside mean is `frames`' business.
 
 use super::error::ConnectionError;
+use super::handshake::HandshakeIds;
 use super::space::HandshakeSpace;
 use super::{Connection, EarlyPacket};
 use crate::base::{RecvMeta, Timestamp, limits};
 use crate::crypto::{OpenError, TAG_LEN, UsedKeys, open, unprotect};
 use crate::stream::StreamSink;
-use crate::wire::header::{self, Header, LongType};
-use crate::wire::{ConnectionId, PacketType, Side, TransportError, packet_number};
+use crate::wire::header::{self, Header, HeaderError, LongType};
+use crate::wire::{ConnectionId, PacketType, Side, TransportError, Version, packet_number};
 
 /// An authenticated packet on its way through the frame handlers.
 pub(super) struct Packet<'a> {
@@ -30,6 +31,7 @@ pub(super) struct Packet<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Long {
     ty: LongType,
+    version: Version,
     pub(super) dcid: ConnectionId,
     pub(super) scid: ConnectionId,
     pub(super) pn_offset: usize,
@@ -121,7 +123,7 @@ impl Connection {
         if all == size && self.is_reset(now, packet) {
             return all;
         }
-        let (long, len) = match Header::parse(packet, self.ids.local_scid.len()) {
+        let (long, len) = match self.parse_header(packet) {
             Ok(Header::Long { ty, token, len, .. })
                 if self.is_misplaced_initial(ty, token, size) =>
             {
@@ -130,6 +132,7 @@ impl Connection {
             }
             Ok(Header::Long {
                 ty,
+                version,
                 dcid,
                 scid,
                 pn_offset,
@@ -138,35 +141,21 @@ impl Connection {
             }) => (
                 Long {
                     ty,
+                    version: Version::from_number(version).unwrap_or(Version::V1),
                     dcid,
                     scid,
                     pn_offset,
                 },
                 len,
             ),
-            Ok(Header::Retry { scid, token, .. }) => {
-                let token = token.to_vec();
-                self.on_retry(packet, scid, token);
-                return all;
-            }
-            Ok(Header::VersionNegotiation {
-                dcid,
-                scid,
-                versions,
-            }) => {
-                let ours = dcid == self.ids.local_scid.as_slice()
-                    && scid == self.ids.original_dcid.as_slice();
-                let known = versions.contains(header::VERSION_1);
-                self.on_version_negotiation(now, ours, known);
-                return all;
-            }
-            _ => {
-                self.stats.packets_dropped += 1;
+            other => {
+                self.on_unnumbered(now, packet, other);
                 return all;
             }
         };
         // RFC 9000 §12.2: coalesced packets all carry the first one's destination.
-        if !self.accepts_dcid(&long.dcid) {
+        let admitted = self.ids.version.admits(self.side, long.ty, long.version);
+        if !self.accepts_dcid(&long.dcid) || !admitted {
             self.stats.packets_dropped += 1;
             return len;
         }
@@ -184,6 +173,38 @@ impl Connection {
     fn is_reset(&mut self, now: Timestamp, datagram: &[u8]) -> bool {
         self.on_undecryptable(now, datagram);
         self.state.is_closed()
+    }
+
+    /// A packet without a packet number, or none at all.
+    fn on_unnumbered(
+        &mut self,
+        now: Timestamp,
+        packet: &[u8],
+        header: Result<Header<'_>, HeaderError>,
+    ) {
+        match header {
+            Ok(Header::Retry {
+                version,
+                scid,
+                token,
+                ..
+            }) => self.on_retry(packet, version, scid, token.to_vec()),
+            Ok(Header::VersionNegotiation {
+                dcid,
+                scid,
+                versions,
+            }) => self.on_version_negotiation(now, dcid, scid, versions),
+            _ => self.stats.packets_dropped += 1,
+        }
+    }
+
+    fn parse_header<'a>(&self, packet: &'a [u8]) -> Result<Header<'a>, HeaderError> {
+        let cid_len = self.ids.local_scid.len();
+        if self.config.grease_quic_bit {
+            Header::parse_greased(packet, cid_len)
+        } else {
+            Header::parse(packet, cid_len)
+        }
     }
 
     /// Whether an Initial packet is one to drop, not to close for (RFC 9000 §14): at a server, of a
@@ -223,8 +244,8 @@ impl Connection {
             }
             return Ok(());
         };
-        let Some((first, pn, header_len, len)) = open_handshake(space, long.pn_offset, packet)
-        else {
+        let opened = open_handshake(self.side, &mut self.ids, space, &long, packet);
+        let Some((first, pn, header_len, len)) = opened else {
             self.stats.packets_undecryptable += 1;
             if let Some(keys) = self.one_rtt.as_deref_mut() {
                 keys.add_failures(1)?;
@@ -235,17 +256,12 @@ impl Connection {
             self.stats.packets_duplicate += 1;
             return Ok(());
         }
-        // RFC 9000 §7.2: the peer's first packet names the connection ID that it goes by.
-        match self.ids.remote_scid {
-            None => {
-                self.ids.remote_scid = Some(long.scid);
-                self.paths.primary_mut().remote_cids.set_first(long.scid);
-            }
-            Some(known) if known != long.scid => {
-                self.stats.packets_dropped += 1;
-                return Ok(());
-            }
-            Some(_) => {}
+        if long.version != self.ids.version.chosen {
+            self.follow_server(long.version);
+        }
+        if !self.is_the_peers(long.scid) {
+            self.stats.packets_dropped += 1;
+            return Ok(());
         }
         if first & header::RESERVED_LONG != 0 {
             return Err(TransportError::protocol_violation("reserved bits are set"));
@@ -271,6 +287,16 @@ impl Connection {
             used: UsedKeys::Current,
         };
         self.handle_packet(now, &packet, sink)
+    }
+
+    /// RFC 9000 §7.2: the peer's first packet names the connection ID that it goes by, and all the
+    /// others have it too.
+    fn is_the_peers(&mut self, scid: ConnectionId) -> bool {
+        let known = *self.ids.remote_scid.get_or_insert_with(|| {
+            self.paths.primary_mut().remote_cids.set_first(scid);
+            scid
+        });
+        known == scid
     }
 
     /// Keeps RFC 9000 §8.2.1.
@@ -305,7 +331,8 @@ impl Connection {
         };
         let path = self.paths.primary_mut();
         let pn_offset = 1 + self.ids.local_scid.len();
-        let fixed = packet.first().is_some_and(|b| b & header::FIXED_BIT != 0);
+        let fixed = self.config.grease_quic_bit
+            || packet.first().is_some_and(|b| b & header::FIXED_BIT != 0);
         let Some(head) = unprotect(keys.header_key(), packet, pn_offset).filter(|_| fixed) else {
             self.stats.packets_dropped += 1;
             self.on_undecryptable(now, packet);
@@ -332,6 +359,10 @@ impl Connection {
         if path.acks.is_duplicate(pn) {
             self.stats.packets_duplicate += 1;
             return Ok(());
+        }
+        if largest.is_none_or(|l| pn > l) {
+            path.spin
+                .on_newest(self.side, head.first & header::SPIN != 0);
         }
         if head.first & header::RESERVED_SHORT != 0 {
             return Err(TransportError::protocol_violation("reserved bits are set"));
@@ -472,14 +503,23 @@ impl Connection {
     }
 }
 
-/// Removes header protection and decrypts; gives the first byte, packet number, header length and
-/// plaintext length.
+/// Removes header protection and decrypts, with the keys of the packet's version; gives the first
+/// byte, packet number, header length and plaintext length.
 fn open_handshake(
+    side: Side,
+    ids: &mut HandshakeIds,
     space: &HandshakeSpace,
-    pn_offset: usize,
+    long: &Long,
     packet: &mut [u8],
 ) -> Option<(u8, u64, usize, usize)> {
-    let key = &space.keys.remote;
+    let keys = if long.version == ids.version.chosen {
+        &space.keys
+    } else {
+        let dcid = ids.client_dcid();
+        let may = long.ty == LongType::Initial;
+        may.then(|| ids.version.other_keys(side, long.version, &dcid))??
+    };
+    let (key, pn_offset) = (&keys.remote, long.pn_offset);
     let head = unprotect(&*key.header, packet, pn_offset)?;
     let pn = packet_number::decode(head.pn, head.pn_len, next_expected(space.acks.largest()));
     let header_len = pn_offset + head.pn_len;

@@ -8,6 +8,7 @@ use super::Connection;
 use super::events::Event;
 use super::input::Packet;
 use crate::base::{Ecn, FourTuple, SocketId, Timestamp, Transmit, limits};
+use crate::path::Spin;
 use crate::wire::{Side, frame};
 
 /// An address from which the peer probes (RFC 9000 §9.1), and what to answer there.
@@ -54,6 +55,7 @@ impl Connection {
         if path.local_cids.on_move(packet.dcid) {
             path.remote_cids.rotate();
         }
+        path.spin = Spin::new(self.config.spin_bit, &mut self.rng);
         path.socket = packet.meta.socket;
         path.tuple = packet.meta.path;
         if returned {

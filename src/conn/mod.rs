@@ -13,6 +13,7 @@
 //! until the multipath extension opens more.
 
 mod ack;
+mod ack_frequency;
 mod admission;
 mod ahead;
 pub mod application;
@@ -25,6 +26,7 @@ pub mod error;
 mod events;
 mod frames;
 mod glitch;
+mod grease;
 mod handshake;
 pub mod incoming;
 mod input;
@@ -43,12 +45,13 @@ pub mod token_store;
 pub mod totals;
 mod train;
 mod tuples;
+mod version;
 mod zero_rtt;
 
 use crate::base::{BoundedQueue, FourTuple, Rng, SocketId, Timestamp, limits};
 use crate::crypto::{OneRttKeys, Session, TAG_LEN};
 use crate::path::cids::ResetToken;
-use crate::path::{Path, PathId, PathSet};
+use crate::path::{Path, PathId, PathSet, Spin};
 use crate::stream::{DatagramError, Datagrams, Streams};
 use crate::wire::{ConnectionId, Side, TransportParameters};
 pub use admission::PrefixCaps;
@@ -62,6 +65,7 @@ pub use events::Event;
 use events::Events;
 pub use glitch::GlitchLimit;
 use glitch::Glitches;
+use grease::FixedBit;
 use handshake::HandshakeIds;
 pub use incoming::{Decision, Incoming, IncomingId};
 use migrate::Probed;
@@ -124,6 +128,9 @@ pub struct Connection {
     probed: BoundedQueue<Probed>,
     /// Frames of the packet being built; kept for its capacity.
     scratch: Vec<SentFrame>,
+    fixed_bit: FixedBit,
+    /// The least sequence number of an ACK_FREQUENCY frame that is not obsolete.
+    ack_frequency_next: u64,
     rng: Rng,
     stats: ConnectionStats,
     watch: Watch,
@@ -157,6 +164,7 @@ impl Connection {
         path.local_cids.set_first(ids.local_scid);
         path.remote_cids.set_first(ids.first_remote());
         path.skip_packet_number(&mut rng);
+        path.spin = Spin::new(config.spin_bit, &mut rng);
         if side == Side::Client {
             // The client chose the server's address: it owes no proof to itself.
             path.validation.set_validated();
@@ -183,6 +191,8 @@ impl Connection {
             new_tokens: NewTokens::default(),
             probed: BoundedQueue::new(limits::PATH_RESPONSES),
             scratch: Vec::with_capacity(16),
+            fixed_bit: FixedBit::default(),
+            ack_frequency_next: 0,
             rng,
             stats: ConnectionStats::default(),
             watch: Watch::begin(&config, &begun),

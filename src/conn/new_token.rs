@@ -8,7 +8,8 @@ use super::Connection;
 use super::endpoint::{ConnId, Endpoint};
 use super::space::SentFrame;
 use crate::base::{BoundedQueue, limits};
-use crate::wire::{Side, TransportError, Writer, frame};
+use crate::wire::{Side, TransportError, Version, Writer, frame};
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// See the module.
@@ -68,6 +69,15 @@ impl NewTokens {
     }
 }
 
+/// The name under which a server's tokens of a version are kept: a token of one version is none
+/// for another (RFC 9369 §5). No server's name has a space in it.
+pub(super) fn tokens_of(server: &str, version: Version) -> Cow<'_, str> {
+    match version {
+        Version::V1 => Cow::Borrowed(server),
+        Version::V2 => Cow::Owned(format!("{server} v2")),
+    }
+}
+
 impl Endpoint {
     /// Makes the token that a connection's client is to have; keeps those that its server gave.
     pub(super) fn pass_tokens(&mut self, id: ConnId) {
@@ -75,10 +85,11 @@ impl Endpoint {
         let Some(conn) = self.connection(id) else {
             return;
         };
+        let version = conn.version();
         if let Some(ip) = conn.token_wanted() {
             let mut token = Vec::with_capacity(64);
-            let (key, rng) = (&self.token_key, &mut self.rng);
-            key.new_token(rng, ip, seconds, &mut token);
+            let key = self.token_key(version).clone();
+            key.new_token(&mut self.rng, ip, seconds, &mut token);
             if let Some(conn) = self.connection(id) {
                 conn.issue_token(ip, token);
             }
@@ -86,8 +97,9 @@ impl Endpoint {
             let store = self.tokens.clone();
             if let Some(conn) = self.connection(id) {
                 let tokens = &mut conn.new_tokens;
+                let name = tokens_of(&tokens.server_name, version);
                 while let Some(token) = tokens.received.pop() {
-                    store.insert(&tokens.server_name, token);
+                    store.insert(&name, token);
                 }
             }
         }

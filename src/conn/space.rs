@@ -23,7 +23,10 @@ pub(crate) enum SentFrame {
     NewToken { seq: u64 },
     /// RETIRE_CONNECTION_ID.
     RetireConnectionId { seq: u64 },
-    /// A frame that is never sent again: PING, DATAGRAM, PATH_CHALLENGE, PATH_RESPONSE.
+    /// ACK_FREQUENCY.
+    AckFrequency { seq: u64 },
+    /// A frame that is never sent again: PING, IMMEDIATE_ACK, DATAGRAM, PATH_CHALLENGE,
+    /// PATH_RESPONSE.
     Unreliable,
 }
 

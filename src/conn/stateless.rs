@@ -7,8 +7,10 @@ use crate::base::{BoundedQueue, Ecn, RecvMeta, Rng, Transmit, limits};
 use crate::crypto::{Key, TAG_LEN, retry, seal};
 use crate::wire::error::Code;
 use crate::wire::frame::{self, ConnectionClose};
-use crate::wire::header::{self, LongType, VERSION_1};
-use crate::wire::{ConnectionId, Writer, packet_number};
+use crate::wire::header::{self, LongType};
+use crate::wire::version::{self, Versions};
+use crate::wire::{ConnectionId, Version, Writer, packet_number};
+use smallvec::SmallVec;
 
 /// What we send at most, with a length that varies.
 const MAX_RESET: usize = 42;
@@ -62,11 +64,18 @@ impl Stateless {
     }
 
     /// Answers a packet of a version that is not spoken here (RFC 9000 §6.1), once (§17.2.1).
-    pub(super) fn version_negotiation(&mut self, meta: &RecvMeta, dcid: &[u8], scid: &[u8]) {
+    pub(super) fn version_negotiation(
+        &mut self,
+        meta: &RecvMeta,
+        dcid: &[u8],
+        scid: &[u8],
+        spoken: &Versions,
+    ) {
         let unused = self.rng.next_u64() as u8;
         // A reserved version keeps peers from taking the list for fixed (RFC 9000 §6.3).
-        let grease = (self.rng.next_u64() as u32 & 0xf0f0_f0f0) | 0x0a0a_0a0a;
-        let versions = [grease, VERSION_1];
+        let mut versions: SmallVec<[u32; 3]> = SmallVec::new();
+        versions.push(version::reserved(&mut self.rng));
+        versions.extend(spoken.iter().map(|v| v.number()));
         let size = header::version_negotiation_size(scid.len(), dcid.len(), versions.len());
         self.write(meta, size, |w| {
             header::write_version_negotiation(w, unused, scid, dcid, &versions);
@@ -101,6 +110,7 @@ impl Stateless {
     pub(super) fn retry(
         &mut self,
         meta: &RecvMeta,
+        version: Version,
         odcid: &ConnectionId,
         client: &ConnectionId,
         scid: &ConnectionId,
@@ -108,10 +118,10 @@ impl Stateless {
     ) {
         let mut bytes = vec![0; LARGEST];
         let mut w = Writer::new(&mut bytes);
-        header::write_retry(&mut w, VERSION_1, client, scid, token);
+        header::write_retry(&mut w, version.number(), client, scid, token);
         let n = w.position();
         bytes.truncate(n);
-        if let Some(tag) = retry::integrity_tag(odcid.as_slice(), &bytes) {
+        if let Some(tag) = retry::integrity_tag(version, odcid.as_slice(), &bytes) {
             bytes.extend_from_slice(&tag);
             self.push(meta, bytes);
         }
@@ -121,6 +131,7 @@ impl Stateless {
     pub(super) fn refuse(
         &mut self,
         meta: &RecvMeta,
+        version: Version,
         dcid: &ConnectionId,
         client: &ConnectionId,
         key: &Key,
@@ -128,8 +139,8 @@ impl Stateless {
     ) {
         let mut bytes = vec![0; limits::MIN_UDP_PAYLOAD];
         let mut w = Writer::new(&mut bytes);
-        let offsets =
-            header::write_long(&mut w, LongType::Initial, VERSION_1, client, dcid, &[], 1);
+        let number = version.number();
+        let offsets = header::write_long(&mut w, LongType::Initial, number, client, dcid, &[], 1);
         packet_number::write(&mut w, 0, 1);
         let close = ConnectionClose {
             error: code,

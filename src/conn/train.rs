@@ -5,6 +5,7 @@
 //! coalesced datagrams are `build`'s business and go alone.
 
 use super::Connection;
+use super::ack_frequency::write_ack_requests;
 use super::space::SentFrame;
 use super::state::State;
 use crate::base::{Timestamp, Transmit, limits};
@@ -153,6 +154,7 @@ impl Connection {
             || path.validation.wants_to_send()
             || path.local_cids.wants_to_send()
             || path.remote_cids.wants_to_send()
+            || path.ack_frequency.wants_to_send()
             || !self.probed.is_empty()
             || self.new_tokens.wants_to_send()
     }
@@ -244,7 +246,7 @@ impl Connection {
         let pn = path.next_packet_number(&mut self.rng);
         let pn_len = packet_number::encode_len(pn, path.sent.largest_acked());
         let dcid = path.remote_cids.active();
-        let pn_offset = header::write_short(w, &dcid, false, phase, pn_len);
+        let pn_offset = header::write_short(w, &dcid, path.spin.value(), phase, pn_len);
         packet_number::write(w, pn, pn_len);
         Some(ShortHeader {
             pn,
@@ -273,6 +275,7 @@ impl Connection {
             pn_len,
             pn_offset,
         } = head;
+        self.fixed_bit.apply(packet, &mut self.rng);
         let payload_at = pn_offset + pn_len;
         self.watch.sent(PacketType::OneRtt, pn, packet, payload_at);
         if keys.seal(path.id.0, pn, packet, pn_offset, pn_len).is_err() {
@@ -365,6 +368,9 @@ impl Connection {
             frame::write_handshake_done(w);
             self.pending.handshake_done = false;
             scratch.push(SentFrame::HandshakeDone);
+        }
+        if self.pending.probes > 0 || path.ack_frequency.wants_to_send() {
+            write_ack_requests(now, path, w, scratch, self.pending.probes > 0);
         }
         write_cid_frames(path, w, scratch);
         self.new_tokens.write(w, scratch);

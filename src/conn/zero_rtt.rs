@@ -18,7 +18,7 @@ use crate::crypto::{Key, TAG_LEN, UsedKeys, early, open, seal, unprotect};
 use crate::stream::{self, StreamSink};
 use crate::wire::error::Code;
 use crate::wire::frame::Ack;
-use crate::wire::header::{self, LongType, VERSION_1};
+use crate::wire::header::{self, LongType};
 use crate::wire::{PacketType, Side, TransportError, TransportParameters, Writer, packet_number};
 use std::time::Duration;
 
@@ -54,9 +54,10 @@ pub(super) struct ZeroRtt {
 
 impl ZeroRtt {
     /// Whether 0-RTT packets may be sent.
+    /// Keeps RFC 9001 §5.6.
     #[inline]
     pub(super) fn can_send(&self) -> bool {
-        self.status == EarlyData::Offered
+        self.status == EarlyData::Offered && self.key.is_some()
     }
 
     pub(super) fn deadline(&self) -> Option<Timestamp> {
@@ -72,6 +73,7 @@ impl ZeroRtt {
 
     /// RFC 9001 §4.9.3: a client has no use for the key once it has those of 1-RTT (RFC 9000
     /// §17.2.3); a server keeps it for packets that were reordered, for three PTO.
+    /// Keeps RFC 9001 §5.6.
     pub(super) fn on_handshake_complete(&mut self, now: Timestamp, side: Side, pto: Duration) {
         match side {
             Side::Client => self.key = None,
@@ -106,6 +108,9 @@ fn remembered(p: TransportParameters) -> TransportParameters {
         preferred_address: None,
         retry_source_connection_id: None,
         stateless_reset_token: None,
+        version_information: None,
+        grease_quic_bit: false,
+        min_ack_delay: None,
         ..p
     }
 }
@@ -119,6 +124,7 @@ impl Connection {
     /// Asks TLS about early data, once it can tell: at a client as soon as it has written its
     /// ClientHello, at a server when it has read it and the parameters in it. RFC 9001 §5.6: only
     /// if the application's TLS configuration asks for it.
+    /// Keeps RFC 9000 §7.4.1.
     pub(super) fn begin_zero_rtt(&mut self) {
         if std::mem::replace(&mut self.zero_rtt.decided, true) {
             return;
@@ -158,7 +164,7 @@ impl Connection {
         params: &TransportParameters,
     ) -> Result<(), TransportError> {
         self.datagrams.set_peer_max(params.max_datagram_frame_size);
-        if !self.zero_rtt.can_send() {
+        if self.zero_rtt.status != EarlyData::Offered {
             self.streams.set_peer_limits(params);
             return Ok(());
         }
@@ -206,9 +212,19 @@ impl Connection {
 
     /// RFC 9000 §17.2.5.3: what went to the server before its Retry was dropped there; it is sent
     /// again under new numbers.
+    /// Keeps RFC 9000 §17.2.3.
     pub(super) fn resend_early(&mut self) {
         if self.zero_rtt.can_send() {
             self.forget_sent(Some);
+        }
+    }
+
+    /// The client begins again in another version: no early data goes with that (RFC 9369 §5), and
+    /// what was sent waits to be told rejected.
+    pub(super) fn withdraw_early(&mut self) {
+        if self.zero_rtt.can_send() {
+            self.forget_sent(Some);
+            self.zero_rtt.key = None;
         }
     }
 
@@ -266,7 +282,9 @@ impl Connection {
         let pn_len = packet_number::encode_len(pn, path.sent.largest_acked());
         let (ty, remote) = (LongType::ZeroRtt, path.remote_cids.active());
         let scid = &self.ids.local_scid;
-        let offsets = header::write_long(&mut w, ty, VERSION_1, &remote, scid, &[], pn_len);
+        // RFC 9369 §4.1: early data keeps the version of the first flight.
+        let version = self.ids.version.original.number();
+        let offsets = header::write_long(&mut w, ty, version, &remote, scid, &[], pn_len);
         packet_number::write(&mut w, pn, pn_len);
         let header_len = w.position();
         self.scratch.clear();

@@ -5,10 +5,8 @@
 //! leaves that suite out still gets Initial keys, from ring. Key update lives in `update`.
 
 use super::tls::ConfigError;
-use crate::wire::{
-    Side,
-    header::{VERSION_1, VERSION_2},
-};
+use super::traffic::Derivation;
+use crate::wire::{self, Side};
 use rustls::crypto::CryptoProvider;
 use rustls::quic::{HeaderProtectionKey, PacketKey, PacketKeySet, Suite, Version};
 use rustls::{CipherSuite, ClientConfig, ServerConfig, SupportedCipherSuite};
@@ -56,12 +54,35 @@ impl From<rustls::quic::Keys> for Keys {
 }
 
 /// The secrets from which every later generation of 1-RTT packet keys follows (RFC 9001 §6.1).
-pub struct NextKeys(pub(super) rustls::quic::Secrets);
+pub struct NextKeys(pub(super) Next);
+
+/// Who derives them: rustls, or we where the version changed.
+pub(super) enum Next {
+    Tls(rustls::quic::Secrets),
+    Own(Box<Derivation>),
+}
 
 impl NextKeys {
     /// Derives the next generation and moves on.
     pub(super) fn derive(&mut self) -> PacketKeySet {
-        self.0.next_packet_keys()
+        match &mut self.0 {
+            Next::Tls(secrets) => secrets.next_packet_keys(),
+            Next::Own(derivation) => derivation.next_packet_keys(),
+        }
+    }
+}
+
+pub(super) fn rustls_side(side: Side) -> rustls::Side {
+    match side {
+        Side::Client => rustls::Side::Client,
+        Side::Server => rustls::Side::Server,
+    }
+}
+
+pub(super) fn rustls_version(version: wire::Version) -> Version {
+    match version {
+        wire::Version::V1 => Version::V1,
+        wire::Version::V2 => Version::V2,
     }
 }
 
@@ -115,16 +136,8 @@ impl InitialSuite {
     /// packet (after a Retry: of the first one sent in answer to it). `None` for a version that we
     /// do not know.
     pub fn keys(&self, version: u32, dcid: &[u8], side: Side) -> Option<Keys> {
-        let version = match version {
-            VERSION_1 => Version::V1,
-            VERSION_2 => Version::V2,
-            _ => return None,
-        };
-        let side = match side {
-            Side::Client => rustls::Side::Client,
-            Side::Server => rustls::Side::Server,
-        };
-        Some(self.0.keys(dcid, side, version).into())
+        let version = rustls_version(wire::Version::from_number(version)?);
+        Some(self.0.keys(dcid, rustls_side(side), version).into())
     }
 }
 

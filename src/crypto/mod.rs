@@ -7,6 +7,7 @@
 //! layout lives in `wire`, CRYPTO reassembly and timers in `conn`.
 #![forbid(unsafe_code)]
 
+pub mod client_hello;
 pub mod early;
 pub mod keys;
 pub mod nonce;
@@ -14,8 +15,10 @@ pub mod protect;
 pub mod random;
 pub mod reset;
 pub mod retry;
+pub mod tickets;
 pub mod tls;
 pub mod token;
+mod traffic;
 pub mod update;
 
 pub use keys::{InitialSuite, Key, Keys, NextKeys, initial_keys};

@@ -5,11 +5,12 @@
 //! Which level the bytes belong to, their order and how much is buffered is `conn`'s business.
 
 use super::early;
-use super::keys::{Key, Keys, NextKeys, quic_suite};
-use crate::wire::TransportError;
+use super::keys::{Key, Keys, Next, NextKeys, quic_suite, rustls_version};
+use super::traffic::{Derivation, Tap};
+use crate::wire::{self, TransportError};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::quic::{self, ClientConnection, Connection, ServerConnection, Version};
+use rustls::quic::{self, ClientConnection, Connection, ServerConnection};
 use rustls::{AlertDescription, ClientConfig, Error, HandshakeType, PeerMisbehaved, ServerConfig};
 use std::fmt;
 use std::sync::Arc;
@@ -97,6 +98,10 @@ pub enum KeyChange {
 pub struct Session {
     tls: Connection,
     failure: Option<Error>,
+    /// A client's, while it may still be moved to another version.
+    tap: Option<Arc<Tap>>,
+    /// The version that a client was moved to.
+    moved: Option<wire::Version>,
 }
 
 impl Session {
@@ -109,26 +114,89 @@ impl Session {
         name: ServerName<'static>,
         params: Vec<u8>,
     ) -> Result<Self, ConfigError> {
+        Self::client_of(wire::Version::V1, config, name, params)
+    }
+
+    /// Like [`Session::client`], with the labels of `version`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when QUIC cannot use `config`.
+    pub fn client_of(
+        version: wire::Version,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        params: Vec<u8>,
+    ) -> Result<Self, ConfigError> {
         check_suites(config.crypto_provider())?;
-        ClientConnection::new(config, Version::V1, name, params)
+        ClientConnection::new(config, rustls_version(version), name, params)
             .map(|tls| Self::new(tls.into()))
             .map_err(refused)
     }
 
+    /// Like [`Session::client_of`], for a client that lets the server choose another version:
+    /// [`Session::move_to`] may follow.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when QUIC cannot use `config`.
+    pub fn movable_client(
+        version: wire::Version,
+        config: &ClientConfig,
+        name: ServerName<'static>,
+        params: Vec<u8>,
+    ) -> Result<Self, ConfigError> {
+        let mut config = config.clone();
+        let tap = Arc::new(Tap::new(config.key_log.clone()));
+        config.key_log = tap.clone();
+        let mut session = Self::client_of(version, Arc::new(config), name, params)?;
+        session.tap = Some(tap);
+        Ok(session)
+    }
+
+    /// The server chose no other version: what would serve to follow it is wiped.
+    pub fn stay(&mut self) {
+        if let Some(tap) = self.tap.take() {
+            tap.close();
+        }
+    }
+
+    /// The server chose another version (RFC 9368 §2.3): Handshake and 1-RTT keys are `version`'s.
+    /// Call it before the first byte from the server is read. Early data keeps its keys.
+    pub fn move_to(&mut self, version: wire::Version) {
+        self.moved = Some(version);
+    }
+
     /// A server's session; `params` are its encoded transport parameters.
+    /// Keeps RFC 9001 §4.6.1.
     ///
     /// # Errors
     /// [`ConfigError`] when QUIC cannot use `config`.
     pub fn server(config: Arc<ServerConfig>, params: Vec<u8>) -> Result<Self, ConfigError> {
+        Self::server_of(wire::Version::V1, config, params)
+    }
+
+    /// Like [`Session::server`], with the labels of `version`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when QUIC cannot use `config`.
+    pub fn server_of(
+        version: wire::Version,
+        config: Arc<ServerConfig>,
+        params: Vec<u8>,
+    ) -> Result<Self, ConfigError> {
         check_suites(config.crypto_provider())?;
         early::check(&config)?;
-        ServerConnection::new(config, Version::V1, params)
+        ServerConnection::new(config, rustls_version(version), params)
             .map(|tls| Self::new(tls.into()))
             .map_err(refused)
     }
 
     fn new(tls: Connection) -> Self {
-        Self { tls, failure: None }
+        Self {
+            tls,
+            failure: None,
+            tap: None,
+            moved: None,
+        }
     }
 
     /// Takes CRYPTO bytes, in order. Bytes of different levels come in separate calls.
@@ -151,11 +219,30 @@ impl Session {
     /// Call until it returns `None`: bytes appended by one call belong to the level before the keys
     /// that the same call returns.
     pub fn write_crypto(&mut self, out: &mut Vec<u8>) -> Option<KeyChange> {
-        Some(match self.tls.write_hs(out)? {
+        let change = self.tls.write_hs(out)?;
+        if let Some(version) = self.moved {
+            return self.rederive(&change, version);
+        }
+        Some(match change {
             quic::KeyChange::Handshake { keys } => KeyChange::Handshake(keys.into()),
             quic::KeyChange::OneRtt { keys, next } => {
-                KeyChange::OneRtt(keys.into(), NextKeys(next))
+                KeyChange::OneRtt(keys.into(), NextKeys(Next::Tls(next)))
             }
+        })
+    }
+
+    /// The same keys, of the version that a client was moved to.
+    fn rederive(&self, change: &quic::KeyChange, version: wire::Version) -> Option<KeyChange> {
+        let one_rtt = matches!(change, quic::KeyChange::OneRtt { .. });
+        let secrets = self.tap.as_ref()?.take(one_rtt)?;
+        let suite = self.tls.negotiated_cipher_suite()?;
+        let mut derivation = Derivation::new(suite, version, wire::Side::Client, secrets)?;
+        let keys = derivation.keys();
+        Some(if one_rtt {
+            derivation.update();
+            KeyChange::OneRtt(keys, NextKeys(Next::Own(Box::new(derivation))))
+        } else {
+            KeyChange::Handshake(keys)
         })
     }
 

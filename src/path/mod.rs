@@ -8,15 +8,17 @@
 
 pub mod cids;
 pub mod set;
+pub mod spin;
 pub mod validate;
 
 use crate::base::{Ecn, FourTuple, Rng, SocketId, Timestamp, limits};
 use crate::recovery::{
-    AckPolicy, Algorithm, Controller, EcnValidator, MtuConfig, MtuDiscovery, Pace, Pacer, Rtt,
-    SentSpace,
+    AckFrequencyRequests, AckPolicy, Algorithm, Controller, EcnValidator, MtuConfig, MtuDiscovery,
+    Pace, Pacer, Rtt, SentSpace,
 };
 pub use cids::{LocalCids, RemoteCids};
 pub use set::PathSet;
+pub use spin::Spin;
 use std::ops::ControlFlow;
 use std::time::Duration;
 pub use validate::Validation;
@@ -73,6 +75,10 @@ pub struct Path<F: Copy> {
     pub sent: SentSpace<F>,
     /// 1-RTT packets received, and when to acknowledge them.
     pub acks: AckPolicy,
+    /// What is asked of the peer's acknowledgements.
+    pub ack_frequency: AckFrequencyRequests,
+    /// The latency spin bit.
+    pub spin: Spin,
     /// Address validation and the anti-amplification limit.
     pub validation: Validation,
     /// Connection IDs that the peer uses towards us.
@@ -117,6 +123,8 @@ impl<F: Copy> Path<F> {
             ecn: EcnValidator::new(config.ecn),
             sent: SentSpace::new(),
             acks: AckPolicy::delayed(config.max_ack_delay),
+            ack_frequency: AckFrequencyRequests::default(),
+            spin: Spin::default(),
             validation: Validation::default(),
             local_cids: LocalCids::default(),
             remote_cids: RemoteCids::default(),
@@ -207,6 +215,7 @@ impl<F: Copy> Path<F> {
         self.cc = Controller::new(config.congestion, self.mtu.current());
         self.pacer = pacer(config);
         self.ecn = EcnValidator::new(config.ecn);
+        self.ack_frequency.on_new_path();
         self.pto_count = 0;
     }
 

@@ -1,4 +1,5 @@
-//! When to acknowledge: the receiver's side of one packet number space (RFC 9000 §13.2).
+//! When to acknowledge: the receiver's side of one packet number space (RFC 9000 §13.2), and what
+//! its peer asked for (ACK frequency §6).
 //!
 //! Packets arrive in trains. Within a train nothing is decided unless it must be (reordering, a
 //! gap, congestion experienced); the end of the train asks once whether enough ack-eliciting
@@ -9,7 +10,7 @@
 //! acknowledged is no longer reported, yet still recognised as a duplicate.
 
 use super::ack_ranges::AckRanges;
-use crate::base::{Ecn, Timestamp};
+use crate::base::{Ecn, Timestamp, limits};
 use crate::wire::frame::EcnCounts;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -38,6 +39,12 @@ pub struct AckPolicy {
     news: bool,
     threshold: u32,
     max_ack_delay: Duration,
+    /// Gaps are reported at once from this distance on; 1 is RFC 9000's rule, 0 is never.
+    reordering: u64,
+    /// The largest packet that an acknowledgement reported.
+    largest_acked: Option<u64>,
+    /// The packet before had a CE mark.
+    last_was_ce: bool,
     ecn: EcnCounts,
     acks_since_elicited: u32,
 }
@@ -65,6 +72,9 @@ impl AckPolicy {
             news: false,
             threshold,
             max_ack_delay,
+            reordering: 1,
+            largest_acked: None,
+            last_was_ce: false,
             ecn: EcnCounts {
                 ect0: 0,
                 ect1: 0,
@@ -75,10 +85,16 @@ impl AckPolicy {
     }
 
     /// Changes how many ack-eliciting packets (at least one) and how much time make an
-    /// acknowledgement due.
-    pub fn set_frequency(&mut self, threshold: u32, max_ack_delay: Duration) {
+    /// acknowledgement due, and from which distance in packet numbers on a gap does (never by 0).
+    pub fn set_frequency(&mut self, threshold: u32, max_ack_delay: Duration, reordering: u64) {
         self.threshold = threshold.max(1);
         self.max_ack_delay = max_ack_delay;
+        self.reordering = reordering;
+    }
+
+    /// The peer asked for an acknowledgement now (ACK frequency §5).
+    pub fn on_immediate_ack(&mut self) {
+        self.due = true;
     }
 
     /// Whether `pn` was received before, or is too old to tell. Asked after decryption and before
@@ -122,15 +138,57 @@ impl AckPolicy {
         self.waiting += 1;
         // RFC 9000 §13.2.1: at once when the packet came out of order, when numbers are missing
         // between it and the ack-eliciting one before, and when it was marked.
-        let disordered = self.largest_ack_eliciting.is_some_and(|largest| {
-            pn < largest || self.ranges.top().is_some_and(|top| *top.start() > largest)
-        });
-        if disordered || ecn == Ecn::Ce {
+        let disordered = if self.reordering == 1 {
+            self.largest_ack_eliciting.is_some_and(|largest| {
+                pn < largest || self.ranges.top().is_some_and(|top| *top.start() > largest)
+            })
+        } else {
+            self.is_disordered_for_peer(pn)
+        };
+        // ACK frequency §6.3: with a threshold above RFC 9000's, only the first of a run of marks.
+        let ce = ecn == Ecn::Ce && !(self.last_was_ce && self.threshold > DEFAULT_THRESHOLD);
+        self.last_was_ce = ecn == Ecn::Ce;
+        if disordered || ce {
             self.due = true;
         }
         if self.largest_ack_eliciting.is_none_or(|l| pn > l) {
             self.largest_ack_eliciting = Some(pn);
         }
+    }
+
+    /// ACK frequency §6.2: whether packet `pn` lets the peer declare one lost, or comes so late
+    /// that the peer has. What would be forgotten before it is reported counts too (§6).
+    fn is_disordered_for_peer(&self, pn: u64) -> bool {
+        let distance = self.reordering;
+        let reported = self.largest_acked.and_then(|l| l.checked_sub(distance));
+        if distance > 0 && reported.is_some_and(|reported| pn <= reported) {
+            return true;
+        }
+        if self.ranges.len() > limits::ACK_RANGES / 2 {
+            return true;
+        }
+        let from = reported.map_or(0, |reported| reported + 1);
+        let largest = self.largest_ack_eliciting.map_or(pn, |l| l.max(pn));
+        distance > 0
+            && self
+                .smallest_missing(from)
+                .is_some_and(|missing| largest.saturating_sub(missing) >= distance)
+    }
+
+    /// The smallest packet number from `from` on that lies between received ones.
+    fn smallest_missing(&self, from: u64) -> Option<u64> {
+        let mut missing = None;
+        let mut above: Option<u64> = None;
+        for range in self.ranges.iter_desc() {
+            if above.is_some() {
+                missing = Some(from.max(range.end() + 1));
+            }
+            if *range.start() <= from {
+                break;
+            }
+            above = Some(*range.start());
+        }
+        missing
     }
 
     /// All packets that came together were taken in: decides whether they make an acknowledgement
@@ -205,6 +263,7 @@ impl AckPolicy {
         self.deadline = Timestamp::NEVER;
         self.due = false;
         self.news = false;
+        self.largest_acked = self.ranges.largest();
         self.acks_since_elicited = self.acks_since_elicited.saturating_add(1);
     }
 
@@ -397,13 +456,84 @@ mod tests {
     #[test]
     fn the_frequency_can_change() {
         let mut p = policy();
-        p.set_frequency(10, Duration::from_millis(5));
+        p.set_frequency(10, Duration::from_millis(5), 1);
         for pn in 0..9 {
             train(&mut p, at(0), pn..pn + 1);
             assert!(!p.should_ack_now());
         }
         assert_eq!(p.deadline(), Some(at(5_000)));
         train(&mut p, at(0), 9..10);
+        assert!(p.should_ack_now());
+    }
+
+    /// The packets after which an acknowledgement was due, which was then sent.
+    fn acknowledged_at(p: &mut AckPolicy, pns: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        let mut out = Vec::new();
+        for pn in pns {
+            assert!(p.on_packet(at(0), pn, true, Ecn::NotEct));
+            if p.should_ack_now() {
+                out.push(pn);
+                p.on_ack_sent();
+            }
+        }
+        out
+    }
+
+    /// The tables of ACK frequency §6.2.1.
+    #[test]
+    fn the_drafts_examples_of_reordering() {
+        let mut p = policy();
+        p.set_frequency(1000, MAX_DELAY, 3);
+        let order = [0, 1, 3, 4, 5, 8, 9, 10];
+        assert_eq!(acknowledged_at(&mut p, order), [5, 9, 10]);
+        let mut p = policy();
+        p.set_frequency(1000, MAX_DELAY, 5);
+        let order = [0, 1, 3, 5, 6, 7, 8, 9];
+        assert_eq!(acknowledged_at(&mut p, order), [7, 9]);
+    }
+
+    #[test]
+    fn a_packet_that_the_peer_gave_up_is_reported_at_once() {
+        let mut p = policy();
+        p.set_frequency(1000, MAX_DELAY, 3);
+        assert_eq!(acknowledged_at(&mut p, [0, 2, 3, 4]), [4]);
+        assert_eq!(acknowledged_at(&mut p, [1]), [1], "1 <= 4 - 3");
+        // Inside the window, disorder says nothing yet.
+        assert!(acknowledged_at(&mut p, [7, 6, 5]).is_empty());
+    }
+
+    #[test]
+    fn disorder_can_be_ignored_but_never_forgotten() {
+        let mut p = policy();
+        p.set_frequency(1000, MAX_DELAY, 0);
+        let gaps = limits::ACK_RANGES as u64 / 2 + 1;
+        let odd = (0..gaps).map(|n| 2 * n);
+        assert_eq!(acknowledged_at(&mut p, odd), [2 * (gaps - 1)]);
+        assert_eq!(p.ranges().count() as u64, gaps);
+    }
+
+    #[test]
+    fn only_the_first_of_a_run_of_marks_is_urgent() {
+        let mut p = policy();
+        p.set_frequency(1000, MAX_DELAY, 1);
+        let mut due = |pn, ecn| {
+            p.on_packet(at(0), pn, true, ecn);
+            let due = p.should_ack_now();
+            p.on_ack_sent();
+            due
+        };
+        assert!(due(0, Ecn::Ce));
+        assert!(!due(1, Ecn::Ce));
+        assert!(!due(2, Ecn::Ect0));
+        assert!(due(3, Ecn::Ce));
+    }
+
+    #[test]
+    fn an_acknowledgement_can_be_asked_for() {
+        let mut p = policy();
+        p.set_frequency(1000, MAX_DELAY, 0);
+        p.on_immediate_ack();
+        p.on_packet(at(0), 0, true, Ecn::NotEct);
         assert!(p.should_ack_now());
     }
 }

@@ -8,6 +8,7 @@
 //! One path has one [`Rtt`], one [`Controller`], one [`Pacer`], one [`MtuDiscovery`] and one
 //! [`EcnValidator`]; each packet number space on it has one [`SentSpace`] and one [`AckPolicy`].
 
+pub mod ack_frequency;
 pub mod ack_policy;
 pub mod ack_ranges;
 pub mod cc;
@@ -19,6 +20,7 @@ pub mod pto;
 pub mod rtt;
 pub mod sent;
 
+pub use ack_frequency::AckFrequencyRequests;
 pub use ack_policy::AckPolicy;
 pub use ack_ranges::AckRanges;
 pub use cc::{AckEvent, Algorithm, Congestion, Controller, PacingRate};

@@ -31,7 +31,7 @@ macro_rules! transport_codes {
         impl Code {
             $($(#[$doc])* pub const $name: Self = Self($value);)*
 
-            /// The name that RFC 9000 §20.1 gives this code, if it is one of its codes.
+            /// The name that the registry of RFC 9000 §22.5 gives this code, if it is known here.
             pub const fn name(self) -> Option<&'static str> {
                 match self.0 {
                     $($value => Some(stringify!($name)),)*
@@ -86,6 +86,8 @@ transport_codes! {
     AEAD_LIMIT_REACHED, aead_limit_reached = 0x0f;
     /// No network path can carry QUIC.
     NO_VIABLE_PATH, no_viable_path = 0x10;
+    /// What the peer says of its versions does not fit the version in use (RFC 9368 §4).
+    VERSION_NEGOTIATION_ERROR, version_negotiation_error = 0x11;
 }
 
 impl Code {
@@ -159,7 +161,7 @@ mod tests {
     fn codes_bear_the_names_of_the_rfc() {
         assert_eq!(Code::NO_VIABLE_PATH, Code(0x10));
         assert_eq!(Code(0x0a).to_string(), "PROTOCOL_VIOLATION");
-        assert_eq!(format!("{:?}", Code(0x11)), "0x11");
+        assert_eq!(format!("{:?}", Code(0x12)), "0x12");
         assert_eq!(Code::crypto(0x28).to_string(), "CRYPTO_ERROR(alert 40)");
         assert_eq!(Code::crypto(0x78), Code(0x178));
         assert_eq!(Code(0x1ff).alert(), Some(255));

@@ -9,14 +9,15 @@
 use super::cid::ConnectionId;
 use super::varint::{Reader, Truncated, Writer, size};
 
-/// QUIC version 1 (RFC 9000), the only one that is parsed beyond the invariants.
+/// QUIC version 1 (RFC 9000).
 pub const VERSION_1: u32 = 0x0000_0001;
-/// QUIC version 2 (RFC 9369); recognised by number alone.
+/// QUIC version 2 (RFC 9369), whose packets differ in the type's bits alone.
 pub const VERSION_2: u32 = 0x6b33_43cf;
 
 /// First byte: the long header form.
 pub const FORM_LONG: u8 = 0x80;
-/// First byte: set in every version 1 packet (RFC 9000 §17.2, §17.3).
+/// First byte: set in every packet (RFC 9000 §17.2, §17.3), unless its receiver said that it need
+/// not be (RFC 9287).
 pub const FIXED_BIT: u8 = 0x40;
 /// First byte of a short header: the latency spin bit (RFC 9000 §17.4).
 pub const SPIN: u8 = 0x20;
@@ -32,7 +33,6 @@ pub const PN_LEN_MASK: u8 = 0x03;
 pub const RETRY_TAG_LEN: usize = 16;
 
 const LONG_TYPE_MASK: u8 = 0x30;
-const LONG_TYPE_RETRY: u8 = 0x30;
 
 /// The long header packets that carry frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,12 +46,34 @@ pub enum LongType {
 }
 
 impl LongType {
-    const fn bits(self) -> u8 {
-        match self {
-            Self::Initial => 0x00,
-            Self::ZeroRtt => 0x10,
-            Self::Handshake => 0x20,
-        }
+    const fn bits(self, version: u32) -> u8 {
+        let number = match self {
+            Self::Initial => 0,
+            Self::ZeroRtt => 1,
+            Self::Handshake => 2,
+        };
+        type_bits(number, version)
+    }
+}
+
+/// The number of a Retry packet beside those of [`LongType`].
+const RETRY: u8 = 3;
+
+/// The type of a long header in its place in the first byte: Initial, 0-RTT, Handshake and Retry
+/// are 0 to 3 in version 1 and one more, modulo four, in version 2 (RFC 9369 §3.2).
+const fn type_bits(number: u8, version: u32) -> u8 {
+    let shift = if version == VERSION_2 { 1 } else { 0 };
+    ((number + shift) & 3) << 4
+}
+
+/// The inverse of [`type_bits`]; `None` is a Retry.
+const fn type_of(first: u8, version: u32) -> Option<LongType> {
+    let shift = if version == VERSION_2 { 3 } else { 0 };
+    match (((first & LONG_TYPE_MASK) >> 4) + shift) & 3 {
+        0 => Some(LongType::Initial),
+        1 => Some(LongType::ZeroRtt),
+        2 => Some(LongType::Handshake),
+        _ => None,
     }
 }
 
@@ -61,10 +83,10 @@ pub enum HeaderError {
     /// The packet ends inside its header, or its Length field reaches past the datagram.
     #[error("the packet is shorter than its header says")]
     Truncated,
-    /// A version 1 packet without the fixed bit (RFC 9000 §17.2, §17.3.1).
+    /// A packet without the fixed bit (RFC 9000 §17.2, §17.3.1).
     #[error("the fixed bit is not set")]
     FixedBit,
-    /// A version 1 packet with a connection ID of more than 20 bytes (RFC 9000 §17.2).
+    /// A packet with a connection ID of more than 20 bytes (RFC 9000 §17.2).
     #[error("a connection ID is longer than 20 bytes")]
     ConnectionIdTooLong,
     /// A Retry packet without a token (RFC 9000 §17.2.5.2).
@@ -85,11 +107,11 @@ impl From<Truncated> for HeaderError {
 /// The unprotected part of one packet. Offsets index the slice that was parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header<'a> {
-    /// An Initial, 0-RTT or Handshake packet of version 1.
+    /// An Initial, 0-RTT or Handshake packet of a version that is spoken here.
     Long {
         /// Which of the three.
         ty: LongType,
-        /// The version, [`VERSION_1`].
+        /// The version, [`VERSION_1`] or [`VERSION_2`].
         version: u32,
         /// The receiver's connection ID.
         dcid: ConnectionId,
@@ -102,9 +124,9 @@ pub enum Header<'a> {
         /// Bytes of the whole packet; where a coalesced packet would start.
         len: usize,
     },
-    /// A Retry packet of version 1, which takes the whole slice.
+    /// A Retry packet of a version that is spoken here, which takes the whole slice.
     Retry {
-        /// The version, [`VERSION_1`].
+        /// The version, [`VERSION_1`] or [`VERSION_2`].
         version: u32,
         /// The client's connection ID.
         dcid: ConnectionId,
@@ -149,14 +171,29 @@ impl<'a> Header<'a> {
     /// a short header does not say it.
     #[inline]
     pub fn parse(packet: &'a [u8], local_cid_len: usize) -> Result<Self, HeaderError> {
+        match packet.first() {
+            // Other versions may do without the bit (RFC 8999 §5.1), and Version Negotiation too.
+            Some(first) if first & FIXED_BIT == 0 => {
+                match Self::parse_greased(packet, local_cid_len)? {
+                    Self::Long { .. } | Self::Retry { .. } | Self::Short { .. } => {
+                        Err(HeaderError::FixedBit)
+                    }
+                    other => Ok(other),
+                }
+            }
+            _ => Self::parse_greased(packet, local_cid_len),
+        }
+    }
+
+    /// Like [`Header::parse`], for a receiver that declared grease_quic_bit: the fixed bit may have
+    /// any value (RFC 9287 §3).
+    #[inline]
+    pub fn parse_greased(packet: &'a [u8], local_cid_len: usize) -> Result<Self, HeaderError> {
         let Some(&first) = packet.first() else {
             return Err(HeaderError::Truncated);
         };
         if first & FORM_LONG != 0 {
             return Self::parse_long(packet, first);
-        }
-        if first & FIXED_BIT == 0 {
-            return Err(HeaderError::FixedBit);
         }
         let pn_offset = 1 + local_cid_len;
         let dcid = packet.get(1..pn_offset).ok_or(HeaderError::Truncated)?;
@@ -178,7 +215,7 @@ impl<'a> Header<'a> {
                 scid,
                 versions: Versions::parse(r.rest())?,
             }),
-            VERSION_1 => Self::parse_v1(r, first, dcid, scid),
+            VERSION_1 | VERSION_2 => Self::parse_known(r, version, first, dcid, scid),
             version => Ok(Self::UnknownVersion {
                 version,
                 dcid,
@@ -188,38 +225,30 @@ impl<'a> Header<'a> {
     }
 
     /// Keeps RFC 9000 §17.2.
-    fn parse_v1(
+    fn parse_known(
         mut r: Reader<'a>,
+        version: u32,
         first: u8,
         dcid: &[u8],
         scid: &[u8],
     ) -> Result<Self, HeaderError> {
-        let version = VERSION_1;
-        if first & FIXED_BIT == 0 {
-            return Err(HeaderError::FixedBit);
-        }
         let dcid = ConnectionId::new(dcid).ok_or(HeaderError::ConnectionIdTooLong)?;
         let scid = ConnectionId::new(scid).ok_or(HeaderError::ConnectionIdTooLong)?;
-        let ty = match first & LONG_TYPE_MASK {
-            0x00 => LongType::Initial,
-            0x10 => LongType::ZeroRtt,
-            0x20 => LongType::Handshake,
-            _ => {
-                let (token, &integrity_tag) = r
-                    .rest()
-                    .split_last_chunk::<RETRY_TAG_LEN>()
-                    .ok_or(HeaderError::Truncated)?;
-                if token.is_empty() {
-                    return Err(HeaderError::NoRetryToken);
-                }
-                return Ok(Self::Retry {
-                    version,
-                    dcid,
-                    scid,
-                    token,
-                    integrity_tag,
-                });
+        let Some(ty) = type_of(first, version) else {
+            let (token, &integrity_tag) = r
+                .rest()
+                .split_last_chunk::<RETRY_TAG_LEN>()
+                .ok_or(HeaderError::Truncated)?;
+            if token.is_empty() {
+                return Err(HeaderError::NoRetryToken);
             }
+            return Ok(Self::Retry {
+                version,
+                dcid,
+                scid,
+                token,
+                integrity_tag,
+            });
         };
         let token = match ty {
             LongType::Initial => {
@@ -255,6 +284,15 @@ pub fn dcid(datagram: &[u8], local_cid_len: usize) -> Option<&[u8]> {
     }
     let (&len, rest) = datagram.get(5..)?.split_first()?;
     rest.get(..usize::from(len))
+}
+
+/// The destination and the source connection ID of a long header, by RFC 8999 alone.
+pub fn long_cids(datagram: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut r = Reader::new(datagram.get(5..)?);
+    let dcid_len = r.u8().ok()?;
+    let dcid = r.bytes(usize::from(dcid_len)).ok()?;
+    let scid_len = r.u8().ok()?;
+    Some((dcid, r.bytes(usize::from(scid_len)).ok()?))
 }
 
 /// The list of a Version Negotiation packet.
@@ -327,7 +365,7 @@ pub fn write_long(
     let start = w.position();
     write_invariants(
         w,
-        FORM_LONG | FIXED_BIT | ty.bits() | pn_len_bits(pn_len),
+        FORM_LONG | FIXED_BIT | ty.bits(version) | pn_len_bits(pn_len),
         version,
         dcid.as_slice(),
         scid.as_slice(),
@@ -377,7 +415,7 @@ pub fn write_retry(
     token: &[u8],
 ) {
     // The low four bits are unused and arbitrary (RFC 9000 §17.2.5); ones, as in RFC 9001 §A.4.
-    let first = FORM_LONG | FIXED_BIT | LONG_TYPE_RETRY | 0x0f;
+    let first = FORM_LONG | FIXED_BIT | type_bits(RETRY, version) | 0x0f;
     write_invariants(w, first, version, dcid.as_slice(), scid.as_slice());
     w.bytes(token);
 }

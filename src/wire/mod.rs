@@ -11,6 +11,7 @@ pub mod header;
 pub mod packet_number;
 pub mod tparams;
 pub mod varint;
+pub mod version;
 
 pub use cid::ConnectionId;
 pub use error::{Code, TransportError};
@@ -18,3 +19,4 @@ pub use frame::{Dir, Frame, PacketType, Side, StreamId};
 pub use header::{Header, HeaderError, LongType, dcid};
 pub use tparams::{PreferredAddress, TransportParameters};
 pub use varint::{Reader, Truncated, Writer};
+pub use version::{Version, VersionInformation};

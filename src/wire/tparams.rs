@@ -1,5 +1,5 @@
-//! Transport parameters (RFC 9000 §7.4, §18; RFC 9221 §3): what each end declares about itself
-//! inside the TLS handshake.
+//! Transport parameters (RFC 9000 §7.4, §18; RFC 9221 §3; RFC 9287 §3; RFC 9368 §3; the ACK
+//! frequency extension): what each end declares about itself inside the TLS handshake.
 //!
 //! [`TransportParameters::decode`] accepts exactly what the RFCs permit the sender to send. Whether
 //! the connection IDs in it match the packets seen (RFC 9000 §7.3) is for `conn` to check.
@@ -8,6 +8,7 @@ use super::cid::ConnectionId;
 use super::error::TransportError;
 use super::frame::stream::{MAX_STREAMS, Side};
 use super::varint::{MAX, Reader, size};
+use super::version::VersionInformation;
 use crate::base::Rng;
 use crate::base::limits::{MAX_UDP_PAYLOAD, MIN_UDP_PAYLOAD, RESET_TOKEN_LEN, UNKNOWN_PARAMETERS};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
@@ -31,7 +32,10 @@ mod id {
     pub const ACTIVE_CONNECTION_ID_LIMIT: u64 = 0x0e;
     pub const INITIAL_SOURCE_CONNECTION_ID: u64 = 0x0f;
     pub const RETRY_SOURCE_CONNECTION_ID: u64 = 0x10;
+    pub const VERSION_INFORMATION: u64 = 0x11;
     pub const MAX_DATAGRAM_FRAME_SIZE: u64 = 0x20;
+    pub const GREASE_QUIC_BIT: u64 = 0x2ab2;
+    pub const MIN_ACK_DELAY: u64 = 0xff04_de1b;
 }
 
 /// The largest ack_delay_exponent (RFC 9000 §18.2).
@@ -79,6 +83,14 @@ pub struct TransportParameters {
     /// The largest DATAGRAM frame that the sender takes, type and length included, in bytes; zero
     /// means none (RFC 9221 §3).
     pub max_datagram_frame_size: u64,
+    /// The versions that the sender speaks (RFC 9368 §3).
+    pub version_information: Option<VersionInformation>,
+    /// Whether the sender takes packets with any value of the fixed bit (RFC 9287 §3).
+    pub grease_quic_bit: bool,
+    /// The shortest delay of an acknowledgement that may be asked of the sender, in whole
+    /// microseconds and at most max_ack_delay; its presence permits the ACK_FREQUENCY and
+    /// IMMEDIATE_ACK frames (ACK frequency extension).
+    pub min_ack_delay: Option<Duration>,
 }
 
 /// The server's preferred address (RFC 9000 §9.6, §18.2).
@@ -116,6 +128,9 @@ impl Default for TransportParameters {
             initial_source_connection_id: None,
             retry_source_connection_id: None,
             max_datagram_frame_size: 0,
+            version_information: None,
+            grease_quic_bit: false,
+            min_ack_delay: None,
         }
     }
 }
@@ -145,11 +160,29 @@ impl TransportParameters {
         if side.is_server() {
             self.encode_server_only(out);
         }
+        self.encode_extensions(out, grease);
         // RFC 9000 §18.1: reserved numbers are 31 * N + 27.
         let number = 31 * grease.below((MAX - 27) / 31) + 27;
         let content: [u8; 16] = grease.array();
         let len = grease.below(content.len() as u64 + 1) as usize;
         put_bytes(out, number, content.get(..len).unwrap_or_default());
+    }
+
+    fn encode_extensions(&self, out: &mut Vec<u8>, grease: &mut Rng) {
+        if let Some(information) = &self.version_information {
+            let mut value = Vec::with_capacity(16);
+            information.encode(&mut value, grease);
+            put_bytes(out, id::VERSION_INFORMATION, &value);
+        }
+        if self.grease_quic_bit {
+            put_bytes(out, id::GREASE_QUIC_BIT, &[]);
+        }
+        if let Some(delay) = self.min_ack_delay {
+            let micros = u64::try_from(delay.as_micros()).unwrap_or(MAX).min(MAX);
+            put_varint(out, id::MIN_ACK_DELAY);
+            put_varint(out, size(micros) as u64);
+            put_varint(out, micros);
+        }
     }
 
     fn encode_server_only(&self, out: &mut Vec<u8>) {
@@ -217,7 +250,13 @@ impl TransportParameters {
             if sender.is_client() && is_server_only(number) {
                 return Err(invalid("a client sent a server's transport parameter"));
             }
-            out.set(number, value)?;
+            match number {
+                id::VERSION_INFORMATION => {
+                    let information = VersionInformation::decode(sender.is_client(), value)?;
+                    out.version_information = Some(information);
+                }
+                _ => out.set(number, value)?,
+            }
         }
         out.check(sender)?;
         Ok(out)
@@ -268,6 +307,13 @@ impl TransportParameters {
             }
             id::RETRY_SOURCE_CONNECTION_ID => self.retry_source_connection_id = Some(cid(value)?),
             id::MAX_DATAGRAM_FRAME_SIZE => self.max_datagram_frame_size = integer(value)?,
+            id::GREASE_QUIC_BIT => match value {
+                [] => self.grease_quic_bit = true,
+                _ => return Err(invalid("grease_quic_bit has a value")),
+            },
+            id::MIN_ACK_DELAY => {
+                self.min_ack_delay = Some(Duration::from_micros(integer(value)?));
+            }
             // RFC 9000 §7.4.2: what is not supported is ignored.
             _ => {}
         }
@@ -282,6 +328,9 @@ impl TransportParameters {
         };
         if sender.is_server() && self.original_destination_connection_id.is_none() {
             return Err(invalid("original_destination_connection_id is missing"));
+        }
+        if self.min_ack_delay.is_some_and(|d| d > self.max_ack_delay) {
+            return Err(invalid("min_ack_delay is above max_ack_delay"));
         }
         // RFC 9000 §18.2, preferred_address.
         if source.is_empty() && self.preferred_address.is_some() {
@@ -346,8 +395,10 @@ impl PreferredAddress {
 /// The parameter numbers met so far.
 #[derive(Default)]
 struct Seen {
-    /// Numbers below 64, which all that are known here are.
+    /// Numbers below 64.
     low: u64,
+    /// Those known here that are not: grease_quic_bit and min_ack_delay.
+    extensions: [bool; 2],
     high: [u64; UNKNOWN_PARAMETERS],
     high_len: usize,
 }
@@ -360,6 +411,11 @@ impl Seen {
             let fresh = self.low & bit == 0;
             self.low |= bit;
             return fresh;
+        }
+        match number {
+            id::GREASE_QUIC_BIT => return !std::mem::replace(&mut self.extensions[0], true),
+            id::MIN_ACK_DELAY => return !std::mem::replace(&mut self.extensions[1], true),
+            _ => {}
         }
         let met = self.high.get(..self.high_len).unwrap_or_default();
         if met.contains(&number) {

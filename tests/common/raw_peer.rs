@@ -99,6 +99,8 @@ pub struct RawPeer {
     pub scid: ConnectionId,
     pub dcid: ConnectionId,
     pub token: Vec<u8>,
+    /// The version of its long headers and of its Initial keys.
+    pub version: u32,
     /// Initial, Handshake, Data; the last has its keys in `one_rtt`.
     pub spaces: [Space; 3],
     pub one_rtt: Option<OneRttKeys>,
@@ -141,6 +143,7 @@ impl RawPeer {
             scid,
             dcid,
             token: Vec::new(),
+            version: VERSION_1,
             spaces: Default::default(),
             one_rtt: None,
             level: 0,
@@ -152,7 +155,7 @@ impl RawPeer {
 
     /// Derives Initial keys from the client's first destination connection ID.
     pub fn set_initial_keys(&mut self, dcid: ConnectionId) {
-        self.spaces[0].keys = initial_keys(VERSION_1, dcid.as_slice(), self.side);
+        self.spaces[0].keys = initial_keys(self.version, dcid.as_slice(), self.side);
     }
 
     pub fn is_handshaking(&self) -> bool {
@@ -215,7 +218,13 @@ impl RawPeer {
                     &[]
                 };
                 let o = header::write_long(
-                    &mut w, ty, VERSION_1, &self.dcid, &self.scid, token, PN_LEN,
+                    &mut w,
+                    ty,
+                    self.version,
+                    &self.dcid,
+                    &self.scid,
+                    token,
+                    PN_LEN,
                 );
                 (Some(o), o.packet_number)
             }

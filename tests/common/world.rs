@@ -13,7 +13,7 @@ use corelane::recovery::Algorithm;
 use corelane::shard::mailbox::Mailbox;
 use corelane::shard::steer::CidCodec;
 use corelane::shard::{CodecCids, Shard};
-use corelane::wire::{ConnectionId, Side, TransportParameters, header};
+use corelane::wire::{ConnectionId, Side, TransportParameters, Version, header};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -56,10 +56,17 @@ impl World {
         let now = Timestamp::from_nanos(1_000_000_000);
         network.advance_to(now);
         network.link(CLIENT, SERVER, link(&mut rng));
-        network.link(SERVER, CLIENT, link(&mut rng));
+        let down = link(&mut rng);
+        let corrupts = down.corrupt > 0.0;
+        network.link(SERVER, CLIENT, down);
         let files = files(&mut rng);
         let server_addr = SocketAddr::new(SERVER, PORT);
-        let transport = Arc::new(transport(&mut rng));
+        let mut transport = transport(&mut rng);
+        if corrupts {
+            // Nothing protects a Version Negotiation packet: no connection may hang by one.
+            transport.versions = Version::ALL.to_vec();
+        }
+        let transport = Arc::new(transport);
         let secret = rng.next_u64();
         let mailboxes = Mailbox::build(shards);
         let tokens = rng.array();
@@ -366,6 +373,23 @@ fn transport(rng: &mut Rng) -> TransportConfig {
     if rng.chance(0.3) {
         t.streams.max_streams_bidi = 1 + rng.below(4);
     }
+    // Version 1 is common to all, so that some version always is.
+    t.versions = match rng.below(4) {
+        0 => vec![Version::V1],
+        1 => vec![Version::V2, Version::V1],
+        _ => vec![Version::V1, Version::V2],
+    };
+    t.preferred_version = match rng.below(3) {
+        0 => None,
+        1 => Some(Version::V1),
+        _ => Some(Version::V2),
+    };
+    t.grease_quic_bit = rng.chance(0.7);
+    t.spin_bit = rng.chance(0.3);
+    t.ack_frequency = rng.chance(0.7);
+    t.min_ack_delay = rng
+        .chance(0.8)
+        .then(|| Duration::from_micros(rng.below(30_000)));
     t
 }
 

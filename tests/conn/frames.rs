@@ -2,8 +2,19 @@
 
 use crate::common::attack::{Attack, Plan};
 use crate::common::raw_peer::{ack_frame, crypto_frame, payload, stream_frame};
-use corelane::wire::frame::{self, NewConnectionId};
+use corelane::wire::frame::{self, AckFrequency, NewConnectionId};
 use corelane::wire::{Code, ConnectionId, Dir, PacketType, StreamId, Writer};
+
+/// An ACK_FREQUENCY frame with that sequence number.
+fn request(seq: u64) -> AckFrequency {
+    AckFrequency {
+        seq,
+        threshold: 9,
+        max_ack_delay: 5_000,
+        reordering: 1,
+    }
+}
+
 /// One frame of every type, valid in itself.
 fn one_of_each() -> Vec<(u64, Vec<u8>)> {
     let cid = ConnectionId::new(&[9; 8]).expect("8 bytes");
@@ -39,6 +50,8 @@ fn one_of_each() -> Vec<(u64, Vec<u8>)> {
         (0x1c, vec![0x1c, 0, 0, 0]),
         (0x1d, vec![0x1d, 0, 0]),
         (0x1e, vec![0x1e]),
+        (0x1f, vec![0x1f]),
+        (0xaf, f(&|w| frame::write_ack_frequency(w, &request(0)))),
         (0x31, vec![0x31, 1, 7]),
     ]
 }
@@ -178,10 +191,13 @@ fn reserved_bits_are_a_protocol_violation() {
     }
 }
 
-/// RFC 9000 §17.2, §17.3.1: a packet without the fixed bit is dropped, not an error.
+/// RFC 9000 §17.2, §17.3.1: a packet without the fixed bit is dropped, not an error, unless
+/// grease_quic_bit was declared (RFC 9287 §3).
 #[test]
 fn a_packet_without_the_fixed_bit_is_dropped() {
-    let mut a = Attack::server();
+    let mut plan = Plan::default();
+    plan.transport.grease_quic_bit = false;
+    let mut a = Attack::server_with(plan);
     let p = a
         .peer
         .packet_at(PacketType::OneRtt, 50, &[1], |b| *b &= !0x40);
@@ -192,7 +208,7 @@ fn a_packet_without_the_fixed_bit_is_dropped() {
 /// RFC 9000 §12.4: an unknown frame type, or a type longer than need be.
 #[test]
 fn unknown_and_overlong_frame_types_are_refused() {
-    for ty in (0x1f..=0x2f).chain(0x32..0x40) {
+    for ty in (0x20..=0x2f).chain(0x32..0x40) {
         refused(&[ty], Code::FRAME_ENCODING_ERROR);
     }
     refused(&[0x40, 0x40], Code::FRAME_ENCODING_ERROR);
@@ -470,4 +486,104 @@ fn an_empty_datagram_is_delivered() {
     a.one_rtt(&[0x31, 0]);
     assert_eq!(a.connection().recv_datagram().as_deref(), Some(&[][..]));
     a.expect_alive();
+}
+
+/// ACK frequency §3: frames of an extension that was not declared are of unknown type.
+#[test]
+fn ack_frequency_frames_that_were_not_asked_for_are_refused() {
+    for bytes in [
+        vec![0x1f],
+        payload(|w| frame::write_ack_frequency(w, &request(0))),
+    ] {
+        let mut plan = Plan::default();
+        plan.transport.min_ack_delay = None;
+        let mut a = Attack::server_with(plan);
+        a.one_rtt(&bytes);
+        a.expect_error(Code::FRAME_ENCODING_ERROR, "an undeclared extension");
+    }
+}
+
+/// ACK frequency §4: delays below min_ack_delay, and those that max_ack_delay cannot have.
+#[test]
+fn ack_frequency_asks_for_possible_delays_only() {
+    for (max_ack_delay, possible) in [
+        (0, false),
+        (999, false),
+        (1_000, true),
+        (16_383_999, true),
+        (16_384_000, false),
+        ((1 << 62) - 1, false),
+    ] {
+        for seq in [0, 5] {
+            let mut a = Attack::server();
+            // A frame that is obsolete is checked all the same.
+            let newer = payload(|w| frame::write_ack_frequency(w, &request(3)));
+            a.one_rtt(&newer);
+            let f = AckFrequency {
+                max_ack_delay,
+                ..request(seq)
+            };
+            a.one_rtt(&payload(|w| frame::write_ack_frequency(w, &f)));
+            match possible {
+                true => assert_eq!(a.closed(), None),
+                false => a.expect_error(Code::PROTOCOL_VIOLATION, "an impossible delay"),
+            }
+        }
+    }
+}
+
+/// Packets with a PING each, in datagrams of their own, until one is acknowledged.
+fn pings_until_acknowledged(a: &mut Attack) -> usize {
+    a.inbox.clear();
+    for n in 1..200 {
+        a.one_rtt(&[0x01]);
+        if a.inbox
+            .iter()
+            .any(|p| p.has(|f| matches!(f, frame::Frame::Ack(_))))
+        {
+            return n;
+        }
+    }
+    panic!("no acknowledgement");
+}
+
+/// ACK frequency §4, §6: the threshold counts, the newest frame counts, and IMMEDIATE_ACK does not
+/// wait for it.
+#[test]
+fn acknowledgements_come_as_often_as_was_asked() {
+    let mut a = Attack::server();
+    a.run(std::time::Duration::from_millis(100));
+    assert_eq!(pings_until_acknowledged(&mut a), 2, "RFC 9000");
+    let ask = |a: &mut Attack, seq, threshold| {
+        let f = AckFrequency {
+            threshold,
+            max_ack_delay: 500_000,
+            ..request(seq)
+        };
+        let both = [payload(|w| frame::write_ack_frequency(w, &f)), vec![0x1f]].concat();
+        a.one_rtt(&both);
+    };
+    ask(&mut a, 4, 20);
+    assert_eq!(pings_until_acknowledged(&mut a), 21);
+    ask(&mut a, 3, 5);
+    assert_eq!(pings_until_acknowledged(&mut a), 21, "an older frame");
+    ask(&mut a, 4, 5);
+    assert_eq!(pings_until_acknowledged(&mut a), 21, "the same frame again");
+    ask(&mut a, 5, 0);
+    assert_eq!(pings_until_acknowledged(&mut a), 1);
+    ask(&mut a, 6, (1 << 62) - 1);
+    a.inbox.clear();
+    for _ in 0..10 {
+        a.one_rtt(&[0x01]);
+    }
+    assert!(a.inbox.is_empty());
+    a.one_rtt(&[0x1f]);
+    assert!(!a.inbox.is_empty(), "IMMEDIATE_ACK");
+    // And the delay still bounds it.
+    a.inbox.clear();
+    a.one_rtt(&[0x01]);
+    a.run(std::time::Duration::from_millis(499));
+    assert!(a.inbox.is_empty());
+    a.run(std::time::Duration::from_millis(2));
+    assert!(!a.inbox.is_empty());
 }

@@ -271,7 +271,11 @@ fn a_client_takes_one_retry_and_no_more() {
             let scid = ConnectionId::new(&[scid; 8]).expect("8 bytes");
             header::write_retry(w, VERSION_1, &first.scid, &scid, b"a token");
         });
-        let tag = corelane::crypto::retry::integrity_tag(odcid.as_slice(), &bytes);
+        let tag = corelane::crypto::retry::integrity_tag(
+            corelane::wire::Version::V1,
+            odcid.as_slice(),
+            &bytes,
+        );
         bytes.extend(tag.expect("a tag"));
         bytes
     };
@@ -719,7 +723,11 @@ fn forged_packets_after_confirmation_are_ignored() {
         let mut retry = payload(|w| {
             header::write_retry(w, VERSION_1, &scid, &a.peer.scid, b"a token");
         });
-        let tag = corelane::crypto::retry::integrity_tag(a.peer.scid.as_slice(), &retry);
+        let tag = corelane::crypto::retry::integrity_tag(
+            corelane::wire::Version::V1,
+            a.peer.scid.as_slice(),
+            &retry,
+        );
         retry.extend(tag.expect("a tag"));
         a.send(&retry);
         let mut rng = Rng::from_u64(5);

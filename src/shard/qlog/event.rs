@@ -403,7 +403,7 @@ fn direction(dir: Dir) -> &'static str {
 fn frame(d: &mut Object<'_>, f: &Frame<'_>, exponent: u8, end: usize) {
     d.text("frame_type", frame_name(f));
     match f {
-        Frame::Padding | Frame::Ping | Frame::HandshakeDone => {}
+        Frame::Padding | Frame::Ping | Frame::HandshakeDone | Frame::ImmediateAck => {}
         Frame::Ack(a) => ack(d, a, exponent, end),
         Frame::ResetStream(r) => {
             d.number("stream_id", r.id);
@@ -454,6 +454,12 @@ fn frame(d: &mut Object<'_>, f: &Frame<'_>, exponent: u8, end: usize) {
         Frame::PathChallenge(data) | Frame::PathResponse(data) => d.hex("data", data),
         Frame::ConnectionClose(close) => connection_close(d, close),
         Frame::Datagram(data) => d.number("length", data.len() as u64),
+        Frame::AckFrequency(f) => {
+            d.number("sequence_number", f.seq);
+            d.number("ack_eliciting_threshold", f.threshold);
+            d.number("request_max_ack_delay", f.max_ack_delay);
+            d.number("reordering_threshold", f.reordering);
+        }
     }
 }
 
@@ -480,6 +486,8 @@ fn frame_name(f: &Frame<'_>) -> &'static str {
         Frame::ConnectionClose(_) => "connection_close",
         Frame::HandshakeDone => "handshake_done",
         Frame::Datagram(_) => "datagram",
+        Frame::AckFrequency(_) => "ack_frequency",
+        Frame::ImmediateAck => "immediate_ack",
     }
 }
 

@@ -39,6 +39,24 @@ pub const PATH_CHALLENGE_SIZE: usize = 1 + 8;
 /// Bytes of a PATH_RESPONSE frame.
 pub const PATH_RESPONSE_SIZE: usize = 1 + 8;
 
+/// Bytes of an ACK_FREQUENCY frame at most.
+pub const ACK_FREQUENCY_SIZE: usize = 2 + 4 * 8;
+/// Bytes of an IMMEDIATE_ACK frame.
+pub const IMMEDIATE_ACK_SIZE: usize = 1;
+
+/// An ACK_FREQUENCY frame (ACK frequency §4): when its receiver is to acknowledge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AckFrequency {
+    /// Later frames have larger numbers; a frame that came late is ignored.
+    pub seq: u64,
+    /// Ack-eliciting packets that may go without an acknowledgement; the next one is due one.
+    pub threshold: u64,
+    /// The longest delay of an acknowledgement, in microseconds.
+    pub max_ack_delay: u64,
+    /// The distance in packet numbers from which on a gap is acknowledged at once; 0 is never.
+    pub reordering: u64,
+}
+
 /// A RESET_STREAM frame (RFC 9000 §19.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResetStream {
@@ -117,6 +135,17 @@ impl<'a> ConnectionClose<'a> {
             Some(_) => ty::CONNECTION_CLOSE,
             None => ty::APPLICATION_CLOSE,
         }
+    }
+}
+
+impl AckFrequency {
+    pub(super) fn parse(r: &mut Reader<'_>) -> Result<Self, TransportError> {
+        Ok(Self {
+            seq: r.varint()?,
+            threshold: r.varint()?,
+            max_ack_delay: r.varint()?,
+            reordering: r.varint()?,
+        })
     }
 }
 
@@ -220,6 +249,25 @@ pub fn write_path_challenge(w: &mut Writer<'_>, data: &[u8; 8]) {
 pub fn write_path_response(w: &mut Writer<'_>, data: &[u8; 8]) {
     w.u8(ty::PATH_RESPONSE as u8);
     w.bytes(data);
+}
+
+/// Appends an ACK_FREQUENCY frame.
+pub fn write_ack_frequency(w: &mut Writer<'_>, f: &AckFrequency) {
+    for field in [
+        ty::ACK_FREQUENCY,
+        f.seq,
+        f.threshold,
+        f.max_ack_delay,
+        f.reordering,
+    ] {
+        w.varint(field);
+    }
+}
+
+/// Appends an IMMEDIATE_ACK frame.
+#[inline]
+pub fn write_immediate_ack(w: &mut Writer<'_>) {
+    w.u8(ty::IMMEDIATE_ACK as u8);
 }
 
 /// Bytes of a NEW_TOKEN frame.

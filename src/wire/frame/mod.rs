@@ -1,4 +1,5 @@
-//! Frames (RFC 9000 §19, RFC 9221): one enum, its parser, and free writers.
+//! Frames (RFC 9000 §19, RFC 9221, the ACK frequency extension): one enum, its parser, and free
+//! writers.
 //!
 //! Parsing borrows from the packet and either consumes at least one byte or fails with the error
 //! that the connection is to be closed with. What a frame means, and whether a peer may send it
@@ -19,7 +20,7 @@ use super::varint::{MAX, Reader, Writer, size};
 pub mod ty {
     #![expect(
         missing_docs,
-        reason = "each name is a frame of RFC 9000 §19 or RFC 9221 §4"
+        reason = "each name is a frame of RFC 9000 §19, RFC 9221 §4 or ACK frequency §4, §5"
     )]
     pub const PADDING: u64 = 0x00;
     pub const PING: u64 = 0x01;
@@ -46,8 +47,10 @@ pub mod ty {
     pub const CONNECTION_CLOSE: u64 = 0x1c;
     pub const APPLICATION_CLOSE: u64 = 0x1d;
     pub const HANDSHAKE_DONE: u64 = 0x1e;
+    pub const IMMEDIATE_ACK: u64 = 0x1f;
     pub const DATAGRAM: u64 = 0x30;
     pub const DATAGRAM_LEN: u64 = 0x31;
+    pub const ACK_FREQUENCY: u64 = 0xaf;
 }
 
 /// The packets that carry frames (RFC 9000 §12.4, table 3).
@@ -138,6 +141,10 @@ pub enum Frame<'a> {
     HandshakeDone,
     /// DATAGRAM (RFC 9221).
     Datagram(&'a [u8]),
+    /// ACK_FREQUENCY (ACK frequency §4).
+    AckFrequency(AckFrequency),
+    /// IMMEDIATE_ACK (ACK frequency §5).
+    ImmediateAck,
 }
 
 impl<'a> Frame<'a> {
@@ -158,9 +165,21 @@ impl<'a> Frame<'a> {
 
     fn parse_other(r: &mut Reader<'a>, first: u8) -> Result<Self, TransportError> {
         if first >= 0x40 {
-            return Err(long_type(*r, first));
+            return Self::parse_long_type(r, first);
         }
         Self::parse_body(r, first).map_err(|e| e.with_frame(u64::from(first)))
+    }
+
+    /// The frame of a type that takes more than one byte.
+    fn parse_long_type(r: &mut Reader<'a>, first: u8) -> Result<Self, TransportError> {
+        const ACK_FREQUENCY: [u8; 2] = [0x40, ty::ACK_FREQUENCY as u8];
+        if first == ACK_FREQUENCY[0] && r.peek_rest().first() == Some(&ACK_FREQUENCY[1]) {
+            r.u8()?;
+            return AckFrequency::parse(r)
+                .map(Self::AckFrequency)
+                .map_err(|e| e.with_frame(ty::ACK_FREQUENCY));
+        }
+        Err(long_type(*r, first))
     }
 
     fn parse_body(r: &mut Reader<'a>, first: u8) -> Result<Self, TransportError> {
@@ -211,6 +230,7 @@ impl<'a> Frame<'a> {
             ty::CONNECTION_CLOSE => Self::ConnectionClose(ConnectionClose::parse(r, false)?),
             ty::APPLICATION_CLOSE => Self::ConnectionClose(ConnectionClose::parse(r, true)?),
             ty::HANDSHAKE_DONE => Self::HandshakeDone,
+            ty::IMMEDIATE_ACK => Self::ImmediateAck,
             ty::DATAGRAM => Self::Datagram(r.rest()),
             ty::DATAGRAM_LEN => Self::Datagram(prefixed(r)?),
             _ => return Err(unknown_type()),
@@ -244,6 +264,8 @@ impl<'a> Frame<'a> {
             Self::ConnectionClose(close) => close.ty(),
             Self::HandshakeDone => ty::HANDSHAKE_DONE,
             Self::Datagram(_) => ty::DATAGRAM,
+            Self::AckFrequency(_) => ty::ACK_FREQUENCY,
+            Self::ImmediateAck => ty::IMMEDIATE_ACK,
         }
     }
 
@@ -270,7 +292,7 @@ impl<'a> Frame<'a> {
     }
 
     /// Whether a packet of type `packet` may carry a frame of type `ty` (RFC 9000 §12.4, table 3,
-    /// §12.5, §17.2.4; RFC 9221 §4). Where not, it is a PROTOCOL_VIOLATION.
+    /// §12.5, §17.2.4; RFC 9221 §4; ACK frequency §3). Where not, it is a PROTOCOL_VIOLATION.
     #[inline]
     pub const fn allowed_in(ty: u64, packet: PacketType) -> bool {
         match packet {
@@ -284,6 +306,8 @@ impl<'a> Frame<'a> {
                     | ty::PATH_RESPONSE
                     | ty::RETIRE_CONNECTION_ID
                     | ty::HANDSHAKE_DONE
+                    | ty::ACK_FREQUENCY
+                    | ty::IMMEDIATE_ACK
             ),
             PacketType::Initial | PacketType::Handshake => matches!(
                 ty,
@@ -349,12 +373,14 @@ impl<'a> Frame<'a> {
                 write_datagram_header(w, Some(data.len()));
                 w.bytes(data);
             }
+            Self::AckFrequency(f) => write_ack_frequency(w, f),
+            Self::ImmediateAck => write_immediate_ack(w),
         }
         true
     }
 }
 
-/// The error of a type that takes more than one byte: none of ours does.
+/// The error of a type that takes more than one byte and is none of ours.
 #[cold]
 fn long_type(mut r: Reader<'_>, first: u8) -> TransportError {
     let extra = (1usize << (first >> 6)) - 1;

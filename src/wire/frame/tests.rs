@@ -99,6 +99,18 @@ fn samples() -> Vec<(u64, Vec<u8>)> {
             }),
         ),
         (0x19, written(|w| write_retire_connection_id(w, 1000))),
+        (
+            0xaf,
+            written(|w| {
+                let f = AckFrequency {
+                    seq: 9,
+                    threshold: 63,
+                    max_ack_delay: 25_000,
+                    reordering: 3,
+                };
+                write_ack_frequency(w, &f);
+            }),
+        ),
         (0x1a, written(|w| write_path_challenge(w, b"abcdefgh"))),
         (0x1b, written(|w| write_path_response(w, b"abcdefgh"))),
         (0x1c, close(Some(0x0a), b"why")),
@@ -130,7 +142,9 @@ fn close(frame_type: Option<u64>, reason: &[u8]) -> Vec<u8> {
 #[test]
 fn every_frame_reads_back_and_every_cut_of_it_is_an_encoding_error() {
     for (ty, bytes) in samples() {
-        assert_eq!(u64::from(bytes[0]), ty);
+        let mut r = Reader::new(&bytes);
+        assert_eq!(r.varint(), Ok(ty));
+        let type_len = r.position();
         let frame = one(&bytes);
         // The flags that only say which fields are there are not part of `ty()`.
         let named = match ty {
@@ -141,7 +155,8 @@ fn every_frame_reads_back_and_every_cut_of_it_is_an_encoding_error() {
         };
         assert_eq!(frame.ty(), named);
         for cut in 1..bytes.len() {
-            fails(&bytes[..cut], Code::FRAME_ENCODING_ERROR, ty);
+            let named = if cut < type_len { 0 } else { ty };
+            fails(&bytes[..cut], Code::FRAME_ENCODING_ERROR, named);
         }
         let again = written(|w| assert!(frame.write(w)));
         assert_eq!(one(&again), frame);
@@ -204,7 +219,7 @@ fn frame_types_take_one_byte_and_no_other() {
 
 #[test]
 fn unknown_frame_types_are_encoding_errors() {
-    for ty in (0x1f..0x30).chain(0x32..0x40) {
+    for ty in (0x20..0x30).chain(0x32..0x40) {
         fails(&[ty, 0, 0, 0], Code::FRAME_ENCODING_ERROR, u64::from(ty));
     }
 }

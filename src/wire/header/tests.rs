@@ -19,12 +19,16 @@ fn cid(bytes: &[u8]) -> ConnectionId {
 
 /// A packet of `ty` with `payload` zero bytes after a two-byte packet number.
 fn long_packet(ty: LongType, token: &[u8], payload: usize) -> Vec<u8> {
+    long_packet_of(VERSION_1, ty, token, payload)
+}
+
+fn long_packet_of(version: u32, ty: LongType, token: &[u8], payload: usize) -> Vec<u8> {
     let mut buf = [0; 2048];
     let mut w = Writer::new(&mut buf);
     let at = write_long(
         &mut w,
         ty,
-        VERSION_1,
+        version,
         &cid(&[1, 2, 3, 4]),
         &cid(&[5]),
         token,
@@ -160,11 +164,11 @@ fn other_versions_show_their_invariants_only() {
         for first in [FORM_LONG, 0xff] {
             let mut buf = [0; 600];
             let mut w = Writer::new(&mut buf);
-            write_invariants(&mut w, first, VERSION_2, &dcid, &scid);
+            write_invariants(&mut w, first, 3, &dcid, &scid);
             assert_eq!(
                 Header::parse(w.written(), 8),
                 Ok(Header::UnknownVersion {
-                    version: VERSION_2,
+                    version: 3,
                     dcid: &dcid,
                     scid: &scid,
                 })
@@ -193,6 +197,61 @@ fn version_1_refuses_connection_ids_of_21_to_255_bytes() {
         let mut w = Writer::new(&mut buf);
         write_invariants(&mut w, 0xe0, VERSION_1, &vec![1; len], &vec![2; len]);
         assert!(matches!(Header::parse(&buf, 8), Ok(Header::Long { .. })));
+    }
+}
+
+#[test]
+fn version_2_has_other_type_bits() {
+    // RFC 9369 §3.2: Initial 1, 0-RTT 2, Handshake 3, Retry 0.
+    for (ty, bits) in [
+        (LongType::Initial, 0x10),
+        (LongType::ZeroRtt, 0x20),
+        (LongType::Handshake, 0x30),
+    ] {
+        let mut packet = long_packet_of(VERSION_2, ty, &[], 20);
+        assert_eq!(packet[0] & LONG_TYPE_MASK, bits);
+        let parsed = Header::parse(&packet, 8);
+        assert!(
+            matches!(parsed, Ok(Header::Long { ty: t, version: VERSION_2, .. }) if t == ty),
+            "{parsed:?}"
+        );
+        packet[0] &= !FIXED_BIT;
+        assert_eq!(Header::parse(&packet, 8), Err(HeaderError::FixedBit));
+    }
+    // RFC 9369 §A.4
+    let packet = hex("cf6b3343cf0008f067a5502a4262b5746f6b656ec8646ce8bfe33952d955543665dcc7b6");
+    let scid = cid(&hex("f067a5502a4262b5"));
+    assert!(matches!(
+        Header::parse(&packet, 8),
+        Ok(Header::Retry { version: VERSION_2, token: b"token", scid: s, .. }) if s == scid
+    ));
+    let mut buf = [0; 64];
+    let mut w = Writer::new(&mut buf);
+    write_retry(&mut w, VERSION_2, &ConnectionId::EMPTY, &scid, b"token");
+    assert_eq!(w.written(), &packet[..packet.len() - RETRY_TAG_LEN]);
+}
+
+/// RFC 9287 §3.
+#[test]
+fn a_greased_header_is_read_with_either_value_of_the_fixed_bit() {
+    let mut packets = vec![vec![FIXED_BIT; 40]];
+    for version in [VERSION_1, VERSION_2] {
+        packets.extend(
+            [LongType::Initial, LongType::ZeroRtt, LongType::Handshake]
+                .map(|ty| long_packet_of(version, ty, &[], 20)),
+        );
+    }
+    for mut packet in packets {
+        let with = packet.clone();
+        packet[0] &= !FIXED_BIT;
+        let parsed = Header::parse_greased(&packet, 8);
+        match (parsed, Header::parse(&with, 8)) {
+            (Ok(Header::Short { pn_offset: a, .. }), Ok(Header::Short { pn_offset: b, .. })) => {
+                assert_eq!(a, b);
+            }
+            (greased, plain) => assert!(greased.is_ok() && greased == plain, "{greased:?}"),
+        }
+        assert_eq!(Header::parse(&packet, 8), Err(HeaderError::FixedBit));
     }
 }
 

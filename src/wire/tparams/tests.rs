@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::wire::error::Code;
+use crate::wire::version::Version;
 
 fn cid_of(len: usize) -> ConnectionId {
     ConnectionId::new(&vec![0xc1; len]).unwrap()
@@ -33,6 +34,12 @@ fn full() -> TransportParameters {
         initial_source_connection_id: Some(cid_of(20)),
         retry_source_connection_id: Some(cid_of(0)),
         max_datagram_frame_size: 65_535,
+        version_information: Some(VersionInformation {
+            chosen: Version::V1.number(),
+            available: Version::ALL.into_iter().collect(),
+        }),
+        grease_quic_bit: true,
+        min_ack_delay: Some(Duration::from_micros(16_383_000)),
     }
 }
 
@@ -309,5 +316,47 @@ fn a_cut_anywhere_is_refused_or_leaves_whole_parameters() {
         if !ends.contains(&cut) {
             refused(result, "cut");
         }
+    }
+}
+
+#[test]
+fn extensions_are_checked() {
+    refused(client_with(id::GREASE_QUIC_BIT, &[1]), "has a value");
+    let p = client_with(id::GREASE_QUIC_BIT, &[]).expect("empty is right");
+    assert!(p.grease_quic_bit && p.min_ack_delay.is_none());
+    // 25 ms of max_ack_delay unless said otherwise.
+    let p = client_with(id::MIN_ACK_DELAY, &varint(25_000)).expect("as long");
+    assert_eq!(p.min_ack_delay, Some(Duration::from_millis(25)));
+    refused(
+        client_with(id::MIN_ACK_DELAY, &varint(25_001)),
+        "above max_ack_delay",
+    );
+    refused(
+        client_with(id::MIN_ACK_DELAY, &varint(MAX)),
+        "above max_ack_delay",
+    );
+    refused(client_with(id::MIN_ACK_DELAY, &[]), "integer");
+    refused(client_with(id::VERSION_INFORMATION, &[0, 0, 0]), "cut");
+    refused(server_with(id::VERSION_INFORMATION, &[0; 4]), "version 0");
+}
+
+/// Known parameters of high number are told apart from the unknown ones, however many came before.
+#[test]
+fn an_extension_appears_once_behind_any_number_of_unknown_parameters() {
+    for number in [id::GREASE_QUIC_BIT, id::MIN_ACK_DELAY] {
+        let value: &[u8] = if number == id::MIN_ACK_DELAY {
+            &[5]
+        } else {
+            &[]
+        };
+        let mut out = Vec::new();
+        put_bytes(&mut out, id::INITIAL_SOURCE_CONNECTION_ID, &[1]);
+        for n in 0..2 * UNKNOWN_PARAMETERS as u64 {
+            put_bytes(&mut out, 10_000_000 + n, &[]);
+        }
+        put_bytes(&mut out, number, value);
+        assert!(TransportParameters::decode(Side::Client, &out).is_ok());
+        put_bytes(&mut out, number, value);
+        refused(TransportParameters::decode(Side::Client, &out), "twice");
     }
 }

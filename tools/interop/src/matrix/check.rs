@@ -67,7 +67,7 @@ pub(super) fn handshake(e: &Evidence<'_>) -> Verdict {
 }
 
 pub(super) fn transfer(e: &Evidence<'_>) -> Verdict {
-    let grew = any(e, Direction::Up, |f| *f == Frame::Credit);
+    let grew = any(e, Direction::Up, |f| matches!(f, Frame::Credit(_)));
     must(grew, || "the client's windows never grew".into())?;
     one_handshake(e)
 }

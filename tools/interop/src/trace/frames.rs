@@ -59,11 +59,13 @@ pub enum Frame {
     Stream {
         /// The stream.
         id: u64,
+        /// Where the data starts.
+        offset: u64,
         /// Bytes of data.
         len: u64,
     },
-    /// MAX_DATA or MAX_STREAM_DATA.
-    Credit,
+    /// MAX_DATA or MAX_STREAM_DATA: the new limit.
+    Credit(u64),
     /// NEW_CONNECTION_ID.
     NewConnectionId(Vec<u8>),
     /// PATH_CHALLENGE.
@@ -100,19 +102,20 @@ fn frame(c: &mut Cursor<'_>) -> Option<Frame> {
         }
         0x08..=0x0f => {
             let id = c.varint()?;
-            if ty & 4 != 0 {
-                c.varint()?;
-            }
+            let offset = if ty & 4 != 0 { c.varint()? } else { 0 };
             let data = if ty & 2 != 0 {
                 c.varint_vector()?
             } else {
                 c.take(c.0.len())?
             };
             let len = data.len() as u64;
-            Frame::Stream { id, len }
+            Frame::Stream { id, offset, len }
         }
-        0x10 => skip(c, 1, Frame::Credit)?,
-        0x11 => skip(c, 2, Frame::Credit)?,
+        0x10 => Frame::Credit(c.varint()?),
+        0x11 => {
+            c.varint()?;
+            Frame::Credit(c.varint()?)
+        }
         0x18 => {
             c.varint()?;
             c.varint()?;
@@ -267,8 +270,16 @@ mod tests {
                 data: vec![0xaa],
             },
             Frame::PathChallenge(challenge.try_into().unwrap()),
-            Frame::Stream { id: 4, len: 2 },
-            Frame::Stream { id: 8, len: 1 },
+            Frame::Stream {
+                id: 4,
+                offset: 0,
+                len: 2,
+            },
+            Frame::Stream {
+                id: 8,
+                offset: 0,
+                len: 1,
+            },
         ];
         assert_eq!(frames(&payload), want);
     }

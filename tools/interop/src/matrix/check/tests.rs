@@ -31,6 +31,11 @@ fn down(kind: Kind, frames: &[Frame]) -> Packet {
     packet(Direction::Down, kind, frames)
 }
 
+fn stream(len: u64) -> Frame {
+    let (id, offset) = (0, 0);
+    Frame::Stream { id, offset, len }
+}
+
 fn answered_by(suites: &[u16]) -> Handshake {
     Handshake {
         client: Some(ClientHello {
@@ -75,8 +80,8 @@ fn handshakes_are_counted_and_retries_noticed() {
 
 #[test]
 fn windows_must_grow() {
-    assert!(judge(transfer, vec![down(Kind::OneRtt, &[Frame::Credit])]).is_err());
-    assert!(judge(transfer, vec![up(Kind::OneRtt, &[Frame::Credit])]).is_ok());
+    assert!(judge(transfer, vec![down(Kind::OneRtt, &[Frame::Credit(1)])]).is_err());
+    assert!(judge(transfer, vec![up(Kind::OneRtt, &[Frame::Credit(1)])]).is_ok());
 }
 
 #[test]
@@ -139,8 +144,8 @@ fn a_resumed_handshake_shows_no_certificate() {
 fn most_of_the_requests_come_early() {
     let run = |early, late| {
         let mut both = [
-            up(Kind::ZeroRtt, &[Frame::Stream { id: 0, len: early }]),
-            up(Kind::OneRtt, &[Frame::Stream { id: 0, len: late }]),
+            up(Kind::ZeroRtt, &[stream(early)]),
+            up(Kind::OneRtt, &[stream(late)]),
         ];
         both.iter_mut().for_each(|p| p.connection = 1);
         let handshakes = vec![answered_by(&[]), answered_by(&[])];
@@ -258,7 +263,7 @@ fn a_new_path_begins_with_a_challenge_that_is_answered() {
     let (challenge, response) = (Frame::PathChallenge([7; 8]), Frame::PathResponse([7; 8]));
     assert!(run(std::slice::from_ref(&challenge), &[response]).is_ok());
     assert!(run(&[challenge], &[Frame::PathResponse([8; 8])]).is_err());
-    assert!(run(&[Frame::Credit], &[]).is_err());
+    assert!(run(&[Frame::Credit(1)], &[]).is_err());
     assert!(judge(rebinding, vec![down(Kind::OneRtt, &[])]).is_err());
 }
 
@@ -267,7 +272,7 @@ fn a_move_takes_a_new_connection_id_along() {
     let run = |id: u8, front| {
         let mut offered = answered_by(&[]);
         offered.server_parameters = vec![(PREFERRED_ADDRESS, vec![])];
-        let data = Frame::Stream { id: 0, len: 1 };
+        let data = stream(1);
         let mut all = vec![
             up(Kind::OneRtt, &[]),
             up(Kind::OneRtt, &[]),

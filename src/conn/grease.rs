@@ -1,0 +1,56 @@
+//! The fixed bit with unpredictable values, for peers that declared to take it (RFC 9287).
+
+use crate::base::Rng;
+use crate::wire::header::FIXED_BIT;
+
+/// Clears the fixed bit of every other packet, on average, once switched on.
+#[derive(Debug, Default)]
+pub(super) struct FixedBit {
+    on: bool,
+    /// Random bits that are left, below a one that marks their end.
+    bits: u64,
+}
+
+impl FixedBit {
+    /// The peer takes any value (RFC 9287 §3.1).
+    pub(super) fn switch_on(&mut self) {
+        self.on = true;
+    }
+
+    /// Gives the fixed bit of a packet that is not sealed yet its value.
+    #[inline]
+    pub(super) fn apply(&mut self, packet: &mut [u8], rng: &mut Rng) {
+        if self.on
+            && let Some(first) = packet.first_mut()
+        {
+            if self.bits <= 1 {
+                self.bits = rng.next_u64() | 1 << 63;
+            }
+            // Bit 0 of the pool in the place of 0x40: no branch to mispredict.
+            *first &= !FIXED_BIT | ((self.bits & 1) as u8) << 6;
+            self.bits >>= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_packets_lose_the_bit_and_nothing_else() {
+        let (mut bit, mut rng) = (FixedBit::default(), Rng::from_u64(1));
+        let mut packet = [0xff, 1];
+        bit.apply(&mut packet, &mut rng);
+        assert_eq!(packet, [0xff, 1], "off until the peer is known to take it");
+        bit.switch_on();
+        let mut cleared = 0;
+        for _ in 0..10_000 {
+            let mut packet = [0xff, 1];
+            bit.apply(&mut packet, &mut rng);
+            assert_eq!((packet[0] | FIXED_BIT, packet[1]), (0xff, 1));
+            cleared += u32::from(packet[0] & FIXED_BIT == 0);
+        }
+        assert!((4_700..5_300).contains(&cleared), "{cleared}");
+    }
+}
