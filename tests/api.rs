@@ -15,6 +15,8 @@ mod connections;
 mod early;
 #[path = "api/seeing.rs"]
 mod seeing;
+#[path = "api/sockets.rs"]
+mod sockets;
 #[path = "api/streams.rs"]
 mod streams;
 #[path = "api/util.rs"]

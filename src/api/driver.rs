@@ -8,13 +8,15 @@ mod conn;
 mod stream;
 
 use super::error::ConnectError;
-use super::shared::{Attempt, Command, Held, Hub, Link, Ticket, Verdict};
-use crate::base::{SocketId, Timestamp};
+use super::shared::{Attempt, Command, Held, Hub, Link, OtherDatagram, Ticket, Verdict};
+use crate::base::{FourTuple, RecvMeta, SocketId, Timestamp};
 use crate::conn::incoming::{Decision, Incoming, IncomingId};
 use crate::conn::{ConnId, ConnectionError, Event};
+use crate::shard::demux::Outbox;
 use crate::shard::{Context, ShardApp};
 use crate::stream::{Streams, Taken};
 use crate::wire::StreamId;
+use bytes::Bytes;
 use conn::ConnDriver;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -127,8 +129,26 @@ impl Driver {
         }
     }
 
+    /// Sends what another protocol has to say. What a socket does not take is dropped, as UDP does.
+    fn send_others(&mut self, ctx: &mut Context<'_>) {
+        let others = &self.link.others;
+        if !others.called.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        while let Some(other) = others.queue.pop() {
+            let port = other.local.port();
+            let bound = |(_, addr): &&(SocketId, SocketAddr)| port == 0 || addr.port() == port;
+            let socket = ctx.sockets().iter().find(bound).map(|(id, _)| *id);
+            if let Some(socket) = socket {
+                let path = FourTuple::new(other.local, other.remote);
+                let _ = ctx.outbox().send(socket, path, &other.data);
+            }
+        }
+    }
+
     /// Carries out what became of the endpoint as a whole.
     fn look(&mut self, ctx: &mut Context<'_>) {
+        self.send_others(ctx);
         if let Some((code, reason)) = self.hub.closed.get()
             && !std::mem::replace(&mut self.closed, true)
         {
@@ -251,6 +271,17 @@ impl ShardApp for Driver {
         }
     }
 
+    fn on_other(&mut self, _: &mut Outbox, meta: &RecvMeta, datagram: &[u8]) {
+        let other = OtherDatagram {
+            local: meta.path.local,
+            remote: meta.path.remote,
+            data: Bytes::copy_from_slice(datagram),
+        };
+        // Nobody reads, or not fast enough: the oldest is the least use.
+        let _ = self.hub.others.queue.force_push(other);
+        self.hub.others.waiters.notify();
+    }
+
     fn on_command(&mut self, ctx: &mut Context<'_>, command: Command) {
         match command {
             Command::Conn(shared) => {
@@ -293,6 +324,7 @@ impl Drop for Driver {
         // Who waits for connection attempts waits in vain from now on.
         let _ = self.hub.closed.set((0, Vec::new()));
         self.hub.waiters.notify();
+        self.hub.others.waiters.notify();
         for driver in self.conns.drain(..).flatten() {
             drop(driver.close(None, ConnectionError::EndpointClosed));
         }

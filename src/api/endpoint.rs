@@ -38,6 +38,10 @@ impl EndpointBuilder {
         }
     }
 
+    pub(super) fn config_mut(&mut self) -> &mut EngineConfig {
+        &mut self.config
+    }
+
     /// Accepts connections at `addr`, with this TLS configuration as it is.
     #[must_use]
     pub fn server(mut self, tls: Arc<rustls::ServerConfig>, addr: SocketAddr) -> Self {
@@ -133,13 +137,13 @@ impl EndpointBuilder {
     }
 }
 
-struct Inner {
-    hub: Arc<Hub>,
-    links: Vec<Arc<Link>>,
+pub(super) struct Inner {
+    pub(super) hub: Arc<Hub>,
+    pub(super) links: Vec<Arc<Link>>,
     /// The shard that the next connection is begun on.
     next: AtomicUsize,
     client: Option<Arc<rustls::ClientConfig>>,
-    local_addrs: Vec<SocketAddr>,
+    pub(super) local_addrs: Vec<SocketAddr>,
     backend: &'static str,
     metrics: MetricsReader,
 }
@@ -155,6 +159,7 @@ impl Inner {
             drop(Incoming::new(held));
         }
         self.hub.waiters.notify();
+        self.hub.others.waiters.notify();
     }
 }
 
@@ -171,7 +176,7 @@ impl Drop for Inner {
 /// accepted, those that exist go on, and the shards end with the last of them.
 #[derive(Clone)]
 pub struct Endpoint {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 impl Endpoint {

@@ -28,6 +28,7 @@ mod endpoint;
 pub mod error;
 mod incoming;
 pub mod keylog;
+mod other;
 mod recv_stream;
 mod send_stream;
 mod shared;
@@ -42,12 +43,14 @@ pub use error::{
 pub use incoming::Incoming;
 pub use recv_stream::RecvStream;
 pub use send_stream::SendStream;
+pub use shared::OtherDatagram;
 
 // What the face speaks of and other layers define.
 pub use crate::conn::{ConnectionError, ConnectionStats, PathStats, TransportConfig};
 pub use crate::conn::{TokenMemory, TokenStore};
 pub use crate::io::Choice;
-pub use crate::shard::engine::{EngineConfig, EngineError, Idle};
+pub use crate::shard::demux::{Demux, OutboxError};
+pub use crate::shard::engine::{Bind, EngineConfig, EngineError, Idle};
 pub use crate::shard::metrics::{Metrics, MetricsReader, ShardMetrics};
 pub use crate::shard::qlog::Qlog;
 pub use crate::stream::DatagramStats;

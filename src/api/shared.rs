@@ -36,7 +36,7 @@ pub(super) enum Command {
     Connect(Box<Attempt>),
     /// A held connection attempt was decided about.
     Decide(Box<Verdict>),
-    /// Something changed in the endpoint.
+    /// Something changed in the endpoint, or datagrams of another protocol wait to be sent.
     Look,
 }
 
@@ -51,6 +51,8 @@ pub(super) struct Hub {
     pub(super) waiters: Waiters,
     /// Attempts that nobody took yet.
     pub(super) backlog: Backlog,
+    /// Datagrams of another protocol that nobody took yet.
+    pub(super) others: Others,
 }
 
 impl Hub {
@@ -68,6 +70,36 @@ impl Default for Backlog {
     }
 }
 
+/// Datagrams of another protocol on QUIC's sockets, between shards and handles.
+pub(super) struct Others {
+    pub(super) queue: ArrayQueue<OtherDatagram>,
+    pub(super) waiters: Waiters,
+    /// The shard was told that some wait.
+    pub(super) called: AtomicBool,
+}
+
+impl Default for Others {
+    fn default() -> Self {
+        Self {
+            queue: ArrayQueue::new(limits::OTHER_DATAGRAMS),
+            waiters: Waiters::default(),
+            called: AtomicBool::new(false),
+        }
+    }
+}
+
+/// A datagram that is not QUIC, on a socket that QUIC shares with another protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherDatagram {
+    /// Our end: where it was received, or shall leave from. Its port names the socket; an
+    /// unspecified IP leaves the source address to the system.
+    pub local: SocketAddr,
+    /// The peer's end.
+    pub remote: SocketAddr,
+    /// The UDP payload.
+    pub data: Bytes,
+}
+
 /// A connection attempt that a shard holds.
 pub(super) struct Held {
     pub(super) link: Arc<Link>,
@@ -83,6 +115,8 @@ pub(super) struct Link {
     pub(super) sender: OnceLock<CommandSender<Command>>,
     /// Commands that found the mailbox full: at most one for each object that exists.
     pub(super) overflow: SegQueue<Command>,
+    /// Datagrams of another protocol to send.
+    pub(super) others: Others,
     /// Attempts to connect that the shard has not come to.
     pub(super) connects: AtomicUsize,
     /// Who waits to be one of them.
@@ -97,6 +131,7 @@ impl Link {
             hub,
             sender: OnceLock::new(),
             overflow: SegQueue::new(),
+            others: Others::default(),
             connects: AtomicUsize::new(0),
             room: Waiters::default(),
             open: AtomicUsize::new(0),

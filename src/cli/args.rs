@@ -5,6 +5,7 @@
 
 use super::report::units;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use corelane::shard::quic_lb::QuicLbConfig;
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -115,6 +116,9 @@ pub struct ServerArgs {
     /// Connections of one shard at a time; more are refused
     #[arg(long, value_name = "N", value_parser = positive, default_value_t = 65_536)]
     pub max_connections: usize,
+    /// Server ID of a QUIC-LB load balancer's target, as AWS's: `0x` and 16 hexadecimal digits
+    #[arg(long, value_name = "ID", env = "AWS_LBC_QUIC_SERVER_ID", value_parser = balanced)]
+    pub server_id: Option<QuicLbConfig>,
     /// Give clients sessions to resume, for `handshake --resume`; it makes full handshakes dearer
     #[arg(long)]
     pub resume: bool,
@@ -347,6 +351,10 @@ fn shards(input: &str) -> Result<usize, String> {
         Ok(n @ 1..=255) => Ok(n),
         _ => Err("write a number from 1 to 255".into()),
     }
+}
+
+fn balanced(input: &str) -> Result<QuicLbConfig, String> {
+    QuicLbConfig::nlb(input).map_err(|e| e.to_string())
 }
 
 fn rate(input: &str) -> Result<u64, String> {

@@ -1,4 +1,5 @@
-//! Counters over HTTP, for Prometheus: one thread, one request at a time, bounded in bytes and time.
+//! Counters over HTTP, for Prometheus: one thread, one request at a time, bounded in bytes and
+//! time.
 //!
 //! A server of a few lines, because what there is to serve is one text: the exporters on offer
 //! bring a runtime and an HTTP stack, the small servers have no timeouts.

@@ -35,6 +35,7 @@ pub fn run(args: &ServerArgs) -> Result<(), Failure> {
     see.server(&mut tls);
     config.server = Some(tls);
     see.engine(&mut config);
+    config.quic_lb.clone_from(&args.server_id);
     let live = Live::new(shards);
     let engine = Engine::start(&config, |shard| {
         let config = ServerConfig {

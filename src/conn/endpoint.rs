@@ -9,6 +9,7 @@
 use super::admission::{Admission, Prefix, PrefixCaps};
 use super::ahead::Ahead;
 use super::application::{Application, Sink};
+pub use super::error::ConnectError;
 use super::handshake::HandshakeIds;
 use super::incoming::HeldAttempts;
 use super::new_token::tokens_of;
@@ -89,41 +90,6 @@ impl EndpointConfig {
     }
 }
 
-/// Why a connection could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The TLS configuration cannot be used.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The address family or port is impossible.
-    #[error("cannot connect to {0}: port 0 and the unspecified address name no peer")]
-    Address(std::net::SocketAddr),
-    /// A connection without a connection ID has the same addresses.
-    #[error(
-        "a connection to {0} that has no connection ID uses this socket: a second one could not be \
-         told from it; leave `zero_length_cid` off, connect from another socket or local address, \
-         or wait until that connection is gone"
-    )]
-    SameAddresses(std::net::SocketAddr),
-    /// The socket is connected to another peer.
-    #[error(
-        "cannot connect to {remote}: the socket is connected to {peer} and hears nobody else; use \
-         a socket that is not connected"
-    )]
-    Connected {
-        /// Where to.
-        remote: std::net::SocketAddr,
-        /// The socket's peer.
-        peer: std::net::SocketAddr,
-    },
-    /// Other shards share the socket's address, and only connection IDs steer between them.
-    #[error(
-        "several shards share this address and find connections by their connection IDs: leave \
-         `zero_length_cid` off, or give each shard a socket of its own (`Bind::Each`)"
-    )]
-    Steered,
-}
-
 /// What an endpoint counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -153,8 +119,8 @@ pub struct EndpointStats {
     pub unroutable: u64,
 }
 
-struct Entry {
-    conn: Box<Connection>,
+pub(super) struct Entry {
+    pub(super) conn: Box<Connection>,
     generation: u32,
     /// In the ready list.
     queued: bool,
@@ -165,8 +131,8 @@ struct Entry {
     /// The token by which the router finds the connection.
     reset_token: Option<ResetToken>,
     /// What of its counters is in the endpoint's sum, and whether it waits to be added.
-    summed: ConnectionStats,
-    changed: bool,
+    pub(super) summed: ConnectionStats,
+    pub(super) changed: bool,
     /// The addresses by which the router finds a connection without a connection ID.
     addresses: Option<(SocketId, FourTuple)>,
     /// The network that its handshake counts for.
@@ -204,7 +170,7 @@ pub struct Endpoint {
     /// The last time that was told.
     pub(super) clock: Timestamp,
     pub(super) router: Router,
-    steered: bool,
+    pub(super) steered: bool,
     entries: Vec<Option<Entry>>,
     free: Vec<(u32, u32)>,
     ready: VecDeque<ConnId>,
@@ -326,22 +292,6 @@ impl Endpoint {
         Ok(self.add(conn, &[local_scid], None))
     }
 
-    /// Whether a connection without a connection ID can be told from the others.
-    fn admit_without_cid(&self, socket: SocketId, tuple: &FourTuple) -> Result<(), ConnectError> {
-        if self.steered {
-            return Err(ConnectError::Steered);
-        }
-        if self.router.has_addresses(socket, tuple) {
-            return Err(ConnectError::SameAddresses(tuple.remote));
-        }
-        Ok(())
-    }
-
-    /// Several endpoints share this one's address and are told apart by connection IDs.
-    pub fn set_steered(&mut self) {
-        self.steered = true;
-    }
-
     pub(super) fn encode(&mut self, params: &TransportParameters, side: Side) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         params.encode(side, &mut out, &mut self.rng);
@@ -416,7 +366,7 @@ impl Endpoint {
         }
     }
 
-    fn entry(&mut self, id: ConnId) -> Option<&mut Entry> {
+    pub(super) fn entry(&mut self, id: ConnId) -> Option<&mut Entry> {
         self.entries
             .get_mut(id.index as usize)?
             .as_mut()
@@ -455,19 +405,6 @@ impl Endpoint {
                 generation: e.generation,
             })
         })
-    }
-
-    /// Marks a connection as summed up: what it had counted before, and has now.
-    pub(super) fn take_growth(&mut self, id: ConnId) -> Option<(ConnectionStats, ConnectionStats)> {
-        let e = self.entry(id)?;
-        e.changed = false;
-        let now = e.conn.stats();
-        Some((std::mem::replace(&mut e.summed, now), now))
-    }
-
-    /// Accepted connections whose handshake has not finished.
-    pub fn half_open(&self) -> usize {
-        self.half_open
     }
 
     /// What the endpoint counted.

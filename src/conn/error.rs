@@ -1,7 +1,9 @@
-//! Why a connection ended, by whose doing.
+//! Why a connection ended, or never began, by whose doing.
 
+use crate::crypto::ConfigError;
 use crate::wire::TransportError;
 use crate::wire::error::Code;
+use std::net::SocketAddr;
 
 /// Why a connection is over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,4 +55,39 @@ pub enum ConnectionError {
     /// The endpoint was shut down.
     #[error("the endpoint was shut down")]
     EndpointClosed,
+}
+
+/// Why a connection could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The TLS configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The address family or port is impossible.
+    #[error("cannot connect to {0}: port 0 and the unspecified address name no peer")]
+    Address(SocketAddr),
+    /// A connection without a connection ID has the same addresses.
+    #[error(
+        "a connection to {0} that has no connection ID uses this socket: a second one could not be \
+         told from it; leave `zero_length_cid` off, connect from another socket or local address, \
+         or wait until that connection is gone"
+    )]
+    SameAddresses(SocketAddr),
+    /// The socket is connected to another peer.
+    #[error(
+        "cannot connect to {remote}: the socket is connected to {peer} and hears nobody else; use \
+         a socket that is not connected"
+    )]
+    Connected {
+        /// Where to.
+        remote: SocketAddr,
+        /// The socket's peer.
+        peer: SocketAddr,
+    },
+    /// Other shards share the socket's address, and only connection IDs steer between them.
+    #[error(
+        "several shards share this address and find connections by their connection IDs: leave \
+         `zero_length_cid` off, or give each shard a socket of its own (`Bind::Each`)"
+    )]
+    Steered,
 }

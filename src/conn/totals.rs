@@ -87,6 +87,19 @@ impl Endpoint {
         self.ledger.changed.is_empty()
     }
 
+    /// Marks a connection as summed up: what it had counted before, and has now.
+    fn take_growth(&mut self, id: ConnId) -> Option<(ConnectionStats, ConnectionStats)> {
+        let e = self.entry(id)?;
+        e.changed = false;
+        let now = e.conn.stats();
+        Some((std::mem::replace(&mut e.summed, now), now))
+    }
+
+    /// Accepted connections whose handshake has not finished.
+    pub fn half_open(&self) -> usize {
+        self.half_open
+    }
+
     /// The sums; see [`Endpoint::sum_up`].
     pub fn totals(&self) -> &ConnectionTotals {
         &self.ledger.totals

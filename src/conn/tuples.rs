@@ -5,16 +5,19 @@
 //! is unspecified, since the system chooses it, stands for every address of the socket. Those that
 //! have a connection ID are not here and share all of these addresses.
 
-use super::endpoint::ConnId;
+use super::endpoint::{ConnId, ConnectError, Endpoint};
 use crate::base::{FourTuple, SocketId};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
+/// Local addresses and the connections that have them.
+type SamePeer = SmallVec<[(IpAddr, ConnId); 1]>;
+
 /// From addresses to connections. The hash is keyed; only this side's calls to connect add to it.
 #[derive(Debug, Default)]
 pub(super) struct Tuples {
-    table: HashMap<(SocketId, SocketAddr), SmallVec<[(IpAddr, ConnId); 1]>>,
+    table: HashMap<(SocketId, SocketAddr), SamePeer>,
     len: usize,
 }
 
@@ -70,6 +73,28 @@ impl Tuples {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
+    }
+}
+
+impl Endpoint {
+    /// Whether a connection without a connection ID can be told from the others.
+    pub(super) fn admit_without_cid(
+        &self,
+        socket: SocketId,
+        tuple: &FourTuple,
+    ) -> Result<(), ConnectError> {
+        if self.steered {
+            return Err(ConnectError::Steered);
+        }
+        if self.router.has_addresses(socket, tuple) {
+            return Err(ConnectError::SameAddresses(tuple.remote));
+        }
+        Ok(())
+    }
+
+    /// Several endpoints share this one's address and are told apart by connection IDs.
+    pub fn set_steered(&mut self) {
+        self.steered = true;
     }
 }
 

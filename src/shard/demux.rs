@@ -9,6 +9,9 @@ use crate::base::{BoundedQueue, Ecn, FourTuple, RecvMeta, SocketId, Transmit, li
 use std::fmt;
 use std::sync::Arc;
 
+/// Says of a datagram, by its addresses and bytes, whether it is QUIC.
+pub type IsQuic = Arc<dyn Fn(&FourTuple, &[u8]) -> bool + Send + Sync>;
+
 /// Tells QUIC's datagrams from another protocol's on the same socket.
 ///
 /// It relies on QUIC's fixed bit, or whatever else a closure looks at: connections must not be
@@ -21,7 +24,7 @@ pub enum Demux {
     Rfc9443,
     /// By a function, which gets where a datagram came from and its bytes, and says whether it is
     /// QUIC. It is called for every datagram, on the shard's thread.
-    By(Arc<dyn Fn(&FourTuple, &[u8]) -> bool + Send + Sync>),
+    By(IsQuic),
 }
 
 impl fmt::Debug for Demux {

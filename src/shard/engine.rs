@@ -233,11 +233,7 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
         let mut rng = Rng::from_seed(random::seed()?);
         let (drawn, steering) = (rng.array(), rng.next_u64());
         let secret = config.secret.unwrap_or(drawn);
-        let balanced = config.quic_lb.clone();
-        let balanced = balanced.map(|lb| QuicLb::new(lb, &mut rng)).transpose()?;
-        let codecs = (0..config.shards)
-            .map(|shard| codec(config, steering, shard, balanced.clone()).map(Arc::new))
-            .collect::<Result<Vec<_>, _>>()?;
+        let codecs = codecs(config, steering, &mut rng)?;
         let Bound { sockets, steered } = bind::bind(&config.bind, config.shards, &codecs)?;
         let local_addrs = sockets
             .iter()
@@ -361,6 +357,18 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
         }
         failure.map_or(Ok(out), Err)
     }
+}
+
+/// One codec for each shard.
+fn codecs(
+    config: &EngineConfig,
+    secret: u64,
+    rng: &mut Rng,
+) -> Result<Vec<Arc<CidCodec>>, EngineError> {
+    let balanced = config.quic_lb.clone();
+    let balanced = balanced.map(|lb| QuicLb::new(lb, rng)).transpose()?;
+    let one = |shard| codec(config, secret, shard, balanced.clone()).map(Arc::new);
+    Ok((0..config.shards).map(one).collect::<Result<_, _>>()?)
 }
 
 fn codec(

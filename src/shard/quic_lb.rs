@@ -37,6 +37,18 @@ pub struct QuicLbConfig {
     pub encode_length: bool,
 }
 
+impl fmt::Debug for QuicLbConfig {
+    // Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuicLbConfig")
+            .field("config_id", &self.config_id)
+            .field("server_id", &self.server_id)
+            .field("nonce_len", &self.nonce_len)
+            .field("keyed", &self.key.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
 impl QuicLbConfig {
     /// What an AWS network load balancer routes by: config 0, 8 bytes of server ID and 10 of nonce,
     /// in the clear. `server_id` is what the target's registration shows, `0x` and 16 hexadecimal
@@ -103,7 +115,8 @@ pub enum QuicLbError {
     ConfigId(u8),
     /// The server ID is not readable.
     #[error(
-        "a server ID of an AWS load balancer is `0x` and 16 hexadecimal digits, or 8 bytes in base64"
+        "a server ID of an AWS load balancer is `0x` and 16 hexadecimal digits, or 8 bytes in \
+         base64"
     )]
     Unreadable,
     /// There is no server ID.
@@ -409,5 +422,27 @@ mod tests {
         assert_eq!(new(config(3)), Err(QuicLbError::Nonce(3)));
         assert_eq!(new(config(15)), Err(QuicLbError::TooLong(19)));
         assert_eq!(new(config(14)), Ok(()));
+    }
+
+    #[test]
+    fn an_aws_server_id_reads_in_both_forms() {
+        let config = QuicLbConfig::nlb("0x0123456789abcdef").unwrap();
+        assert_eq!(config.server_id, hex("0123456789abcdef"));
+        assert_eq!(QuicLbConfig::nlb("ASNFZ4mrze8="), Ok(config.clone()));
+        assert_eq!(QuicLbConfig::nlb(" ASNFZ4mrze8\n"), Ok(config.clone()));
+        let lb = QuicLb::new(config, &mut Rng::from_u64(1)).unwrap();
+        // With the shard's byte, the longest that version 1 allows.
+        assert_eq!(lb.len() + 1, crate::base::limits::MAX_CID_LEN);
+        for bad in [
+            "",
+            "0x",
+            "0x0123",
+            "0x0123456789abcdeg",
+            "ASNFZ4mrze8=!",
+            "AAAA",
+            "\u{e9}",
+        ] {
+            assert!(QuicLbConfig::nlb(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -76,7 +76,8 @@ fn a_server_shows_what_it_does_and_ends_when_told() {
     let dir = dir("server");
     let keys = dir.join("keys");
     let line = format!(
-        "server --listen 127.0.0.1:0 --shards 2 --idle park --metrics 127.0.0.1:0 --qlog {} --keylog {}",
+        "server --listen 127.0.0.1:0 --shards 2 --idle park --metrics 127.0.0.1:0 \
+         --qlog {} --keylog {}",
         dir.display(),
         keys.display()
     );

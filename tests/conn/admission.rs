@@ -1,5 +1,5 @@
-//! What a server does when it is asked for more than it has: networks at their caps, no room at all,
-//! attempts that nobody decides about, handshakes that never end.
+//! What a server does when it is asked for more than it has: networks at their caps, no room at
+//! all, attempts that nobody decides about, handshakes that never end.
 
 use crate::common::attack::{Attack, Plan};
 use crate::common::raw_peer::crypto_frame;

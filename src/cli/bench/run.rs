@@ -308,7 +308,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Sleeps until `until`; true when the work was done, or a signal came, before. Fails when no connection is left.
+    /// Sleeps until `until`; true when the work was done, or a signal came, before. Fails when no
+    /// connection is left.
     fn sleep_until(&self, until: Timestamp) -> Result<bool, Failure> {
         let streams = match self.spec.work {
             Work::Bulk(b) if b.bytes.is_some() => {

@@ -25,6 +25,24 @@ fn train(len: usize, segment_size: usize, socket: &Socket, stats: &mut IoStats) 
 }
 
 #[test]
+fn a_connected_socket_needs_no_address_for_its_peer() {
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let os = UdpSocket::bind("127.0.0.1:0").unwrap();
+    os.connect(peer.local_addr().unwrap()).unwrap();
+    let s = Socket::new(os, &SocketOptions::default()).unwrap();
+    assert_eq!(s.peer, peer.local_addr().ok());
+    let mut stats = IoStats::default();
+    let mut t = train(100, 100, &s, &mut stats).unwrap();
+    let mut message = Message::new();
+    message.prepare(&t, 0, &s);
+    assert_ne!(message.header().msg_namelen, 0, "somebody else");
+    t.transmit.path.remote = peer.local_addr().unwrap();
+    message.prepare(&t, 0, &s);
+    let header = message.header();
+    assert!(header.msg_name.is_null() && header.msg_namelen == 0);
+}
+
+#[test]
 fn a_train_leaves_in_one_message_and_is_counted_by_datagram() {
     let (mut s, mut stats) = (socket(), IoStats::default());
     let mut t = train(2500, 1000, &s, &mut stats).unwrap();

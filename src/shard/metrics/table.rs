@@ -49,6 +49,8 @@ metrics! {
         "Datagrams for other shards that were dropped, their ring being full."
         => shard.forward_dropped;
     Counter "shard_adopted_total" "Trains that other shards handed over." => shard.adopted;
+    Counter "shard_others_total"
+        "Datagrams received that are another protocol's." => shard.others;
     Counter "shard_commands_total" "Commands from application handles." => shard.commands;
     Counter "endpoint_connected_total" "Connections begun by this side." => endpoint.connected;
     Counter "endpoint_accepted_total" "Connections accepted." => endpoint.accepted;

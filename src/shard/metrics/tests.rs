@@ -1,3 +1,5 @@
+//! The table is complete, and Prometheus reads what comes of it.
+
 use super::table::TABLE;
 use super::*;
 use crate::io::errno::Errno;

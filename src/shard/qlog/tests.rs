@@ -1,3 +1,5 @@
+//! Records, their bounds, and what becomes of those that find no room.
+
 use super::*;
 use crate::base::FourTuple;
 use crate::base::net::UNSPECIFIED;
@@ -84,7 +86,7 @@ fn what_is_lost_for_want_of_room_is_counted_and_told() {
     let mut log = Log::begin(&begun(), &qlog);
     let mut now = Timestamp::from_nanos(5_000_000);
     for _ in 0..4 {
-        now = now + PATIENCE;
+        now += PATIENCE;
         log.observe(now, &sent(&[1]));
     }
     // The first was taken; three were not.
