@@ -45,7 +45,11 @@ fn retry(first: &Packet, scid: ConnectionId, token: &[u8]) -> Vec<u8> {
     let mut bytes = payload(|w| {
         header::write_retry(w, VERSION_1, &first.scid, &scid, token);
     });
-    let tag = corelane::crypto::retry::integrity_tag(first.dcid.as_slice(), &bytes);
+    let tag = corelane::crypto::retry::integrity_tag(
+        corelane::wire::Version::V1,
+        first.dcid.as_slice(),
+        &bytes,
+    );
     bytes.extend(tag.expect("a tag"));
     bytes
 }
@@ -60,7 +64,7 @@ fn long_headers(datagram: &[u8]) -> Vec<(LongType, ConnectionId, ConnectionId)> 
         scid,
         len,
         ..
-    }) = Header::parse(rest, 8)
+    }) = Header::parse_greased(rest, 8)
     {
         out.push((ty, dcid, scid));
         rest = &rest[len..];
