@@ -13,6 +13,8 @@ mod cancel;
 mod connections;
 #[path = "api/early.rs"]
 mod early;
+#[path = "api/seeing.rs"]
+mod seeing;
 #[path = "api/streams.rs"]
 mod streams;
 #[path = "api/util.rs"]

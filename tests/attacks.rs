@@ -1,6 +1,7 @@
 //! What is known to have brought QUIC stacks down, tried on this one: a test for each row of
 //! `attacks/README.md`, which names the advisory or the clause of RFC 9000 §21 and where its test
-//! is. The tests here are those that no other file has; [`catalogue`] checks that each row's exists.
+//! is. The tests here are those that no other file has; [`catalogue`] checks that each row's is
+//! there.
 
 #[path = "attacks/amplification.rs"]
 mod amplification;

@@ -3,6 +3,9 @@
 //! Nothing here depends on how fast the machine is.
 #![cfg(feature = "cli")]
 
+#[path = "cli/seeing.rs"]
+mod seeing;
+
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
-//! Congestion control on simulated bottlenecks, in virtual time: what a flow gets out of a path, what
-//! queue it leaves there, and what it leaves to others.
+//! Congestion control on simulated bottlenecks, in virtual time: what a flow gets out of a path,
+//! what queue it leaves there, and what it leaves to others.
 //!
-//! Bounds are a good part of what is measured away from it: every number here repeats exactly, but a
-//! better algorithm may move it.
+//! Bounds are a good part of what is measured away from it: every number here repeats exactly, but
+//! a better algorithm may move it.
 
 mod common;
 #[path = "congestion/lab.rs"]

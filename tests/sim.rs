@@ -7,6 +7,7 @@ mod common;
 
 use common::certs::Identity;
 use common::world::World;
+use corelane::conn::EarlyData;
 use std::ops::Range;
 
 /// The seeds of an ordinary run.
@@ -28,11 +29,15 @@ fn seeds() -> Range<u64> {
 
 fn run(shards: usize) {
     let identity = Identity::fixed();
-    let mut forwarded = 0;
+    let (mut forwarded, mut accepted, mut rejected) = (0, 0, 0);
     for seed in seeds() {
         let world = World::new(seed, shards, &identity);
         match world.run() {
-            Ok(outcome) => forwarded += outcome.forwarded,
+            Ok(outcome) => {
+                forwarded += outcome.forwarded;
+                accepted += u32::from(outcome.early == EarlyData::Accepted);
+                rejected += u32::from(outcome.early == EarlyData::Rejected);
+            }
             Err(why) => panic!("CORELANE_SEEDS={seed} with {shards} shards: {why}"),
         }
     }
@@ -40,6 +45,10 @@ fn run(shards: usize) {
     assert!(
         shards == 1 || !many || forwarded > 0,
         "no datagram ever changed shards"
+    );
+    assert!(
+        !many || (accepted > 10 && rejected > 10),
+        "early data was accepted {accepted} times and rejected {rejected} times"
     );
 }
 

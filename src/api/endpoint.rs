@@ -8,6 +8,7 @@ use super::shared::{Attempt, Command, ConnShared, Hub, Link, Ticket};
 use crate::conn::{TokenStore, TransportConfig};
 use crate::io::Choice;
 use crate::shard::engine::{Bind, Engine, EngineConfig, EngineError, Idle};
+use crate::shard::metrics::{Metrics, MetricsReader};
 use crate::sys::affinity::Core;
 use rustls::pki_types::ServerName;
 use std::fmt;
@@ -126,6 +127,7 @@ impl EndpointBuilder {
                 client: self.client,
                 local_addrs: engine.local_addrs().to_vec(),
                 backend: engine.backend(),
+                metrics: engine.metrics_reader(),
             }),
         })
     }
@@ -139,6 +141,7 @@ struct Inner {
     client: Option<Arc<rustls::ClientConfig>>,
     local_addrs: Vec<SocketAddr>,
     backend: &'static str,
+    metrics: MetricsReader,
 }
 
 impl Inner {
@@ -268,6 +271,16 @@ impl Endpoint {
             .iter()
             .map(|link| link.open.load(Ordering::SeqCst))
             .sum()
+    }
+
+    /// What every shard counts, as of a moment ago: asking stops no shard and wakes none.
+    pub fn metrics(&self) -> Metrics {
+        self.inner.metrics.read()
+    }
+
+    /// The same as an object of its own, which outlives the endpoint.
+    pub fn metrics_reader(&self) -> MetricsReader {
+        self.inner.metrics.clone()
     }
 
     /// The address of the first shard; of all of them when the endpoint was bound to one.

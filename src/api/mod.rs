@@ -27,6 +27,7 @@ mod driver;
 mod endpoint;
 pub mod error;
 mod incoming;
+pub mod keylog;
 mod recv_stream;
 mod send_stream;
 mod shared;
@@ -47,6 +48,8 @@ pub use crate::conn::{ConnectionError, ConnectionStats, PathStats, TransportConf
 pub use crate::conn::{TokenMemory, TokenStore};
 pub use crate::io::Choice;
 pub use crate::shard::engine::{EngineConfig, EngineError, Idle};
+pub use crate::shard::metrics::{Metrics, MetricsReader, ShardMetrics};
+pub use crate::shard::qlog::Qlog;
 pub use crate::stream::DatagramStats;
 pub use crate::sys::affinity::Core;
 pub use crate::wire::StreamId;

@@ -137,6 +137,13 @@ pub const HANDLE_RECV_CHUNKS: usize = 16;
 /// Sockets of one shard's backend, by default.
 pub const SOCKETS: usize = 1024;
 
+/// Chunks of log records (qlog), of some 16 KiB, that wait for the thread that writes them.
+pub const QLOG_CHUNKS: usize = 256;
+/// Bytes of one record after which frames and acknowledged ranges are left out.
+pub const QLOG_RECORD_BYTES: usize = 32 * 1024;
+/// Bytes of one connection's log file.
+pub const QLOG_FILE_BYTES: u64 = 1 << 30;
+
 const _: () = assert!(CRYPTO_WINDOW >= 4096);
 const _: () = assert!(MIN_UDP_PAYLOAD <= MAX_UDP_PAYLOAD && MAX_UDP_PAYLOAD <= u16::MAX as usize);
 const _: () = assert!(DEFAULT_CID_LEN <= MAX_CID_LEN && DEFAULT_CID_LEN >= 8);

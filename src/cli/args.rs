@@ -62,6 +62,8 @@ pub struct BenchArgs {
     pub load: LoadArgs,
     #[command(flatten)]
     pub engine: EngineArgs,
+    #[command(flatten)]
+    pub see: SeeArgs,
     /// Shards on each side
     #[arg(long, value_name = "N", value_parser = shards)]
     pub shards: Option<usize>,
@@ -86,6 +88,8 @@ pub struct ClientArgs {
     pub load: LoadArgs,
     #[command(flatten)]
     pub engine: EngineArgs,
+    #[command(flatten)]
+    pub see: SeeArgs,
     #[command(flatten)]
     pub trust: TrustArgs,
     /// Shards to run
@@ -116,6 +120,8 @@ pub struct ServerArgs {
     pub resume: bool,
     #[command(flatten)]
     pub engine: EngineArgs,
+    #[command(flatten)]
+    pub see: SeeArgs,
 }
 
 /// How a client knows that it talks to the right server.
@@ -226,6 +232,21 @@ pub struct EngineArgs {
     #[arg(long, value_name = "SIZE", value_parser = window)]
     #[serde(rename = "window_bytes")]
     pub window: Option<u64>,
+}
+
+/// What to make visible.
+#[derive(Debug, Args)]
+pub struct SeeArgs {
+    /// Writes a qlog of each connection to this directory; by default to $QLOGDIR, if that is set
+    #[arg(long, value_name = "DIR")]
+    pub qlog: Option<PathBuf>,
+    /// Appends TLS secrets, which open the traffic to any reader, to this file; by default to
+    /// $SSLKEYLOGFILE, if that is set
+    #[arg(long, value_name = "FILE")]
+    pub keylog: Option<PathBuf>,
+    /// Serves counters for Prometheus at http://ADDR/metrics
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// `--idle`.

@@ -6,11 +6,14 @@
 mod args;
 mod bench;
 mod doctor;
+mod exporter;
 mod fail;
 mod output;
 pub mod report;
+mod see;
 mod server;
 mod setup;
+mod signal;
 mod tls;
 
 use args::{Cli, Command};

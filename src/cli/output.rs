@@ -22,6 +22,11 @@ pub fn complain(sentence: &str) {
     let _ = writeln!(io::stderr(), "corelane: {sentence}");
 }
 
+/// Says on standard error what one has to know of a run beside its results.
+pub fn tell(sentence: &str) {
+    let _ = writeln!(io::stderr(), "{sentence}");
+}
+
 /// Lines about how far a run is, for a person who watches: only on a terminal.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {

@@ -3,6 +3,7 @@
 
 use super::crypto_stream::CryptoStream;
 use super::input::Packet;
+use super::observe::Watch;
 use super::space::SentFrame;
 use super::{Connection, HandshakeSpace};
 use crate::base::Timestamp;
@@ -117,9 +118,9 @@ impl Connection {
         if summary.largest_advanced
             && let Outcome::Congestion(marks) = path.ecn.on_ack(space_index(ty), summary.ect0, ecn)
         {
-            self.stats.congestion_events += 1;
             let signal = Congestion::Ecn(marks);
-            path.cc.on_congestion_event(now, sent_at, signal);
+            let shrank = path.cc.on_congestion_event(now, sent_at, signal);
+            self.stats.congestion_events += u64::from(shrank);
         }
         // RFC 9002 §6.2.1: a client whose address the server may not have validated keeps its
         // backoff through acknowledgements of Initial packets.
@@ -156,15 +157,23 @@ impl Connection {
         let rtt = self.paths.primary().rtt.clone();
         let cc = &mut self.paths.primary_mut().cc;
         let summary = match ty {
-            PacketType::Initial => lose_handshake(now, self.initial.as_deref_mut(), &rtt, cc),
-            PacketType::Handshake => lose_handshake(now, self.handshake.as_deref_mut(), &rtt, cc),
+            PacketType::Initial => {
+                let space = self.initial.as_deref_mut();
+                lose_handshake(now, ty, space, &rtt, cc, &mut self.watch)
+            }
+            PacketType::Handshake => {
+                let space = self.handshake.as_deref_mut();
+                lose_handshake(now, ty, space, &rtt, cc, &mut self.watch)
+            }
             _ => {
                 let mut lost = std::mem::take(&mut self.scratch);
                 lost.clear();
+                let watch = &mut self.watch;
                 let path = self.paths.primary_mut();
                 let delay = self.peer_params.max_ack_delay;
                 let Path { sent, cc, .. } = path;
                 let summary = sent.detect_lost(now, &rtt, delay, |pn, packet, frames| {
+                    watch.lost(ty, pn, packet.size);
                     lost.extend_from_slice(frames);
                     tell_lost(cc, now, pn, packet);
                 });
@@ -189,6 +198,7 @@ impl Connection {
         }
     }
 
+    /// Keeps RFC 9000 §13.3.
     fn after_loss(&mut self, now: Timestamp, summary: &LostSummary) {
         self.stats.packets_lost += u64::from(summary.count);
         let path = self.paths.primary_mut();
@@ -318,13 +328,16 @@ fn ack_handshake(
 
 fn lose_handshake(
     now: Timestamp,
+    ty: PacketType,
     space: Option<&mut HandshakeSpace>,
     rtt: &Rtt,
     cc: &mut Controller,
+    watch: &mut Watch,
 ) -> Option<LostSummary> {
     let HandshakeSpace { sent, crypto, .. } = space?;
     Some(
         sent.detect_lost(now, rtt, Duration::ZERO, |pn, packet, frames| {
+            watch.lost(ty, pn, packet.size);
             tell_lost(cc, now, pn, packet);
             for frame in frames {
                 if let SentFrame::Crypto { offset, len } = *frame {
@@ -343,6 +356,7 @@ fn tell_lost(cc: &mut Controller, now: Timestamp, pn: u64, packet: &SentPacket) 
     }
 }
 
+/// Keeps RFC 9000 §8.1.
 fn probe_handshake(space: Option<&mut HandshakeSpace>, probes: u8) {
     let Some(HandshakeSpace {
         sent,

@@ -4,6 +4,7 @@
 //! Packets are drafted first and sealed last, because padding goes into the last of them.
 
 use super::ack::{resend_outstanding, space_index};
+use super::observe::Watch;
 use super::space::{HandshakeSpace, SentFrame};
 use super::state::State;
 use super::train::Admission;
@@ -116,6 +117,7 @@ impl Connection {
         };
         let pn_offset = d.offsets.packet_number - start;
         self.fixed_bit.apply(packet, &mut self.rng);
+        self.watch.sent(d.ty, d.pn, packet, pn_offset + d.pn_len);
         if seal(&space.keys.local, 0, d.pn, packet, pn_offset, d.pn_len).is_err() {
             return;
         }
@@ -157,9 +159,10 @@ impl Connection {
                 continue;
             }
             let f = Self::close_frame_for(&close, ty);
-            let f = CloseFrames {
+            let mut f = CloseFrames {
                 frame: &f,
                 crypto_first: may_send_one_rtt && ty == PacketType::Handshake,
+                watch: &mut self.watch,
             };
             // RFC 9000 §14.1: a client's datagram with an Initial packet has full size; its last
             // long packet is padded to it.
@@ -169,7 +172,9 @@ impl Connection {
                 PacketType::Handshake if used > 0 => limits::MIN_UDP_PAYLOAD - used,
                 _ => 0,
             };
-            used += close_packet(ty, space, &self.ids, &remote, rest, &f, least).unwrap_or(0);
+            let len = close_packet(ty, space, &self.ids, &remote, rest, &mut f, least);
+            self.stats.packets_sent += u64::from(len.is_some());
+            used += len.unwrap_or(0);
         }
         if may_send_one_rtt && let Some(rest) = buf.get_mut(used..) {
             used += self.one_rtt_close(rest, &close).unwrap_or(0);
@@ -195,8 +200,10 @@ impl Connection {
             return None;
         }
         let len = w.position() + TAG_LEN;
-        keys.seal(path.id.0, pn, buf.get_mut(..len)?, at, pn_len)
-            .ok()?;
+        let packet = buf.get_mut(..len)?;
+        self.watch.sent(PacketType::OneRtt, pn, packet, at + pn_len);
+        keys.seal(path.id.0, pn, packet, at, pn_len).ok()?;
+        self.stats.packets_sent += 1;
         Some(len)
     }
 }
@@ -219,6 +226,7 @@ fn wire_close(f: &super::state::CloseFrame) -> ConnectionClose<'_> {
 }
 
 /// Writes a long header and the packet number of the space's next packet.
+/// Keeps RFC 9000 §8.1.2.
 fn long_header(
     w: &mut Writer<'_>,
     ty: PacketType,
@@ -226,6 +234,7 @@ fn long_header(
     ids: &HandshakeIds,
     remote: &crate::wire::ConnectionId,
 ) -> Option<(header::LongOffsets, u64, usize)> {
+    // RFC 9000 §8.1.2, §8.1.3: every Initial packet carries the token, a Retry's or a stored one.
     let (ty, token) = match ty {
         PacketType::Initial => (LongType::Initial, ids.token.as_slice()),
         _ => (LongType::Handshake, &[][..]),
@@ -310,6 +319,7 @@ fn draft(
 }
 
 /// Extends a draft with PADDING so that the datagram has `size` bytes, as far as it has room.
+/// Keeps RFC 9000 §8.1.
 fn pad(buf: &mut [u8], d: &mut Draft, size: usize) {
     let end = size.min(buf.len()).saturating_sub(TAG_LEN);
     if let Some(space) = buf.get_mut(d.end..end) {
@@ -353,6 +363,7 @@ fn record(
 struct CloseFrames<'a> {
     frame: &'a super::state::CloseFrame,
     crypto_first: bool,
+    watch: &'a mut Watch,
 }
 
 fn close_packet(
@@ -361,7 +372,7 @@ fn close_packet(
     ids: &HandshakeIds,
     remote: &crate::wire::ConnectionId,
     buf: &mut [u8],
-    f: &CloseFrames<'_>,
+    f: &mut CloseFrames<'_>,
     least: usize,
 ) -> Option<usize> {
     let room = buf.len().checked_sub(TAG_LEN)?;
@@ -379,6 +390,8 @@ fn close_packet(
     w.zeros(short.min(w.remaining()));
     let len = w.position() + TAG_LEN;
     offsets.patch_length(&mut w, len);
+    let payload_at = offsets.packet_number + pn_len;
+    f.watch.sent(ty, pn, buf.get(..len)?, payload_at);
     seal(
         &space.keys.local,
         0,

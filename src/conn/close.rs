@@ -12,6 +12,7 @@ impl Connection {
     /// [`limits::REASON_BYTES`]). What was not delivered yet is not waited for: finish streams and
     /// wait for their end first.
     pub fn close(&mut self, now: Timestamp, code: u64, reason: &[u8]) {
+        self.watch.at(now);
         let reason = reason
             .get(..limits::REASON_BYTES)
             .unwrap_or(reason)

@@ -4,6 +4,7 @@
 //! the embedder may not choose are in `base::limits`.
 
 use super::glitch::GlitchLimit;
+use super::observe::Observers;
 use crate::base::limits;
 use crate::path::PathConfig;
 use crate::recovery::{Algorithm, MtuConfig};
@@ -58,10 +59,12 @@ pub struct TransportConfig {
     /// Updates the packet protection keys after this many packets. Default: only when the AEAD's
     /// limit nears (RFC 9001 §6.6).
     pub key_update_packets: Option<u64>,
-    /// Closes a connection whose peer sends more frames that lead nowhere than this: streams that it
-    /// opens and abandons or asks us to abandon, limits that raise nothing, connection IDs and tokens
-    /// in circles (RFC 9000 §21.9). `None` admits any number. Default 10,000 at once and 1,000 a
-    /// second.
+    /// Who watches each connection, [`shard::qlog`](crate::shard::qlog) for one. Default nobody.
+    pub observers: Option<Observers>,
+    /// Closes a connection whose peer sends more frames that lead nowhere than this: streams that
+    /// it opens and abandons or asks us to abandon, limits that raise nothing, connection IDs and
+    /// tokens in circles (RFC 9000 §21.9). `None` admits any number. Default 10,000 at once and
+    /// 1,000 a second.
     pub glitches: Option<GlitchLimit>,
     /// A server gives each client a token once its address is proven, so that the client's next
     /// connection begins with a proven address (RFC 9000 §8.1.3). Default on.
@@ -120,6 +123,7 @@ impl Default for TransportConfig {
             datagram_receive_buffer: limits::DATAGRAM_RECV_BYTES,
             datagram_send_buffer: limits::DATAGRAM_SEND_BYTES,
             key_update_packets: None,
+            observers: None,
             glitches: Some(GlitchLimit {
                 burst: limits::GLITCH_BURST,
                 per_second: limits::GLITCH_RATE,

@@ -17,8 +17,9 @@ use super::space::HandshakeSpace;
 use super::spent::SpentTokens;
 use super::stateless::Stateless;
 use super::token_store::{TokenMemory, TokenStore};
+use super::totals::Ledger;
 use super::version::{ClientStart, Negotiation, ServerTls};
-use super::{Connection, ConnectionInit, TransportConfig};
+use super::{Connection, ConnectionInit, ConnectionStats, TransportConfig};
 use crate::base::{FourTuple, RecvMeta, Rng, SocketId, Timestamp, Transmit, limits};
 use crate::crypto::{ConfigError, InitialSuite, Lifetimes, ResetKey, Session, TokenKey, early};
 use crate::path::cids::ResetToken;
@@ -163,6 +164,9 @@ struct Entry {
     initial_dcid: Option<ConnectionId>,
     /// The token by which the router finds the connection.
     reset_token: Option<ResetToken>,
+    /// What of its counters is in the endpoint's sum, and whether it waits to be added.
+    summed: ConnectionStats,
+    changed: bool,
     /// The addresses by which the router finds a connection without a connection ID.
     addresses: Option<(SocketId, FourTuple)>,
     /// The network that its handshake counts for.
@@ -208,6 +212,7 @@ pub struct Endpoint {
     pub(super) held: HeldAttempts,
     pub(super) stateless: Stateless,
     pub(super) stats: EndpointStats,
+    pub(super) ledger: Ledger,
 }
 
 impl Endpoint {
@@ -256,6 +261,7 @@ impl Endpoint {
             stateless: Stateless::new(rng.fork()),
             rng,
             stats: EndpointStats::default(),
+            ledger: Ledger::default(),
         })
     }
 
@@ -384,6 +390,8 @@ impl Endpoint {
                 half_open,
                 initial_dcid,
                 reset_token: None,
+                summed: ConnectionStats::default(),
+                changed: false,
                 addresses,
                 prefix: None,
             });
@@ -440,6 +448,19 @@ impl Endpoint {
         })
     }
 
+    /// Marks a connection as summed up: what it had counted before, and has now.
+    pub(super) fn take_growth(&mut self, id: ConnId) -> Option<(ConnectionStats, ConnectionStats)> {
+        let e = self.entry(id)?;
+        e.changed = false;
+        let now = e.conn.stats();
+        Some((std::mem::replace(&mut e.summed, now), now))
+    }
+
+    /// Accepted connections whose handshake has not finished.
+    pub fn half_open(&self) -> usize {
+        self.half_open
+    }
+
     /// What the endpoint counted.
     pub fn stats(&self) -> EndpointStats {
         self.stats
@@ -467,6 +488,9 @@ impl Endpoint {
         while let Some(id) = self.ready.pop_front() {
             if let Some(e) = self.entry(id) {
                 e.queued = false;
+                if !std::mem::replace(&mut e.changed, true) {
+                    self.ledger.note(id);
+                }
                 self.upkeep(id);
                 return Some(id);
             }
@@ -480,6 +504,7 @@ impl Endpoint {
     }
 
     /// Issues the connection IDs that a connection wants, forgets those that were retired.
+    /// Keeps RFC 9000 §5.1.1.
     fn upkeep(&mut self, id: ConnId) {
         let Some(wanted) = self.entry(id).map(|e| e.conn.cids_wanted()) else {
             return;
@@ -546,6 +571,8 @@ impl Endpoint {
             self.router.remove(&cid, Route::Connection(id));
         }
         self.router.set_reset_token(id, e.reset_token, None);
+        self.ledger
+            .on_gone(&e.summed, &e.conn.stats(), &e.conn.path_stats());
         if let Some((socket, tuple)) = e.addresses {
             self.router.remove_addresses(socket, &tuple, id);
         }

@@ -70,6 +70,11 @@ impl Events {
         self.queue.pop()
     }
 
+    /// The end, while nobody has taken it.
+    pub(crate) fn closed(&self) -> Option<&ConnectionError> {
+        self.closed.as_ref()
+    }
+
     /// The end, once.
     pub(crate) fn take_closed(&mut self) -> Option<ConnectionError> {
         self.closed.take()

@@ -71,6 +71,7 @@ impl Connection {
         Ok(seen)
     }
 
+    /// Keeps RFC 9000 §19.17.
     fn handle_frame(
         &mut self,
         now: Timestamp,
@@ -138,6 +139,7 @@ impl Connection {
         self.paths.primary_mut().local_cids.on_retire(seq, &used)
     }
 
+    /// Keeps RFC 9000 §19.20.
     fn on_handshake_done(&mut self) -> Result<(), TransportError> {
         if self.side == Side::Server {
             return Err(TransportError::protocol_violation(

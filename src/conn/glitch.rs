@@ -1,5 +1,5 @@
-//! A budget for frames that lead nowhere (RFC 9000 §21.9): streams opened and abandoned, limits that
-//! raise nothing, empty STREAM frames, connection IDs and tokens exchanged without end.
+//! A budget for frames that lead nowhere (RFC 9000 §21.9): streams opened and abandoned, limits
+//! that raise nothing, empty STREAM frames, connection IDs and tokens exchanged without end.
 //!
 //! Each has a use and none is an error, so a peer may send many at once and go on at some rate: a
 //! token bucket. Who empties it costs more than it does, and its connection is closed. Only what
@@ -115,16 +115,16 @@ mod tests {
         let mut g = Glitches::new(now, Some(LIMIT));
         assert!(g.spend(now, 10, LIMIT));
         for _ in 0..1000 {
-            now = now + Duration::from_millis(500);
+            now += Duration::from_millis(500);
             assert!(g.spend(now, 1, LIMIT));
         }
         assert!(!g.spend(now, 1, LIMIT));
-        now = now + Duration::from_secs(1 << 30);
+        now += Duration::from_secs(1 << 30);
         assert!(g.spend(now, 10, LIMIT));
         assert!(!g.spend(now, 1, LIMIT));
         // A clock that stands still or goes back gives nothing.
         assert!(!g.spend(Timestamp::ZERO, 1, LIMIT));
-        now = now + Duration::from_millis(499);
+        now += Duration::from_millis(499);
         assert!(!g.spend(now, 1, LIMIT));
     }
 }

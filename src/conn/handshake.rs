@@ -59,6 +59,11 @@ impl HandshakeIds {
         }
     }
 
+    /// Whether the peer's transport parameters are known.
+    pub(crate) fn params_applied(&self) -> bool {
+        self.params_applied
+    }
+
     /// Where the first packet of ours goes.
     pub(crate) fn first_remote(&self) -> ConnectionId {
         self.remote_scid.unwrap_or(self.original_dcid)
@@ -140,6 +145,7 @@ impl Connection {
     }
 
     /// Takes from TLS what it has: bytes to send, keys, parameters, completion.
+    /// Keeps RFC 9000 §7.4.1.
     fn drive_tls(&mut self, now: Timestamp) -> Result<(), TransportError> {
         let mut out = Vec::new();
         loop {
@@ -312,6 +318,7 @@ impl Connection {
 
     /// A Retry arrived (RFC 9000 §17.2.5): at most one, only before anything else, only authentic,
     /// with a new connection ID (§17.2.5.1). The handshake goes on with it (§17.2.5.3).
+    /// Keeps RFC 9000 §8.1.3.
     pub(super) fn on_retry(
         &mut self,
         packet: &[u8],
@@ -333,6 +340,8 @@ impl Connection {
             self.stats.packets_dropped += 1;
             return;
         };
+        // The Retry's token takes the place of a stored one, and never gets to the store (RFC 9000
+        // §8.1.3).
         // RFC 9000 §17.2.5.2: new keys from the new destination; packet numbers go on.
         space.keys = keys;
         space.crypto.resend_all();

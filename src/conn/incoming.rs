@@ -91,6 +91,7 @@ impl HeldAttempts {
 }
 
 impl Endpoint {
+    /// Keeps RFC 9000 §8.1.3.
     #[expect(clippy::too_many_arguments, reason = "the parts of one Initial packet")]
     pub(super) fn on_initial(
         &mut self,
@@ -126,6 +127,7 @@ impl Endpoint {
             token: None,
             prefix: None,
         };
+        // RFC 9000 §8.1.3: a bad token of NEW_TOKEN is no token; §8.1.4: then the limit holds.
         if !token.is_empty() && !self.take_token(now, &mut attempt, token) {
             self.refuse(&attempt, Code::INVALID_TOKEN);
             return;
@@ -289,6 +291,7 @@ impl Endpoint {
         None
     }
 
+    /// Keeps RFC 9000 §8.1.4.
     fn accept(
         &mut self,
         now: Timestamp,

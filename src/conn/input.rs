@@ -47,6 +47,8 @@ impl Connection {
         data: &mut [u8],
         sink: &mut dyn StreamSink,
     ) {
+        self.watch_changes(false);
+        self.watch.at(now);
         for datagram in data.chunks_mut(meta.segment_size.max(1)) {
             self.handle_udp_datagram(now, meta, datagram, sink);
         }
@@ -57,6 +59,7 @@ impl Connection {
         {
             space.acks.end_of_train();
         }
+        self.watch_changes(true);
     }
 
     fn handle_udp_datagram(
@@ -107,6 +110,7 @@ impl Connection {
     }
 
     /// Handles one long-header packet of a datagram of `size` bytes; returns the bytes it took.
+    /// Keeps RFC 9000 §5.2.1.
     fn handle_long(
         &mut self,
         now: Timestamp,
@@ -116,12 +120,8 @@ impl Connection {
         sink: &mut dyn StreamSink,
     ) -> usize {
         let all = packet.len();
-        if all == size {
-            // RFC 9000 §10.3: other versions may reset in the form of a long header.
-            self.on_undecryptable(now, packet);
-            if self.state.is_closed() {
-                return all;
-            }
+        if all == size && self.is_reset(now, packet) {
+            return all;
         }
         let (long, len) = match self.parse_header(packet) {
             Ok(Header::Long { ty, token, len, .. })
@@ -201,6 +201,12 @@ impl Connection {
         }
     }
 
+    /// RFC 9000 §10.3: other versions may reset in the form of a long header.
+    fn is_reset(&mut self, now: Timestamp, datagram: &[u8]) -> bool {
+        self.on_undecryptable(now, datagram);
+        self.state.is_closed()
+    }
+
     /// Whether an Initial packet is one to drop, not to close for (RFC 9000 §14): at a server, of a
     /// datagram too small (§14.1); at a client, with a token (§17.2.2).
     fn is_misplaced_initial(&self, ty: LongType, token: &[u8], size: usize) -> bool {
@@ -216,6 +222,7 @@ impl Connection {
             || (self.side == Side::Server && *dcid == self.ids.client_dcid())
     }
 
+    /// Keeps RFC 9001 §4.6.2, §5.6, §8.3.
     fn open_long(
         &mut self,
         now: Timestamp,
@@ -292,6 +299,7 @@ impl Connection {
         known == scid
     }
 
+    /// Keeps RFC 9000 §8.2.1.
     fn handle_short(
         &mut self,
         now: Timestamp,
@@ -309,6 +317,7 @@ impl Connection {
         }
     }
 
+    /// Keeps RFC 9000 §17.3.1.
     #[inline]
     fn open_short(
         &mut self,
@@ -396,6 +405,7 @@ impl Connection {
     }
 
     /// The peer has lost its state: nothing more is sent.
+    /// Keeps RFC 9000 §10.3.1.
     pub(crate) fn on_stateless_reset(&mut self, now: Timestamp) {
         if !self.state.is_closed() {
             self.state.move_to_draining();
@@ -456,6 +466,7 @@ impl Connection {
         sink: &mut dyn StreamSink,
     ) -> Result<(), TransportError> {
         self.stats.packets_received += 1;
+        self.watch.received(packet);
         let seen = self.handle_frames(now, packet, sink)?;
         let path = self.paths.primary_mut();
         path.last_received = now;

@@ -36,6 +36,7 @@ impl Connection {
         self.move_to(now, packet);
     }
 
+    /// Keeps RFC 9000 §8.2.1, §9.3.
     #[cold]
     fn move_to(&mut self, now: Timestamp, packet: &Packet<'_>) {
         self.stats.migrations += 1;
@@ -92,6 +93,7 @@ impl Connection {
     }
 
     /// A datagram that answers a challenge from an address that is not the path's.
+    /// Keeps RFC 9000 §8.2.2.
     pub(super) fn answer_probe(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         let probed = self.probed.pop()?;
         let size = limits::MIN_UDP_PAYLOAD.min(probed.room).min(buf.len());
@@ -116,6 +118,7 @@ impl Connection {
         })
     }
 
+    /// Keeps RFC 9000 §8.2.2.
     pub(super) fn on_path_response(&mut self, data: [u8; 8]) {
         self.paths.primary_mut().validation.on_response(data);
     }

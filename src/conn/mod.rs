@@ -32,6 +32,7 @@ pub mod incoming;
 mod input;
 mod migrate;
 mod new_token;
+pub mod observe;
 mod params;
 mod router;
 mod space;
@@ -41,6 +42,7 @@ mod stateless;
 mod stats;
 mod timers;
 pub mod token_store;
+pub mod totals;
 mod train;
 mod tuples;
 mod version;
@@ -68,6 +70,7 @@ use handshake::HandshakeIds;
 pub use incoming::{Decision, Incoming, IncomingId};
 use migrate::Probed;
 use new_token::NewTokens;
+use observe::{Begun, Watch};
 pub use router::CidGenerator;
 use space::{HandshakeSpace, SentFrame};
 use state::State;
@@ -130,6 +133,7 @@ pub struct Connection {
     ack_frequency_next: u64,
     rng: Rng,
     stats: ConnectionStats,
+    watch: Watch,
     glitches: Glitches,
 }
 
@@ -155,6 +159,7 @@ impl Connection {
             tuple,
             mut rng,
         } = init;
+        let begun = Begun::new(now, side, ids.original_dcid, ids.local_scid, tuple);
         let mut path = Path::new(PathId::ZERO, socket, tuple, &config.path(), now);
         path.local_cids.set_first(ids.local_scid);
         path.remote_cids.set_first(ids.first_remote());
@@ -190,6 +195,7 @@ impl Connection {
             ack_frequency_next: 0,
             rng,
             stats: ConnectionStats::default(),
+            watch: Watch::begin(&config, &begun),
             glitches: Glitches::new(now, config.glitches),
             config,
         }
@@ -236,6 +242,7 @@ impl Connection {
     }
 
     /// Queues a datagram (RFC 9221). It is sent at most once.
+    /// Keeps RFC 9000 §19.21.
     ///
     /// # Errors
     /// The peer takes no datagrams, this one is larger than it takes or than the path carries, or
@@ -330,6 +337,7 @@ impl Connection {
 
     /// The next event; `None` when there is none for now.
     pub fn poll_event(&mut self) -> Option<Event> {
+        self.watch_changes(false);
         if let Some(e) = self.events.pop() {
             return Some(e);
         }

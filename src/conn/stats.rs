@@ -43,10 +43,64 @@ pub struct ConnectionStats {
     pub zero_rtt_packets_received: u64,
     /// Times the peer's address changed.
     pub migrations: u64,
-    /// Frames that led nowhere, as [`TransportConfig::glitches`](super::TransportConfig) counts them.
+    /// Frames that led nowhere, as [`TransportConfig::glitches`](super::TransportConfig) counts
+    /// them.
     pub glitches: u64,
     /// Datagrams of the application (RFC 9221), those that were dropped for want of room included.
     pub datagrams: DatagramStats,
+}
+
+/// Adds the growth of each field. The pattern names them all, so that none is forgotten.
+macro_rules! grow {
+    ($sum:expr, $from:expr, $to:expr, $ty:ident { $($field:ident),* } $(, $nested:ident)?) => {
+        let $ty { $($field: _,)* $($nested: _)? } = $to;
+        $($sum.$field += $to.$field.saturating_sub($from.$field);)*
+    };
+}
+
+impl ConnectionStats {
+    /// Adds what a connection counted between `from` and `to`.
+    pub(super) fn grow(&mut self, from: &Self, to: &Self) {
+        grow!(
+            self,
+            from,
+            to,
+            ConnectionStats {
+                udp_datagrams_received,
+                udp_bytes_received,
+                udp_datagrams_sent,
+                udp_bytes_sent,
+                packets_received,
+                packets_sent,
+                packets_lost,
+                packets_spuriously_lost,
+                packets_undecryptable,
+                packets_duplicate,
+                packets_dropped,
+                acks_sent,
+                ptos,
+                congestion_events,
+                key_updates,
+                zero_rtt_packets_sent,
+                zero_rtt_packets_received,
+                migrations,
+                glitches
+            },
+            datagrams
+        );
+        let (sum, from, to) = (&mut self.datagrams, &from.datagrams, &to.datagrams);
+        grow!(
+            sum,
+            from,
+            to,
+            DatagramStats {
+                tx,
+                tx_too_large,
+                rx,
+                rx_dropped
+            }
+        );
+    }
 }
 
 /// What is known of one path now.

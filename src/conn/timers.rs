@@ -118,6 +118,7 @@ impl Connection {
     }
 
     /// The loss detection timer (RFC 9002 §A.8): a time-threshold loss before a probe timeout.
+    /// Keeps RFC 9000 §8.1.
     fn loss_timer(&self) -> Option<pto::Timer> {
         let path = self.paths.primary();
         let data = path.sent.last_ack_eliciting_sent();
@@ -157,6 +158,7 @@ impl Connection {
 
     /// Does what is due at `now`. Poll afterwards.
     pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.watch.at(now);
         let due = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
         if self.state.is_closed() {
             if due(self.timers.drain) {
@@ -194,6 +196,7 @@ impl Connection {
         }
     }
 
+    /// Keeps RFC 9000 §9.3.2.
     fn handle_path_timeouts(&mut self, now: Timestamp) {
         let path = self.paths.primary_mut();
         if let Some(keys) = self.one_rtt.as_deref_mut() {

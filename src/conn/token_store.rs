@@ -11,7 +11,7 @@ pub trait TokenStore: Send + Sync {
     fn insert(&self, server: &str, token: Vec<u8>);
 
     /// A token of `server`, the newest first. It must not give it again: who sees a token twice
-    /// knows that both connections are one client's.
+    /// knows that both connections are one client's. RFC 9000 §8.1.3: nor one of another server.
     fn take(&self, server: &str) -> Option<Vec<u8>>;
 }
 

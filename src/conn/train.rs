@@ -13,7 +13,7 @@ use crate::crypto::TAG_LEN;
 use crate::path::Path;
 use crate::recovery::SentPacket;
 use crate::wire::frame::{self, ack};
-use crate::wire::{Writer, header, packet_number};
+use crate::wire::{PacketType, Writer, header, packet_number};
 
 /// What a datagram may hold, given congestion window, pacing and probes owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,7 @@ impl Connection {
     ///
     /// Call it until `None`; what it returned has been counted as sent at `now`.
     pub fn poll_transmit(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
+        self.watch.at(now);
         if let State::Closing { .. } = self.state {
             return self.poll_close(now, buf);
         }
@@ -139,6 +140,7 @@ impl Connection {
     }
 
     /// Whether anything at all waits for a 1-RTT packet.
+    /// Keeps RFC 9000 §8.2.2.
     #[inline]
     pub(super) fn has_one_rtt_to_send(&self) -> bool {
         let path = self.paths.primary();
@@ -225,6 +227,7 @@ impl Connection {
 
     /// Writes the header of the next 1-RTT packet. `None` when there are no keys, no room to
     /// remember the packet, or no more packets that the keys may protect.
+    /// Keeps RFC 9000 §17.4.
     fn begin_one_rtt(&mut self, now: Timestamp, w: &mut Writer<'_>) -> Option<ShortHeader> {
         let keys = self.one_rtt.as_deref_mut()?;
         let path = self.paths.primary_mut();
@@ -273,6 +276,8 @@ impl Connection {
             pn_offset,
         } = head;
         self.fixed_bit.apply(packet, &mut self.rng);
+        let payload_at = pn_offset + pn_len;
+        self.watch.sent(PacketType::OneRtt, pn, packet, payload_at);
         if keys.seal(path.id.0, pn, packet, pn_offset, pn_len).is_err() {
             return 0;
         }
@@ -323,6 +328,7 @@ impl Connection {
 
     /// Writes what waits, most urgent first. Returns whether the datagram must have full size
     /// (RFC 9000 §8.2.1).
+    /// Keeps RFC 9000 §8.2.2, §19.7.
     pub(super) fn write_frames(
         &mut self,
         now: Timestamp,
@@ -452,6 +458,7 @@ impl Connection {
 }
 
 /// Writes an ACK frame when one is due, or when ack-eliciting packets wait for one anyway.
+/// Keeps RFC 9000 §17.2.3.
 #[inline]
 fn write_ack(
     now: Timestamp,
@@ -483,6 +490,7 @@ fn write_ack(
 }
 
 /// Writes PATH_RESPONSE and PATH_CHALLENGE frames; true when one was written.
+/// Keeps RFC 9000 §8.2.2.
 fn write_path_frames(
     now: Timestamp,
     path: &mut Path<SentFrame>,

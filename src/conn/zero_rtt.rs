@@ -70,8 +70,8 @@ impl ZeroRtt {
         }
     }
 
-    /// RFC 9001 §4.9.3: a client has no use for the key once it has those of 1-RTT; a server keeps
-    /// it for packets that were reordered, for three PTO.
+    /// RFC 9001 §4.9.3: a client has no use for the key once it has those of 1-RTT (RFC 9000
+    /// §17.2.3); a server keeps it for packets that were reordered, for three PTO.
     pub(super) fn on_handshake_complete(&mut self, now: Timestamp, side: Side, pto: Duration) {
         match side {
             Side::Client => self.key = None,
@@ -120,7 +120,8 @@ impl Connection {
     }
 
     /// Asks TLS about early data, once it can tell: at a client as soon as it has written its
-    /// ClientHello, at a server when it has read it and the parameters in it.
+    /// ClientHello, at a server when it has read it and the parameters in it. RFC 9001 §5.6: only
+    /// if the application's TLS configuration asks for it.
     pub(super) fn begin_zero_rtt(&mut self) {
         if std::mem::replace(&mut self.zero_rtt.decided, true) {
             return;
@@ -302,6 +303,8 @@ impl Connection {
             return 0;
         };
         let (packet, at) = (&mut buf[..len], offsets.packet_number);
+        self.watch
+            .sent(PacketType::ZeroRtt, pn, packet, at + pn_len);
         if seal(key, 0, pn, packet, at, pn_len).is_err() {
             return 0;
         }
@@ -310,7 +313,9 @@ impl Connection {
         len
     }
 
-    /// Handles a 0-RTT packet.
+    /// Handles a 0-RTT packet. A client drops it (RFC 9001 §5.6); a server without a key does,
+    /// which it has only for early data that it accepts. What acknowledges it is a 1-RTT packet
+    /// (RFC 9000 §13.2.6). Frames that it cannot have are a violation, CRYPTO too (RFC 9001 §8.3).
     pub(super) fn open_zero_rtt(
         &mut self,
         now: Timestamp,
@@ -372,5 +377,49 @@ impl Connection {
             used: UsedKeys::Current,
         };
         self.handle_packet(now, &packet, sink)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ConnectionId;
+    use crate::wire::tparams::PreferredAddress;
+
+    /// RFC 9000 §7.4.1: what belongs to one connection is not remembered, the rest is.
+    #[test]
+    fn what_belongs_to_one_connection_is_not_remembered() {
+        let cid = ConnectionId::new(&[1; 8]).unwrap();
+        let reset_token = [2; 16];
+        let kept = TransportParameters {
+            max_idle_timeout: Duration::from_secs(9),
+            max_udp_payload_size: 1300,
+            initial_max_data: 1,
+            initial_max_stream_data_bidi_local: 2,
+            initial_max_stream_data_bidi_remote: 3,
+            initial_max_stream_data_uni: 4,
+            initial_max_streams_bidi: 5,
+            initial_max_streams_uni: 6,
+            disable_active_migration: true,
+            active_connection_id_limit: 7,
+            max_datagram_frame_size: 8,
+            ..TransportParameters::default()
+        };
+        let all = TransportParameters {
+            ack_delay_exponent: 10,
+            max_ack_delay: Duration::from_millis(100),
+            initial_source_connection_id: Some(cid),
+            original_destination_connection_id: Some(cid),
+            retry_source_connection_id: Some(cid),
+            stateless_reset_token: Some(reset_token),
+            preferred_address: Some(PreferredAddress {
+                v4: None,
+                v6: None,
+                cid,
+                reset_token,
+            }),
+            ..kept.clone()
+        };
+        assert_eq!(remembered(all), kept);
     }
 }

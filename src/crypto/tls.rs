@@ -199,14 +199,14 @@ impl Session {
     }
 
     /// Takes CRYPTO bytes, in order. Bytes of different levels come in separate calls.
+    /// Keeps RFC 9001 §4.6.1.
     ///
     /// # Errors
     /// CRYPTO_ERROR with the alert that TLS would send (RFC 9001 §4.8); the session is then dead.
     pub fn read_crypto(&mut self, data: &[u8]) -> Result<(), TransportError> {
         self.tls.read_hs(data).map_err(|error| {
             let alert = self.tls.alert().unwrap_or_else(|| alert_for(&error));
-            let failure = forbidden(&error)
-                .unwrap_or_else(|| TransportError::crypto(u8::from(alert), reason_for(&error)));
+            let failure = failure_for(&error, alert);
             self.failure = Some(error);
             failure
         })
@@ -360,6 +360,11 @@ fn refused(error: Error) -> ConfigError {
         Error::General(why) if why.contains("TLS 1.3") => ConfigError::NoTls13,
         other => ConfigError::Tls(other),
     }
+}
+
+/// What TLS rejected, as QUIC calls it.
+fn failure_for(error: &Error, alert: AlertDescription) -> TransportError {
+    forbidden(error).unwrap_or_else(|| TransportError::crypto(u8::from(alert), reason_for(error)))
 }
 
 /// What QUIC forbids in TLS and names an error of its own for.

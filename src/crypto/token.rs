@@ -1,5 +1,6 @@
 //! Address validation tokens: what a server hands out in Retry packets and NEW_TOKEN frames
-//! (RFC 9000 §8.1), sealed so that only its own process reads or makes them.
+//! (RFC 9000 §8.1), sealed so that only its own process reads or makes them (§8.1.4), each of a
+//! kind (§8.1.1) and like no other (§8.1.3).
 //!
 //! A token is a generation byte, a random salt and the AES-256-GCM sealing of its content under a
 //! key that HMAC-SHA256 derives from salt and secret: each token has a key of its own, so no nonce
@@ -149,6 +150,7 @@ impl TokenKey {
     }
 
     /// Opens a token that a client at `addr` presents at `now` (unix seconds).
+    /// Keeps RFC 9000 §8.1.4.
     ///
     /// # Errors
     /// [`TokenError`]; no content makes this panic or allocate.
@@ -180,6 +182,7 @@ impl TokenKey {
         Ok(content.token)
     }
 
+    /// Keeps RFC 9000 §8.1.3, §8.1.4.
     fn seal(&self, rng: &mut Rng, mut content: Content, out: &mut Vec<u8>) {
         let mut header = [0; HEADER_LEN];
         rng.fill(&mut header);
@@ -196,6 +199,7 @@ impl TokenKey {
         }
     }
 
+    /// Keeps RFC 9000 §8.1.4.
     fn unseal<'a>(&self, token: &[u8], buf: &'a mut Content) -> Option<&'a [u8]> {
         if token.len() > MAX_TOKEN_LEN {
             return None;
@@ -240,6 +244,7 @@ type Content = SmallVec<[u8; 128]>;
 const _: () = assert!(MAX_TOKEN_LEN <= 128);
 
 /// What every token starts with: kind, time, IP.
+/// Keeps RFC 9000 §8.1.4.
 fn content(kind: u8, now: u64, ip: IpAddr) -> Content {
     let mut out = Content::new();
     out.push(kind);
@@ -266,6 +271,7 @@ struct Claims {
 }
 
 impl Claims {
+    /// Keeps RFC 9000 §8.1.1.
     fn parse(content: &[u8]) -> Result<Self, Truncated> {
         let mut r = Reader::new(content);
         let kind = r.u8()?;

@@ -168,6 +168,7 @@ impl OneRttKeys {
     }
 
     /// Seals one packet in place; see [`protect::seal`]. Its header carries [`Self::phase_bit`].
+    /// Keeps RFC 9001 §6.4.
     ///
     /// # Errors
     /// [`SealError`].
@@ -323,6 +324,7 @@ impl OneRttKeys {
     }
 
     /// Whether [`Self::initiate_update`] would succeed.
+    /// Keeps RFC 9001 §6.1.
     pub fn can_update(&self) -> bool {
         self.confirmed && self.acked && self.settled
     }
@@ -404,6 +406,7 @@ impl OneRttKeys {
         Ok(())
     }
 
+    /// Keeps RFC 9001 §6.1.
     fn advance(&mut self) {
         let current = std::mem::replace(&mut self.next, self.secrets.derive());
         self.local.packet = current.local;

@@ -72,6 +72,7 @@ pub(super) fn get(fd: RawFd, level: i32, option: i32) -> Result<i32, super::Errn
 
 /// Applies `options` and whatever else the backends rely on. Nothing is fragmented: DF is set
 /// (RFC 9000 §14).
+/// Keeps RFC 9000 §14.2.1.
 pub fn apply(socket: &UdpSocket, options: &SocketOptions) -> Result<Applied, IoError> {
     let fd = socket.as_raw_fd();
     let local = socket

@@ -64,7 +64,10 @@ impl Default for ErrnoCounts {
 }
 
 impl ErrnoCounts {
-    pub(super) fn count(&mut self, errno: Errno) {
+    /// Counts that there are: the named ones and one for all others.
+    pub(crate) const LEN: usize = errno::COUNT + 1;
+
+    pub(crate) fn count(&mut self, errno: Errno) {
         if let Some(n) = self.0.get_mut(errno.index()) {
             *n += 1;
         }
@@ -73,6 +76,21 @@ impl ErrnoCounts {
     /// How often `errno` came; errnos that have no name here share one count.
     pub fn of(&self, errno: Errno) -> u64 {
         self.0.get(errno.index()).copied().unwrap_or(0)
+    }
+
+    /// Names of all of them, in the order of [`ErrnoCounts::raw`].
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+        (0..=errno::COUNT).map(|i| Errno::at(i).map_or("unlisted", Errno::name))
+    }
+
+    /// All counts.
+    pub(crate) fn raw(&self) -> &[u64] {
+        &self.0
+    }
+
+    /// All counts, to be set.
+    pub(crate) fn raw_mut(&mut self) -> &mut [u64] {
+        &mut self.0
     }
 
     /// Names and counts of those that came.

@@ -64,6 +64,7 @@ impl LocalCids {
     }
 
     /// How many more connection IDs to issue.
+    /// Keeps RFC 9000 §19.15.
     pub fn wanted(&self) -> usize {
         if self.issued.first().is_some_and(|i| i.cid.is_empty()) {
             return 0;
@@ -73,6 +74,7 @@ impl LocalCids {
     }
 
     /// Issues one more; it is announced with the next packet.
+    /// Keeps RFC 9000 §5.1.1.
     pub fn issue(&mut self, cid: ConnectionId, token: ResetToken) {
         self.issued.push(Issued {
             seq: self.next_seq,
@@ -272,6 +274,7 @@ impl RemoteCids {
         Ok(())
     }
 
+    /// Keeps RFC 9000 §5.1.2.
     fn retire(&mut self, seq: u64) -> Result<(), TransportError> {
         if self.to_retire.len() + self.retiring >= limits::PENDING_RETIREMENTS {
             return Err(TransportError::connection_id_limit_error(

@@ -72,6 +72,7 @@ impl Validation {
     }
 
     /// Counts bytes that came from the address.
+    /// Keeps RFC 9000 §8.1.
     #[inline]
     pub fn on_received(&mut self, bytes: usize) {
         self.received = self.received.saturating_add(bytes as u64);
@@ -84,6 +85,7 @@ impl Validation {
     }
 
     /// Bytes that may go to the address now.
+    /// Keeps RFC 9000 §8.1.
     #[inline]
     pub fn allowance(&self) -> u64 {
         if self.validated {
@@ -185,6 +187,7 @@ impl Validation {
     }
 
     /// The timer ran.
+    /// Keeps RFC 9000 §9.3.2.
     pub fn on_timeout(&mut self, now: Timestamp) -> ValidationTimeout {
         let Some(c) = &mut self.challenge else {
             return ValidationTimeout::None;

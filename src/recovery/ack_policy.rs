@@ -270,6 +270,7 @@ impl AckPolicy {
     /// Whether the packet with the next acknowledgement should ask for one itself (a PING), so that
     /// the reported ranges can shrink (RFC 9000 §13.2.4). The caller says so by
     /// [`AckPolicy::on_elicited`].
+    /// Keeps RFC 9000 §13.2.1.
     pub fn should_elicit(&self) -> bool {
         self.acks_since_elicited >= ELICIT_EVERY && self.ranges().nth(1).is_some()
     }

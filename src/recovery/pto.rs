@@ -89,7 +89,11 @@ pub fn timer(
         space,
         cause: Cause::Probe,
     };
-    if spaces.iter().all(|s| s.last_ack_eliciting_sent.is_none()) {
+    let [initial, handshake, data] = spaces.map(|s| s.last_ack_eliciting_sent);
+    // RFC 9002 §6.2.1: no PTO for application data before the handshake is confirmed. So a client's
+    // 0-RTT packets count as nothing in flight: they would keep it from probing.
+    let data = data.filter(|_| status.confirmed);
+    if initial.or(handshake).or(data).is_none() {
         if status.peer_completed_address_validation {
             return None;
         }
@@ -98,15 +102,11 @@ pub fn timer(
         let at = now + duration(rtt, Duration::ZERO, pto_count);
         return Some(probe(at, usize::from(status.has_handshake_keys)));
     }
-    let [initial, handshake, data] = spaces.map(|s| s.last_ack_eliciting_sent);
     let short = duration(rtt, Duration::ZERO, pto_count);
     let early = [(initial, 0), (handshake, 1)]
         .into_iter()
         .filter_map(|(sent, space)| sent.map(|sent| (sent + short, space)));
-    // RFC 9002 §6.2.1: no PTO for application data before the handshake is confirmed.
-    let late = data
-        .filter(|_| status.confirmed)
-        .map(|sent| (sent + duration(rtt, max_ack_delay, pto_count), 2));
+    let late = data.map(|sent| (sent + duration(rtt, max_ack_delay, pto_count), 2));
     early.chain(late).min().map(|(at, space)| probe(at, space))
 }
 
@@ -201,6 +201,12 @@ mod tests {
         let mut status = CLIENT_START;
         assert_eq!(
             timer(at(50), &rtt(), &none, status, DELAY, 0),
+            probe(350, 0)
+        );
+        // Early data does not stand in its way.
+        let early = [none[0], none[1], sent(10)];
+        assert_eq!(
+            timer(at(50), &rtt(), &early, status, DELAY, 0),
             probe(350, 0)
         );
         status.has_handshake_keys = true;

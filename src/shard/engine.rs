@@ -10,6 +10,7 @@ pub use super::bind::Bind;
 use super::bind::{self, Bound};
 use super::demux::Demux;
 use super::mailbox::{CommandSender, Mailbox};
+use super::metrics::{Metrics, MetricsReader};
 use super::quic_lb::{QuicLb, QuicLbConfig, QuicLbError};
 use super::steer::{CidCodec, CodecError};
 use super::{CodecCids, Shard, ShardApp, ShardStats};
@@ -193,6 +194,7 @@ pub struct Engine<A: ShardApp> {
     backend: &'static str,
     stop: Arc<AtomicBool>,
     wakers: Wakers,
+    metrics: MetricsReader,
 }
 
 /// A shard's thread tells that it is ready: the backend that it got.
@@ -209,6 +211,7 @@ struct Seat<A: ShardApp> {
     secret: [u8; 32],
     wakers: Wakers,
     stop: Arc<AtomicBool>,
+    metrics: MetricsReader,
 }
 
 /// Each shard's waker, there once its backend is open.
@@ -259,6 +262,7 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
             backend: "",
             stop: stop.clone(),
             wakers: wakers.clone(),
+            metrics: MetricsReader::new(&config.name, config.shards),
         };
         let (ready, readiness) = mpsc::channel::<Ready>();
         for (index, (socket, mailbox)) in sockets.into_iter().zip(mailboxes).enumerate() {
@@ -272,6 +276,7 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
                 secret,
                 wakers: wakers.clone(),
                 stop: stop.clone(),
+                metrics: engine.metrics.clone(),
             };
             let (app, ready) = (app(index), ready.clone());
             let thread = std::thread::Builder::new()
@@ -315,6 +320,21 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
     /// A way to send commands to each shard's application, from any thread.
     pub fn senders(&self) -> &[CommandSender<A::Command>] {
         &self.senders
+    }
+
+    /// What every shard counts, as of a moment ago: asking stops no shard and wakes none.
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.read()
+    }
+
+    /// The same for other threads, also after the engine has ended.
+    pub fn metrics_reader(&self) -> MetricsReader {
+        self.metrics.clone()
+    }
+
+    /// Whether some shard has ended, by itself or because it was asked to.
+    pub fn has_ended(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
     }
 
     /// Asks every shard to end after its current turn.
@@ -383,7 +403,9 @@ fn run<A: ShardApp>(
     let backend = shard.backend.name();
     // The starter is gone only if it gave up, and then it stops us.
     let _ = ready.send(Ok(backend));
-    drive(&mut shard, idle, &stop)?;
+    let ended = drive(&mut shard, idle, &stop);
+    shard.publish_all();
+    ended?;
     Ok(ShardReport {
         shard: shard.stats,
         endpoint: shard.endpoint.stats(),
@@ -433,6 +455,7 @@ impl<A: ShardApp> Seat<A> {
         );
         shard.set_demux(c.demux.clone());
         shard.add_socket(self.socket, c.socket)?;
+        shard.publish_to(&self.metrics);
         Ok(shard)
     }
 }

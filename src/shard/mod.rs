@@ -11,6 +11,8 @@ mod bind;
 pub mod demux;
 pub mod engine;
 pub mod mailbox;
+pub mod metrics;
+pub mod qlog;
 pub mod quic_lb;
 mod run;
 pub mod steer;
@@ -23,6 +25,7 @@ use crate::wire::ConnectionId;
 pub use app::{Context, ShardApp};
 use demux::{Demux, Outbox};
 use mailbox::Mailbox;
+use metrics::Publisher;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use steer::CidCodec;
@@ -81,6 +84,7 @@ pub struct Shard<A: ShardApp> {
     blocked: Vec<ConnId>,
     stop: bool,
     stats: ShardStats,
+    metrics: Publisher,
     /// Wakes another shard that sleeps.
     wake: Box<dyn Fn(usize) + Send>,
 }
@@ -119,6 +123,7 @@ impl<A: ShardApp> Shard<A> {
             blocked: Vec::new(),
             stop: false,
             stats: ShardStats::default(),
+            metrics: Publisher::default(),
         }
     }
 

@@ -37,6 +37,7 @@ impl<A: ShardApp> Shard<A> {
         let busy = self.is_busy(left);
         let wake = &self.wake;
         self.mailbox.for_each_fresh(wake);
+        self.note_turn(now, worked);
         Ok(Turn {
             worked,
             busy: busy || self.mailbox.has_mail(),
@@ -268,6 +269,7 @@ impl<A: ShardApp> Shard<A> {
     /// The backend is broken for good.
     pub fn park(&mut self, now: Timestamp, until: Option<Timestamp>) -> Result<(), IoError> {
         self.stats.parks += 1;
+        let until = self.publish_before_sleep(now, until);
         self.backend.wait(until.map(|at| at - now))
     }
 }

@@ -189,6 +189,7 @@ impl SendHalf {
     }
 
     /// Raises the stream's limit; a lower one is old news (RFC 9000 §4.1, §13.3).
+    /// Keeps RFC 9000 §19.10.
     pub(super) fn on_max_data(&mut self, max: u64) {
         self.max_data = self.max_data.max(max);
     }

@@ -19,6 +19,7 @@ impl ConnectionId {
     };
 
     /// A connection ID of these bytes; `None` when there are more than 20.
+    /// Keeps RFC 9000 §17.2.
     #[inline]
     pub fn new(bytes: &[u8]) -> Option<Self> {
         let mut out = Self::EMPTY;

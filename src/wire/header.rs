@@ -224,6 +224,7 @@ impl<'a> Header<'a> {
         }
     }
 
+    /// Keeps RFC 9000 §17.2.
     fn parse_known(
         mut r: Reader<'a>,
         version: u32,

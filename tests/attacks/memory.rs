@@ -23,7 +23,6 @@ pub fn growth(a: &mut Attack, attack: impl FnOnce(&mut Attack)) -> isize {
 fn forget(a: &mut Attack) {
     a.inbox = Vec::new();
     a.datagrams = Vec::new();
-    a.marks = Vec::new();
     a.events = Vec::new();
     a.app.incoming = Vec::new();
     a.peer.undecryptable = Vec::new();

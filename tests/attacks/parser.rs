@@ -313,7 +313,7 @@ fn retry(a: &Attack) -> Vec<u8> {
     let mut out = payload(|w| {
         header::write_retry(w, VERSION_1, &a.peer.dcid, &a.peer.scid, b"a token");
     });
-    let tag = corelane::crypto::retry::integrity_tag(Version::V1, &[1; 8], &out);
+    let tag = corelane::crypto::retry::integrity_tag(corelane::wire::Version::V1, &[1; 8], &out);
     out.extend(tag.expect("a tag"));
     out
 }

@@ -322,7 +322,7 @@ fn rfc9000_21_10_copies_with_other_marks_are_not_counted() {
                 Frame::Ack(ack) => ack.ecn,
                 _ => None,
             })
-            .last()
+            .next_back()
     };
     a.ecn = Ecn::Ect0;
     a.one_rtt(&[1]);

@@ -74,8 +74,6 @@ pub struct Attack {
     pub inbox: Vec<Packet>,
     /// Datagrams that the endpoint sent, as they were, with where they went.
     pub datagrams: Vec<(SocketAddr, Vec<u8>)>,
-    /// The ECN marks of what the endpoint's connections sent.
-    pub marks: Vec<Ecn>,
     /// Bytes that went each way.
     pub sent_to_endpoint: usize,
     pub sent_by_endpoint: usize,
@@ -120,7 +118,6 @@ impl Attack {
             events: Vec::new(),
             inbox: Vec::new(),
             datagrams: Vec::new(),
-            marks: Vec::new(),
             sent_to_endpoint: 0,
             sent_by_endpoint: 0,
             params: plan.params,
@@ -338,7 +335,6 @@ impl Attack {
             }
             while let Some(t) = conn.poll_transmit(self.now, &mut buf) {
                 let datagrams = buf[..t.len].chunks(t.segment_size);
-                self.marks.extend(datagrams.clone().map(|_| t.ecn));
                 out.extend(datagrams.map(|b| (t.path.remote, b.to_vec())));
             }
             match self.endpoint.finish(id) {

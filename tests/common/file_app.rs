@@ -3,7 +3,9 @@
 use super::files::{ALPN, File, NOT_FOUND, Request};
 use bytes::{Buf, Bytes};
 use corelane::base::Timestamp;
-use corelane::conn::{ConnId, ConnectionError, Event, TransportConfig};
+use corelane::conn::{
+    ConnId, ConnectionError, Decision, EarlyData, Event, Incoming, TransportConfig,
+};
 use corelane::shard::app::{Context, ShardApp};
 use corelane::stream::{OpenError, StreamEvent, Streams, Taken, WriteError};
 use corelane::wire::{Dir, StreamId};
@@ -53,6 +55,10 @@ pub struct FileApp {
     pub faults: Vec<String>,
     /// Leave every byte to be read from the stream.
     pub reluctant: bool,
+    /// Have clients prove their address first.
+    pub prove: bool,
+    /// What became of the client's early data.
+    pub early: EarlyData,
     /// ALPN as negotiated.
     pub alpn: Option<Vec<u8>>,
 }
@@ -206,11 +212,15 @@ impl ShardApp for FileApp {
                 self.alpn = ctx
                     .connection(conn)
                     .and_then(|c| c.alpn().map(<[u8]>::to_vec));
+                if let Some(c) = ctx.connection(conn) {
+                    self.early = c.early_data();
+                }
                 if self.alpn.as_deref() != Some(ALPN) {
                     self.faults.push(format!("ALPN {:?}", self.alpn));
                 }
                 self.request(ctx);
             }
+            Event::EarlyData => self.request(ctx),
             Event::HandshakeConfirmed => self.confirmed = true,
             Event::Stream(StreamEvent::Available(_)) => self.request(ctx),
             Event::Stream(StreamEvent::Readable(id)) => self.drain(ctx, conn, id),
@@ -230,6 +240,14 @@ impl ShardApp for FileApp {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn on_incoming(&mut self, incoming: &Incoming) -> Decision {
+        if self.prove && !incoming.validated {
+            Decision::Retry
+        } else {
+            Decision::Accept
         }
     }
 

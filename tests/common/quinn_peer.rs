@@ -183,8 +183,8 @@ async fn ask(connection: &Connection, request: &[u8]) -> Result<Vec<u8>> {
     Ok(recv.read_to_end(FILE_MAX).await?)
 }
 
-/// Fetches `name` over a connection, then again as early data of a second one. Returns the hashes and
-/// whether the server took the early data.
+/// Fetches `name` over a connection, then again as early data of a second one. Returns the hashes,
+/// and whether the server took the early data.
 pub fn fetch_early(
     addr: SocketAddr,
     server_name: &str,

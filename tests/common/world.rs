@@ -5,14 +5,17 @@ use super::certs::Identity;
 use super::file_app::{FileApp, Job};
 use super::files::{ALPN, File, Request};
 use corelane::base::{Rng, Timestamp};
-use corelane::conn::{Endpoint, EndpointConfig, TransportConfig};
+use corelane::conn::{EarlyData, Endpoint, EndpointConfig, TransportConfig};
+use corelane::crypto::{Session, early};
 use corelane::io::sim::{BurstLoss, LinkConfig, Network, SimBackend};
 use corelane::io::{Backend, IoConfig};
 use corelane::recovery::Algorithm;
 use corelane::shard::mailbox::Mailbox;
 use corelane::shard::steer::CidCodec;
 use corelane::shard::{CodecCids, Shard};
-use corelane::wire::{Version, header};
+use corelane::wire::{ConnectionId, Side, TransportParameters, Version, header};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +34,8 @@ pub struct Outcome {
     pub datagrams: u64,
     /// Datagrams that changed shards.
     pub forwarded: u64,
+    /// What became of the client's early data.
+    pub early: EarlyData,
 }
 
 /// Shards of one world and the way between them.
@@ -65,13 +70,17 @@ impl World {
         let secret = rng.next_u64();
         let mailboxes = Mailbox::build(shards);
         let tokens = rng.array();
+        // Drawn apart, so that worlds without early data stay what they were.
+        let mut early = Rng::from_u64(!seed);
+        let (tls, client_tls) = tls(&mut early, identity);
+        let prove = early.chance(0.3);
         let mut servers: Vec<Shard<FileApp>> = Vec::new();
         for (index, mailbox) in mailboxes.into_iter().enumerate() {
             let mut app = FileApp::server(&files);
             app.reluctant = rng.chance(0.2);
-            let tls = Arc::new(identity.server_config(&[ALPN]));
+            app.prove = prove;
             let mut config = EndpointConfig::new(rng.array());
-            config.server = Some(tls);
+            config.server = Some(tls.clone());
             config.secret = tokens;
             config.transport = transport.clone();
             let codec = codec(secret, index, shards);
@@ -89,7 +98,7 @@ impl World {
         }
         let job = Job {
             remote: server_addr,
-            tls: Arc::new(identity.client_config(&[ALPN])),
+            tls: client_tls,
             transport: Arc::new(self::transport(&mut rng)),
             requests: requests(&files),
             stop: false,
@@ -239,6 +248,7 @@ impl World {
             took: self.now - start,
             datagrams: stats.sent,
             forwarded,
+            early: self.client.app().early,
         })
     }
 }
@@ -272,6 +282,58 @@ fn shard(
     );
     shard.note_socket(socket);
     shard
+}
+
+/// TLS of both sides: in some worlds with a session and early data, of which the server takes what
+/// its limits still honour.
+fn tls(rng: &mut Rng, identity: &Identity) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    let mut server = identity.server_config(&[ALPN]);
+    let mut client = identity.client_config(&[ALPN]);
+    if rng.chance(0.5) {
+        return (Arc::new(server), Arc::new(client));
+    }
+    server.max_early_data_size = u32::MAX;
+    client.enable_early_data = true;
+    let (server, client) = (Arc::new(server), Arc::new(client));
+    let remembered = TransportParameters {
+        initial_max_data: 1 + rng.below(30_000),
+        initial_max_stream_data_bidi_remote: 1 + rng.below(10_000),
+        // No more than any server here permits: what cannot be sent again would end the connection.
+        initial_max_streams_bidi: 1,
+        initial_source_connection_id: Some(ConnectionId::EMPTY),
+        original_destination_connection_id: Some(ConnectionId::EMPTY),
+        ..TransportParameters::default()
+    };
+    let guarded = early::guard(server.clone(), &remembered, rng.array()).expect("it is safe");
+    let mut encode = |side| {
+        let mut out = Vec::new();
+        remembered.encode(side, &mut out, rng);
+        out
+    };
+    let (ours, theirs) = (encode(Side::Client), encode(Side::Server));
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut c = Session::client(client.clone(), name, ours).expect("a session");
+    let mut s = Session::server(guarded, theirs).expect("a session");
+    for _ in 0..4 {
+        carry(&mut c, &mut s);
+        carry(&mut s, &mut c);
+    }
+    assert!(!c.is_handshaking() && !s.is_handshaking());
+    (server, client)
+}
+
+/// Passes on what one side of a TLS handshake has to say.
+fn carry(from: &mut Session, to: &mut Session) {
+    loop {
+        let mut flight = Vec::new();
+        let change = from.write_crypto(&mut flight);
+        if !flight.is_empty() {
+            to.read_crypto(&flight).expect("TLS agrees");
+        }
+        if change.is_none() && flight.is_empty() {
+            return;
+        }
+    }
 }
 
 fn codec(secret: u64, shard: usize, shards: usize) -> Arc<CidCodec> {

@@ -1,11 +1,14 @@
 //! What RFC 9002 and RFC 9001 §6 ask beside the ordinary: Retry, probes over several spaces,
 //! acknowledgements that wait for their keys.
 
+use crate::common::attack::{Attack, Plan};
 use crate::common::pair::{CLIENT, Pair, Passing, SERVER, Setup};
+use crate::common::raw_peer::ack_frame;
 use corelane::base::Timestamp;
-use corelane::conn::Event;
 use corelane::recovery::Algorithm;
+use corelane::wire::frame::Frame;
 use corelane::wire::header::{Header, LongType};
+use corelane::wire::{Code, PacketType};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -29,6 +32,9 @@ fn types(mut rest: &[u8]) -> Vec<LongType> {
     }
     out
 }
+
+/// When a datagram left, and what was in it.
+type Flight = (Timestamp, Vec<LongType>);
 
 /// When each datagram of a side left.
 type Times = Rc<RefCell<Vec<Timestamp>>>;
@@ -82,7 +88,7 @@ fn a_retry_resets_the_backoff() {
 #[test]
 fn an_initial_probe_brings_handshake_data_along() {
     let mut pair = Pair::new(patient());
-    let seen: Rc<RefCell<Vec<(Timestamp, Vec<LongType>)>>> = Rc::default();
+    let seen: Rc<RefCell<Vec<Flight>>> = Rc::default();
     let log = seen.clone();
     pair.filter = Box::new(move |p| {
         if p.from == CLIENT {
@@ -107,30 +113,75 @@ fn an_initial_probe_brings_handshake_data_along() {
     assert!(both.count() >= 1, "{seen:?}");
 }
 
-/// RFC 9002 §5.3: the time that an acknowledgement waits for keys is no part of the round trip.
+/// RFC 9000 §13.2.5: the time that a packet waited for its keys is part of the delay that its
+/// acknowledgement reports, so that the peer's round-trip time is the network's.
 #[test]
-fn an_acknowledgement_that_waited_for_keys_gives_a_true_round_trip() {
-    let mut pair = Pair::new(patient());
-    // The server's Initial packets are late; its Handshake packets, which hold the acknowledgement
-    // of nothing yet, and all later ones come in time and wait for the keys.
-    let mut held: Vec<Passing> = Vec::new();
-    let mut since = None;
-    pair.filter = Box::new(move |p| {
-        let initial = p.from == SERVER && types(&p.bytes).contains(&LongType::Initial);
-        if initial && since.is_none() {
-            since = Some(p.now);
-            held.push(p);
-            return vec![];
-        }
-        let mut out = vec![p];
-        if since.is_some_and(|at| out[0].now > at + 500 * MS) {
-            out.append(&mut held);
-        }
-        out
-    });
-    let client = pair.connect();
-    pair.run(20 * SECOND);
-    assert!(pair.saw(CLIENT, &Event::HandshakeConfirmed));
-    let stats = pair.conn(CLIENT, client).path_stats();
-    assert!(stats.min_rtt <= 21 * MS, "{stats:?}");
+fn the_wait_for_keys_is_reported_as_delay() {
+    let mut a = Attack::on_server(Plan::default());
+    for datagram in a.peer.flight() {
+        a.send(&datagram);
+    }
+    a.run(MS);
+    let finished = a.peer.flight();
+    a.one_rtt(&[1]);
+    a.run(200 * MS);
+    a.inbox.clear();
+    for datagram in finished {
+        a.send(&datagram);
+    }
+    a.run(30 * MS);
+    let delay = |f: &Frame<'_>| match f {
+        // In units of eight microseconds (§18.2).
+        Frame::Ack(ack) => 8 * MS / 1000 * ack.delay as u32,
+        _ => Duration::ZERO,
+    };
+    assert!(
+        a.inbox
+            .iter()
+            .any(|p| p.ty == PacketType::OneRtt && p.has(|f| delay(f) >= 200 * MS)),
+        "{:?}",
+        a.inbox
+    );
+}
+
+/// CVE-2025-4820 class: a number counts as sent only where it was, in its own space of its own
+/// path, however high the numbers of another have risen.
+#[test]
+fn an_acknowledgement_beyond_what_its_own_space_sent_is_a_protocol_violation() {
+    let mut a = Attack::on_server(Plan::default());
+    for datagram in a.peer.flight() {
+        a.send(&datagram);
+    }
+    let highest = |a: &Attack, space: usize| a.peer.spaces[space].received.iter().max().copied();
+    let initial = highest(&a, 0).expect("a ServerHello");
+    let frame = ack_frame(&[initial + 1..=initial + 1]);
+    let datagram = a.peer.padded_initial(&frame, 1200);
+    a.send(&datagram);
+    a.expect_error(Code::PROTOCOL_VIOLATION, "an Initial packet never sent");
+
+    let mut a = Attack::server();
+    let data = highest(&a, 2).expect("1-RTT packets");
+    a.one_rtt(&ack_frame(&[data + 1000..=data + 1000]));
+    a.expect_error(Code::PROTOCOL_VIOLATION, "a 1-RTT packet never sent");
+}
+
+/// CVE-2026-32179 class: ranges that would go below zero.
+#[test]
+fn acknowledgement_ranges_below_zero_are_a_frame_encoding_error() {
+    // Largest, delay, count, first range; then gap and length of each further range.
+    for frame in [
+        &[2u8, 0, 0, 0, 1][..],
+        &[2, 1, 0, 1, 0, 0, 0],
+        &[2, 1, 0, 1, 1, 0, 0],
+        &[2, 5, 0, 1, 0, 2, 2],
+        &[
+            2, 5, 0, 1, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0,
+        ],
+        &[2, 5, 0, 2, 0, 0, 0, 0x40, 0xff, 0],
+        &[3, 0, 0, 0, 1, 0, 0, 0],
+    ] {
+        let mut a = Attack::server();
+        a.one_rtt(frame);
+        a.expect_error(Code::FRAME_ENCODING_ERROR, &format!("{frame:?}"));
+    }
 }

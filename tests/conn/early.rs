@@ -129,7 +129,11 @@ fn early_data_arrives_with_the_first_flight() {
     let streams = pair.conn(CLIENT, client).streams_mut();
     let later = streams.open(Dir::Bi).expect("a stream");
     streams.write(later, b"late").expect("room");
+    let before = pair.conn(CLIENT, client).stats();
     pair.run(SECOND);
+    let after = pair.conn(CLIENT, client).stats();
+    assert!(after.packets_sent > before.packets_sent);
+    assert_eq!(after.zero_rtt_packets_sent, before.zero_rtt_packets_sent);
     let streams = pair.conn(SERVER, server).streams();
     assert!(streams.is_early(id) && !streams.is_early(later));
 }
@@ -782,5 +786,25 @@ fn zero_rtt_and_1_rtt_packets_share_their_numbers() {
     assert_eq!(a.connection().stats().packets_duplicate, 2);
     a.one_rtt(&stream_frame(0, 2, b"cd", true));
     assert_eq!(got(&a).as_deref(), Some(&b"abcd"[..]));
+    a.expect_alive();
+}
+
+/// RFC 9001 §5.6: servers send no 0-RTT packets, and a client opens none, with whatever key.
+#[test]
+fn a_client_drops_0_rtt_packets() {
+    let mut a = resuming_client();
+    a.start_server(|_| {});
+    let session = a.peer.session.as_ref().expect("a session");
+    let key = || session.zero_rtt_keys().expect("early data");
+    let (local, remote) = (key(), key());
+    a.peer.spaces[2].keys = Some(Keys { local, remote });
+    let before = a.connection().stats();
+    let packet = a.peer.packet(PacketType::ZeroRtt, &[1]);
+    a.send(&packet);
+    let after = a.connection().stats();
+    assert_eq!(after.packets_dropped, before.packets_dropped + 1);
+    assert_eq!(after.packets_received, before.packets_received);
+    a.peer.spaces[2].next_pn = 0;
+    a.handshake();
     a.expect_alive();
 }

@@ -29,7 +29,6 @@ fn growth(a: &mut Attack, attack: impl FnOnce(&mut Attack)) -> isize {
 fn forget(a: &mut Attack) {
     a.inbox = Vec::new();
     a.datagrams = Vec::new();
-    a.marks = Vec::new();
     a.events = Vec::new();
     a.peer.undecryptable = Vec::new();
     a.app.received.clear();

@@ -145,6 +145,29 @@ fn a_client_keeps_few_tokens_and_short_ones() {
     assert_eq!(used, [vec![49; 100], vec![48; 100], vec![], vec![]]);
 }
 
+#[test]
+fn an_empty_token_is_a_frame_encoding_error() {
+    let mut a = Attack::client();
+    a.one_rtt(&[0x07, 0x00]);
+    a.expect_error(Code::FRAME_ENCODING_ERROR, "an empty token");
+}
+
+/// RFC 9000 §8.1.3: a Retry's token is for this connection alone.
+#[test]
+fn a_retry_token_is_not_used_for_the_next_connection() {
+    let mut server = TransportConfig::default();
+    server.new_tokens = false;
+    let mut pair = Pair::new(Setup {
+        server,
+        ..Setup::default()
+    });
+    pair.sides[SERVER].app.prove = true;
+    pair.connected();
+    pair.connected();
+    let attempts = &pair.sides[SERVER].app.incoming;
+    assert_eq!(attempts[..], [false, true, false, true]);
+}
+
 /// What a client answers to a Retry.
 struct Answer {
     token: Vec<u8>,

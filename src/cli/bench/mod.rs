@@ -15,9 +15,10 @@ mod server;
 mod table;
 mod tally;
 
-use super::args::{BenchArgs, ClientArgs, EngineArgs, LoadArgs};
+use super::args::{BenchArgs, ClientArgs, EngineArgs, LoadArgs, SeeArgs};
 use super::output::Progress;
-use super::{Failure, setup, tls};
+use super::see::Seeing;
+use super::{Failure, setup, signal, tls};
 use client::Target;
 use corelane::shard::engine::{Bind, EngineConfig};
 use corelane::sys::affinity::Core;
@@ -26,7 +27,7 @@ use plan::Spec;
 use results::Results;
 use run::{Local, Run};
 use rustls::pki_types::ServerName;
-pub use server::{ServerApp, ServerConfig};
+pub use server::{Order, ServerApp, ServerConfig};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     let specs = plan::specs(args.workload, &args.load, client_shards)?;
     let (server_cores, client_cores) = setup::cores(&args.engine, server_shards, client_shards)?;
     let sides = (server_shards, server_cores, client_shards, client_cores);
-    measure(&specs, &args.load, &args.engine, |spec| {
+    measure(&specs, &args.load, &args.engine, &args.see, |spec| {
         loopback(spec, args, &sides)
     })
 }
@@ -53,7 +54,7 @@ pub fn run_remote(args: &ClientArgs) -> Result<(), Failure> {
         tls: trust.client(args.load.cipher, args.load.resume)?,
         remote: true,
     };
-    measure(&specs, &args.load, &args.engine, |spec| {
+    measure(&specs, &args.load, &args.engine, &args.see, |spec| {
         let any: IpAddr = match args.server {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -69,8 +70,11 @@ fn measure(
     specs: &[Spec],
     load: &LoadArgs,
     engine: &EngineArgs,
+    see: &SeeArgs,
     prepare: impl Fn(&Spec) -> Result<(EngineConfig, Target, Option<Local>), Failure>,
 ) -> Result<(), Failure> {
+    signal::catch()?;
+    let see = Seeing::begin(see)?;
     let progress = Progress::new();
     let mut files = results::Files::create(load)?;
     let mut hlog = files.hlog()?;
@@ -79,19 +83,27 @@ fn measure(
     for spec in specs {
         progress.line(&format!("{}:", spec.name));
         let outcome = prepare(spec).and_then(|(client, target, local)| {
-            Run::new(spec, load.interval, client, target, local)?.measure(&mut results, |what| {
-                if let results::Told::Interval(interval) = &what {
-                    progress.line(&super::report::table::interval(interval));
-                }
-                hlog.as_mut().map_or(Ok(()), |hlog| hlog.tell(&what))
-            })
+            Run::new(spec, load.interval, client, target, local, &see)?.measure(
+                &mut results,
+                |what| {
+                    if let results::Told::Interval(interval) = &what {
+                        progress.line(&super::report::table::interval(interval));
+                    }
+                    hlog.as_mut().map_or(Ok(()), |hlog| hlog.tell(&what))
+                },
+            )
         });
+        let outcome = match signal::came() {
+            true => outcome.and(Err(Failure::Stopped)),
+            false => outcome,
+        };
         if let Err(e) = outcome {
             failure = Some(e);
             break;
         }
     }
     drop(hlog);
+    see.end();
     results.finish(failure.as_ref());
     files.write(&results)?;
     if load.json || !results.is_empty() {

@@ -35,6 +35,8 @@ pub struct Measured {
     pub operations_time: Option<Duration>,
     /// Operations that failed.
     pub failures: u64,
+    /// Datagrams sent and received before the measurement began.
+    pub datagrams_before: (u64, u64),
     /// Latencies.
     pub record: OpenLoop,
     /// CPU and memory.
@@ -152,6 +154,7 @@ impl Results {
         }
         let workloads = &self.report.end.workloads;
         let mut text = table::workloads(workloads);
+        text += table::LEGEND;
         let memory = workloads.iter().filter_map(|w| {
             let kib = w.rss_bytes_per_connection? / 1024.0;
             let ends = if w.server_shards > 0 {

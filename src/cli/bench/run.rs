@@ -14,6 +14,8 @@ use super::tally::Tally;
 use crate::cli::report::hist::OpenLoop;
 use crate::cli::report::json::{Interval, Packets};
 use crate::cli::report::meter::Usage;
+use crate::cli::see::Seeing;
+use crate::cli::signal;
 use corelane::base::Timestamp;
 use corelane::shard::ShardApp;
 use corelane::shard::engine::{Engine, EngineConfig, ShardReport};
@@ -57,6 +59,9 @@ struct Sample {
     bytes: u64,
     operations: u64,
     remote_cpu: Duration,
+    /// Datagrams given to the transport, and those that arrived.
+    datagrams: (u64, u64),
+    failures: u64,
 }
 
 impl<'a> Run<'a> {
@@ -64,10 +69,21 @@ impl<'a> Run<'a> {
     pub fn new(
         spec: &'a Spec,
         interval: Duration,
-        client: EngineConfig,
+        mut client: EngineConfig,
         mut target: Target,
-        local: Option<Local>,
+        mut local: Option<Local>,
+        see: &Seeing,
     ) -> Result<Self, Failure> {
+        see.engine(&mut client);
+        see.client(&mut target.tls);
+        if let Some(local) = &mut local {
+            see.engine(&mut local.server);
+            local
+                .server
+                .server
+                .iter_mut()
+                .for_each(|tls| see.server(tls));
+        }
         let (server_tx, server_records) = mpsc::channel();
         let server_live = Live::new(local.as_ref().map_or(0, |l| l.server.shards));
         let server = match &local {
@@ -99,6 +115,8 @@ impl<'a> Run<'a> {
                 client_tx.clone(),
             )
         })?;
+        let readers = server.iter().map(Engine::metrics_reader);
+        see.show(readers.chain([client.metrics_reader()]).collect());
         let before = usage()?;
         Ok(Self {
             spec,
@@ -136,7 +154,8 @@ impl<'a> Run<'a> {
         (measured.packets, measured.tally, measured.backend) = (packets, tally, backend);
         if let (Work::Datagram(_), false) = (&spec.work, measured.remote) {
             let sent = client_live.sum(|c| &c.datagrams_sent);
-            measured.failures = sent.saturating_sub(server_live.sum(|c| &c.datagrams));
+            let received = server_live.sum(|c| &c.datagrams);
+            measured.failures = missing(measured.datagrams_before, (sent, received));
         }
         if idle && measured.operations < spec.connections as u64 {
             measured.failures = spec.connections as u64 - measured.operations;
@@ -179,7 +198,7 @@ impl<'a> Run<'a> {
             let until = (from.at + self.interval).min(if omitted { warm } else { end });
             let over = self.sleep_until(until)?;
             let mut to = self.sample()?;
-            if over {
+            if over && !signal::came() {
                 to.at = self.finished_at().unwrap_or(to.at);
             }
             let record = self.cut()?;
@@ -213,7 +232,8 @@ impl<'a> Run<'a> {
         measured.duration = from.at - begin.at;
         measured.bytes = from.bytes - begin.bytes;
         measured.operations = from.operations - begin.operations;
-        measured.failures = self.client_live.sum(|c| &c.failures);
+        measured.failures = from.failures - begin.failures;
+        measured.datagrams_before = begin.datagrams;
         self.conclude(&mut measured, begin, from)?;
         Ok(measured)
     }
@@ -229,7 +249,7 @@ impl<'a> Run<'a> {
             if matches!(self.spec.work, Work::Datagram(_)) {
                 let sent = self.client_live.sum(|c| &c.datagrams_sent);
                 let received = self.client_live.sum(|c| &c.remote_datagrams);
-                measured.failures = sent.saturating_sub(received);
+                measured.failures = missing(measured.datagrams_before, (sent, received));
             }
         }
         Ok(())
@@ -273,6 +293,9 @@ impl<'a> Run<'a> {
             if let Some(trouble) = self.client_live.trouble() {
                 return Err(Failure::Failed(trouble));
             }
+            if signal::came() {
+                return Err(Failure::Stopped);
+            }
             let waited = Clock::now() - begin;
             if waited > CONNECT_TIME + Duration::from_millis(wanted) {
                 let there = self.client_live.sum(|c| &c.connected);
@@ -285,7 +308,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Sleeps until `until`; true when the work was done before. Fails when no connection is left.
+    /// Sleeps until `until`; true when the work was done, or a signal came, before. Fails when no connection is left.
     fn sleep_until(&self, until: Timestamp) -> Result<bool, Failure> {
         let streams = match self.spec.work {
             Work::Bulk(b) if b.bytes.is_some() => {
@@ -302,6 +325,9 @@ impl<'a> Run<'a> {
                 let why = self.client_live.trouble();
                 let why = why.unwrap_or_else(|| "every connection has ended".into());
                 return Err(Failure::Failed(why));
+            }
+            if signal::came() {
+                return Ok(true);
             }
             let left = until - Clock::now();
             if left.is_zero() {
@@ -341,6 +367,8 @@ impl<'a> Run<'a> {
             bytes: client.sum(|c| &c.bytes) + far(streams) + datagram_bytes,
             operations: client.sum(|c| &c.operations) + datagrams,
             remote_cpu: Duration::from_nanos(client.max(|c| &c.remote_cpu_ns)),
+            datagrams: (client.sum(|c| &c.datagrams_sent), datagrams),
+            failures: client.sum(|c| &c.failures),
         })
     }
 
@@ -418,6 +446,13 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Datagrams sent and not received since the warm-up, from the counts at its end and at the end of
+/// all. Those that were under way at its end count as received after it; they are few.
+fn missing(before: (u64, u64), after: (u64, u64)) -> u64 {
+    let (sent, received) = (after.0 - before.0, after.1 - before.1);
+    sent.saturating_sub(received)
+}
+
 /// Adds what the shards of one side counted.
 fn sum<A>(
     packets: &mut Packets,
@@ -468,4 +503,17 @@ fn send<A: ShardApp + Send + 'static>(
 
 fn usage() -> Result<Usage, Failure> {
     Usage::read().map_err(|e| Failure::Failed(format!("cannot read /proc/self: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn datagrams_lost_in_the_warm_up_do_not_count_as_failed() {
+        assert_eq!(missing((100, 60), (200, 150)), 10);
+        assert_eq!(missing((100, 60), (200, 160)), 0);
+        // Some of the warm-up's came after its end.
+        assert_eq!(missing((100, 60), (200, 165)), 0);
+    }
 }

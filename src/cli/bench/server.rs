@@ -29,6 +29,8 @@ const CPU_EVERY: Duration = Duration::from_millis(10);
 pub enum Order {
     /// Gives back the latencies recorded so far and goes on with this empty record.
     Cut(Box<OpenLoop>),
+    /// Closes every connection and takes no more.
+    Close,
 }
 
 /// What a server shard is started with, beyond its shared counters.
@@ -316,7 +318,13 @@ impl ShardApp for ServerApp {
         self.open += 1;
     }
 
-    fn on_command(&mut self, _: &mut Context<'_>, Order::Cut(empty): Order) {
+    fn on_command(&mut self, ctx: &mut Context<'_>, order: Order) {
+        let Order::Cut(empty) = order else {
+            self.config.max_connections = 0;
+            let now = ctx.now();
+            ctx.endpoint().close_all(now, 0, b"the server ends");
+            return;
+        };
         let full = std::mem::replace(&mut self.record, empty);
         if let Some(records) = &self.config.records {
             // A coordinator that is gone wants no record.

@@ -6,6 +6,12 @@ use super::hist::Percentiles;
 use super::json::{Interval, Packets, Workload};
 use super::units;
 
+/// What the columns that sound alike mean.
+pub const LEGEND: &str = "\
+failed: requests, handshakes or datagrams that came to nothing, warm-up left out
+lost: QUIC packets declared lost, warm-up included; data in them was sent again
+";
+
 /// One row per workload: what moved, how fast, and what it cost.
 pub fn workloads(workloads: &[Workload]) -> String {
     let header = [

@@ -366,6 +366,17 @@ fn a_damaged_client_hello_is_rejected_or_waited_for() {
 }
 
 #[test]
+fn a_session_with_a_limit_of_early_data_is_a_violation() {
+    let alert = AlertDescription::IllegalParameter;
+    let error = Error::PeerMisbehaved(PeerMisbehaved::InvalidMaxEarlyDataSize);
+    let failure = failure_for(&error, alert);
+    assert_eq!(failure.code, crate::wire::Code::PROTOCOL_VIOLATION);
+    let other = Error::PeerMisbehaved(PeerMisbehaved::IncorrectBinder);
+    let failure = failure_for(&other, alert);
+    assert_eq!(failure.code, TransportError::crypto(47, "").code);
+}
+
+#[test]
 fn early_data_has_keys_on_both_ends() {
     let ca = Ca::new();
     let (mut client, mut server) = (ca.client(), ca.server(|_| {}));

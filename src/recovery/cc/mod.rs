@@ -2,8 +2,8 @@
 //!
 //! An enum rather than a trait object: the set is closed, the calls are on the packet path, and a
 //! match inlines. What all window-based controllers share (slow start with HyStart++, recovery
-//! periods, the floor, whether the window is used, spurious losses) is `window.rs`; BBR keeps a model
-//! of the path instead (`bbr/`).
+//! periods, the floor, whether the window is used, spurious losses) is `window.rs`; BBR keeps a
+//! model of the path instead (`bbr/`).
 
 mod bbr;
 mod cubic;
@@ -169,6 +169,7 @@ impl Controller {
 
     /// Congestion was signalled by packets of which the last was sent at `sent`. The window shrinks
     /// once a recovery period (RFC 9002 §7.3.2). Returns whether it shrank.
+    /// Keeps RFC 9002 §7.
     pub fn on_congestion_event(
         &mut self,
         now: Timestamp,

@@ -270,6 +270,7 @@ impl<'a> Frame<'a> {
     }
 
     /// Whether a packet with this frame asks for an acknowledgment (RFC 9000 §13.2).
+    /// Keeps RFC 9000 §19.21.
     #[inline]
     pub const fn is_ack_eliciting(&self) -> bool {
         !matches!(

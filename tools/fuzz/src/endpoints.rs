@@ -6,20 +6,40 @@
 
 use crate::common::attack::{Attack, Plan};
 use crate::common::raw_peer::{ack_frame, crypto_frame, payload, stream_frame};
+use corelane::shard::qlog::Qlog;
 use corelane::wire::frame::{self, NewConnectionId};
 use corelane::wire::header::{self, VERSION_1};
 use corelane::wire::{ConnectionId, Dir, PacketType};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// One change to one of the handshake's datagrams: which, where, and the bits to flip.
 const EDIT: usize = 4;
 
-/// An endpoint about to shake hands; the server's half of the choice is the input's first bit.
-fn begin(choice: u8) -> Attack {
-    if choice & 1 == 0 {
-        return Attack::on_server(Plan::default());
+/// Every second input is logged as it is played: what a peer sends must not break the log either.
+/// The records are made and go nowhere, for their directory is gone.
+fn plan(input: &[u8]) -> Plan {
+    static QLOG: OnceLock<Qlog> = OnceLock::new();
+    let mut plan = Plan::default();
+    if input.len() % 2 == 1 {
+        let qlog = QLOG.get_or_init(|| {
+            let name = format!("corelane-fuzz-{}", std::process::id());
+            let dir = std::env::temp_dir().join(name);
+            let qlog = Qlog::to_dir(&dir).expect("a directory for temporary files");
+            std::fs::remove_dir(&dir).expect("it is ours and empty");
+            qlog
+        });
+        plan.transport.observers = Some(qlog.observers());
     }
-    let mut a = Attack::on_client(Plan::default());
+    plan
+}
+
+/// An endpoint about to shake hands; the server's half of the choice is the input's first bit.
+fn begin(choice: u8, plan: Plan) -> Attack {
+    if choice & 1 == 0 {
+        return Attack::on_server(plan);
+    }
+    let mut a = Attack::on_client(plan);
     a.start_server(|_| {});
     a
 }
@@ -32,7 +52,7 @@ pub fn run_datagram(input: &[u8]) {
     };
     let (edits, junk) = rest.split_at((usize::from(edits % 8) * EDIT).min(rest.len()));
     let inject_at = usize::from(choice >> 1) % 6;
-    let mut a = begin(*choice);
+    let mut a = begin(*choice, plan(input));
     let mut n = 0;
     for _ in 0..4 {
         for mut datagram in a.peer.flight() {
@@ -62,8 +82,8 @@ pub fn run_payload(input: &[u8]) {
         return;
     };
     let mut a = match choice & 1 {
-        0 => Attack::server(),
-        _ => Attack::client(),
+        0 => Attack::server_with(plan(input)),
+        _ => Attack::client_with(plan(input)),
     };
     // One stream of each kind is open on either side, with something sent.
     for dir in [Dir::Bi, Dir::Uni] {

@@ -1,8 +1,8 @@
 //! A competing flow that exists only on the link: segments in, acknowledgements and losses out.
 //!
-//! It behaves like one TCP bulk transfer with CUBIC (RFC 9438): slow start, a loss noticed one round
-//! trip after the segment was dropped and answered once a round trip by a window of 0.7, then growth
-//! by the cubic function. It needs no sockets and shares the very queue of the tested flow.
+//! It behaves like one TCP bulk transfer with CUBIC (RFC 9438): slow start, a loss noticed one
+//! round trip after the segment was dropped and answered once a round trip by a window of 0.7, then
+//! growth by the cubic function. It needs no sockets and shares the very queue of the tested flow.
 
 use std::collections::VecDeque;
 use std::time::Duration;

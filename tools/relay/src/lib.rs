@@ -3,8 +3,8 @@
 //!
 //! Delay, rate, queue, loss, corruption, reordering, duplication, outages, selected drops, a
 //! competing flow, and clients whose port or address changes underway; ECN marks pass through. What
-//! happens to a datagram depends on the seed and on the arrivals alone. [`Relay`] runs on a thread of
-//! its own; the log that it leaves is what assertions read.
+//! happens to a datagram depends on the seed and on the arrivals alone. [`Relay`] runs on a thread
+//! of its own; the log that it leaves is what assertions read.
 //!
 //! `link` decides each datagram's fate, `cross` is the competing flow, `relay` moves the bytes.
 

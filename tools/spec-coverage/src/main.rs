@@ -1,8 +1,9 @@
 //! `corelane-spec-coverage [--specs DIR [--write]]`: counts the requirements of RFC 9000, 9001 and
-//! 9002 that are cited at the code that keeps them and at a test that shows it, and lists those that
-//! are not. `coverage.txt` says where each is kept; that the place exists and cites the section is
-//! checked here. With the RFCs' texts in DIR (`rfc9000.txt` and so on), `requirements.txt` is checked
-//! against them, or written. Exit code 1 when anything is uncited, missing or out of date.
+//! 9002 that are cited at the code that keeps them and at a test that shows it, and lists those
+//! that are not. `coverage.txt` says where each is kept; that the place exists and cites the
+//! section is checked here. With the RFCs' texts in DIR (`rfc9000.txt` and so on),
+//! `requirements.txt` is checked against them, or written. Exit code 1 when anything is uncited,
+//! missing or out of date.
 
 mod extract;
 mod source;
@@ -76,6 +77,13 @@ fn run(specs: Option<&Path>, write: bool) -> Result<bool, String> {
             for line in lines {
                 println!("{what}: {line}");
             }
+        }
+    }
+    for (id, entry) in &table {
+        if let table::Entry::Outside(class, reason) = entry
+            && class == "open"
+        {
+            println!("open: {id}: {reason}");
         }
     }
     for (rfc, r) in &reports {

@@ -291,8 +291,8 @@ impl Bbr {
     }
 }
 
-/// `InflightAtLoss`: what was in flight when the share of lost bytes passed the threshold, somewhere
-/// within the last `bytes`.
+/// `InflightAtLoss`: what was in flight when the share of lost bytes passed the threshold,
+/// somewhere within the last `bytes`.
 fn inflight_at_loss(rs: &RateSample, bytes: u64) -> u64 {
     let in_flight_before = rs.tx_in_flight.saturating_sub(bytes) as f64;
     let lost_before = rs.lost.saturating_sub(bytes) as f64;

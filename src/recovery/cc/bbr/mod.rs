@@ -6,8 +6,9 @@
 //! CE marks and spurious losses, `control.rs` sets pacing rate, quantum and window.
 //!
 //! Left open by the draft and decided here: a CE mark counts as the loss of one datagram (§3.7 asks
-//! that it be treated as congestion); the random part of the probing interval comes from a generator
-//! seeded by time and bytes delivered, which differ from flow to flow and repeat in a simulation.
+//! that it be treated as congestion); the random part of the probing interval comes from a
+//! generator seeded by time and bytes delivered, which differ from flow to flow and repeat in a
+//! simulation.
 
 mod bounds;
 mod control;

@@ -4,7 +4,7 @@
 //! The draft keeps a snapshot with every packet. Here all packets of one timestamp, that is of one
 //! train, share one, in a ring beside the sent packets and found by the time of sending (§4.1.3.1
 //! recommends as much), so that connections without BBR pay nothing for it. The ring is bounded by
-//! `limits::SEND_RECORDS`: beyond it later trains join the last record, which only coarsens samples.
+//! `limits::SEND_RECORDS`: later trains join the last record, which only coarsens samples.
 
 use crate::base::{Timestamp, limits};
 use std::collections::VecDeque;
@@ -131,8 +131,8 @@ impl Sampler {
         self.sends.get(after.checked_sub(1)?).copied()
     }
 
-    /// §4.1.2.3: `bytes` were delivered, of which the newest left at `sent`. `None` when that is too
-    /// long ago to be remembered.
+    /// §4.1.2.3: `bytes` were delivered, of which the newest left at `sent`. `None` when that is
+    /// too long ago to be remembered.
     pub(super) fn on_ack(
         &mut self,
         now: Timestamp,

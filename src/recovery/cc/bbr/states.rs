@@ -1,5 +1,6 @@
 //! The state machine of BBR (draft-ietf-ccwg-bbr-06 §5.3, §5.4): Startup fills the pipe, Drain
-//! empties the queue, ProbeBW sends faster and slower by turns, ProbeRTT looks for the path's delay.
+//! empties the queue, ProbeBW sends faster and slower by turns, ProbeRTT looks for the
+//! path's delay.
 
 use super::rate::RateSample;
 use super::{Bbr, UNBOUNDED};

@@ -13,7 +13,7 @@ import urllib.parse
 from aioquic.asyncio import QuicConnectionProtocol, serve
 from aioquic.asyncio.client import connect
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.events import HandshakeCompleted
+from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted
 from aioquic.quic.logger import QuicFileLogger
 from aioquic.quic.packet import QuicProtocolVersion
 from aioquic.tls import CipherSuite, SessionTicket
@@ -26,7 +26,7 @@ SERVER_CASES = {
     "handshakecorruption", "transferloss", "transfercorruption", "ipv6", "v2", "rebind-port",
     "rebind-addr", "goodput", "crosstraffic",
 }
-CLIENT_CASES = SERVER_CASES
+CLIENT_CASES = SERVER_CASES | {"connectionmigration"}
 
 
 def configuration(is_client, case):
@@ -106,6 +106,8 @@ class Client(QuicConnectionProtocol):
     def quic_event_received(self, event):
         if isinstance(event, HandshakeCompleted):
             print("resumed" if event.session_resumed else "full", event, file=sys.stderr)
+        elif isinstance(event, ConnectionTerminated):
+            print(event, file=sys.stderr)
         super().quic_event_received(event)
 
     async def get(self, path):

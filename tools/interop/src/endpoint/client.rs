@@ -4,7 +4,7 @@ use super::{engine, tls};
 use corelane::api::{Connection, Endpoint, EndpointBuilder};
 use corelane_hq::{Case, ClientArgs, Url};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a client did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +39,9 @@ pub async fn fetch(args: &ClientArgs) -> Result<Fetched, String> {
         batch(&endpoint, addr, urls, args, &mut done).await?;
     }
     endpoint.wait_idle().await;
+    if let Some(qlog) = super::qlog() {
+        qlog.flush();
+    }
     Ok(done)
 }
 
@@ -49,13 +52,13 @@ async fn batch(
     args: &ClientArgs,
     done: &mut Fetched,
 ) -> Result<(), String> {
-    let began = Instant::now();
-    let connection = endpoint
-        .connect(addr, urls[0].server_name())
-        .await
-        .map_err(|e| format!("connecting: {e}"))?;
+    let began = crate::clock::now();
+    let mut connecting = endpoint.connect(addr, urls[0].server_name());
+    if args.case == Case::ZeroRtt {
+        connecting = connecting.into_early();
+    }
+    let connection = connecting.await.map_err(|e| format!("connecting: {e}"))?;
     done.connections += 1;
-    done.resumed += usize::from(connection.is_resumed());
     let tasks: Vec<_> = urls
         .iter()
         .map(|url| tokio::spawn(get(connection.clone(), url.clone(), args.out.clone())))
@@ -67,6 +70,7 @@ async fn batch(
         task.await.map_err(|e| e.to_string())??;
         done.files += 1;
     }
+    done.resumed += usize::from(connection.is_resumed());
     eprintln!("{} files in {:?}", urls.len(), began.elapsed());
     if let Ok(stats) = connection.stats().await {
         eprintln!("{stats:?}");

@@ -7,31 +7,45 @@ mod tls;
 pub use client::{Fetched, fetch};
 pub use server::{Server, serve};
 
-use corelane::api::{EngineConfig, TransportConfig};
+use corelane::api::{EngineConfig, Qlog, TransportConfig};
 use corelane_hq::Case;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Whether corelane plays a case.
 pub fn supports(case: Case) -> bool {
-    !matches!(case, Case::ZeroRtt | Case::V2 | Case::ConnectionMigration)
+    !matches!(case, Case::V2 | Case::ConnectionMigration)
 }
 
 /// Handshakes under heavy loss take long; the runner bounds the whole.
 const HANDSHAKE: Duration = Duration::from_secs(120);
+/// A client's silence after which it makes itself heard.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// What a path of 1,500 bytes carries beside an IPv6 header.
 const MTU: usize = 1452;
+
+/// Logs to QLOGDIR, if that is set and can be written to.
+fn qlog() -> Option<&'static Qlog> {
+    static QLOG: OnceLock<Option<Qlog>> = OnceLock::new();
+    let begin = || Qlog::from_env().inspect_err(|e| eprintln!("QLOGDIR: {e}"));
+    QLOG.get_or_init(|| begin().ok().flatten()).as_ref()
+}
 
 fn engine(bind: Option<SocketAddr>) -> EngineConfig {
     let mut transport = TransportConfig::default();
     transport.handshake_deadline = HANDSHAKE;
     transport.max_idle_timeout = HANDSHAKE;
     transport.mtu.max = MTU;
+    if bind.is_some() {
+        // A client that only receives would not be found again at its new address.
+        transport.keep_alive_interval = Some(KEEP_ALIVE);
+    }
     // The runner's cases want at most 1,000 streams at a time, and windows that grow.
     transport.streams.max_streams_bidi = 100;
     transport.streams.stream_window = 256 << 10;
     transport.streams.connection_window = 512 << 10;
+    transport.observers = qlog().map(Qlog::observers);
     let mut config = EngineConfig::new("interop");
     config.transport = Arc::new(transport);
     if let Some(addr) = bind {

@@ -68,7 +68,8 @@ pub async fn serve(args: &ServerArgs) -> Result<(), String> {
 
 async fn connection(incoming: Incoming, root: Arc<PathBuf>) {
     let remote = incoming.remote_address();
-    let connection: Connection = match incoming.accept().await {
+    // A file does no harm when it is asked for twice.
+    let connection: Connection = match incoming.accept().into_early().await {
         Ok(connection) => connection,
         Err(why) => return eprintln!("{remote}: {why}"),
     };

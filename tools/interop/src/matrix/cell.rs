@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Time for a server to begin to listen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -71,7 +71,7 @@ pub struct Cell {
 
 /// Plays a case between a pair.
 pub(super) fn play(case: &Case, pair: Pair, options: &Options, certs: &Certs) -> Cell {
-    let began = Instant::now();
+    let began = crate::clock::now();
     let outcome = Stage::set(case, pair, options, certs)
         .and_then(|stage| stage.map_or(Ok(Outcome::Absent), |s| s.repeat()))
         .unwrap_or_else(|e| Outcome::Failed(format!("the runner: {e}")));
@@ -196,7 +196,7 @@ impl<'a> Stage<'a> {
         config.capture = true;
         config.seed = self.options.seed + n as u64;
         let relay = Relay::start(config)?;
-        let began = Instant::now();
+        let began = crate::clock::now();
         let Some(command) = self.client(relay.addr()) else {
             return Ok(Run::Outcome(Outcome::Absent));
         };
@@ -265,14 +265,9 @@ impl<'a> Stage<'a> {
 
     fn judge(&self, log: &Log) -> Result<String, String> {
         self.compare()?;
-        let mut keys = KeyLog::default();
-        for who in ["client", "server"] {
-            let path = self.dir.join(format!("{who}.keys"));
-            keys.read(&fs::read_to_string(path).unwrap_or_default());
-        }
         let evidence = Evidence {
             log,
-            trace: Trace::new(&log.entries, &keys),
+            trace: self.decrypt(log),
             requests: self
                 .case
                 .files()
@@ -299,14 +294,28 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Leaves the relay's log beside those of the endpoints.
+    fn decrypt(&self, log: &Log) -> Trace {
+        let mut keys = KeyLog::default();
+        for who in ["client", "server"] {
+            let path = self.dir.join(format!("{who}.keys"));
+            keys.read(&fs::read_to_string(path).unwrap_or_default());
+        }
+        Trace::new(&log.entries, &keys)
+    }
+
+    /// Leaves the relay's log, and the same decrypted, beside those of the endpoints.
     fn keep(&self, log: &Log) -> io::Result<()> {
         let mut file = io::BufWriter::new(fs::File::create(self.dir.join("relay.log"))?);
         for entry in &log.entries {
             writeln!(file, "{entry}")?;
         }
         writeln!(file, "up {:?}\ndown {:?}", log.up, log.down)?;
-        writeln!(file, "rebindings {} stale {}", log.rebindings, log.stale)
+        writeln!(file, "rebindings {} stale {}", log.rebindings, log.stale)?;
+        let mut file = io::BufWriter::new(fs::File::create(self.dir.join("packets.log"))?);
+        for packet in &self.decrypt(log).packets {
+            writeln!(file, "{packet}")?;
+        }
+        Ok(())
     }
 }
 

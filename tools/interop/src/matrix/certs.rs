@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 /// Certificates between the authority and the leaf of the long chain, which has nine in all.
 const INTERMEDIATES: usize = 8;
 
-/// The one of them that clients trust besides the root: rustls builds no path through more than six
-/// authorities, others none that does not end at a root.
-const MIDDLE: usize = 3;
+/// Those nearest to the root, which clients trust as well: rustls follows a path through six
+/// authorities at most, and OpenSSL looks for the issuers of one that it trusts among the trusted.
+const TRUSTED: usize = 4;
 
 /// Files of one run.
 #[derive(Clone, Debug)]
@@ -91,7 +91,7 @@ impl Certs {
             chain.push(params.signed_by(&next, &issuer)?.pem());
             issuer = Issuer::new(params, next);
         }
-        ca.push_str(&chain[MIDDLE]);
+        ca.push_str(&chain[..TRUSTED].concat());
         chain.push(leaf()?.signed_by(&key, &issuer)?.pem());
         chain.reverse();
         Ok([

@@ -310,3 +310,6 @@ pub(super) fn migration(e: &Evidence<'_>) -> Verdict {
     answered(e)?;
     one_handshake(e)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const POLL: Duration = Duration::from_millis(10);
 const LISTENING: &str = "listening on ";
@@ -65,12 +65,12 @@ impl Process {
 
     /// Waits for its end; `None` if it takes longer.
     pub fn wait(&mut self, patience: Duration) -> io::Result<Option<ExitStatus>> {
-        let until = Instant::now() + patience;
+        let until = crate::clock::now() + patience;
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(Some(status));
             }
-            if Instant::now() >= until {
+            if crate::clock::now() >= until {
                 return Ok(None);
             }
             std::thread::sleep(POLL);

@@ -130,7 +130,9 @@ fn frame(c: &mut Cursor<'_>) -> Option<Frame> {
             let reason = String::from_utf8_lossy(c.varint_vector()?).into_owned();
             Frame::Close(ty == 0x1d, code, reason)
         }
-        0x00 | 0x01 | 0x1e => Frame::Other(ty),
+        // 0x1f and 0xaf are those of the ACK frequency extension.
+        0x00 | 0x01 | 0x1e | 0x1f => Frame::Other(ty),
+        0xaf => skip(c, 4, Frame::Other(ty))?,
         0x07 => {
             c.varint_vector()?;
             Frame::Other(ty)

@@ -15,6 +15,7 @@ pub use keys::{KeyLog, VERSION_2};
 use corelane_relay::{Direction, Entry, Fate};
 use decrypt::Connection;
 use header::Header;
+use std::fmt;
 use std::time::Duration;
 
 /// The value of a transport parameter that is a number.
@@ -80,6 +81,38 @@ impl Packet {
             _ => 0,
         };
         self.frames.iter().map(len).sum()
+    }
+}
+
+impl fmt::Display for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let arrow = match self.direction {
+            Direction::Up => '>',
+            Direction::Down => '<',
+        };
+        write!(
+            f,
+            "{:10.6} {arrow} {} rebound {} front {} {:?} {:?} to ",
+            self.at.as_secs_f64(),
+            self.connection,
+            self.rebound,
+            self.front,
+            self.fate,
+            self.kind
+        )?;
+        self.dcid.iter().try_for_each(|b| write!(f, "{b:02x}"))?;
+        write!(
+            f,
+            " number {:?} generation {}",
+            self.number, self.generation
+        )?;
+        for frame in &self.frames {
+            match frame {
+                Frame::Crypto { offset, data } => write!(f, " Crypto({offset}, {})", data.len())?,
+                frame => write!(f, " {frame:?}")?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -37,6 +37,8 @@ struct Fetch<'a> {
     early: bool,
     waiting: Vec<&'a Url>,
     open: HashMap<u64, (&'a Url, Vec<u8>)>,
+    /// The rest of a request that was written in part.
+    partial: Option<(u64, Vec<u8>)>,
     next: u64,
 }
 
@@ -61,6 +63,7 @@ impl<'a> Fetch<'a> {
             early: false,
             waiting: urls.iter().rev().collect(),
             open: HashMap::new(),
+            partial: None,
             next: 0,
         })
     }
@@ -106,23 +109,29 @@ impl<'a> Fetch<'a> {
     }
 
     fn ask(&mut self) -> Outcome<()> {
-        while let Some(url) = self.waiting.pop() {
-            match self
-                .quic
-                .stream_send(self.next, &corelane_hq::request(url), true)
-            {
-                Ok(_) => {
-                    self.open.insert(self.next, (url, Vec::new()));
+        loop {
+            let (id, data) = match self.partial.take() {
+                Some(rest) => rest,
+                None => {
+                    let Some(url) = self.waiting.pop() else {
+                        return Ok(());
+                    };
+                    let id = self.next;
                     self.next += 4;
+                    self.open.insert(id, (url, Vec::new()));
+                    (id, corelane_hq::request(url))
                 }
-                Err(Error::StreamLimit | Error::Done) => {
-                    self.waiting.push(url);
-                    return Ok(());
-                }
+            };
+            let sent = match self.quic.stream_send(id, &data, true) {
+                Ok(n) => n,
+                Err(Error::StreamLimit | Error::Done) => 0,
                 Err(why) => return Err(why.into()),
+            };
+            if sent < data.len() {
+                self.partial = Some((id, data[sent..].to_vec()));
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     fn read(&mut self, buffer: &mut [u8], out: &Path) -> Outcome<()> {
