@@ -8,6 +8,7 @@ pub use client::{Fetched, fetch};
 pub use server::{Server, serve};
 
 use corelane::api::{EngineConfig, Qlog, TransportConfig};
+use corelane::wire::Version;
 use corelane_hq::Case;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 /// Whether corelane plays a case.
 pub fn supports(case: Case) -> bool {
-    !matches!(case, Case::V2 | Case::ConnectionMigration)
+    case != Case::ConnectionMigration
 }
 
 /// Handshakes under heavy loss take long; the runner bounds the whole.
@@ -32,7 +33,7 @@ fn qlog() -> Option<&'static Qlog> {
     QLOG.get_or_init(|| begin().ok().flatten()).as_ref()
 }
 
-fn engine(bind: Option<SocketAddr>) -> EngineConfig {
+fn engine(case: Case, bind: Option<SocketAddr>) -> EngineConfig {
     let mut transport = TransportConfig::default();
     transport.handshake_deadline = HANDSHAKE;
     transport.max_idle_timeout = HANDSHAKE;
@@ -40,6 +41,12 @@ fn engine(bind: Option<SocketAddr>) -> EngineConfig {
     if bind.is_some() {
         // A client that only receives would not be found again at its new address.
         transport.keep_alive_interval = Some(KEEP_ALIVE);
+    }
+    if case == Case::V2 {
+        // The client begins with version 1 and prefers version 2; the server moves it there.
+        transport.versions = vec![Version::V2, Version::V1];
+        transport.first_version = Some(Version::V1);
+        transport.preferred_version = Some(Version::V2);
     }
     // The runner's cases want at most 1,000 streams at a time, and windows that grow.
     transport.streams.max_streams_bidi = 100;
