@@ -161,7 +161,7 @@ pub struct Endpoint {
     pub(super) rng: Rng,
     pub(super) reset_key: ResetKey,
     /// One for each of [`Version::ALL`]: a token is good in its own version only (RFC 9369 §5).
-    token_keys: [TokenKey; 2],
+    pub(super) token_keys: [TokenKey; 2],
     pub(super) token_lifetimes: Lifetimes,
     pub(super) spent: SpentTokens,
     pub(super) tokens: Arc<dyn TokenStore>,
@@ -297,15 +297,6 @@ impl Endpoint {
         let mut out = Vec::with_capacity(256);
         params.encode(side, &mut out, &mut self.rng);
         out
-    }
-
-    /// The key of tokens of a version.
-    pub(super) fn token_key(&self, version: Version) -> &TokenKey {
-        let [v1, v2] = &self.token_keys;
-        match version {
-            Version::V1 => v1,
-            Version::V2 => v2,
-        }
     }
 
     pub(super) fn fresh_cid(&mut self) -> ConnectionId {
@@ -684,26 +675,6 @@ impl Endpoint {
             }
             _ => self.stats.unroutable += 1,
         }
-    }
-
-    fn speaks(&self, number: u32) -> bool {
-        Version::from_number(number).is_some_and(|v| self.transport.spoken().contains(&v))
-    }
-
-    /// Answers a datagram of a version that is not spoken here, where it is long enough to begin a
-    /// connection (RFC 9000 §6.1).
-    fn offer_versions(&mut self, meta: &RecvMeta, datagram: &[u8]) {
-        let ids = header::long_cids(datagram);
-        let Some((dcid, scid)) =
-            ids.filter(|_| self.server.is_some() && meta.segment_size >= limits::MIN_UDP_PAYLOAD)
-        else {
-            self.stats.unroutable += 1;
-            return;
-        };
-        self.stats.version_negotiations += 1;
-        let spoken = self.transport.spoken();
-        self.stateless
-            .version_negotiation(meta, dcid, scid, &spoken);
     }
 
     /// A stateless packet to send: Retry, Version Negotiation, reset, refusal.

@@ -409,10 +409,7 @@ impl Connection {
             self.pending.handshake_done = false;
             scratch.push(SentFrame::HandshakeDone);
         }
-        if self.pending.probes > 0 || path.ack_frequency.wants_to_send() {
-            write_ack_requests(now, path, w, scratch, self.pending.probes > 0);
-        }
-        write_cid_frames(path, w, scratch);
+        write_path_control(now, path, w, scratch, self.pending.probes > 0);
         self.new_tokens.write(w, scratch);
         if streams.has_control() {
             streams.write_control(w, &mut |f| scratch.push(SentFrame::Stream(f)));
@@ -557,6 +554,20 @@ fn write_path_frames(
         scratch.push(SentFrame::Unreliable);
     }
     w.position() > before
+}
+
+/// Writes what concerns the path alone: connection IDs, and when to acknowledge.
+fn write_path_control(
+    now: Timestamp,
+    path: &mut Path<SentFrame>,
+    w: &mut Writer<'_>,
+    scratch: &mut Vec<SentFrame>,
+    probing: bool,
+) {
+    if probing || path.ack_frequency.wants_to_send() {
+        write_ack_requests(now, path, w, scratch, probing);
+    }
+    write_cid_frames(path, w, scratch);
 }
 
 /// Writes NEW_CONNECTION_ID and RETIRE_CONNECTION_ID frames.

@@ -358,7 +358,7 @@ impl RawPeer {
     fn open_one(&mut self, bytes: &mut [u8]) -> (Option<Packet>, usize) {
         let all = bytes.len();
         let whole = bytes.to_vec();
-        let parsed = Header::parse(&whole, self.scid.len());
+        let parsed = Header::parse_greased(&whole, self.scid.len());
         let (ty, dcid, scid, token, pn_offset, len) = match parsed {
             Ok(Header::Long {
                 ty,

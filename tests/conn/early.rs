@@ -91,7 +91,7 @@ fn delivered(pair: &Pair, data: &[u8]) {
 fn types(datagram: &[u8]) -> Vec<LongType> {
     let mut out = Vec::new();
     let mut rest = datagram;
-    while let Ok(Header::Long { ty, len, .. }) = Header::parse(rest, 8) {
+    while let Ok(Header::Long { ty, len, .. }) = Header::parse_greased(rest, 8) {
         out.push(ty);
         rest = &rest[len..];
     }
