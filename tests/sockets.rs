@@ -60,13 +60,25 @@ fn drive(
         if done(server, client) {
             return;
         }
-        assert!(now - start < PATIENCE, "{:?}", client.app().faults);
+        if now - start > PATIENCE {
+            stuck(server, client);
+        }
         if !(a.worked || a.busy || b.worked || b.busy) {
             client
                 .park(now, Some(now + Duration::from_millis(1)))
                 .expect("the client sleeps");
         }
     }
+}
+
+fn stuck(server: &mut Shard<Echo>, client: &mut Shard<Many>) -> ! {
+    let app = client.app();
+    let told = (app.done, app.closed, server.app().closed, &app.faults);
+    eprintln!("answers, closed here and there, faults: {told:?}");
+    eprintln!("{:?}", server.backend().stats());
+    eprintln!("{:?}", client.backend().stats());
+    let left = [server.endpoint().len(), client.endpoint().len()];
+    panic!("the shards do not come to an end: {left:?} connections are left");
 }
 
 /// Closes what there is and waits until nothing is left of it.

@@ -249,14 +249,7 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
         let config = &also::named_ports(config, &also);
         let wakers: Wakers = Arc::new((0..config.shards).map(|_| OnceLock::new()).collect());
         let mailboxes = Mailbox::<A::Command>::build(config.shards);
-        let senders = mailboxes
-            .iter()
-            .enumerate()
-            .map(|(shard, mailbox)| {
-                let wakers = wakers.clone();
-                mailbox.command_sender(move || wake(&wakers, shard))
-            })
-            .collect();
+        let senders = senders(&mailboxes, &wakers);
         let stop = Arc::new(AtomicBool::new(false));
         let mut engine = Self {
             senders,
@@ -372,6 +365,25 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
     }
 }
 
+/// The way to each shard's application.
+fn senders<C: Send + 'static>(mailboxes: &[Mailbox<C>], wakers: &Wakers) -> Vec<CommandSender<C>> {
+    let sender = |(shard, mailbox): (usize, &Mailbox<C>)| {
+        let wakers = wakers.clone();
+        mailbox.command_sender(move || wake(&wakers, shard))
+    };
+    mailboxes.iter().enumerate().map(sender).collect()
+}
+
+/// The transport's configuration. Beside another protocol the fixed bit stays, for it is what tells
+/// the two apart (RFC 9287 §3.1).
+fn undisguised(transport: &Arc<TransportConfig>, shared: bool) -> Arc<TransportConfig> {
+    let mut transport = transport.clone();
+    if shared && transport.grease_quic_bit {
+        Arc::make_mut(&mut transport).grease_quic_bit = false;
+    }
+    transport
+}
+
 /// One codec for each shard.
 fn codecs(
     config: &EngineConfig,
@@ -449,7 +461,7 @@ impl<A: ShardApp> Seat<A> {
             let _ = slot.set(backend.waker());
         }
         let mut endpoint = Endpoint::new(EndpointConfig {
-            transport: c.transport.clone(),
+            transport: undisguised(&c.transport, c.demux.is_some()),
             server: c.server.clone(),
             cids: Box::new(CodecCids(self.codec.clone())),
             seed: random::seed()?,

@@ -42,12 +42,6 @@ fn engine(bind: Option<SocketAddr>, case: Case) -> EngineConfig {
         // A client that only receives would not be found again at its new address.
         transport.keep_alive_interval = Some(KEEP_ALIVE);
     }
-    if case == Case::V2 {
-        // The client begins with version 1 and prefers version 2; the server moves it there.
-        transport.versions = vec![Version::V2, Version::V1];
-        transport.first_version = Some(Version::V1);
-        transport.preferred_version = Some(Version::V2);
-    }
     // The runner's cases want at most 1,000 streams at a time, and windows that grow.
     transport.streams.max_streams_bidi = 100;
     transport.streams.stream_window = 256 << 10;
