@@ -14,7 +14,7 @@ use crate::path::{Probe, Purpose};
 use crate::wire::Side;
 
 impl Connection {
-    /// Compares the addresses that the newest 1-RTT packet came by with the path's.
+    /// Compares the addresses that the newest 1-RTT packet came by with the path's (RFC 9000 §9).
     #[inline]
     pub(super) fn check_address(&mut self, now: Timestamp, packet: &Packet<'_>, probing: bool) {
         if packet.meta.path == self.paths.primary().tuple || self.side == Side::Client {
@@ -49,7 +49,7 @@ impl Connection {
         self.follow(now, packet);
     }
 
-    /// Keeps RFC 9000 §8.2.1, §9.3.
+    /// Goes on at the new addresses and validates them (RFC 9000 §8.2.1, §9, §9.3, §9.6.3).
     fn follow(&mut self, now: Timestamp, packet: &Packet<'_>) {
         let meta = packet.meta;
         let path = self.paths.primary_mut();

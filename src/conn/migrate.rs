@@ -137,7 +137,7 @@ impl Connection {
             .filter(|remote| self.config.port_guard.admits(present, *remote))
     }
 
-    /// Whether a client could move now, to go on with the server at `remote`.
+    /// Whether a client could move now, to go on with the server at `remote` (RFC 9000 §9, §18.2).
     fn may_migrate(&self, remote: SocketAddr) -> Result<(), MigrateError> {
         let path = self.paths.primary();
         let preferred = self.peer_params.preferred_address.as_ref();
@@ -165,14 +165,14 @@ impl Connection {
         }
     }
 
-    /// How often an address is asked, and for how long (RFC 9000 §8.2.4): three times the larger
+    /// How often an address is asked, and for how long (RFC 9000 §8.2.4, §9.4): three times the larger
     /// of the present and the initial probe timeout.
     pub(super) fn patience(&self) -> (Duration, Duration) {
         let interval = self.paths.primary().rtt.pto(self.peer_params.max_ack_delay);
         (interval, interval.max(self.config.initial_rtt * 3) * 3)
     }
 
-    /// A validation that begins with a challenge. `received` bytes came from there already; `None`
+    /// A validation that begins with a challenge of random data (RFC 9000 §8.2.1). `received` bytes came from there already; `None`
     /// where no limit holds.
     pub(super) fn challenge(&mut self, now: Timestamp, received: Option<usize>) -> Validation {
         let (interval, patience) = self.patience();

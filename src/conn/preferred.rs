@@ -68,6 +68,9 @@ impl Connection {
         }
     }
 
+    /// Asks at the preferred address; until it answers, nothing but probes goes there (RFC 9000
+    /// §9.6.2, §21.5.3), and everything else to the address in use (§9.6.1). It is this
+    /// connection's alone.
     fn probe_preferred(&mut self, now: Timestamp, socket: SocketId, local: SocketAddr) {
         let present = self.paths.primary().tuple.remote;
         let preferred = self.peer_params.preferred_address.as_ref();

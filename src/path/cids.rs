@@ -76,6 +76,7 @@ impl LocalCids {
 
     /// How many more connection IDs to issue.
     /// Keeps RFC 9000 §19.15.
+    // RFC 9000 §5.1.1.
     pub fn wanted(&self) -> usize {
         if self.issued.first().is_some_and(|i| i.cid.is_empty()) {
             return 0;
