@@ -61,7 +61,11 @@ impl Seen {
         }
         // A Retry with a tag over another connection ID.
         let mut retry = payload(|w| header::write_retry(w, VERSION_1, &dcid, &other, b"token"));
-        let tag = corelane::crypto::retry::integrity_tag(corelane::wire::Version::V1, other.as_slice(), &retry);
+        let tag = corelane::crypto::retry::integrity_tag(
+            corelane::wire::Version::V1,
+            other.as_slice(),
+            &retry,
+        );
         retry.extend(tag.expect("a tag"));
         out.push(retry);
         // Initial packets under keys of another destination, and of another source.
