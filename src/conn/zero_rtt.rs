@@ -54,6 +54,7 @@ pub(super) struct ZeroRtt {
 
 impl ZeroRtt {
     /// Whether 0-RTT packets may be sent.
+    /// Keeps RFC 9001 §5.6.
     #[inline]
     pub(super) fn can_send(&self) -> bool {
         self.status == EarlyData::Offered && self.key.is_some()
@@ -72,6 +73,7 @@ impl ZeroRtt {
 
     /// RFC 9001 §4.9.3: a client has no use for the key once it has those of 1-RTT (RFC 9000
     /// §17.2.3); a server keeps it for packets that were reordered, for three PTO.
+    /// Keeps RFC 9001 §5.6.
     pub(super) fn on_handshake_complete(&mut self, now: Timestamp, side: Side, pto: Duration) {
         match side {
             Side::Client => self.key = None,
@@ -122,6 +124,7 @@ impl Connection {
     /// Asks TLS about early data, once it can tell: at a client as soon as it has written its
     /// ClientHello, at a server when it has read it and the parameters in it. RFC 9001 §5.6: only
     /// if the application's TLS configuration asks for it.
+    /// Keeps RFC 9000 §7.4.1.
     pub(super) fn begin_zero_rtt(&mut self) {
         if std::mem::replace(&mut self.zero_rtt.decided, true) {
             return;
@@ -209,6 +212,7 @@ impl Connection {
 
     /// RFC 9000 §17.2.5.3: what went to the server before its Retry was dropped there; it is sent
     /// again under new numbers.
+    /// Keeps RFC 9000 §17.2.3.
     pub(super) fn resend_early(&mut self) {
         if self.zero_rtt.can_send() {
             self.forget_sent(Some);

@@ -20,6 +20,7 @@ const LIMITS: usize = 8;
 const HEADER: usize = LIMITS * 8;
 
 /// The values that must not fall while sessions made under them are accepted with early data.
+/// Keeps RFC 9000 §7.4.1.
 fn limits(p: &TransportParameters) -> [u64; LIMITS] {
     [
         p.active_connection_id_limit,
@@ -67,6 +68,7 @@ pub fn check(config: &ServerConfig) -> Result<(), ConfigError> {
 
 /// Prepares a server's configuration for connections with the transport parameters `params`: one
 /// that offers early data gets a storage that gives back only sessions which `params` still honour.
+/// Keeps RFC 9000 §7.4.1.
 ///
 /// `probe` names a session that does not exist; it is stored and taken to see whether it is gone.
 ///
@@ -107,6 +109,7 @@ struct Honoured {
 
 impl Honoured {
     /// The session without its limits, if ours are no lower.
+    /// Keeps RFC 9000 §7.4.1.
     fn strip(&self, stored: &[u8]) -> Option<Vec<u8>> {
         let (header, session) = stored.split_at_checked(HEADER)?;
         let mut old = header.chunks_exact(8).map(|c| {

@@ -166,6 +166,7 @@ impl Session {
     }
 
     /// A server's session; `params` are its encoded transport parameters.
+    /// Keeps RFC 9001 §4.6.1.
     ///
     /// # Errors
     /// [`ConfigError`] when QUIC cannot use `config`.

@@ -26,7 +26,7 @@ impl Server {
     /// A file or the address is no good.
     pub fn bind(args: &ServerArgs) -> Result<Self, String> {
         let tls = tls::server(args)?;
-        let endpoint = EndpointBuilder::from_config(engine(None))
+        let endpoint = EndpointBuilder::from_config(engine(None, args.case))
             .server(tls, args.listen)
             .build()
             .map_err(|e| e.to_string())?;
