@@ -499,7 +499,7 @@ mod tests {
         assert_eq!(acknowledged_at(&mut p, [0, 2, 3, 4]), [4]);
         assert_eq!(acknowledged_at(&mut p, [1]), [1], "1 <= 4 - 3");
         // Inside the window, disorder says nothing yet.
-        assert_eq!(acknowledged_at(&mut p, [7, 6, 5]), []);
+        assert!(acknowledged_at(&mut p, [7, 6, 5]).is_empty());
     }
 
     #[test]
