@@ -13,6 +13,8 @@ mod cancel;
 mod connections;
 #[path = "api/early.rs"]
 mod early;
+#[path = "api/moves.rs"]
+mod moves;
 #[path = "api/seeing.rs"]
 mod seeing;
 #[path = "api/sockets.rs"]

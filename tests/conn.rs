@@ -23,6 +23,10 @@ mod frames;
 mod handshake;
 #[path = "conn/keys.rs"]
 mod keys;
+#[path = "conn/migration.rs"]
+mod migration;
+#[path = "conn/moved.rs"]
+mod moved;
 #[path = "conn/recovery.rs"]
 mod recovery;
 #[path = "conn/tokens.rs"]

@@ -11,7 +11,7 @@ use corelane::conn::EarlyData;
 use std::ops::Range;
 
 /// The seeds of an ordinary run.
-const SEEDS: Range<u64> = 0..500;
+const SEEDS: Range<u64> = 0..1000;
 
 fn seeds() -> Range<u64> {
     let Ok(text) = std::env::var("CORELANE_SEEDS") else {
@@ -29,12 +29,14 @@ fn seeds() -> Range<u64> {
 
 fn run(shards: usize) {
     let identity = Identity::fixed();
-    let (mut forwarded, mut accepted, mut rejected) = (0, 0, 0);
+    let (mut forwarded, mut moves) = (0, 0);
+    let (mut accepted, mut rejected) = (0, 0);
     for seed in seeds() {
         let world = World::new(seed, shards, &identity);
         match world.run() {
             Ok(outcome) => {
                 forwarded += outcome.forwarded;
+                moves += outcome.moves;
                 accepted += u32::from(outcome.early == EarlyData::Accepted);
                 rejected += u32::from(outcome.early == EarlyData::Rejected);
             }
@@ -42,6 +44,7 @@ fn run(shards: usize) {
         }
     }
     let many = seeds().count() > 100;
+    assert!(!many || moves > 0, "no client ever moved");
     assert!(
         shards == 1 || !many || forwarded > 0,
         "no datagram ever changed shards"

@@ -212,7 +212,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    fn shared(&self) -> &Arc<ConnShared> {
+    pub(super) fn shared(&self) -> &Arc<ConnShared> {
         &self.handle.shared
     }
 

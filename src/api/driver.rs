@@ -5,9 +5,10 @@
 //! exceeds them stays in the connection, where flow control holds the peer.
 
 mod conn;
+mod moves;
 mod stream;
 
-use super::error::ConnectError;
+use super::error::{ConnectError, MigrationError};
 use super::shared::{Attempt, Command, Held, Hub, Link, OtherDatagram, Ticket, Verdict};
 use crate::base::{FourTuple, RecvMeta, SocketId, Timestamp};
 use crate::conn::incoming::{Decision, Incoming, IncomingId};
@@ -18,6 +19,7 @@ use crate::stream::{Streams, Taken};
 use crate::wire::StreamId;
 use bytes::Bytes;
 use conn::ConnDriver;
+use moves::Added;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -43,6 +45,7 @@ pub(super) struct Driver {
     scan_at: Timestamp,
     /// The endpoint's close was carried out.
     closed: bool,
+    added: Added,
 }
 
 impl Driver {
@@ -57,6 +60,7 @@ impl Driver {
             draining: Vec::new(),
             scan_at: Timestamp::ZERO,
             closed: false,
+            added: Added::default(),
         }
     }
 
@@ -91,7 +95,7 @@ impl Driver {
         if self.hub.is_closed() || ticket.shared.close.get().is_some() {
             return;
         }
-        let begun = match socket_for(ctx.sockets(), attempt.remote) {
+        let begun = match self.way_to(ctx, attempt.remote) {
             Some(socket) => ctx
                 .connect(
                     socket,
@@ -178,8 +182,13 @@ impl Driver {
             let endpoint = ctx.endpoint();
             self.draining
                 .retain(|(id, _)| endpoint.connection(*id).is_some());
+            self.close_unused(ctx);
         }
-        (!self.draining.is_empty()).then_some(self.scan_at)
+        if self.added.look_at.is_some_and(|at| now >= at) {
+            self.close_unused(ctx);
+        }
+        let scan = (!self.draining.is_empty()).then_some(self.scan_at);
+        scan.into_iter().chain(self.added.look_at).min()
     }
 }
 
@@ -241,8 +250,19 @@ impl ShardApp for Driver {
                     self.draining.push((conn, ticket));
                 }
             }
+            self.close_unused(ctx);
         } else if let (Some(driver), Some(connection)) = (self.conn(conn), connection) {
+            let moved = match &event {
+                Event::Migrated(tuple) => Some((*tuple, Ok(tuple.local))),
+                Event::MigrationFailed(tuple, why) => {
+                    Some((*tuple, Err(MigrationError::Failed(*why))))
+                }
+                _ => None,
+            };
             driver.on_event(connection, event);
+            if let Some((tuple, outcome)) = moved {
+                self.on_moved(ctx, conn, tuple, &outcome);
+            }
         }
     }
 
@@ -295,6 +315,8 @@ impl ShardApp for Driver {
             }
             Command::Connect(attempt) => self.connect(ctx, *attempt),
             Command::Decide(verdict) => self.decide(ctx, *verdict),
+            Command::Move(order) => self.begin_move(ctx, *order),
+            Command::Rebind(socket) => self.rebind(ctx, socket),
             Command::Look => self.look(ctx),
         }
     }

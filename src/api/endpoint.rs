@@ -5,7 +5,7 @@ use super::driver::Driver;
 use super::error::ConnectError;
 use super::incoming::Incoming;
 use super::shared::{Attempt, Command, ConnShared, Hub, Link, Ticket};
-use crate::conn::{TokenStore, TransportConfig};
+use crate::conn::{PreferredAddresses, TokenStore, TransportConfig};
 use crate::io::Choice;
 use crate::shard::engine::{Bind, Engine, EngineConfig, EngineError, Idle};
 use crate::shard::metrics::{Metrics, MetricsReader};
@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct EndpointBuilder {
     config: EngineConfig,
     client: Option<Arc<rustls::ClientConfig>>,
+    preferred: PreferredAddresses,
 }
 
 impl Default for EndpointBuilder {
@@ -35,6 +36,7 @@ impl EndpointBuilder {
         Self {
             config,
             client: None,
+            preferred: PreferredAddresses::default(),
         }
     }
 
@@ -60,6 +62,15 @@ impl EndpointBuilder {
     #[must_use]
     pub fn bind(mut self, addr: SocketAddr) -> Self {
         self.config.bind = Bind::Shared(addr);
+        self
+    }
+
+    /// Names an address at which a server would rather be reached, of either family (RFC 9000
+    /// §9.6), and listens there, too. With port 0 the system chooses one.
+    #[must_use]
+    pub fn preferred_address(mut self, addr: SocketAddr) -> Self {
+        self.config.also.push(addr);
+        self.preferred.set(addr);
         self
     }
 
@@ -111,7 +122,10 @@ impl EndpointBuilder {
     ///
     /// # Errors
     /// [`EngineError`]; nothing is left running then.
-    pub fn build(self) -> Result<Endpoint, EngineError> {
+    pub fn build(mut self) -> Result<Endpoint, EngineError> {
+        if !self.preferred.is_empty() {
+            Arc::make_mut(&mut self.config.transport).preferred_address = self.preferred;
+        }
         let hub = Arc::new(Hub::default());
         let links: Vec<Arc<Link>> = (0..self.config.shards)
             .map(|_| Arc::new(Link::new(hub.clone())))
@@ -199,6 +213,10 @@ impl Endpoint {
     /// [`EngineError`].
     pub fn client(tls: Arc<rustls::ClientConfig>) -> Result<Self, EngineError> {
         Self::builder().client(tls).build()
+    }
+
+    pub(super) fn links(&self) -> &[Arc<Link>] {
+        &self.inner.links
     }
 
     /// Begins a connection to `addr`, whose certificate must be for `server_name`.

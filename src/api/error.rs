@@ -1,10 +1,12 @@
 //! What the async face can refuse, by whose doing and with what to do next.
 
-use crate::conn::ConnectionError;
 use crate::conn::endpoint;
+use crate::conn::{ConnectionError, MigrateError, MigrationFailure};
 use crate::crypto::{ConfigError, ExportError};
+use crate::io::IoError;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Why no connection came about.
 #[derive(Debug, thiserror::Error)]
@@ -129,6 +131,27 @@ pub enum SendDatagramError {
         /// The longest that fits now, in bytes.
         max: usize,
     },
+    /// The connection is over.
+    #[error("the connection is over: {0}")]
+    ConnectionLost(#[source] ConnectionError),
+}
+
+/// Why a connection was not moved.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MigrationError {
+    /// It may not move, or not now.
+    #[error(transparent)]
+    Refused(MigrateError),
+    /// It tried to, and stays where it is.
+    #[error(transparent)]
+    Failed(MigrationFailure),
+    /// The address cannot be used.
+    #[error("cannot bind a UDP socket to {0}: {1}")]
+    Bind(SocketAddr, Arc<io::Error>),
+    /// The shard cannot take another socket.
+    #[error(transparent)]
+    Socket(#[from] IoError),
     /// The connection is over.
     #[error("the connection is over: {0}")]
     ConnectionLost(#[source] ConnectionError),

@@ -28,6 +28,7 @@ mod endpoint;
 pub mod error;
 mod incoming;
 pub mod keylog;
+mod migrate;
 mod other;
 mod recv_stream;
 mod send_stream;
@@ -37,8 +38,8 @@ mod waiters;
 pub use connection::{Connecting, Connection};
 pub use endpoint::{Endpoint, EndpointBuilder};
 pub use error::{
-    ConnectError, KeyingMaterialError, ReadError, ReadExactError, ReadToEndError, RetryError,
-    SendDatagramError, WriteError,
+    ConnectError, KeyingMaterialError, MigrationError, ReadError, ReadExactError, ReadToEndError,
+    RetryError, SendDatagramError, WriteError,
 };
 pub use incoming::Incoming;
 pub use recv_stream::RecvStream;
@@ -46,7 +47,10 @@ pub use send_stream::SendStream;
 pub use shared::OtherDatagram;
 
 // What the face speaks of and other layers define.
-pub use crate::conn::{ConnectionError, ConnectionStats, PathStats, TransportConfig};
+pub use crate::conn::{
+    ConnectionError, ConnectionStats, MigrateError, MigrationFailure, PathStats, PortGuard,
+    PreferredAddresses, TransportConfig,
+};
 pub use crate::conn::{TokenMemory, TokenStore};
 pub use crate::io::Choice;
 pub use crate::shard::demux::{Demux, OutboxError};

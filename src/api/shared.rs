@@ -5,7 +5,7 @@
 //! wake tasks. Nothing here makes a shard wait for a handle, and nothing grows with what a peer
 //! sends: windows in bytes and in chunks bound both ways.
 
-use super::error::ConnectError;
+use super::error::{ConnectError, MigrationError};
 use super::waiters::Waiters;
 use crate::base::limits;
 use crate::conn::incoming::{Decision, IncomingId};
@@ -17,7 +17,7 @@ use atomic_waker::AtomicWaker;
 use bytes::Bytes;
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use rustls::pki_types::{CertificateDer, ServerName};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicI8, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -36,8 +36,19 @@ pub(super) enum Command {
     Connect(Box<Attempt>),
     /// A held connection attempt was decided about.
     Decide(Box<Verdict>),
+    /// Move a connection.
+    Move(Box<Move>),
+    /// Take this socket, and move connections to it.
+    Rebind(UdpSocket),
     /// Something changed in the endpoint, or datagrams of another protocol wait to be sent.
     Look,
+}
+
+/// A connection to move.
+pub(super) struct Move {
+    pub(super) shared: Arc<ConnShared>,
+    pub(super) local: SocketAddr,
+    pub(super) reply: Reply<Result<SocketAddr, MigrationError>>,
 }
 
 /// What all shards of an endpoint and its handles have in common.

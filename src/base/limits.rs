@@ -36,6 +36,8 @@ pub const ACK_RANGES: usize = 64;
 pub const ACK_FRAME_RANGES: usize = 1024;
 /// PATH_RESPONSE frames queued per path; further challenges are ignored until some left.
 pub const PATH_RESPONSES: usize = 8;
+/// Addresses of a path beside the one in use: probed by either side, or left a moment ago.
+pub const PROBES: usize = 4;
 /// Paths of one connection, open or validating.
 pub const PATHS: usize = 8;
 /// Connection IDs that we keep active per path, and let the peer issue to us.

@@ -6,7 +6,7 @@ use super::input::Packet;
 use super::observe::Watch;
 use super::space::SentFrame;
 use super::{Connection, HandshakeSpace};
-use crate::base::Timestamp;
+use crate::base::{Ecn, Timestamp};
 use crate::crypto::UsedKeys;
 use crate::path::Path;
 use crate::recovery::ecn::Outcome;
@@ -54,10 +54,14 @@ impl Connection {
             mtu,
             cc,
             remote_cids,
+            first_pn,
             ..
         } = paths.primary_mut();
-        let summary = sent.on_ack_received(ack.ranges, |_, packet, frames| {
-            if packet.mtu_probe && mtu.on_probe_acked(usize::from(packet.size)) {
+        let mut elsewhere = Elsewhere::since(*first_pn);
+        let mut summary = sent.on_ack_received(ack.ranges, |pn, packet, frames| {
+            if elsewhere.counts(pn, packet) {
+                // Its frames count wherever they went.
+            } else if packet.mtu_probe && mtu.on_probe_acked(usize::from(packet.size)) {
                 cc.on_mtu(mtu.current());
             }
             for frame in frames {
@@ -77,6 +81,7 @@ impl Connection {
         if let Some(keys) = self.one_rtt.as_deref_mut() {
             keys.on_ack(0, ack.largest, used)?;
         }
+        elsewhere.leave_out_of_ack(&mut summary);
         Ok(summary)
     }
 
@@ -171,12 +176,16 @@ impl Connection {
                 let watch = &mut self.watch;
                 let path = self.paths.primary_mut();
                 let delay = self.peer_params.max_ack_delay;
+                let mut elsewhere = Elsewhere::since(path.first_pn);
                 let Path { sent, cc, .. } = path;
-                let summary = sent.detect_lost(now, &rtt, delay, |pn, packet, frames| {
+                let mut summary = sent.detect_lost(now, &rtt, delay, |pn, packet, frames| {
                     watch.lost(ty, pn, packet.size);
                     lost.extend_from_slice(frames);
-                    tell_lost(cc, now, pn, packet);
+                    if !elsewhere.counts(pn, packet) {
+                        tell_lost(cc, now, pn, packet);
+                    }
                 });
+                elsewhere.leave_out_of_loss(&mut summary);
                 if let Some(size) = summary.mtu_probe_lost {
                     path.mtu.on_probe_lost(usize::from(size));
                 }
@@ -294,6 +303,83 @@ impl Connection {
             }
         }
         self.scratch = again;
+    }
+}
+
+/// Packets that went to other addresses than the path's present ones: they contribute nothing to
+/// its congestion control and round-trip times (RFC 9000 §9.4).
+struct Elsewhere {
+    first_pn: u64,
+    bytes: u64,
+    ect0: u64,
+    /// The largest of their packet numbers.
+    largest: Option<u64>,
+    mtu_probe: bool,
+    /// Others were the path's own.
+    others: bool,
+}
+
+impl Elsewhere {
+    fn since(first_pn: u64) -> Self {
+        Self {
+            first_pn,
+            bytes: 0,
+            ect0: 0,
+            largest: None,
+            mtu_probe: false,
+            others: false,
+        }
+    }
+
+    /// Looks at a packet; true when it went elsewhere. One without a size went to an address beside
+    /// the path's.
+    #[inline]
+    fn counts(&mut self, pn: u64, packet: &SentPacket) -> bool {
+        let here = pn >= self.first_pn && packet.size > 0;
+        if here {
+            self.others = true;
+        } else {
+            self.note(pn, packet);
+        }
+        !here
+    }
+
+    #[cold]
+    fn note(&mut self, pn: u64, packet: &SentPacket) {
+        if packet.in_flight {
+            self.bytes += u64::from(packet.size);
+        }
+        self.ect0 += u64::from(packet.ecn == Ecn::Ect0);
+        self.mtu_probe |= packet.mtu_probe;
+        self.largest = self.largest.max(Some(pn));
+    }
+
+    fn leave_out_of_ack(&self, summary: &mut AckSummary) {
+        if self.largest.is_none() {
+            return;
+        }
+        summary.acked_bytes = summary.acked_bytes.saturating_sub(self.bytes);
+        summary.ect0 = summary.ect0.saturating_sub(self.ect0);
+        if summary.largest_newly_acked.map(|(pn, _)| pn) == self.largest {
+            summary.largest_is_new = false;
+            summary.largest_advanced = false;
+        }
+    }
+
+    fn leave_out_of_loss(&self, summary: &mut LostSummary) {
+        if self.largest.is_none() {
+            return;
+        }
+        summary.bytes = summary.bytes.saturating_sub(self.bytes);
+        summary.ect0 = summary.ect0.saturating_sub(self.ect0);
+        if self.mtu_probe {
+            summary.mtu_probe_lost = None;
+        }
+        if !self.others {
+            summary.largest_lost_sent = None;
+            summary.persistent_congestion = false;
+            summary.max_size = 0;
+        }
     }
 }
 

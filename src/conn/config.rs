@@ -4,7 +4,9 @@
 //! the embedder may not choose are in `base::limits`.
 
 use super::glitch::GlitchLimit;
+use super::guard::PortGuard;
 use super::observe::Observers;
+use super::preferred::PreferredAddresses;
 use crate::base::limits;
 use crate::path::PathConfig;
 use crate::recovery::{Algorithm, MtuConfig};
@@ -56,6 +58,16 @@ pub struct TransportConfig {
     pub datagram_receive_buffer: usize,
     /// Datagrams held for sending, in bytes. Default 1 MiB.
     pub datagram_send_buffer: usize,
+    /// Tells clients of this server not to migrate from the address that they connected to
+    /// (RFC 9000 §18.2). Those that do are followed all the same, as NATs make them. Default off.
+    pub disable_active_migration: bool,
+    /// Where this server would rather be reached (RFC 9000 §9.6). Default nowhere.
+    pub preferred_address: PreferredAddresses,
+    /// A client goes to the address that its server prefers. Default on.
+    pub follow_preferred_address: bool,
+    /// Ports that nothing is sent to on a peer's word. Default: those of services that a datagram
+    /// sets off.
+    pub port_guard: PortGuard,
     /// Updates the packet protection keys after this many packets. Default: only when the AEAD's
     /// limit nears (RFC 9001 §6.6).
     pub key_update_packets: Option<u64>,
@@ -98,7 +110,7 @@ pub struct TransportConfig {
     /// Default off.
     pub spin_bit: bool,
     /// Asks peers that support it to acknowledge less often while the congestion window is large
-    /// (ACK frequency extension). Default on.
+    /// (ACK frequency extension); never with BBR, which needs them. Default on.
     pub ack_frequency: bool,
     /// The shortest delay of an acknowledgement that a peer may ask of us by the ACK frequency
     /// extension, at most `max_ack_delay`; `None` does without the extension. Default 1 ms.
@@ -122,6 +134,10 @@ impl Default for TransportConfig {
             streams: StreamConfig::default(),
             datagram_receive_buffer: limits::DATAGRAM_RECV_BYTES,
             datagram_send_buffer: limits::DATAGRAM_SEND_BYTES,
+            disable_active_migration: false,
+            preferred_address: PreferredAddresses::default(),
+            follow_preferred_address: true,
+            port_guard: PortGuard::default(),
             key_update_packets: None,
             observers: None,
             glitches: Some(GlitchLimit {

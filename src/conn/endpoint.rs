@@ -8,7 +8,6 @@
 
 use super::admission::{Admission, Prefix, PrefixCaps};
 use super::ahead::Ahead;
-use super::application::{Application, Sink};
 pub use super::error::ConnectError;
 use super::handshake::HandshakeIds;
 use super::incoming::HeldAttempts;
@@ -21,10 +20,9 @@ use super::token_store::{TokenMemory, TokenStore};
 use super::totals::Ledger;
 use super::version::{ClientStart, Negotiation, ServerTls};
 use super::{Connection, ConnectionInit, ConnectionStats, TransportConfig};
-use crate::base::{FourTuple, RecvMeta, Rng, SocketId, Timestamp, Transmit, limits};
+use crate::base::{FourTuple, Rng, SocketId, Timestamp, Transmit, limits};
 use crate::crypto::{ConfigError, InitialSuite, Lifetimes, ResetKey, Session, TokenKey, early};
 use crate::path::cids::ResetToken;
-use crate::wire::header::{self, Header, LongType};
 use crate::wire::{ConnectionId, Side, TransportParameters, Version};
 use rustls::pki_types::ServerName;
 use std::collections::VecDeque;
@@ -160,17 +158,19 @@ pub struct Endpoint {
     pub(super) rng: Rng,
     pub(super) reset_key: ResetKey,
     /// One for each of [`Version::ALL`]: a token is good in its own version only (RFC 9369 §5).
-    token_keys: [TokenKey; 2],
+    pub(super) token_keys: [TokenKey; 2],
     pub(super) token_lifetimes: Lifetimes,
     pub(super) spent: SpentTokens,
     pub(super) tokens: Arc<dyn TokenStore>,
     /// Early data is accepted.
-    early_data: bool,
+    pub(super) early_data: bool,
     pub(super) ahead: Ahead,
     /// The last time that was told.
     pub(super) clock: Timestamp,
     pub(super) router: Router,
     pub(super) steered: bool,
+    /// QUIC is told by the fixed bit from another protocol.
+    pub(super) keeps_fixed_bit: bool,
     entries: Vec<Option<Entry>>,
     free: Vec<(u32, u32)>,
     ready: VecDeque<ConnId>,
@@ -219,6 +219,7 @@ impl Endpoint {
             clock: Timestamp::ZERO,
             router: Router::default(),
             steered: false,
+            keeps_fixed_bit: false,
             entries: Vec::new(),
             free: Vec::new(),
             ready: VecDeque::new(),
@@ -250,6 +251,7 @@ impl Endpoint {
         }
         let suite = InitialSuite::of_client(&tls)?;
         let config = transport.unwrap_or_else(|| self.transport.clone());
+        let config = self.with_fixed_bit(config);
         let local_scid = if config.zero_length_cid {
             self.admit_without_cid(socket, &tuple)?;
             ConnectionId::EMPTY
@@ -296,15 +298,6 @@ impl Endpoint {
         let mut out = Vec::with_capacity(256);
         params.encode(side, &mut out, &mut self.rng);
         out
-    }
-
-    /// The key of tokens of a version.
-    pub(super) fn token_key(&self, version: Version) -> &TokenKey {
-        let [v1, v2] = &self.token_keys;
-        match version {
-            Version::V1 => v1,
-            Version::V2 => v2,
-        }
     }
 
     pub(super) fn fresh_cid(&mut self) -> ConnectionId {
@@ -534,169 +527,6 @@ impl Endpoint {
             e.conn.handle_timeout(now);
             self.wake(id);
         }
-    }
-
-    /// Takes what one receive delivered. Runs of datagrams for one connection are handled together;
-    /// every datagram's own connection ID decides. What is too small for a packet is dropped
-    /// (RFC 9000 §10.3).
-    pub fn handle_train(
-        &mut self,
-        now: Timestamp,
-        meta: &RecvMeta,
-        data: &mut [u8],
-        app: &mut dyn Application,
-    ) {
-        self.clock = now;
-        let cid_len = self.cids.len();
-        let step = meta.segment_size.max(1);
-        let (mut start, mut at) = (0, 0);
-        let mut run: Option<(Route, ConnectionId)> = None;
-        while at < data.len() {
-            let end = (at + step).min(data.len());
-            let datagram = data.get(at..end).unwrap_or_default();
-            let Some(dcid) = header::dcid(datagram, cid_len) else {
-                self.flush(now, meta, data.get_mut(start..at), run.take(), app);
-                self.stats.unroutable += 1;
-                (start, at) = (end, end);
-                continue;
-            };
-            if run.as_ref().is_none_or(|(_, cid)| cid.as_slice() != dcid) {
-                let by_addresses = || self.router.by_addresses(meta, datagram, dcid);
-                let route = self.router.get(dcid).or_else(by_addresses);
-                let cid = ConnectionId::new(dcid).unwrap_or_default();
-                if let (Some(route), Some((same, last))) = (route, &mut run)
-                    && *same == route
-                {
-                    // The same connection by another name, as each packet without one is.
-                    *last = cid;
-                    at = end;
-                    continue;
-                }
-                self.flush(now, meta, data.get_mut(start..at), run.take(), app);
-                start = at;
-                match route {
-                    Some(route) => run = Some((route, cid)),
-                    None => {
-                        if let Some(datagram) = data.get_mut(at..end) {
-                            self.unrouted(now, meta, datagram, app);
-                        }
-                        start = end;
-                    }
-                }
-            }
-            at = end;
-        }
-        self.flush(now, meta, data.get_mut(start..), run, app);
-    }
-
-    fn flush(
-        &mut self,
-        now: Timestamp,
-        meta: &RecvMeta,
-        data: Option<&mut [u8]>,
-        run: Option<(Route, ConnectionId)>,
-        app: &mut dyn Application,
-    ) {
-        let (id, data) = match (run, data) {
-            (Some((Route::Connection(id), _)), Some(data)) => (id, data),
-            (Some((Route::Held(_), dcid)), Some(data)) => {
-                self.ahead.keep_train(dcid, meta, data);
-                return;
-            }
-            _ => return,
-        };
-        if let Some(e) = self.entry(id).filter(|_| !data.is_empty()) {
-            e.conn.handle_train(now, meta, data, &mut Sink { app, id });
-            self.wake(id);
-        }
-    }
-
-    /// A datagram whose destination is unknown: another shard's, a new connection, or a stray,
-    /// which is dropped (RFC 9000 §5.2.2). Version Negotiation is not answered by another (§6.1).
-    fn unrouted(
-        &mut self,
-        now: Timestamp,
-        meta: &RecvMeta,
-        datagram: &mut [u8],
-        app: &mut dyn Application,
-    ) {
-        let cid_len = self.cids.len();
-        if let Some(id) = self.router.reset(datagram) {
-            if let Some(e) = self.entry(id) {
-                e.conn.on_stateless_reset(now);
-                self.wake(id);
-            }
-            return;
-        }
-        if let Some(dcid) = header::dcid(datagram, cid_len) {
-            let dcid = dcid.to_owned();
-            if app.on_foreign(&dcid, meta, datagram) {
-                return;
-            }
-        }
-        let one = RecvMeta {
-            segment_size: datagram.len(),
-            ..*meta
-        };
-        let parse = match self.transport.grease_quic_bit {
-            true => Header::parse_greased,
-            false => Header::parse,
-        };
-        match parse(datagram, cid_len) {
-            Ok(Header::Long { version, .. }) if !self.speaks(version) => {
-                self.offer_versions(&one, datagram);
-            }
-            Ok(Header::Long {
-                ty: LongType::Initial,
-                version,
-                dcid,
-                scid,
-                token,
-                ..
-            }) => {
-                let token = token.to_vec();
-                let version = Version::from_number(version).unwrap_or(Version::V1);
-                self.on_initial(now, one, version, dcid, scid, &token, datagram, app);
-            }
-            Ok(Header::Long {
-                ty: LongType::ZeroRtt,
-                dcid,
-                ..
-            }) if self.early_data && dcid.len() >= 8 => {
-                if !self.ahead.keep(dcid, &one, datagram) {
-                    self.stats.unroutable += 1;
-                }
-            }
-            Ok(Header::UnknownVersion { .. }) => self.offer_versions(&one, datagram),
-            Ok(Header::Short { dcid, .. }) if self.stateless.has_room() => {
-                self.stats.stateless_crypto += 1;
-                let token = self.reset_key.reset_token(&dcid);
-                if self.stateless.reset(&one, datagram.len(), token) {
-                    self.stats.resets += 1;
-                }
-            }
-            _ => self.stats.unroutable += 1,
-        }
-    }
-
-    fn speaks(&self, number: u32) -> bool {
-        Version::from_number(number).is_some_and(|v| self.transport.spoken().contains(&v))
-    }
-
-    /// Answers a datagram of a version that is not spoken here, where it is long enough to begin a
-    /// connection (RFC 9000 §6.1).
-    fn offer_versions(&mut self, meta: &RecvMeta, datagram: &[u8]) {
-        let ids = header::long_cids(datagram);
-        let Some((dcid, scid)) =
-            ids.filter(|_| self.server.is_some() && meta.segment_size >= limits::MIN_UDP_PAYLOAD)
-        else {
-            self.stats.unroutable += 1;
-            return;
-        };
-        self.stats.version_negotiations += 1;
-        let spoken = self.transport.spoken();
-        self.stateless
-            .version_negotiation(meta, dcid, scid, &spoken);
     }
 
     /// A stateless packet to send: Retry, Version Negotiation, reset, refusal.

@@ -1,7 +1,8 @@
 //! What a connection tells its application.
 
 use super::error::ConnectionError;
-use crate::base::{BoundedQueue, limits};
+use super::migrate::MigrationFailure;
+use crate::base::{BoundedQueue, FourTuple, limits};
 use crate::stream::StreamEvent;
 
 /// Something that the application may want to act on.
@@ -29,8 +30,15 @@ pub enum Event {
     DatagramReceived,
     /// Datagrams that did not fit before may be sent again.
     DatagramsUnblocked,
-    /// The peer moved to another address, which is not validated yet.
+    /// The peer moved to another address, which may not be validated yet.
     PeerAddressChanged,
+    /// The peer answered at the address that it moved to.
+    PeerAddressValidated,
+    /// This client goes on over these addresses, where the server has answered: it moved there, or
+    /// the server prefers it.
+    Migrated(FourTuple),
+    /// This client did not come to use these addresses; everything goes on over the present ones.
+    MigrationFailed(FourTuple, MigrationFailure),
     /// The connection is over; no event follows.
     Closed(ConnectionError),
 }

@@ -110,15 +110,15 @@ impl Connection {
             Frame::NewConnectionId(f) => self.on_new_connection_id(&f),
             Frame::RetireConnectionId(seq) => self.on_retire_connection_id(seq, packet.dcid),
             Frame::PathChallenge(data) => {
-                self.on_path_challenge(packet, data);
+                self.on_path_challenge(now, packet, data);
                 Ok(())
             }
             Frame::PathResponse(data) => {
-                self.on_path_response(data);
+                self.on_path_response(now, data);
                 Ok(())
             }
             // RFC 9000 §19.20.
-            Frame::HandshakeDone => self.on_handshake_done(),
+            Frame::HandshakeDone => self.on_handshake_done(now),
             Frame::Datagram(data) => self.on_datagram(data),
             Frame::AckFrequency(f) => self.on_ack_frequency(&f),
             Frame::ImmediateAck => self.on_immediate_ack(),
@@ -140,13 +140,15 @@ impl Connection {
     }
 
     /// Keeps RFC 9000 §19.20.
-    fn on_handshake_done(&mut self) -> Result<(), TransportError> {
+    fn on_handshake_done(&mut self, now: Timestamp) -> Result<(), TransportError> {
         if self.side == Side::Server {
             return Err(TransportError::protocol_violation(
                 "a client sent HANDSHAKE_DONE",
             ));
         }
-        self.confirm_handshake();
+        if self.confirm_handshake() {
+            self.begin_preferred(now);
+        }
         Ok(())
     }
 

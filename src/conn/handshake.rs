@@ -212,8 +212,10 @@ impl Connection {
         }
     }
 
-    pub(super) fn confirm_handshake(&mut self) {
-        if self.state.move_to_confirmed() {
+    /// True when it was not confirmed before.
+    pub(super) fn confirm_handshake(&mut self) -> bool {
+        let confirmed = self.state.move_to_confirmed();
+        if confirmed {
             self.discard_initial();
             // RFC 9001 §4.9.2.
             self.discard_handshake();
@@ -224,6 +226,7 @@ impl Connection {
                 self.events.push(Event::HandshakeConfirmed);
             }
         }
+        confirmed
     }
 
     /// A Handshake packet from the peer authenticated (RFC 9000 §8.1, RFC 9001 §4.9.1).
@@ -282,8 +285,7 @@ impl Connection {
             path.remote_cids.set_first_token(token);
         }
         if let Some(p) = &params.preferred_address {
-            // RFC 9000 §5.1.1: its connection ID is as good as one from a frame, though the
-            // address is not moved to.
+            // RFC 9000 §5.1.1: its connection ID is as good as one from a frame.
             path.remote_cids
                 .on_new(1, 0, p.cid, p.reset_token)
                 .map_err(|e| TransportError::transport_parameter_error(e.reason))?;

@@ -6,6 +6,7 @@
 use super::admission::Prefix;
 use super::application::FirstFlight;
 use super::endpoint::{ConnId, Endpoint};
+use super::guard::PortVerdict;
 use super::handshake::HandshakeIds;
 use super::router::Route;
 use super::space::HandshakeSpace;
@@ -14,9 +15,12 @@ use super::{Application, Connection, ConnectionInit, params};
 use crate::base::{FourTuple, RecvMeta, Timestamp, limits};
 use crate::crypto::token::TokenName;
 use crate::crypto::{Session, Token, TokenError, token};
+use crate::path::cids::ResetToken;
 use crate::wire::error::Code;
-use crate::wire::{ConnectionId, Side, Version};
+use crate::wire::{ConnectionId, PreferredAddress, Side, TransportParameters, Version};
+use smallvec::SmallVec;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 /// A connection attempt, as the application sees it before it decides.
 #[derive(Clone, Copy, Debug)]
@@ -145,6 +149,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether clients at that port answer for a service that a datagram sets off.
+    fn must_prove(&self, remote: SocketAddr) -> bool {
+        self.transport.port_guard.verdict(remote.port()) == PortVerdict::Prove
+    }
+
     /// Takes what a token proves; false when it is one to refuse (RFC 9000 §8.1.2).
     fn take_token(&mut self, now: Timestamp, attempt: &mut Attempt, token: &[u8]) -> bool {
         let seconds = now.as_nanos() / 1_000_000_000;
@@ -185,7 +194,12 @@ impl Endpoint {
     /// and what is forged in a network's name does not count against it. Beyond that they wait.
     fn admit(&mut self, now: Timestamp, decision: Decision, attempt: &mut Attempt) -> Decision {
         match decision {
-            Decision::Accept if !attempt.validated && self.is_half_full() => Decision::Retry,
+            Decision::Accept
+                if !attempt.validated
+                    && (self.is_half_full() || self.must_prove(attempt.meta.path.remote)) =>
+            {
+                Decision::Retry
+            }
             Decision::Accept | Decision::Hold => {
                 attempt.prefix = self.admission.begin(now, attempt.meta.path.remote.ip());
                 if attempt.prefix.is_some() {
@@ -305,6 +319,7 @@ impl Endpoint {
         params.original_destination_connection_id = Some(attempt.odcid);
         params.retry_source_connection_id = attempt.retry_scid;
         params.stateless_reset_token = Some(self.reset_key.reset_token(&local_scid));
+        let second = self.preferred_cid(&mut params);
         let (version, spoken) = (attempt.version, self.transport.spoken());
         params.version_information = Some(information(&spoken, version));
         let encoded = self.encode(&params, Side::Server);
@@ -333,7 +348,12 @@ impl Endpoint {
         if attempt.validated {
             conn.set_address_validated();
         }
-        let id = self.add(conn, &[local_scid], Some(attempt.dcid));
+        let mut cids = SmallVec::<[ConnectionId; 2]>::from_slice(&[local_scid]);
+        if let Some((cid, token)) = second {
+            conn.set_preferred_cid(cid, token);
+            cids.push(cid);
+        }
+        let id = self.add(conn, &cids, Some(attempt.dcid));
         let meta = attempt.meta;
         let conn = self.connection(id)?;
         let mut sink = FirstFlight::new(app, id);
@@ -355,6 +375,27 @@ impl Endpoint {
         }
         self.stats.accepted += 1;
         Some(id)
+    }
+
+    /// Names the preferred address, where there is one, with a connection ID for it
+    /// (RFC 9000 §9.6.1, §5.1.1). Without connection IDs of ours there can be none (§18.2).
+    fn preferred_cid(
+        &mut self,
+        params: &mut TransportParameters,
+    ) -> Option<(ConnectionId, ResetToken)> {
+        let preferred = self.transport.preferred_address;
+        if preferred.is_empty() || self.cids.is_empty() {
+            return None;
+        }
+        let cid = self.fresh_cid();
+        let reset_token = self.reset_key.reset_token(&cid);
+        params.preferred_address = Some(PreferredAddress {
+            v4: preferred.v4,
+            v6: preferred.v6,
+            cid,
+            reset_token,
+        });
+        Some((cid, reset_token))
     }
 
     fn refuse(&mut self, attempt: &Attempt, code: Code) {

@@ -71,14 +71,23 @@ impl Connection {
     ) {
         self.stats.udp_datagrams_received += 1;
         self.stats.udp_bytes_received += datagram.len() as u64;
+        let path = self.paths.primary_mut();
+        let from_peer = meta.path.remote == path.tuple.remote;
         if self.state.is_closed() {
-            self.on_datagram_while_closed(now, datagram);
+            // RFC 9000 §10.2.1: an address that is not proven gets no answer.
+            if from_peer {
+                self.on_datagram_while_closed(now, datagram);
+            }
             return;
         }
-        let path = self.paths.primary_mut();
-        if meta.path.remote == path.tuple.remote {
+        if from_peer {
             path.validation.on_received(datagram.len());
-        } else if self.side == Side::Client {
+        }
+        if !path.probes.is_empty()
+            && let Some(probe) = path.probes.find(meta)
+        {
+            probe.validation.on_received(datagram.len());
+        } else if !from_peer && self.side == Side::Client && !self.is_former(meta) {
             // RFC 9000 §9: servers do not move, so this is somebody else.
             self.stats.packets_dropped += 1;
             return;
@@ -120,7 +129,7 @@ impl Connection {
         sink: &mut dyn StreamSink,
     ) -> usize {
         let all = packet.len();
-        if all == size && self.is_reset(now, packet) {
+        if all == size && self.is_reset(now, meta, packet) {
             return all;
         }
         let (long, len) = match self.parse_header(packet) {
@@ -170,8 +179,8 @@ impl Connection {
     }
 
     /// RFC 9000 §10.3: other versions may reset in the form of a long header.
-    fn is_reset(&mut self, now: Timestamp, datagram: &[u8]) -> bool {
-        self.on_undecryptable(now, datagram);
+    fn is_reset(&mut self, now: Timestamp, meta: &RecvMeta, datagram: &[u8]) -> bool {
+        self.on_undecryptable(now, meta, datagram);
         self.state.is_closed()
     }
 
@@ -335,7 +344,7 @@ impl Connection {
             || packet.first().is_some_and(|b| b & header::FIXED_BIT != 0);
         let Some(head) = unprotect(keys.header_key(), packet, pn_offset).filter(|_| fixed) else {
             self.stats.packets_dropped += 1;
-            self.on_undecryptable(now, packet);
+            self.on_undecryptable(now, meta, packet);
             return Ok(());
         };
         let largest = path.acks.largest();
@@ -345,7 +354,7 @@ impl Connection {
             Ok(opened) => opened,
             Err(OpenError::Undecryptable(_)) => {
                 self.stats.packets_undecryptable += 1;
-                self.on_undecryptable(now, packet);
+                self.on_undecryptable(now, meta, packet);
                 return Ok(());
             }
             Err(OpenError::Fatal(e)) => return Err(e),
@@ -388,18 +397,19 @@ impl Connection {
 
     /// A short-header packet that does not authenticate may be a stateless reset
     /// (RFC 9000 §10.3.1).
-    fn on_undecryptable(&mut self, now: Timestamp, packet: &[u8]) {
+    fn on_undecryptable(&mut self, now: Timestamp, meta: &RecvMeta, packet: &[u8]) {
         let Some(token) = packet
             .last_chunk()
             .filter(|_| packet.len() >= limits::MIN_STATELESS_RESET)
         else {
             return;
         };
-        if self
+        // A token counts for the address that its connection ID is used towards, and no other.
+        let there = self
             .paths
             .iter()
-            .any(|p| p.remote_cids.is_reset_token(token))
-        {
+            .any(|p| p.tuple.remote == meta.path.remote && p.remote_cids.is_reset_token(token));
+        if there {
             self.on_stateless_reset(now);
         }
     }

@@ -1,125 +1,331 @@
-//! The peer's address changes (RFC 9000 §9): NAT rebinding and migration as a server sees them.
+//! A client moves to another address (RFC 9000 §9.2), and how a move ends on either side.
 //!
-//! A packet that is the newest of its path and not a probe moves the path to the address it came
-//! from; that address is then validated, under the anti-amplification limit, and given up for the
-//! one before if it does not answer.
+//! The new addresses are probed first, with a connection ID of their own; they are moved to once
+//! they answer. A client whose old address is gone moves at once and asks afterwards. What a server
+//! does about a client that moved is in `follow`, datagrams to addresses not in use in `probing`.
 
 use super::Connection;
 use super::events::Event;
-use super::input::Packet;
-use crate::base::{Ecn, FourTuple, SocketId, Timestamp, Transmit, limits};
-use crate::path::Spin;
-use crate::wire::{Side, frame};
+use crate::base::{FourTuple, SocketId, Timestamp};
+use crate::path::validate::Start;
+use crate::path::{Probe, Purpose, Spin, Validation};
+use crate::wire::Side;
+use std::net::SocketAddr;
+use std::time::Duration;
 
-/// An address from which the peer probes (RFC 9000 §9.1), and what to answer there.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Probed {
-    socket: SocketId,
-    tuple: FourTuple,
-    data: [u8; 8],
-    /// Bytes that may go there.
-    room: usize,
+/// Why a client may not move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MigrateError {
+    /// Servers stay where they are (RFC 9000 §9).
+    #[error("only a client moves its connection; a server can name a preferred address")]
+    Server,
+    /// The connection is over.
+    #[error("the connection is over")]
+    Closed,
+    /// It is too early (RFC 9000 §9).
+    #[error("the handshake is not confirmed yet: wait for the event that says so")]
+    NotConfirmed,
+    /// The server forbids it (RFC 9000 §18.2).
+    #[error("the server forbids migration (disable_active_migration): connect anew instead")]
+    Disabled,
+    /// One side uses a zero-length connection ID: addresses alone tell the connection apart
+    /// (RFC 9000 §9.5).
+    #[error(
+        "a zero-length connection ID is found by its addresses alone: connect anew, with \
+         connection IDs"
+    )]
+    ZeroLength,
+    /// A new address needs a connection ID of the peer that no other has seen (RFC 9000 §9.5).
+    #[error("the server has issued no spare connection ID: try again in a few round trips")]
+    NoConnectionId,
+    /// The server is neither in use nor preferred there (RFC 9000 §9).
+    #[error("{0} is not the address of the server in use, nor its preferred one")]
+    Remote(SocketAddr),
+    /// Too many addresses are being probed.
+    #[error("too many addresses are being probed: wait for one to answer or fail")]
+    Busy,
+    /// No socket of this shard is bound there, or none that reaches the server.
+    #[error("no socket of this shard reaches the server from there: give it one first")]
+    Socket,
+}
+
+/// Why a move did not come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MigrationFailure {
+    /// No answer came over the new addresses in time (RFC 9000 §8.2.4).
+    #[error("the server did not answer over the new addresses")]
+    NoAnswer,
+    /// The server took back the connection ID that the move needs.
+    #[error("the server has taken back its spare connection IDs")]
+    NoConnectionId,
+    /// Another move took its place.
+    #[error("another move took its place")]
+    Replaced,
 }
 
 impl Connection {
-    /// Compares the address that a 1-RTT packet came from with the path's.
-    #[inline]
-    pub(super) fn check_address(&mut self, now: Timestamp, packet: &Packet<'_>, probing: bool) {
+    /// Moves a client to `tuple.local` on `socket`: probes from there, and goes on there once the
+    /// server answers. [`Event::Migrated`] or [`Event::MigrationFailed`] tells the outcome; until
+    /// then, and after a failure, everything goes on at the present address. `tuple.remote` is the
+    /// server's address in use, or its preferred one.
+    ///
+    /// # Errors
+    /// [`MigrateError`]; nothing was sent then.
+    pub fn migrate(
+        &mut self,
+        now: Timestamp,
+        socket: SocketId,
+        tuple: FourTuple,
+    ) -> Result<(), MigrateError> {
+        self.may_migrate(tuple.remote)?;
         let path = self.paths.primary();
-        if packet.meta.path.remote == path.tuple.remote {
-            return;
+        if (path.socket, path.tuple) == (socket, tuple) {
+            self.events.push(Event::Migrated(tuple));
+            return Ok(());
         }
-        // RFC 9000 §9: only clients migrate; §9.1: probing packets move nothing.
-        if self.side == Side::Client || probing || !self.state.is_confirmed() {
-            return;
+        self.give_up_probes(Purpose::Own, MigrationFailure::Replaced);
+        let seq = self.paths.primary_mut().remote_cids.take_spare();
+        let seq = seq.ok_or(MigrateError::NoConnectionId)?;
+        let validation = self.challenge(now, None);
+        let probe = self.probe_of(now, Purpose::Own, socket, tuple, Some(seq), validation);
+        if !self.insert_probe(probe) {
+            return Err(MigrateError::Busy);
         }
-        self.move_to(now, packet);
+        // RFC 9000 §9.6.3: the preferred address is validated from the new address, too.
+        self.repeat_preferred(now, socket, tuple.local);
+        Ok(())
     }
 
-    /// Keeps RFC 9000 §8.2.1, §9.3.
-    #[cold]
-    fn move_to(&mut self, now: Timestamp, packet: &Packet<'_>) {
+    /// Moves a client as [`Connection::migrate`] does, but without waiting for an answer: for when
+    /// the present address is lost. A preferred address cannot be moved to this way (RFC 9000
+    /// §9.6.2). After [`Event::MigrationFailed`] the connection stays there until it is moved again
+    /// or idles out.
+    ///
+    /// # Errors
+    /// [`MigrateError`]; nothing was sent then.
+    pub fn migrate_at_once(
+        &mut self,
+        now: Timestamp,
+        socket: SocketId,
+        tuple: FourTuple,
+    ) -> Result<(), MigrateError> {
+        self.may_migrate(tuple.remote)?;
+        if tuple.remote != self.paths.primary().tuple.remote {
+            return Err(MigrateError::Remote(tuple.remote));
+        }
+        self.give_up_probes(Purpose::Own, MigrationFailure::Replaced);
+        let seq = self.paths.primary_mut().remote_cids.take_spare();
+        let seq = seq.ok_or(MigrateError::NoConnectionId)?;
+        let validation = self.challenge(now, None);
+        self.change_path(now, socket, tuple, Some(seq), validation);
+        self.repeat_preferred(now, socket, tuple.local);
+        Ok(())
+    }
+
+    /// Where a socket at `local` reaches the server: at its address in use, or at its preferred one
+    /// if that alone is of the socket's family (RFC 9000 §9.6.3).
+    pub fn remote_from(&self, local: SocketAddr) -> Option<SocketAddr> {
+        let present = self.paths.primary().tuple.remote;
+        let dual = local.is_ipv6() && local.ip().is_unspecified();
+        if local.is_ipv4() == present.is_ipv4() || dual {
+            return Some(present);
+        }
+        let preferred = self.peer_params.preferred_address.as_ref()?;
+        super::preferred::of_family(preferred, local)
+            .filter(|remote| self.config.port_guard.admits(present, *remote))
+    }
+
+    /// Whether a client could move now, to go on with the server at `remote` (RFC 9000 §9, §18.2).
+    fn may_migrate(&self, remote: SocketAddr) -> Result<(), MigrateError> {
+        let path = self.paths.primary();
+        let preferred = self.peer_params.preferred_address.as_ref();
+        let known = remote == path.tuple.remote
+            || preferred.is_some_and(|p| super::preferred::of_family(p, remote) == Some(remote));
+        if self.side == Side::Server {
+            Err(MigrateError::Server)
+        } else if self.state.is_closed() {
+            Err(MigrateError::Closed)
+        } else if !self.state.is_confirmed() {
+            Err(MigrateError::NotConfirmed)
+        } else if self.peer_params.disable_active_migration
+            && !self.at_preferred
+            && remote == path.tuple.remote
+        {
+            Err(MigrateError::Disabled)
+        } else if path.remote_cids.active().is_empty() || self.ids.local_scid.is_empty() {
+            Err(MigrateError::ZeroLength)
+        } else if !known {
+            Err(MigrateError::Remote(remote))
+        } else if !path.remote_cids.has_spare() {
+            Err(MigrateError::NoConnectionId)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// How often an address is asked, and for how long (RFC 9000 §8.2.4, §9.4): three times the larger
+    /// of the present and the initial probe timeout.
+    pub(super) fn patience(&self) -> (Duration, Duration) {
+        let interval = self.paths.primary().rtt.pto(self.peer_params.max_ack_delay);
+        (interval, interval.max(self.config.initial_rtt * 3) * 3)
+    }
+
+    /// A validation that begins with a challenge of random data (RFC 9000 §8.2.1). `received` bytes came from there already; `None`
+    /// where no limit holds.
+    pub(super) fn challenge(&mut self, now: Timestamp, received: Option<usize>) -> Validation {
+        let (interval, patience) = self.patience();
+        let mut validation = Validation::default();
+        validation.start(
+            now,
+            Start {
+                data: [self.rng.array(), self.rng.array()],
+                interval,
+                patience,
+                received,
+            },
+        );
+        validation
+    }
+
+    /// An address to look at for a while, at most twice as long as an answer may take.
+    pub(super) fn probe_of(
+        &self,
+        now: Timestamp,
+        purpose: Purpose,
+        socket: SocketId,
+        tuple: FourTuple,
+        cid: Option<u64>,
+        validation: Validation,
+    ) -> Probe {
+        let (_, patience) = self.patience();
+        Probe {
+            purpose,
+            socket,
+            tuple,
+            cid,
+            validation,
+            wanted: false,
+            expires: now + patience * 2,
+        }
+    }
+
+    /// Goes on at other addresses, with the connection ID of that number where one is given. The
+    /// addresses left are looked at for a while longer: the peer may still ask there, and a server
+    /// must ask, for its client may never have left (RFC 9000 §9.3.3).
+    pub(super) fn change_path(
+        &mut self,
+        now: Timestamp,
+        socket: SocketId,
+        tuple: FourTuple,
+        cid: Option<u64>,
+        validation: Validation,
+    ) {
         self.stats.migrations += 1;
-        let data = self.rng.array();
         let config = self.config.path();
         let path = self.paths.primary_mut();
-        let interval = path.rtt.pto(self.peer_params.max_ack_delay);
-        // RFC 9000 §8.2.4: three times the larger of the present and the initial probe timeout.
-        let patience = interval.max(config.initial_rtt * 3) * 3;
-        let before = (path.socket, path.tuple);
-        let returned = path
-            .validation
-            .previous()
-            .is_some_and(|(_, t)| t.remote == packet.meta.path.remote);
-        let same_host = path.tuple.remote.ip() == packet.meta.path.remote.ip();
-        if path.local_cids.on_move(packet.dcid) {
-            path.remote_cids.rotate();
-        }
+        let left = (path.socket, path.tuple);
+        let old = path.remote_cids.active_seq();
+        let changed = cid.is_some_and(|seq| seq != old && path.remote_cids.activate(seq));
+        let keep = same_hosts(&path.tuple, &tuple);
+        let looks_back = path.validation.is_validated().then(|| self.look_back(now));
+        let path = self.paths.primary_mut();
+        path.move_to(socket, tuple, keep, &config);
         path.spin = Spin::new(self.config.spin_bit, &mut self.rng);
-        path.socket = packet.meta.socket;
-        path.tuple = packet.meta.path;
-        if returned {
-            path.validation.resume();
-        } else {
-            path.validation
-                .start(now, before, packet.size, data, interval, patience);
-            if !same_host {
-                // RFC 9000 §9.4: a change of port alone keeps what was learned of the path.
-                path.reset_for_new_address(&config);
-            }
+        path.validation = validation;
+        self.leave(now, left, changed.then_some(old), looks_back);
+        if self.side == Side::Client {
+            // The server follows the first packet that is more than a probe.
+            self.pending.ping = true;
+        } else if left.1.remote != tuple.remote {
+            self.events.push(Event::PeerAddressChanged);
         }
-        self.events.push(Event::PeerAddressChanged);
     }
 
-    /// A challenge beyond the caps is ignored: the peer repeats it.
-    pub(super) fn on_path_challenge(&mut self, packet: &Packet<'_>, data: [u8; 8]) {
-        let path = self.paths.primary_mut();
-        let from = packet.meta.path;
-        if from.remote == path.tuple.remote {
-            path.validation.on_challenge(data);
+    /// How proven addresses are looked at after they were left: a server asks there, but not more
+    /// often than a lost packet would be repeated.
+    fn look_back(&mut self, now: Timestamp) -> Validation {
+        let (pto, _) = self.patience();
+        if self.side == Side::Server && now >= self.looked_back + pto {
+            self.looked_back = now;
+            return self.challenge(now, None);
+        }
+        let mut proven = Validation::default();
+        proven.set_validated();
+        proven
+    }
+
+    /// Addresses were left, and the connection ID for them, if it changed.
+    fn leave(
+        &mut self,
+        now: Timestamp,
+        (socket, tuple): (SocketId, FourTuple),
+        cid: Option<u64>,
+        looks_back: Option<Validation>,
+    ) {
+        self.timers.pacing = None;
+        if let Some(validation) = looks_back {
+            self.forget_probes(|p| p.purpose == Purpose::Former);
+            let probe = self.probe_of(now, Purpose::Former, socket, tuple, cid, validation);
+            self.insert_probe(probe);
+        } else if let Some(seq) = cid {
+            self.paths.primary_mut().remote_cids.release(seq);
+        }
+    }
+
+    /// The path in use is validated, the datagram size included.
+    pub(super) fn on_path_validated(&mut self) {
+        let tuple = self.paths.primary().tuple;
+        self.events.push(match self.side {
+            Side::Client => Event::Migrated(tuple),
+            Side::Server => Event::PeerAddressValidated,
+        });
+    }
+
+    /// The path in use did not answer: a server goes back to where its client was last proven to
+    /// be (RFC 9000 §9.3.2); a client has nowhere better to go.
+    pub(super) fn on_path_failed(&mut self, now: Timestamp) {
+        let tuple = self.paths.primary().tuple;
+        if self.side == Side::Client {
+            let why = MigrationFailure::NoAnswer;
+            self.events.push(Event::MigrationFailed(tuple, why));
             return;
         }
-        // RFC 9000 §8.2.2: the answer goes where the challenge came from. One at a time waits for
-        // an address, so a datagram with many challenges gets one answer, and not more than three
-        // times its size.
-        if self.probed.iter().all(|p| p.tuple != from) {
-            let _ = self.probed.push(Probed {
-                socket: packet.meta.socket,
-                tuple: from,
-                data,
-                room: packet.size.saturating_mul(3),
-            });
+        if self.move_back(now) {
+            self.events.push(Event::PeerAddressChanged);
+        } else if !self.paths.primary().validation.is_validated() {
+            self.end_silently(super::ConnectionError::TimedOut);
         }
     }
 
-    /// A datagram that answers a challenge from an address that is not the path's.
-    /// Keeps RFC 9000 §8.2.2.
-    pub(super) fn answer_probe(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
-        let probed = self.probed.pop()?;
-        let size = limits::MIN_UDP_PAYLOAD.min(probed.room).min(buf.len());
+    /// Returns to the addresses proven before, and to their connection ID if that is still known.
+    pub(super) fn move_back(&mut self, now: Timestamp) -> bool {
+        let config = self.config.path();
         let path = self.paths.primary_mut();
-        // The marks on this datagram say nothing about the path in use.
-        let mark = std::mem::replace(&mut path.mark, Ecn::NotEct);
-        let len = self.lone_packet(now, buf.get_mut(..size)?, false, |w| {
-            frame::write_path_response(w, &probed.data);
-        });
-        self.paths.primary_mut().mark = mark;
-        if len == 0 {
-            return None;
+        let left = (path.socket, path.tuple);
+        let looks_back = path.validation.is_validated().then(|| self.look_back(now));
+        let path = self.paths.primary_mut();
+        if !path.move_back(&config) {
+            return false;
         }
-        self.stats.udp_datagrams_sent += 1;
-        self.stats.udp_bytes_sent += len as u64;
-        Some(Transmit {
-            socket: probed.socket,
-            path: probed.tuple,
-            ecn: Ecn::NotEct,
-            segment_size: len,
-            len,
-        })
+        path.spin = Spin::new(self.config.spin_bit, &mut self.rng);
+        let (back, old) = (path.tuple, path.remote_cids.active_seq());
+        let looked_at = path
+            .probes
+            .take(|p| p.purpose == Purpose::Former && p.tuple == back);
+        let own = match looked_at {
+            Some(p) => p.cid,
+            // Its connection ID is retired; what the addresses left have seen is not for it.
+            None => path.remote_cids.take_spare(),
+        };
+        let changed = own.is_some_and(|seq| seq != old && path.remote_cids.activate(seq));
+        self.leave(now, left, changed.then_some(old), looks_back);
+        true
     }
+}
 
-    /// Keeps RFC 9000 §8.2.2.
-    pub(super) fn on_path_response(&mut self, data: [u8; 8]) {
-        self.paths.primary_mut().validation.on_response(data);
-    }
+/// Whether no more than a port differs.
+fn same_hosts(a: &FourTuple, b: &FourTuple) -> bool {
+    a.remote.ip() == b.remote.ip() && a.local.ip() == b.local.ip()
 }

@@ -17,6 +17,7 @@ mod ack_frequency;
 mod admission;
 mod ahead;
 pub mod application;
+mod arrivals;
 mod build;
 mod close;
 pub mod config;
@@ -24,9 +25,12 @@ mod crypto_stream;
 pub mod endpoint;
 pub mod error;
 mod events;
+mod fill;
+mod follow;
 mod frames;
 mod glitch;
 mod grease;
+mod guard;
 mod handshake;
 pub mod incoming;
 mod input;
@@ -34,6 +38,8 @@ mod migrate;
 mod new_token;
 pub mod observe;
 mod params;
+mod preferred;
+mod probing;
 mod router;
 mod space;
 mod spent;
@@ -48,7 +54,7 @@ mod tuples;
 mod version;
 mod zero_rtt;
 
-use crate::base::{BoundedQueue, FourTuple, Rng, SocketId, Timestamp, limits};
+use crate::base::{FourTuple, Rng, SocketId, Timestamp};
 use crate::crypto::{OneRttKeys, Session, TAG_LEN};
 use crate::path::cids::ResetToken;
 use crate::path::{Path, PathId, PathSet, Spin};
@@ -66,11 +72,13 @@ use events::Events;
 pub use glitch::GlitchLimit;
 use glitch::Glitches;
 use grease::FixedBit;
+pub use guard::{PortGuard, PortVerdict};
 use handshake::HandshakeIds;
 pub use incoming::{Decision, Incoming, IncomingId};
-use migrate::Probed;
+pub use migrate::{MigrateError, MigrationFailure};
 use new_token::NewTokens;
 use observe::{Begun, Watch};
+pub use preferred::PreferredAddresses;
 pub use router::CidGenerator;
 use space::{HandshakeSpace, SentFrame};
 use state::State;
@@ -120,12 +128,15 @@ pub struct Connection {
     events: Events,
     pending: Pending,
     early: Vec<EarlyPacket>,
+    /// The server's preferred address is in use, or was: clients may move whatever the server said
+    /// of the handshake's address.
+    at_preferred: bool,
+    /// When addresses that were left were last asked.
+    looked_back: Timestamp,
     /// When the packet in hand arrived, if it had to wait for its keys.
     waited_since: Option<Timestamp>,
     zero_rtt: ZeroRtt,
     new_tokens: NewTokens,
-    /// Challenges from addresses other than the path's.
-    probed: BoundedQueue<Probed>,
     /// Frames of the packet being built; kept for its capacity.
     scratch: Vec<SentFrame>,
     fixed_bit: FixedBit,
@@ -186,10 +197,11 @@ impl Connection {
             events: Events::default(),
             pending: Pending::default(),
             early: Vec::new(),
+            at_preferred: false,
+            looked_back: Timestamp::ZERO,
             waited_since: None,
             zero_rtt: ZeroRtt::default(),
             new_tokens: NewTokens::default(),
-            probed: BoundedQueue::new(limits::PATH_RESPONSES),
             scratch: Vec::with_capacity(16),
             fixed_bit: FixedBit::default(),
             ack_frequency_next: 0,
@@ -309,6 +321,18 @@ impl Connection {
         self.paths.primary().socket
     }
 
+    /// Whether the connection sends, probes or may still hear something by that socket.
+    pub fn uses_socket(&self, socket: SocketId) -> bool {
+        let path = self.paths.primary();
+        path.socket == socket || path.probes.iter().any(|p| p.socket == socket)
+    }
+
+    /// Whether the peer has proven that it is where datagrams go now. A server that decides by its
+    /// client's address asks this first: a source address alone may be forged (RFC 9000 §8).
+    pub fn is_address_validated(&self) -> bool {
+        self.paths.primary().validation.is_validated()
+    }
+
     /// The addresses in use.
     pub fn path(&self) -> FourTuple {
         self.paths.primary().tuple
@@ -349,6 +373,11 @@ impl Connection {
             return Some(Event::DatagramsUnblocked);
         }
         self.events.take_closed().map(Event::Closed)
+    }
+
+    /// The connection ID of our preferred address, which the transport parameters announce.
+    pub(crate) fn set_preferred_cid(&mut self, cid: ConnectionId, token: [u8; 16]) {
+        self.paths.primary_mut().local_cids.set_second(cid, token);
     }
 
     /// A token proved the peer's address (RFC 9000 §8.1.2).

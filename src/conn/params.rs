@@ -19,6 +19,7 @@ pub(super) fn local(config: &TransportConfig, scid: ConnectionId) -> TransportPa
         ack_delay_exponent: config.ack_delay_exponent,
         max_ack_delay: config.max_ack_delay,
         max_datagram_frame_size: max_datagram_frame_size(config),
+        disable_active_migration: config.disable_active_migration,
         grease_quic_bit: config.grease_quic_bit,
         min_ack_delay: super::ack_frequency::min_ack_delay(config),
         initial_source_connection_id: Some(scid),

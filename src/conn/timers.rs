@@ -101,6 +101,7 @@ impl Connection {
         at = earlier(at, t.pacing);
         at = earlier(at, path.acks.deadline());
         at = earlier(at, path.validation.deadline());
+        at = earlier(at, self.probe_deadline());
         at = earlier(at, self.zero_rtt.deadline());
         at = earlier(at, self.one_rtt.as_deref().and_then(|k| k.deadline()));
         for space in [&self.initial, &self.handshake].into_iter().flatten() {
@@ -210,16 +211,10 @@ impl Connection {
         {
             space.acks.on_timeout(now);
         }
-        if let ValidationTimeout::Failed(previous) = path.validation.on_timeout(now) {
-            match previous {
-                Some((socket, tuple)) => {
-                    path.socket = socket;
-                    path.tuple = tuple;
-                    path.reset_for_new_address(&self.config.path());
-                }
-                None => self.end_silently(ConnectionError::TimedOut),
-            }
+        if path.validation.on_timeout(now) == ValidationTimeout::Failed {
+            self.on_path_failed(now);
         }
+        self.on_probe_timeout(now);
     }
 }
 

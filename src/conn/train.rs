@@ -5,15 +5,13 @@
 //! coalesced datagrams are `build`'s business and go alone.
 
 use super::Connection;
-use super::ack_frequency::write_ack_requests;
 use super::space::SentFrame;
 use super::state::State;
 use crate::base::{Timestamp, Transmit, limits};
 use crate::crypto::TAG_LEN;
-use crate::path::Path;
 use crate::recovery::SentPacket;
-use crate::wire::frame::{self, ack};
-use crate::wire::{PacketType, Writer, header, packet_number};
+use crate::wire::frame;
+use crate::wire::{ConnectionId, PacketType, Writer, header, packet_number};
 
 /// What a datagram may hold, given congestion window, pacing and probes owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +36,7 @@ struct ShortHeader {
 }
 
 /// Bytes that a 1-RTT packet needs for its header, tag and the smallest useful frame.
-const MIN_PACKET: usize = 1 + limits::MAX_CID_LEN + 4 + TAG_LEN + 8;
+pub(super) const MIN_PACKET: usize = 1 + limits::MAX_CID_LEN + 4 + TAG_LEN + 8;
 
 impl Connection {
     /// Builds the next train into `buf`, which should hold [`limits::MAX_TRAIN_BYTES`]. `None` when
@@ -53,8 +51,10 @@ impl Connection {
         if self.state.is_closed() {
             return None;
         }
-        if let Some(answer) = self.answer_probe(now, buf) {
-            return Some(answer);
+        if self.has_probe_to_send()
+            && let Some(transmit) = self.poll_probe(now, buf)
+        {
+            return Some(transmit);
         }
         let path = self.paths.primary_mut();
         path.mark = path.ecn.mark();
@@ -155,7 +155,7 @@ impl Connection {
             || path.local_cids.wants_to_send()
             || path.remote_cids.wants_to_send()
             || path.ack_frequency.wants_to_send()
-            || !self.probed.is_empty()
+            || self.has_probe_to_send()
             || self.new_tokens.wants_to_send()
     }
 
@@ -201,7 +201,8 @@ impl Connection {
         }
         let room = buf.len() - TAG_LEN;
         let mut w = Writer::new(&mut buf[..room]);
-        let Some(head) = self.begin_one_rtt(now, &mut w) else {
+        let dcid = self.paths.primary().remote_cids.active();
+        let Some(head) = self.begin_one_rtt(now, &mut w, dcid) else {
             return 0;
         };
         let header_len = w.position();
@@ -228,7 +229,12 @@ impl Connection {
     /// Writes the header of the next 1-RTT packet. `None` when there are no keys, no room to
     /// remember the packet, or no more packets that the keys may protect.
     /// Keeps RFC 9000 §17.4.
-    fn begin_one_rtt(&mut self, now: Timestamp, w: &mut Writer<'_>) -> Option<ShortHeader> {
+    fn begin_one_rtt(
+        &mut self,
+        now: Timestamp,
+        w: &mut Writer<'_>,
+        dcid: ConnectionId,
+    ) -> Option<ShortHeader> {
         let keys = self.one_rtt.as_deref_mut()?;
         let path = self.paths.primary_mut();
         if !path.sent.has_room(true) {
@@ -245,7 +251,6 @@ impl Connection {
         self.stats.key_updates = keys.updates();
         let pn = path.next_packet_number(&mut self.rng);
         let pn_len = packet_number::encode_len(pn, path.sent.largest_acked());
-        let dcid = path.remote_cids.active();
         let pn_offset = header::write_short(w, &dcid, path.spin.value(), phase, pn_len);
         packet_number::write(w, pn, pn_len);
         Some(ShortHeader {
@@ -253,6 +258,39 @@ impl Connection {
             pn_len,
             pn_offset,
         })
+    }
+
+    /// A packet for an address that is not in use, filled up with PADDING. It is known to loss
+    /// recovery by its number alone: it has no size, and its fate means nothing (RFC 9000 §9.4).
+    pub(super) fn probe_packet(
+        &mut self,
+        now: Timestamp,
+        buf: &mut [u8],
+        dcid: ConnectionId,
+        write: impl FnOnce(&mut Writer<'_>),
+    ) -> usize {
+        let room = buf.len() - TAG_LEN;
+        let mut w = Writer::new(&mut buf[..room]);
+        let Some(head) = self.begin_one_rtt(now, &mut w, dcid) else {
+            return 0;
+        };
+        write(&mut w);
+        w.zeros(w.remaining());
+        let path = self.paths.primary_mut();
+        let Some(keys) = self.one_rtt.as_deref_mut() else {
+            return 0;
+        };
+        self.fixed_bit.apply(buf, &mut self.rng);
+        let payload_at = head.pn_offset + head.pn_len;
+        self.watch
+            .sent(PacketType::OneRtt, head.pn, buf, payload_at);
+        let sealed = keys.seal(path.id.0, head.pn, buf, head.pn_offset, head.pn_len);
+        if sealed.is_err() {
+            return 0;
+        }
+        path.sent.on_packet_sent(SentPacket::untracked(now), &[]);
+        self.stats.packets_sent += 1;
+        buf.len()
     }
 
     /// Seals a packet, whose frames are in `scratch`, and enters it into loss recovery. Returns its
@@ -326,85 +364,6 @@ impl Connection {
         }
     }
 
-    /// Writes what waits, most urgent first. Returns whether the datagram must have full size
-    /// (RFC 9000 §8.2.1).
-    /// Keeps RFC 9000 §8.2.2, §19.7.
-    pub(super) fn write_frames(
-        &mut self,
-        now: Timestamp,
-        w: &mut Writer<'_>,
-        admission: Admission,
-    ) -> bool {
-        let room = w.remaining().max(self.datagram_room());
-        let Self {
-            paths,
-            streams,
-            datagrams,
-            scratch,
-            ..
-        } = self;
-        let path = paths.primary_mut();
-        write_ack(
-            now,
-            path,
-            w,
-            scratch,
-            &mut self.stats.acks_sent,
-            self.config.ack_delay_exponent,
-        );
-        if admission == Admission::AckOnly {
-            return false;
-        }
-        let mut must_fill = false;
-        if path.validation.wants_to_send() {
-            must_fill = write_path_frames(now, path, w, scratch);
-        }
-        if self.one_rtt_crypto.wants_to_send() {
-            while let Some((offset, len)) = self.one_rtt_crypto.write(w) {
-                scratch.push(SentFrame::Crypto { offset, len });
-            }
-        }
-        if self.pending.handshake_done && w.remaining() > 0 {
-            frame::write_handshake_done(w);
-            self.pending.handshake_done = false;
-            scratch.push(SentFrame::HandshakeDone);
-        }
-        if self.pending.probes > 0 || path.ack_frequency.wants_to_send() {
-            write_ack_requests(now, path, w, scratch, self.pending.probes > 0);
-        }
-        write_cid_frames(path, w, scratch);
-        self.new_tokens.write(w, scratch);
-        if streams.has_control() {
-            streams.write_control(w, &mut |f| scratch.push(SentFrame::Stream(f)));
-        }
-        if datagrams.wants_to_send() {
-            datagrams.drop_too_large(room);
-        }
-        let before = w.position();
-        while datagrams.wants_to_send() && datagrams.write(w) {}
-        if w.position() > before {
-            scratch.push(SentFrame::Unreliable);
-            // The next one does not fit: PADDING in the small rest keeps the train's size.
-            if datagrams.wants_to_send() && w.remaining() <= room / 16 {
-                w.zeros(w.remaining());
-            }
-        }
-        if streams.wants_to_send() {
-            streams.write_data(w, &mut |f| scratch.push(SentFrame::Stream(f)));
-        }
-        let elicits = scratch.iter().any(|f| !matches!(f, SentFrame::Ack { .. }));
-        // A PING that was asked for goes beside other frames: those may all be probing frames.
-        let owed = std::mem::take(&mut self.pending.ping) || (self.pending.probes > 0 && !elicits);
-        if owed && w.remaining() > 0 {
-            frame::write_ping(w);
-            scratch.push(SentFrame::Unreliable);
-        }
-        if !streams.wants_to_send() && !datagrams.wants_to_send() {
-            path.window_limited = false;
-        }
-        must_fill
-    }
-
     /// A datagram that probes a larger size (RFC 8899 §4.1), when one is due and the window is not
     /// full.
     fn mtu_probe(&mut self, now: Timestamp, buf: &mut [u8]) -> usize {
@@ -449,7 +408,8 @@ impl Connection {
         }
         let room = buf.len() - TAG_LEN;
         let mut w = Writer::new(&mut buf[..room]);
-        let Some(head) = self.begin_one_rtt(now, &mut w) else {
+        let dcid = self.paths.primary().remote_cids.active();
+        let Some(head) = self.begin_one_rtt(now, &mut w, dcid) else {
             return 0;
         };
         write(&mut w);
@@ -457,86 +417,5 @@ impl Connection {
         self.scratch.clear();
         self.scratch.push(SentFrame::Unreliable);
         self.finish_one_rtt(now, buf, head, true, mtu_probe)
-    }
-}
-
-/// Writes an ACK frame when one is due, or when ack-eliciting packets wait for one anyway.
-/// Keeps RFC 9000 §17.2.3.
-#[inline]
-fn write_ack(
-    now: Timestamp,
-    path: &mut Path<SentFrame>,
-    w: &mut Writer<'_>,
-    scratch: &mut Vec<SentFrame>,
-    count: &mut u64,
-    exponent: u8,
-) {
-    let acks = &mut path.acks;
-    if !acks.should_ack_now() && acks.deadline().is_none() {
-        return;
-    }
-    let Some(largest) = acks.largest() else {
-        return;
-    };
-    let delay = (acks.ack_delay(now).as_micros() as u64) >> exponent;
-    if ack::write(w, acks.ranges(), delay, acks.ecn_counts()) > 0 {
-        // One question at a time: a peer that answers none must not make us remember many.
-        let elicit = acks.should_elicit() && path.sent.ack_eliciting_in_flight() == 0;
-        if elicit && w.remaining() > 0 {
-            frame::write_ping(w);
-            scratch.push(SentFrame::Unreliable);
-        }
-        acks.on_ack_sent();
-        scratch.push(SentFrame::Ack { largest });
-        *count += 1;
-    }
-}
-
-/// Writes PATH_RESPONSE and PATH_CHALLENGE frames; true when one was written.
-/// Keeps RFC 9000 §8.2.2.
-fn write_path_frames(
-    now: Timestamp,
-    path: &mut Path<SentFrame>,
-    w: &mut Writer<'_>,
-    scratch: &mut Vec<SentFrame>,
-) -> bool {
-    let before = w.position();
-    while w.remaining() >= frame::PATH_RESPONSE_SIZE {
-        let Some(data) = path.validation.poll_response() else {
-            break;
-        };
-        frame::write_path_response(w, &data);
-        scratch.push(SentFrame::Unreliable);
-    }
-    if w.remaining() >= frame::PATH_CHALLENGE_SIZE
-        && let Some(data) = path.validation.poll_challenge(now)
-    {
-        frame::write_path_challenge(w, &data);
-        scratch.push(SentFrame::Unreliable);
-    }
-    w.position() > before
-}
-
-/// Writes NEW_CONNECTION_ID and RETIRE_CONNECTION_ID frames.
-fn write_cid_frames(path: &mut Path<SentFrame>, w: &mut Writer<'_>, scratch: &mut Vec<SentFrame>) {
-    while path.remote_cids.wants_to_send() && w.remaining() >= frame::RETIRE_CONNECTION_ID_SIZE {
-        let Some(seq) = path.remote_cids.poll_retire() else {
-            break;
-        };
-        frame::write_retire_connection_id(w, seq);
-        scratch.push(SentFrame::RetireConnectionId { seq });
-    }
-    while path.local_cids.wants_to_send() && w.remaining() >= frame::NEW_CONNECTION_ID_SIZE {
-        let Some(a) = path.local_cids.poll_announcement() else {
-            break;
-        };
-        let f = frame::NewConnectionId {
-            seq: a.seq,
-            retire_prior_to: 0,
-            cid: a.cid,
-            reset_token: a.token,
-        };
-        frame::write_new_connection_id(w, &f);
-        scratch.push(SentFrame::NewConnectionId { seq: a.seq });
     }
 }

@@ -6,14 +6,15 @@
 //! Negotiation packet makes the client begin again in the same [`Connection`]. Either way the
 //! handshake authenticates what both spoke, and a forger gains nothing but an error.
 
+use super::endpoint::Endpoint;
 use super::handshake::HandshakeIds;
 use super::space::HandshakeSpace;
 use super::{Connection, TransportConfig};
-use crate::base::{Timestamp, limits};
+use crate::base::{RecvMeta, Timestamp, limits};
 use crate::conn::ConnectionError;
 use crate::crypto::client_hello::{self, ClientHello};
-use crate::crypto::{ConfigError, Keys, Session, initial_keys, tickets};
-use crate::wire::header::Versions as VersionList;
+use crate::crypto::{ConfigError, Keys, Session, TokenKey, initial_keys, tickets};
+use crate::wire::header::{self, Versions as VersionList};
 use crate::wire::version::Versions;
 use crate::wire::{
     ConnectionId, LongType, Side, TransportError, TransportParameters, Version, VersionInformation,
@@ -238,6 +239,37 @@ impl Negotiation {
     /// The version that a client takes out of a Version Negotiation packet's list.
     fn pick(&self, listed: impl Fn(Version) -> bool) -> Option<Version> {
         self.spoken.iter().copied().find(|v| listed(*v))
+    }
+}
+
+impl Endpoint {
+    /// The key of tokens of a version.
+    pub(super) fn token_key(&self, version: Version) -> &TokenKey {
+        let [v1, v2] = &self.token_keys;
+        match version {
+            Version::V1 => v1,
+            Version::V2 => v2,
+        }
+    }
+
+    pub(super) fn speaks(&self, number: u32) -> bool {
+        Version::from_number(number).is_some_and(|v| self.transport.spoken().contains(&v))
+    }
+
+    /// Answers a datagram of a version that is not spoken here, where it is long enough to begin a
+    /// connection (RFC 9000 §6.1).
+    pub(super) fn offer_versions(&mut self, meta: &RecvMeta, datagram: &[u8]) {
+        let ids = header::long_cids(datagram);
+        let Some((dcid, scid)) =
+            ids.filter(|_| self.server.is_some() && meta.segment_size >= limits::MIN_UDP_PAYLOAD)
+        else {
+            self.stats.unroutable += 1;
+            return;
+        };
+        self.stats.version_negotiations += 1;
+        let spoken = self.transport.spoken();
+        self.stateless
+            .version_negotiation(meta, dcid, scid, &spoken);
     }
 }
 

@@ -57,14 +57,26 @@ impl LocalCids {
         self.next_seq = 1;
     }
 
-    /// The preferred address's connection ID takes sequence number 1 without a frame
-    /// (RFC 9000 §5.1.1).
+    /// The connection ID of our preferred address, which the transport parameters announce; its
+    /// sequence number is 1 (RFC 9000 §5.1.1).
+    pub fn set_second(&mut self, cid: ConnectionId, token: ResetToken) {
+        self.issued.push(Issued {
+            seq: 1,
+            cid,
+            token,
+            announce: false,
+        });
+        self.next_seq = 2;
+    }
+
+    /// The peer's active_connection_id_limit came.
     pub fn set_peer_limit(&mut self, limit: u64) {
         self.peer_limit = limit;
     }
 
     /// How many more connection IDs to issue.
     /// Keeps RFC 9000 §19.15.
+    // RFC 9000 §5.1.1.
     pub fn wanted(&self) -> usize {
         if self.issued.first().is_some_and(|i| i.cid.is_empty()) {
             return 0;
@@ -143,13 +155,19 @@ impl LocalCids {
         self.issued.iter().map(|i| &i.cid)
     }
 
-    /// The peer moved and sends to `used` now. True when that is another connection ID than it used
-    /// when it moved before: it did so on purpose, and must not be linkable (RFC 9000 §9.5).
-    pub fn on_move(&mut self, used: &[u8]) -> bool {
-        let Some(i) = self.issued.iter().find(|i| i.cid.as_slice() == used) else {
-            return false;
-        };
-        std::mem::replace(&mut self.moved_with, i.seq) != i.seq
+    /// Whether `used` is another connection ID than the peer used when it moved before: where it
+    /// comes from a new address, the peer moved on purpose and must not be linkable
+    /// (RFC 9000 §9.5).
+    pub fn is_new(&self, used: &[u8]) -> bool {
+        let issued = self.issued.iter().find(|i| i.cid.as_slice() == used);
+        issued.is_some_and(|i| i.seq != self.moved_with)
+    }
+
+    /// The peer moved and sends to `used` now.
+    pub fn on_move(&mut self, used: &[u8]) {
+        if let Some(i) = self.issued.iter().find(|i| i.cid.as_slice() == used) {
+            self.moved_with = i.seq;
+        }
     }
 
     /// Whether `cid` is one of ours.
@@ -163,6 +181,9 @@ struct Remote {
     seq: u64,
     cid: ConnectionId,
     token: Option<ResetToken>,
+    /// Used, or to be used, towards another address than the one in use: for that one alone
+    /// (RFC 9000 §9.5).
+    taken: bool,
 }
 
 /// Connection IDs that the peer issued and that we send to.
@@ -171,6 +192,9 @@ pub struct RemoteCids {
     /// The one in use is first.
     known: SmallVec<[Remote; limits::ACTIVE_CIDS]>,
     retire_prior_to: u64,
+    /// The highest sequence number that was ever used: what comes at or below it and is not known
+    /// was retired.
+    used_up_to: u64,
     /// Sequence numbers whose RETIRE_CONNECTION_ID waits to be sent.
     to_retire: SmallVec<[u64; limits::ACTIVE_CIDS]>,
     /// RETIRE_CONNECTION_ID frames sent and not acknowledged.
@@ -185,6 +209,7 @@ impl RemoteCids {
             seq: 0,
             cid,
             token: None,
+            taken: false,
         });
     }
 
@@ -226,14 +251,9 @@ impl RemoteCids {
         }
         let repeated = self.known.iter().any(|r| r.seq == seq);
         self.retire_prior_to = self.retire_prior_to.max(retire_prior_to);
-        let floor = self
-            .known
-            .first()
-            .map_or(0, |r| r.seq)
-            .max(self.retire_prior_to);
-        if seq < floor {
+        if !repeated && (seq < self.retire_prior_to || seq <= self.used_up_to) {
             // RFC 9000 §19.15: told to retire it before it came, or moved on past it: not used.
-            if !repeated && !self.to_retire.contains(&seq) {
+            if !self.to_retire.contains(&seq) {
                 self.retire(seq)?;
             }
         } else if !repeated {
@@ -248,6 +268,7 @@ impl RemoteCids {
                     seq,
                     cid,
                     token: Some(token),
+                    taken: false,
                 },
             );
         }
@@ -261,6 +282,7 @@ impl RemoteCids {
             self.known.retain(|r| r.seq != seq);
             self.retire(seq)?;
         }
+        self.settle_active();
         if self.known.is_empty() {
             return Err(TransportError::protocol_violation(
                 "retires every connection ID",
@@ -285,18 +307,76 @@ impl RemoteCids {
         Ok(())
     }
 
-    /// Moves to an unused connection ID, as a new address demands (RFC 9000 §9.5). False when the
-    /// peer issued none; the one in use then stays.
-    pub fn rotate(&mut self) -> bool {
-        if self.known.len() < 2 {
-            return false;
+    /// The one in use may have been retired: another takes its place, at best one that no other
+    /// address has seen.
+    fn settle_active(&mut self) {
+        if let Some(at) = self.known.iter().position(|r| !r.taken) {
+            // The rest stays in order of sequence numbers.
+            if let Some(part) = self.known.get_mut(..=at) {
+                part.rotate_right(1);
+            }
         }
-        let seq = self.known[0].seq;
-        if self.retire(seq).is_err() {
-            return false;
+        if let Some(first) = self.known.first_mut() {
+            first.taken = false;
+            self.used_up_to = self.used_up_to.max(first.seq);
         }
-        self.known.remove(0);
+    }
+
+    /// Whether an address other than the one in use can be sent to. Each use of a connection ID
+    /// ends in a retirement, so those that are under way count.
+    pub fn has_spare(&self) -> bool {
+        let taken = self.known.iter().filter(|r| r.taken).count();
+        taken + self.to_retire.len() + self.retiring < limits::PENDING_RETIREMENTS / 2
+            && self.known.iter().skip(1).any(|r| !r.taken)
+    }
+
+    /// Sets an unused connection ID aside for another address than the one in use
+    /// (RFC 9000 §9.5); returns its sequence number. `None` when the peer issued no more.
+    pub fn take_spare(&mut self) -> Option<u64> {
+        if !self.has_spare() {
+            return None;
+        }
+        let spare = self.known.iter_mut().skip(1).find(|r| !r.taken)?;
+        spare.taken = true;
+        self.used_up_to = self.used_up_to.max(spare.seq);
+        Some(spare.seq)
+    }
+
+    /// The connection ID of that sequence number, unless it was retired.
+    pub fn get(&self, seq: u64) -> Option<ConnectionId> {
+        self.known.iter().find(|r| r.seq == seq).map(|r| r.cid)
+    }
+
+    /// The sequence number of the one in use.
+    pub fn active_seq(&self) -> u64 {
+        self.known.first().map_or(0, |r| r.seq)
+    }
+
+    /// Puts the connection ID of that sequence number to use on this path; the one before stays set
+    /// aside until it is retired. False when it is not known.
+    pub fn activate(&mut self, seq: u64) -> bool {
+        let Some(at) = self.known.iter().position(|r| r.seq == seq) else {
+            return false;
+        };
+        if let Some(first) = self.known.first_mut().filter(|_| at > 0) {
+            first.taken = true;
+        }
+        if let Some(part) = self.known.get_mut(..=at) {
+            part.rotate_right(1);
+        }
+        if let Some(first) = self.known.first_mut() {
+            first.taken = false;
+        }
         true
+    }
+
+    /// Retires a connection ID that an address other than the one in use had.
+    pub fn release(&mut self, seq: u64) {
+        let at = self.known.iter().skip(1).position(|r| r.seq == seq);
+        if let Some(at) = at {
+            self.known.remove(at + 1);
+            self.to_retire.push(seq);
+        }
     }
 
     /// Whether a retirement waits to be sent.
@@ -416,9 +496,79 @@ mod tests {
         assert!(!r.is_reset_token(&[0; 16]));
         assert_eq!(r.on_new(1, 0, cid(1), [9; 16]), Ok(()));
         assert!(!r.is_reset_token(&[9; 16]), "not in use yet");
-        assert!(r.rotate());
+        assert_eq!(r.take_spare(), Some(1));
+        assert!(!r.is_reset_token(&[9; 16]), "not in use on this path");
+        assert!(r.activate(1));
         assert!(r.is_reset_token(&[9; 16]) && !r.is_reset_token(&[8; 16]));
         assert_eq!(r.on_new(2, 2, cid(2), [7; 16]), Ok(()));
         assert!(!r.is_reset_token(&[9; 16]));
+    }
+
+    #[test]
+    fn spares_are_taken_used_and_retired() {
+        let mut r = remote();
+        assert_eq!(r.take_spare(), None);
+        for n in 1..limits::ACTIVE_CIDS as u64 {
+            assert_eq!(r.on_new(n, 0, cid(n), [n as u8; 16]), Ok(()));
+        }
+        assert_eq!((r.take_spare(), r.take_spare()), (Some(1), Some(2)));
+        assert_eq!(r.active(), cid(0), "the one in use stays");
+        assert!(r.activate(2));
+        assert_eq!((r.active(), r.active_seq()), (cid(2), 2));
+        assert_eq!(r.get(0), Some(cid(0)), "set aside");
+        r.release(0);
+        r.release(2);
+        assert_eq!(r.active(), cid(2), "the one in use is not released");
+        assert_eq!((r.poll_retire(), r.poll_retire()), (Some(0), None));
+        // It comes again, after it was retired: not as a new one.
+        assert_eq!(r.on_new(1, 0, cid(1), [1; 16]), Ok(()));
+        r.release(1);
+        assert_eq!(r.poll_retire(), Some(1));
+        assert_eq!(r.on_new(1, 0, cid(1), [1; 16]), Ok(()));
+        assert_eq!((r.get(1), r.poll_retire()), (None, Some(1)));
+    }
+
+    /// CVE-2025-7054 class: everything that is known is to go at once.
+    #[test]
+    fn all_connection_ids_may_be_retired_at_once() {
+        let mut r = remote();
+        for n in 1..4 {
+            assert_eq!(r.on_new(n, 0, cid(n), [n as u8; 16]), Ok(()));
+        }
+        assert_eq!(r.take_spare(), Some(1));
+        assert_eq!(r.on_new(9, 9, cid(9), [9; 16]), Ok(()));
+        assert_eq!((r.active(), r.known.len()), (cid(9), 1));
+        let retired: Vec<u64> = std::iter::from_fn(|| r.poll_retire()).collect();
+        assert_eq!(retired.len(), 4);
+        assert!(!r.activate(1), "gone");
+    }
+
+    /// The one in use goes, and the only other is another address's: it has to do for both.
+    #[test]
+    fn one_that_was_set_aside_takes_over_when_no_other_is_left() {
+        let mut r = remote();
+        assert_eq!(r.on_new(1, 0, cid(1), [1; 16]), Ok(()));
+        assert_eq!(r.take_spare(), Some(1));
+        assert_eq!(r.on_new(1, 1, cid(1), [1; 16]), Ok(()));
+        assert_eq!((r.active(), r.known.len()), (cid(1), 1));
+    }
+
+    #[test]
+    fn retirements_without_acknowledgement_bound_what_can_be_taken() {
+        let mut r = remote();
+        let mut moves = 0;
+        for n in 1..100 {
+            assert_eq!(r.on_new(n, 0, cid(n), [1; 16]), Ok(()));
+            let before = r.active_seq();
+            if let Some(seq) = r.take_spare() {
+                moves += 1;
+                assert!(r.activate(seq));
+                r.release(before);
+                while r.poll_retire().is_some() {}
+            } else {
+                break;
+            }
+        }
+        assert_eq!(moves, limits::PENDING_RETIREMENTS / 2);
     }
 }

@@ -7,6 +7,8 @@
 //! connection's record of a frame that it sent.
 
 pub mod cids;
+mod moves;
+pub mod probe;
 pub mod set;
 pub mod spin;
 pub mod validate;
@@ -17,6 +19,8 @@ use crate::recovery::{
     Pace, Pacer, Rtt, SentSpace,
 };
 pub use cids::{LocalCids, RemoteCids};
+pub use moves::Former;
+pub use probe::{Probe, Probes, Purpose};
 pub use set::PathSet;
 pub use spin::Spin;
 use std::ops::ControlFlow;
@@ -81,6 +85,16 @@ pub struct Path<F: Copy> {
     pub spin: Spin,
     /// Address validation and the anti-amplification limit.
     pub validation: Validation,
+    /// Addresses other than the one in use.
+    pub probes: Probes,
+    /// The last addresses that were proven, while the present ones are not or others were in use a
+    /// moment ago.
+    pub former: Option<Box<Former>>,
+    /// Packets below this number were sent to other addresses: they tell nothing about these
+    /// (RFC 9000 §9.4).
+    pub first_pn: u64,
+    /// The largest datagram that the peer takes.
+    peer_mtu: u64,
     /// Connection IDs that the peer uses towards us.
     pub local_cids: LocalCids,
     /// Connection IDs that we use towards the peer.
@@ -110,7 +124,7 @@ impl<F: Copy> Path<F> {
         config: &PathConfig,
         now: Timestamp,
     ) -> Self {
-        let mtu = mtu(config, &tuple);
+        let mtu = mtu(config, &tuple, u64::MAX);
         let size = mtu.current();
         Self {
             id,
@@ -126,6 +140,10 @@ impl<F: Copy> Path<F> {
             ack_frequency: AckFrequencyRequests::default(),
             spin: Spin::default(),
             validation: Validation::default(),
+            probes: Probes::default(),
+            former: None,
+            first_pn: 0,
+            peer_mtu: u64::MAX,
             local_cids: LocalCids::default(),
             remote_cids: RemoteCids::default(),
             pto_count: 0,
@@ -152,6 +170,7 @@ impl<F: Copy> Path<F> {
 
     /// Takes a limit on the datagram size that was learnt late.
     pub fn set_mtu_ceiling(&mut self, size: u64) {
+        self.peer_mtu = size;
         if self.mtu.set_ceiling(size) {
             self.cc.on_mtu(self.mtu.current());
         }
@@ -207,18 +226,6 @@ impl<F: Copy> Path<F> {
         self.skip_at = next + 1 + rng.below(2 * packets.max(SKIP_WITHIN));
     }
 
-    /// Starts round-trip times, congestion control and MTU afresh, as a new address demands
-    /// (RFC 9000 §9.4); what is in flight stays counted.
-    pub fn reset_for_new_address(&mut self, config: &PathConfig) {
-        self.mtu = mtu(config, &self.tuple);
-        self.rtt = Rtt::new(config.initial_rtt);
-        self.cc = Controller::new(config.congestion, self.mtu.current());
-        self.pacer = pacer(config);
-        self.ecn = EcnValidator::new(config.ecn);
-        self.ack_frequency.on_new_path();
-        self.pto_count = 0;
-    }
-
     /// Starts congestion control and the backoff of probes afresh after a Retry (RFC 9002 §6.3).
     pub fn reset_for_retry(&mut self, config: &PathConfig) {
         self.cc = Controller::new(config.congestion, self.mtu.current());
@@ -240,8 +247,9 @@ fn pace<'a>(rtt: &'a Rtt, cc: &Controller, mtu: &MtuDiscovery) -> Pace<'a> {
 }
 
 /// Datagram sizes of a path: IPv4's own length field admits less than IPv6's.
-fn mtu(config: &PathConfig, tuple: &FourTuple) -> MtuDiscovery {
+fn mtu(config: &PathConfig, tuple: &FourTuple, peer: u64) -> MtuDiscovery {
     let mut mtu = MtuDiscovery::new(config.mtu);
+    mtu.set_ceiling(peer);
     if tuple.remote.is_ipv4() {
         mtu.set_ceiling(limits::MAX_UDP_PAYLOAD_V4 as u64);
     }

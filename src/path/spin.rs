@@ -10,7 +10,7 @@ use crate::wire::Side;
 /// One in so many paths does without (RFC 9000 §17.4 asks for at least that).
 const DISABLED_ONE_IN: u64 = 16;
 
-/// The bit that leaves, and how it follows the one that comes.
+/// The bit that leaves, and how it follows the one that comes (RFC 9000 §17.4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spin {
     enabled: bool,
@@ -28,7 +28,7 @@ impl Spin {
         }
     }
 
-    /// A packet authenticated whose number is larger than every one before.
+    /// A packet authenticated whose number is larger than every one before (RFC 9000 §17.4).
     #[inline]
     pub fn on_newest(&mut self, side: Side, bit: bool) {
         if self.enabled {

@@ -1,24 +1,42 @@
 //! Address validation (RFC 9000 §8): the anti-amplification limit, challenges and responses.
 //!
 //! Until the peer's address is validated, at most three times the bytes that came from it go to
-//! it. A challenge is repeated on a timer until patience ends; the caller then falls back to the
-//! address that was valid before.
+//! it. A challenge is repeated on a timer until patience ends; what an address that failed is left
+//! for, is the caller's business. An answer to a challenge in a small datagram proves the address
+//! and not that it can be reached with QUIC's smallest size: a full one follows.
 
 use crate::base::limits;
-use crate::base::{BoundedQueue, FourTuple, SocketId, Timestamp};
+use crate::base::{BoundedQueue, Timestamp};
 use std::time::Duration;
 
 /// Bytes sent per byte received before validation (RFC 9000 §8.1).
 const AMPLIFICATION: u64 = 3;
 
+/// What a path validation is begun with.
+#[derive(Debug, Clone, Copy)]
+pub struct Start {
+    /// Unpredictable contents, one for challenges in small datagrams and one for full ones: the
+    /// response tells which size arrived.
+    pub data: [[u8; 8]; 2],
+    /// Time between the first two challenges; doubles each time.
+    pub interval: Duration,
+    /// When the address is given up.
+    pub patience: Duration,
+    /// Bytes that came from the address already; `None` when no limit holds for it.
+    pub received: Option<usize>,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Challenge {
-    data: [u8; 8],
+    /// Contents for small datagrams and for full ones.
+    data: [[u8; 8]; 2],
+    /// Which of them were sent.
+    sent: [bool; 2],
     /// Set while a PATH_CHALLENGE waits to be sent.
     due: bool,
-    sent: bool,
     next: Timestamp,
     interval: Duration,
+    patience: Duration,
     /// When the address is given up, whether or not the limit let all challenges out.
     give_up: Timestamp,
 }
@@ -30,8 +48,19 @@ pub enum ValidationTimeout {
     None,
     /// Another challenge is to be sent.
     Again,
-    /// The address did not answer; the one that was valid before is given back, if there was one.
-    Failed(Option<(SocketId, FourTuple)>),
+    /// The address did not answer.
+    Failed,
+}
+
+/// What a PATH_RESPONSE came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Response {
+    /// It answers nothing that is asked here.
+    Stray,
+    /// The address is proven; whether it takes full datagrams is being asked.
+    Address,
+    /// The path is validated.
+    Path,
 }
 
 /// One path's address validation.
@@ -42,7 +71,6 @@ pub struct Validation {
     sent: u64,
     challenge: Option<Challenge>,
     responses: BoundedQueue<[u8; 8]>,
-    previous: Option<(SocketId, FourTuple)>,
 }
 
 impl Default for Validation {
@@ -53,7 +81,6 @@ impl Default for Validation {
             sent: 0,
             challenge: None,
             responses: BoundedQueue::new(limits::PATH_RESPONSES),
-            previous: None,
         }
     }
 }
@@ -64,11 +91,15 @@ impl Validation {
         self.validated
     }
 
+    /// Whether a challenge is out or waits to be sent.
+    pub fn is_challenging(&self) -> bool {
+        self.challenge.is_some()
+    }
+
     /// The peer proved its address: by a Handshake packet, a token or a response.
     pub fn set_validated(&mut self) {
         self.validated = true;
         self.challenge = None;
-        self.previous = None;
     }
 
     /// Counts bytes that came from the address.
@@ -96,41 +127,21 @@ impl Validation {
             .saturating_sub(self.sent)
     }
 
-    /// The peer's address changed: validates the new one, keeping `previous` to return to.
-    pub fn start(
-        &mut self,
-        now: Timestamp,
-        previous: (SocketId, FourTuple),
-        received: usize,
-        data: [u8; 8],
-        interval: Duration,
-        patience: Duration,
-    ) {
-        // An address that was never validated is nothing to return to; keep the older one.
-        if self.validated {
-            self.previous = Some(previous);
-        }
-        self.validated = false;
-        self.received = received as u64;
+    /// Begins to validate an address. Responses that wait for another one are dropped.
+    pub fn start(&mut self, now: Timestamp, start: Start) {
+        self.responses.clear();
+        self.validated = start.received.is_none();
+        self.received = start.received.unwrap_or(0) as u64;
         self.sent = 0;
         self.challenge = Some(Challenge {
-            data,
+            data: start.data,
+            sent: [false; 2],
             due: true,
-            sent: false,
             next: now,
-            interval,
-            give_up: now + patience,
+            interval: start.interval,
+            patience: start.patience,
+            give_up: now + start.patience,
         });
-    }
-
-    /// The peer came back to an address that was valid before.
-    pub fn resume(&mut self) {
-        self.set_validated();
-    }
-
-    /// The address that was valid before the one being validated.
-    pub fn previous(&self) -> Option<(SocketId, FourTuple)> {
-        self.previous
     }
 
     /// A PATH_CHALLENGE arrived: queues the answer, or drops it when too many wait.
@@ -138,15 +149,24 @@ impl Validation {
         self.responses.push(data).is_ok()
     }
 
-    /// A PATH_RESPONSE arrived. True when it answers the challenge that is out.
-    pub fn on_response(&mut self, data: [u8; 8]) -> bool {
-        match self.challenge {
-            Some(c) if c.data == data && c.sent => {
-                self.set_validated();
-                true
-            }
-            _ => false,
+    /// A PATH_RESPONSE arrived.
+    pub fn on_response(&mut self, now: Timestamp, data: [u8; 8]) -> Response {
+        let Some(c) = &mut self.challenge else {
+            return Response::Stray;
+        };
+        let [small, full] = [0, 1].map(|n| c.sent[n] && c.data[n] == data);
+        if full {
+            self.set_validated();
+            return Response::Path;
         }
+        if !small {
+            return Response::Stray;
+        }
+        // RFC 9000 §8.2.3: the address is proven, the datagram size is not.
+        self.validated = true;
+        c.due = true;
+        c.give_up = now + c.patience;
+        Response::Address
     }
 
     /// Whether a challenge or a response waits to be sent.
@@ -166,14 +186,16 @@ impl Validation {
         self.responses.pop()
     }
 
-    /// The challenge to send now, if one is due; starts its timer.
-    pub fn poll_challenge(&mut self, now: Timestamp) -> Option<[u8; 8]> {
+    /// The challenge to send now, if one is due; starts its timer. `full` tells whether its
+    /// datagram has QUIC's smallest size (RFC 9000 §8.2.1).
+    pub fn poll_challenge(&mut self, now: Timestamp, full: bool) -> Option<[u8; 8]> {
         let c = self.challenge.as_mut().filter(|c| c.due)?;
+        let which = usize::from(full);
         c.due = false;
-        c.sent = true;
         c.next = now + c.interval;
         c.interval = c.interval.saturating_mul(2);
-        Some(c.data)
+        *c.sent.get_mut(which)? = true;
+        c.data.get(which).copied()
     }
 
     /// When to look at the challenge again.
@@ -186,7 +208,7 @@ impl Validation {
         })
     }
 
-    /// The timer ran.
+    /// The timer ran. After a failure nothing more is asked.
     /// Keeps RFC 9000 §9.3.2.
     pub fn on_timeout(&mut self, now: Timestamp) -> ValidationTimeout {
         let Some(c) = &mut self.challenge else {
@@ -200,23 +222,30 @@ impl Validation {
             return ValidationTimeout::Again;
         }
         self.challenge = None;
-        let back = self.previous.take();
-        if back.is_some() {
-            self.validated = true;
-        }
-        ValidationTimeout::Failed(back)
+        ValidationTimeout::Failed
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::net::UNSPECIFIED;
-
-    const TUPLE: FourTuple = FourTuple::new(UNSPECIFIED, UNSPECIFIED);
 
     fn at(ms: u64) -> Timestamp {
         Timestamp::from_nanos(ms * 1_000_000)
+    }
+
+    fn started(received: Option<usize>) -> Validation {
+        let mut v = Validation::default();
+        v.start(
+            at(0),
+            Start {
+                data: [[6; 8], [7; 8]],
+                interval: Duration::from_millis(100),
+                patience: Duration::from_millis(300),
+                received,
+            },
+        );
+        v
     }
 
     #[test]
@@ -241,43 +270,54 @@ mod tests {
     }
 
     #[test]
-    fn an_unanswered_challenge_returns_to_the_address_before() {
-        let mut v = Validation::default();
-        v.set_validated();
-        v.start(
-            at(0),
-            (SocketId(3), TUPLE),
-            1200,
-            [7; 8],
-            Duration::from_millis(100),
-            Duration::from_millis(300),
-        );
+    fn a_challenge_is_repeated_until_patience_ends() {
+        let mut v = started(Some(1200));
         let mut now = at(0);
+        let mut asked = 0;
         loop {
-            assert_eq!(v.poll_challenge(now), Some([7; 8]));
-            assert_eq!(v.poll_challenge(now), None);
+            assert_eq!(v.poll_challenge(now, true), Some([7; 8]));
+            assert_eq!(v.poll_challenge(now, true), None);
+            asked += 1;
             now = v.deadline().expect("a challenge is out");
-            if v.on_timeout(now) != ValidationTimeout::Again {
-                break;
+            match v.on_timeout(now) {
+                ValidationTimeout::Again => {}
+                other => {
+                    assert_eq!(other, ValidationTimeout::Failed);
+                    break;
+                }
             }
         }
-        assert!(v.is_validated() && v.deadline().is_none());
+        assert_eq!((asked, now), (2, at(300)));
+        assert!(!v.is_validated() && v.deadline().is_none());
     }
 
     #[test]
     fn only_the_right_response_validates() {
-        let mut v = Validation::default();
-        v.start(
-            at(0),
-            (SocketId(0), TUPLE),
-            0,
-            [7; 8],
-            Duration::from_millis(100),
-            Duration::from_millis(300),
-        );
-        assert!(!v.on_response([7; 8]), "nothing was sent yet");
-        assert!(v.poll_challenge(at(0)).is_some());
-        assert!(!v.on_response([8; 8]));
-        assert!(v.on_response([7; 8]) && v.is_validated());
+        let mut v = started(Some(0));
+        assert_eq!(v.on_response(at(1), [7; 8]), Response::Stray, "not sent");
+        assert!(v.poll_challenge(at(0), true).is_some());
+        assert_eq!(v.on_response(at(1), [8; 8]), Response::Stray);
+        assert_eq!(v.on_response(at(1), [6; 8]), Response::Stray, "not sent");
+        assert_eq!(v.on_response(at(1), [7; 8]), Response::Path);
+        assert!(v.is_validated());
+    }
+
+    /// RFC 9000 §8.2.1, §8.2.3.
+    #[test]
+    fn a_small_challenge_is_followed_by_a_full_one() {
+        let mut v = started(Some(50));
+        assert_eq!(v.poll_challenge(at(0), false), Some([6; 8]));
+        assert_eq!(v.on_response(at(20), [6; 8]), Response::Address);
+        assert!(v.is_validated() && v.challenge_due());
+        assert_eq!(v.poll_challenge(at(20), true), Some([7; 8]));
+        assert_eq!(v.on_timeout(at(319)), ValidationTimeout::Again);
+        assert_eq!(v.on_timeout(at(320)), ValidationTimeout::Failed);
+    }
+
+    #[test]
+    fn an_address_without_a_limit_is_asked_all_the_same() {
+        let v = started(None);
+        assert_eq!(v.allowance(), u64::MAX);
+        assert!(v.challenge_due());
     }
 }

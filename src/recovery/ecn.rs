@@ -47,8 +47,12 @@ pub struct EcnValidator {
     state: State,
     /// Packets sent with ECT(0), by packet number space: the peer counts each space apart.
     marked: [u64; SPACES],
+    /// How many were marked since validation began, in all spaces.
+    tried: u64,
     /// Of those, how many were declared lost.
     lost: u64,
+    /// The counts of the next ACK frame are where validation starts from, and say nothing yet.
+    rebase: bool,
     /// The counts last accepted, by packet number space.
     counts: [EcnCounts; SPACES],
 }
@@ -63,9 +67,21 @@ impl EcnValidator {
                 State::Failed
             },
             marked: [0; SPACES],
+            tried: 0,
             lost: 0,
+            rebase: false,
             counts: [NO_COUNTS; SPACES],
         }
+    }
+
+    /// Validates anew, for another path (RFC 9000 §13.4.2): the peer goes on counting where it was.
+    pub fn restart(&mut self, enabled: bool) {
+        *self = Self {
+            marked: self.marked,
+            counts: self.counts,
+            rebase: true,
+            ..Self::new(enabled)
+        };
     }
 
     /// The state.
@@ -88,7 +104,8 @@ impl EcnValidator {
     pub fn on_sent(&mut self, space: usize, packets: u64, mark: Ecn) {
         if mark == Ecn::Ect0 {
             self.marked[space.min(SPACES - 1)] += packets;
-            if self.state == State::Testing && self.marked.iter().sum::<u64>() >= TESTING_PACKETS {
+            self.tried += packets;
+            if self.state == State::Testing && self.tried >= TESTING_PACKETS {
                 self.state = State::Unknown;
             }
         }
@@ -115,6 +132,10 @@ impl EcnValidator {
             }
             return Outcome::Unchanged;
         };
+        if std::mem::take(&mut self.rebase) {
+            self.counts[space] = counts;
+            return Outcome::Unchanged;
+        }
         let old = self.counts[space];
         let (Some(ect0), Some(ce)) = (
             counts.ect0.checked_sub(old.ect0),
@@ -146,7 +167,7 @@ impl EcnValidator {
     /// may be why (RFC 9000 §13.4.2).
     pub fn on_lost(&mut self, ect0: u64) -> Outcome {
         self.lost = self.lost.saturating_add(ect0);
-        if ect0 > 0 && self.state == State::Unknown && self.lost >= self.marked.iter().sum() {
+        if ect0 > 0 && self.state == State::Unknown && self.lost >= self.tried {
             return self.fail();
         }
         Outcome::Unchanged
@@ -250,5 +271,27 @@ mod tests {
         assert_eq!(v.mark(), Ecn::NotEct);
         assert_eq!(v.on_ack(2, 0, counts(9, 9, 9)), Outcome::Unchanged);
         assert_eq!(v.state(), State::Failed);
+    }
+
+    /// RFC 9000 §13.4.2: what the peer counted for another path is no fault of this one.
+    #[test]
+    fn a_new_path_starts_from_what_was_counted_before() {
+        let mut v = tested();
+        assert_eq!(v.on_ack(2, 8, counts(8, 0, 0)), Outcome::Unchanged);
+        v.restart(true);
+        assert_eq!((v.state(), v.mark()), (State::Testing, Ecn::Ect0));
+        v.on_sent(2, 4, Ecn::Ect0);
+        // Two from before that were marked on the way, and one of these.
+        assert_eq!(v.on_ack(2, 1, counts(9, 0, 2)), Outcome::Unchanged);
+        assert_eq!(v.on_ack(2, 3, counts(12, 0, 2)), Outcome::Unchanged);
+        assert_eq!(v.state(), State::Capable);
+        v.restart(true);
+        v.on_sent(2, 10, Ecn::Ect0);
+        assert_eq!(v.on_ack(2, 1, counts(12, 0, 2)), Outcome::Unchanged);
+        assert_eq!(
+            v.on_ack(2, 5, counts(12, 0, 2)),
+            Outcome::Failed,
+            "bleached"
+        );
     }
 }

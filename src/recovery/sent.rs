@@ -32,6 +32,17 @@ pub struct SentPacket {
     pub ecn: Ecn,
 }
 
+impl SentPacket {
+    /// A packet that went to an address that is not the path's: its number is remembered, and its
+    /// fate tells nothing.
+    pub const fn untracked(time_sent: Timestamp) -> Self {
+        Self {
+            time_sent,
+            ..VOID.packet
+        }
+    }
+}
+
 /// Where a packet of the ring stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {

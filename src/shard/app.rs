@@ -7,12 +7,12 @@ use crate::base::net::canonical;
 use crate::base::{FourTuple, RecvMeta, SocketId, Timestamp};
 use crate::conn::endpoint::{ConnectError, EndpointStats};
 use crate::conn::{ConnId, Connection, Endpoint, Event, TransportConfig};
-use crate::conn::{Decision, Incoming, IncomingId};
-use crate::io::IoStats;
+use crate::conn::{Decision, Incoming, IncomingId, MigrateError};
+use crate::io::{Backend, IoError, IoStats, SocketOptions};
 use crate::stream::{Streams, Taken};
 use crate::wire::StreamId;
 use rustls::pki_types::ServerName;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 /// An application on one shard. Every method runs on the shard's thread and must not block.
@@ -78,10 +78,11 @@ pub trait ShardApp {
 pub struct Context<'a> {
     pub(super) now: Timestamp,
     pub(super) endpoint: &'a mut Endpoint,
-    pub(super) sockets: &'a [(SocketId, SocketAddr)],
+    pub(super) backend: &'a mut Backend,
+    pub(super) sockets: &'a mut Vec<(SocketId, SocketAddr)>,
+    pub(super) options: SocketOptions,
     pub(super) connected: &'a [(SocketId, SocketAddr)],
     pub(super) outbox: &'a mut Outbox,
-    pub(super) io: &'a IoStats,
     pub(super) stats: &'a ShardStats,
     pub(super) stop: &'a mut bool,
     pub(super) shard: usize,
@@ -101,6 +102,63 @@ impl Context<'_> {
     /// The shard's sockets and the addresses they are bound to.
     pub fn sockets(&self) -> &[(SocketId, SocketAddr)] {
         self.sockets
+    }
+
+    /// Gives the shard another bound socket, with the options of those it has.
+    ///
+    /// # Errors
+    /// The backend could not take it.
+    pub fn add_socket(&mut self, socket: UdpSocket) -> Result<SocketId, IoError> {
+        let id = self.backend.add_socket(socket, self.options)?;
+        if let Some(addr) = self.backend.local_addr(id) {
+            self.sockets.push((id, addr));
+        }
+        Ok(id)
+    }
+
+    /// Closes a socket. Connections that use it hear nothing any more until they move.
+    pub fn remove_socket(&mut self, id: SocketId) {
+        self.backend.remove_socket(id);
+        self.sockets.retain(|(s, _)| *s != id);
+    }
+
+    /// Moves a client connection to another of the shard's sockets; see [`Connection::migrate`].
+    /// Returns the addresses that [`Event::Migrated`] or [`Event::MigrationFailed`] will name.
+    ///
+    /// # Errors
+    /// [`MigrateError`].
+    pub fn migrate(&mut self, conn: ConnId, socket: SocketId) -> Result<FourTuple, MigrateError> {
+        let now = self.now;
+        self.migrate_with(conn, socket, |c, tuple| c.migrate(now, socket, tuple))
+    }
+
+    /// Moves a client connection whose address is lost; see [`Connection::migrate_at_once`].
+    ///
+    /// # Errors
+    /// [`MigrateError`].
+    pub fn migrate_at_once(
+        &mut self,
+        conn: ConnId,
+        socket: SocketId,
+    ) -> Result<FourTuple, MigrateError> {
+        let now = self.now;
+        self.migrate_with(conn, socket, |c, tuple| {
+            c.migrate_at_once(now, socket, tuple)
+        })
+    }
+
+    fn migrate_with(
+        &mut self,
+        conn: ConnId,
+        socket: SocketId,
+        f: impl FnOnce(&mut Connection, FourTuple) -> Result<(), MigrateError>,
+    ) -> Result<FourTuple, MigrateError> {
+        let bound = self.sockets.iter().find(|(id, _)| *id == socket);
+        let local = bound.map(|(_, addr)| *addr).ok_or(MigrateError::Socket)?;
+        let conn = self.connection(conn).ok_or(MigrateError::Closed)?;
+        let remote = conn.remote_from(local).ok_or(MigrateError::Socket)?;
+        let tuple = FourTuple::new(local, remote);
+        f(conn, tuple).map(|()| tuple)
     }
 
     /// A connection of this shard, to command; it gets its turn to send afterwards.
@@ -154,7 +212,7 @@ impl Context<'_> {
 
     /// What the shard's backend counted so far.
     pub fn io_stats(&self) -> &IoStats {
-        self.io
+        self.backend.stats()
     }
 
     /// What the shard's endpoint counted so far.

@@ -6,8 +6,8 @@
 //! kernel refuses the program, shards still hand each other what they find. A connecting engine
 //! gives every shard a socket with a port of its own. How they are bound is in `bind`.
 
+use super::also::{self, Sockets};
 pub use super::bind::Bind;
-use super::bind::{self, Bound};
 use super::demux::Demux;
 use super::mailbox::{CommandSender, Mailbox};
 use super::metrics::{Metrics, MetricsReader};
@@ -56,6 +56,9 @@ pub struct EngineConfig {
     pub cores: Vec<Core>,
     /// Sockets.
     pub bind: Bind,
+    /// Further addresses at which every shard listens, steered like [`Bind::Shared`]: preferred
+    /// addresses above all (RFC 9000 §9.6).
+    pub also: Vec<SocketAddr>,
     /// The backend.
     pub backend: Choice,
     /// Buffers and pages of each shard's backend.
@@ -92,6 +95,7 @@ impl EngineConfig {
             shards: 1,
             cores: Vec::new(),
             bind: Bind::Each(std::net::Ipv4Addr::UNSPECIFIED.into()),
+            also: Vec::new(),
             backend: Choice::Auto,
             io: IoConfig::default(),
             socket: SocketOptions::default(),
@@ -191,6 +195,7 @@ pub struct Engine<A: ShardApp> {
     senders: Vec<CommandSender<A::Command>>,
     threads: Vec<Thread<A>>,
     local_addrs: Vec<SocketAddr>,
+    also: Vec<SocketAddr>,
     backend: &'static str,
     stop: Arc<AtomicBool>,
     wakers: Wakers,
@@ -204,7 +209,8 @@ type Ready = Result<&'static str, EngineError>;
 struct Seat<A: ShardApp> {
     index: usize,
     config: EngineConfig,
-    socket: UdpSocket,
+    /// The shard's own and the further ones.
+    sockets: Vec<UdpSocket>,
     steered: bool,
     mailbox: Mailbox<A::Command>,
     codec: Arc<CidCodec>,
@@ -234,38 +240,33 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
         let (drawn, steering) = (rng.array(), rng.next_u64());
         let secret = config.secret.unwrap_or(drawn);
         let codecs = codecs(config, steering, &mut rng)?;
-        let Bound { sockets, steered } = bind::bind(&config.bind, config.shards, &codecs)?;
-        let local_addrs = sockets
-            .iter()
-            .map(UdpSocket::local_addr)
-            .collect::<Result<_, _>>()
-            .map_err(EngineError::Spawn)?;
+        let Sockets {
+            of_shards,
+            own: local_addrs,
+            also,
+            steered,
+        } = also::open(config, &codecs)?;
+        let config = &also::named_ports(config, &also);
         let wakers: Wakers = Arc::new((0..config.shards).map(|_| OnceLock::new()).collect());
         let mailboxes = Mailbox::<A::Command>::build(config.shards);
-        let senders = mailboxes
-            .iter()
-            .enumerate()
-            .map(|(shard, mailbox)| {
-                let wakers = wakers.clone();
-                mailbox.command_sender(move || wake(&wakers, shard))
-            })
-            .collect();
+        let senders = senders(&mailboxes, &wakers);
         let stop = Arc::new(AtomicBool::new(false));
         let mut engine = Self {
             senders,
             threads: Vec::new(),
             local_addrs,
+            also,
             backend: "",
             stop: stop.clone(),
             wakers: wakers.clone(),
             metrics: MetricsReader::new(&config.name, config.shards),
         };
         let (ready, readiness) = mpsc::channel::<Ready>();
-        for (index, (socket, mailbox)) in sockets.into_iter().zip(mailboxes).enumerate() {
+        for (index, (sockets, mailbox)) in of_shards.into_iter().zip(mailboxes).enumerate() {
             let seat = Seat {
                 index,
                 config: config.clone(),
-                socket,
+                sockets,
                 steered,
                 mailbox,
                 codec: codecs[index].clone(),
@@ -313,6 +314,11 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
         self.backend
     }
 
+    /// The further addresses at which every shard listens, with the ports that the system chose.
+    pub fn also(&self) -> &[SocketAddr] {
+        &self.also
+    }
+
     /// A way to send commands to each shard's application, from any thread.
     pub fn senders(&self) -> &[CommandSender<A::Command>] {
         &self.senders
@@ -357,6 +363,15 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
         }
         failure.map_or(Ok(out), Err)
     }
+}
+
+/// The way to each shard's application.
+fn senders<C: Send + 'static>(mailboxes: &[Mailbox<C>], wakers: &Wakers) -> Vec<CommandSender<C>> {
+    let sender = |(shard, mailbox): (usize, &Mailbox<C>)| {
+        let wakers = wakers.clone();
+        mailbox.command_sender(move || wake(&wakers, shard))
+    };
+    mailboxes.iter().enumerate().map(sender).collect()
 }
 
 /// One codec for each shard.
@@ -462,7 +477,9 @@ impl<A: ShardApp> Seat<A> {
             app,
         );
         shard.set_demux(c.demux.clone());
-        shard.add_socket(self.socket, c.socket)?;
+        for socket in self.sockets {
+            shard.add_socket(socket, c.socket)?;
+        }
         shard.publish_to(&self.metrics);
         Ok(shard)
     }

@@ -6,6 +6,7 @@
 //! embedder may call it from a thread of its own, and a simulator turns several in one thread. What
 //! an application on it is, says [`ShardApp`].
 
+mod also;
 pub mod app;
 mod bind;
 pub mod demux;
@@ -76,6 +77,8 @@ pub struct Shard<A: ShardApp> {
     codec: Arc<CidCodec>,
     app: A,
     sockets: Vec<(SocketId, SocketAddr)>,
+    /// Options of the socket added last, for those that the application adds.
+    options: SocketOptions,
     /// Those of them that are connected, with their peers.
     connected: Vec<(SocketId, SocketAddr)>,
     demux: Option<Demux>,
@@ -117,6 +120,7 @@ impl<A: ShardApp> Shard<A> {
             codec,
             app,
             sockets: Vec::new(),
+            options: SocketOptions::default(),
             connected: Vec::new(),
             demux: None,
             outbox: Outbox::default(),
@@ -137,6 +141,7 @@ impl<A: ShardApp> Shard<A> {
         options: SocketOptions,
     ) -> Result<SocketId, IoError> {
         let id = self.backend.add_socket(socket, options)?;
+        self.options = options;
         self.note_socket(id);
         Ok(id)
     }
@@ -154,6 +159,9 @@ impl<A: ShardApp> Shard<A> {
     /// Shares the sockets with another protocol, whose datagrams go to [`ShardApp::on_other`] from
     /// now on.
     pub fn set_demux(&mut self, demux: Option<Demux>) {
+        if demux.is_some() {
+            self.endpoint.keep_fixed_bit();
+        }
         self.demux = demux;
     }
 
@@ -201,10 +209,11 @@ impl<A: ShardApp> Shard<A> {
         let mut ctx = Context {
             now,
             endpoint: &mut self.endpoint,
-            sockets: &self.sockets,
+            backend: &mut self.backend,
+            sockets: &mut self.sockets,
+            options: self.options,
             connected: &self.connected,
             outbox: &mut self.outbox,
-            io: self.backend.stats(),
             stats: &self.stats,
             stop: &mut self.stop,
             shard: self.index,

@@ -106,9 +106,14 @@ impl<A: ShardApp> Shard<A> {
             ..
         } = self;
         let runs = mailbox.recv(MAIL_PER_TURN, &mut |meta, data| {
-            // The same train, by the socket of our own that is bound to the same port.
+            // The same train, by the socket of our own that is bound to the same address,
+            // or at least to the same port.
             let port = meta.path.local.port();
-            let own = sockets.iter().find(|(_, addr)| addr.port() == port);
+            let ip = meta.path.local.ip();
+            let own = sockets
+                .iter()
+                .filter(|(_, addr)| addr.port() == port)
+                .max_by_key(|(_, addr)| (addr.ip() == ip, addr.ip().is_unspecified()));
             if let Some((socket, _)) = own {
                 let meta = RecvMeta {
                     socket: *socket,
@@ -200,7 +205,7 @@ impl<A: ShardApp> Shard<A> {
     fn is_busy(&mut self, left: Left) -> bool {
         let mut room = left == Left::More;
         for id in self.blocked.drain(..) {
-            let socket = self.endpoint.connection(id).map(|conn| conn.socket());
+            let socket = self.endpoint.connection(id).map(|conn| conn.next_socket());
             room |= socket.is_some_and(|s| self.backend.can_send(s));
         }
         match left {
@@ -220,7 +225,7 @@ impl<A: ShardApp> Shard<A> {
             let Some(conn) = self.endpoint.connection(id) else {
                 return Sent::All;
             };
-            if !self.backend.can_send(conn.socket()) {
+            if !self.backend.can_send(conn.next_socket()) {
                 return if conn.wants_to_send() {
                     Sent::Blocked
                 } else {

@@ -120,6 +120,7 @@ fn rfc9000_21_2_forged_packets_at_every_step_of_the_handshake() {
                     out.push(Passing {
                         from: 1 - to,
                         source: SocketAddr::from(([127, 0, 0, 1], ports[1 - to].1)),
+                        to: p.to,
                         ecn: p.ecn,
                         bytes,
                         now: p.now,

@@ -287,9 +287,15 @@ impl Attack {
 
     /// Hands over a datagram without letting the endpoint answer yet.
     pub fn deliver(&mut self, from: SocketAddr, datagram: &[u8]) {
+        self.deliver_at(self.addr, from, datagram);
+    }
+
+    /// Hands over a datagram that was sent to another address of the endpoint, which is its second
+    /// socket's.
+    pub fn deliver_at(&mut self, at: SocketAddr, from: SocketAddr, datagram: &[u8]) {
         let meta = RecvMeta {
-            socket: SocketId(0),
-            path: FourTuple::new(self.addr, from),
+            socket: SocketId(u32::from(at != self.addr)),
+            path: FourTuple::new(at, from),
             ecn: self.ecn,
             segment_size: datagram.len().max(1),
         };
@@ -335,7 +341,7 @@ impl Attack {
             }
             while let Some(t) = conn.poll_transmit(self.now, &mut buf) {
                 let datagrams = buf[..t.len].chunks(t.segment_size);
-                out.extend(datagrams.map(|b| (t.path.remote, b.to_vec())));
+                out.extend(datagrams.map(|b| (t.path, b.to_vec())));
             }
             match self.endpoint.finish(id) {
                 Next::Timeout(at) => self.timers.insert(id, at),
@@ -347,12 +353,17 @@ impl Attack {
             "the endpoint does not come to rest"
         );
         while let Some(t) = self.endpoint.poll_transmit(&mut buf) {
-            out.push((t.path.remote, buf[..t.len].to_vec()));
+            out.push((t.path, buf[..t.len].to_vec()));
         }
-        for (to, bytes) in out {
+        for (path, bytes) in out {
+            let to = path.remote;
             self.sent_by_endpoint += bytes.len();
             let packets = self.peer.receive(&bytes);
-            self.inbox.extend(packets);
+            self.inbox.extend(packets.into_iter().map(|p| Packet {
+                from: Some(path.local),
+                to: Some(to),
+                ..p
+            }));
             self.datagrams.push((to, bytes));
         }
     }

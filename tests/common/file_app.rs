@@ -51,6 +51,8 @@ pub struct FileApp {
     pub answers: Vec<Option<Vec<u8>>>,
     /// How connections ended.
     pub closed: Vec<ConnectionError>,
+    /// Moves that came about.
+    pub moves: usize,
     /// What should not have happened.
     pub faults: Vec<String>,
     /// Leave every byte to be read from the stream.
@@ -78,6 +80,12 @@ impl FileApp {
             answers,
             ..Self::default()
         }
+    }
+
+    /// The client's connection, while it is there to be moved.
+    pub fn connection(&self) -> Option<ConnId> {
+        self.conn
+            .filter(|_| self.confirmed && self.closed.is_empty())
     }
 
     /// Whether every answer is there.
@@ -222,6 +230,7 @@ impl ShardApp for FileApp {
             }
             Event::EarlyData => self.request(ctx),
             Event::HandshakeConfirmed => self.confirmed = true,
+            Event::Migrated(_) => self.moves += 1,
             Event::Stream(StreamEvent::Available(_)) => self.request(ctx),
             Event::Stream(StreamEvent::Readable(id)) => self.drain(ctx, conn, id),
             Event::Stream(StreamEvent::Writable(id)) => {

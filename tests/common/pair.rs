@@ -89,7 +89,19 @@ pub struct Side {
     /// Close with this code as soon as a connection is there.
     pub close_at_once: Option<u64>,
     timers: BTreeMap<ConnId, Timestamp>,
-    inbox: VecDeque<(Timestamp, SocketAddr, Ecn, Vec<u8>)>,
+    inbox: VecDeque<(Timestamp, Passing)>,
+    /// More sockets: the first of them has number 1.
+    pub more: Vec<SocketAddr>,
+}
+
+impl Side {
+    /// The socket that has the address; other addresses lead to the first socket, as a NAT's do.
+    fn socket(&self, at: SocketAddr) -> (SocketId, SocketAddr) {
+        match self.more.iter().position(|a| *a == at) {
+            Some(n) => (SocketId(n as u32 + 1), at),
+            None => (SocketId(0), self.addr),
+        }
+    }
 }
 
 /// A datagram on its way.
@@ -97,6 +109,7 @@ pub struct Passing {
     /// Who sent it: [`CLIENT`] or [`SERVER`].
     pub from: usize,
     pub source: SocketAddr,
+    pub to: SocketAddr,
     pub ecn: Ecn,
     pub bytes: Vec<u8>,
     pub now: Timestamp,
@@ -171,6 +184,7 @@ impl Pair {
                 close_at_once: None,
                 timers: BTreeMap::new(),
                 inbox: VecDeque::new(),
+                more: Vec::new(),
             }
         };
         let client = side(setup.client, None, 1000);
@@ -231,10 +245,16 @@ impl Pair {
 
     /// Puts a datagram into a side's inbox, as if it came from `source`.
     pub fn inject(&mut self, to: usize, source: SocketAddr, bytes: Vec<u8>) {
-        let at = self.now;
-        self.sides[to]
-            .inbox
-            .push_back((at, source, Ecn::NotEct, bytes));
+        let now = self.now;
+        let passing = Passing {
+            from: 1 - to,
+            source,
+            to: self.sides[to].addr,
+            ecn: Ecn::NotEct,
+            bytes,
+            now,
+        };
+        self.sides[to].inbox.push_back((now, passing));
     }
 
     /// Runs for a span of virtual time.
@@ -275,22 +295,21 @@ impl Pair {
         let mut out = Vec::new();
         let side = &mut self.sides[which];
         let mut later = VecDeque::new();
-        for (at, source, ecn, mut bytes) in std::mem::take(&mut side.inbox) {
+        for (at, mut p) in std::mem::take(&mut side.inbox) {
             if at > now {
-                later.push_back((at, source, ecn, bytes));
+                later.push_back((at, p));
                 continue;
             }
             moved = true;
-            let path = FourTuple::new(side.addr, source);
-            let segment_size = bytes.len().max(1);
+            let (socket, local) = side.socket(p.to);
             let meta = RecvMeta {
-                socket: SocketId(0),
-                path,
-                ecn,
-                segment_size,
+                socket,
+                path: FourTuple::new(local, p.source),
+                ecn: p.ecn,
+                segment_size: p.bytes.len().max(1),
             };
             side.endpoint
-                .handle_train(now, &meta, &mut bytes, &mut side.app);
+                .handle_train(now, &meta, &mut p.bytes, &mut side.app);
         }
         side.inbox = later;
         let due: Vec<ConnId> = side
@@ -335,24 +354,23 @@ impl Pair {
         for (path, ecn, bytes) in out {
             moved = true;
             self.sent[which] += bytes.len();
-            self.deliver(which, path.local, ecn, bytes);
+            self.deliver(which, path, ecn, bytes);
         }
         moved
     }
 
-    fn deliver(&mut self, from: usize, source: SocketAddr, ecn: Ecn, bytes: Vec<u8>) {
+    fn deliver(&mut self, from: usize, path: FourTuple, ecn: Ecn, bytes: Vec<u8>) {
         let passing = Passing {
             from,
-            source,
+            source: path.local,
+            to: path.remote,
             ecn,
             bytes,
             now: self.now,
         };
         for p in (self.filter)(passing) {
             let at = self.now + self.delay;
-            self.sides[1 - p.from]
-                .inbox
-                .push_back((at, p.source, p.ecn, p.bytes));
+            self.sides[1 - p.from].inbox.push_back((at, p));
         }
     }
 }

@@ -8,6 +8,7 @@ use corelane::wire::frame::{self, Frame};
 use corelane::wire::header::{self, Header, LongType, VERSION_1};
 use corelane::wire::{ConnectionId, PacketType, Reader, Side, Writer, packet_number};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 /// Bytes of packet number that every packet of this peer has.
 const PN_LEN: usize = 4;
@@ -25,6 +26,9 @@ pub struct Packet {
     pub datagram: usize,
     /// The key phase bit of a 1-RTT packet.
     pub phase: bool,
+    /// Where the endpoint sent it from and to.
+    pub from: Option<SocketAddr>,
+    pub to: Option<SocketAddr>,
 }
 
 impl Packet {
@@ -354,7 +358,7 @@ impl RawPeer {
     fn open_one(&mut self, bytes: &mut [u8]) -> (Option<Packet>, usize) {
         let all = bytes.len();
         let whole = bytes.to_vec();
-        let parsed = Header::parse(&whole, self.scid.len());
+        let parsed = Header::parse_greased(&whole, self.scid.len());
         let (ty, dcid, scid, token, pn_offset, len) = match parsed {
             Ok(Header::Long {
                 ty,
@@ -407,6 +411,8 @@ impl RawPeer {
             payload,
             datagram: 0,
             phase,
+            from: None,
+            to: None,
         };
         (Some(packet), len)
     }

@@ -4,8 +4,8 @@
 use super::certs::Identity;
 use super::file_app::{FileApp, Job};
 use super::files::{ALPN, File, Request};
-use corelane::base::{Rng, Timestamp};
-use corelane::conn::{EarlyData, Endpoint, EndpointConfig, TransportConfig};
+use corelane::base::{Rng, SocketId, Timestamp};
+use corelane::conn::{EarlyData, Endpoint, EndpointConfig, MigrateError, TransportConfig};
 use corelane::crypto::{Session, early};
 use corelane::io::sim::{BurstLoss, LinkConfig, Network, SimBackend};
 use corelane::io::{Backend, IoConfig};
@@ -23,6 +23,9 @@ use std::time::Duration;
 const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 const PORT: u16 = 4433;
+/// The client's other host, and the server's preferred one.
+const CLIENT_2: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 3));
+const SERVER_2: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9));
 const CID_LEN: usize = 8;
 
 /// What one seed came to.
@@ -34,6 +37,8 @@ pub struct Outcome {
     pub datagrams: u64,
     /// Datagrams that changed shards.
     pub forwarded: u64,
+    /// Times that the client moved, or went to the server's preferred address.
+    pub moves: usize,
     /// What became of the client's early data.
     pub early: EarlyData,
 }
@@ -46,6 +51,9 @@ pub struct World {
     now: Timestamp,
     rng: Rng,
     rebound: bool,
+    /// Moves that the client has yet to make, and when the next is due.
+    moves: u64,
+    move_at: Timestamp,
 }
 
 impl World {
@@ -59,9 +67,19 @@ impl World {
         let down = link(&mut rng);
         let corrupts = down.corrupt > 0.0;
         network.link(SERVER, CLIENT, down);
+        for (client, server) in [(CLIENT, SERVER_2), (CLIENT_2, SERVER), (CLIENT_2, SERVER_2)] {
+            network.link(client, server, link(&mut rng));
+            network.link(server, client, link(&mut rng));
+        }
         let files = files(&mut rng);
         let server_addr = SocketAddr::new(SERVER, PORT);
         let mut transport = transport(&mut rng);
+        let mut server_addrs = vec![server_addr];
+        if rng.chance(0.3) {
+            let preferred = SocketAddr::new(SERVER_2, PORT);
+            transport.preferred_address.set(preferred);
+            server_addrs.push(preferred);
+        }
         if corrupts {
             // Nothing protects a Version Negotiation packet: no connection may hang by one.
             transport.versions = Version::ALL.to_vec();
@@ -84,17 +102,20 @@ impl World {
             config.secret = tokens;
             config.transport = transport.clone();
             let codec = codec(secret, index, shards);
-            let port = SocketAddr::new(SERVER, PORT);
+            let addrs = &server_addrs;
             servers.push(shard(
-                &network, now, index, codec, mailbox, config, port, app,
+                &network, now, index, codec, mailbox, config, addrs, app,
             ));
         }
         if rng.chance(0.5) {
             let codec = codec(secret, 0, shards);
-            network.steer(server_addr, move |datagram| {
-                let dcid = header::dcid(datagram, CID_LEN)?;
-                codec.shard_of(dcid).map(usize::from)
-            });
+            for addr in server_addrs {
+                let codec = codec.clone();
+                network.steer(addr, move |datagram| {
+                    let dcid = header::dcid(datagram, CID_LEN)?;
+                    codec.shard_of(dcid).map(usize::from)
+                });
+            }
         }
         let job = Job {
             remote: server_addr,
@@ -107,9 +128,10 @@ impl World {
         app.reluctant = rng.chance(0.2);
         let config = EndpointConfig::new(rng.array());
         let mailbox = Mailbox::build(1).remove(0);
-        let port = SocketAddr::new(CLIENT, 5000);
+        let addrs = [(CLIENT, 5000), (CLIENT, 5001), (CLIENT_2, 5002)].map(SocketAddr::from);
         let codec = codec(rng.next_u64(), 0, 1);
-        let client = shard(&network, now, 0, codec, mailbox, config, port, app);
+        let client = shard(&network, now, 0, codec, mailbox, config, &addrs, app);
+        let moves = if rng.chance(0.5) { 1 + rng.below(5) } else { 0 };
         let mut world = Self {
             network,
             servers,
@@ -117,6 +139,8 @@ impl World {
             now,
             rng,
             rebound: false,
+            moves,
+            move_at: now,
         };
         world.plan_faults();
         world
@@ -163,6 +187,7 @@ impl World {
             if self.client.app().confirmed && !self.rebound {
                 self.plan_rebinding();
             }
+            self.move_client()?;
             if self.now >= next_update {
                 next_update = self.now + Duration::from_millis(50 + self.rng.below(500));
                 self.update_keys();
@@ -212,6 +237,31 @@ impl World {
         }
     }
 
+    /// The client moves to one of its sockets, with or without asking first.
+    fn move_client(&mut self) -> Result<(), String> {
+        let Some(conn) = self.client.app().connection() else {
+            return Ok(());
+        };
+        if self.moves == 0 || self.now < self.move_at {
+            return Ok(());
+        }
+        self.moves -= 1;
+        self.move_at = self.now + Duration::from_millis(self.rng.below(1_500));
+        let socket = self.client.sockets()[self.rng.below(3) as usize].0;
+        let at_once = self.rng.chance(0.3);
+        let done = self.client.with_context(self.now, |_, ctx| {
+            if at_once {
+                ctx.migrate_at_once(conn, socket)
+            } else {
+                ctx.migrate(conn, socket)
+            }
+        });
+        match done {
+            Ok(_) | Err(MigrateError::NoConnectionId | MigrateError::Closed) => Ok(()),
+            Err(e) => Err(format!("a move was refused: {e}")),
+        }
+    }
+
     fn idle(&mut self) -> bool {
         let done = self.client.app().complete() && !self.client.app().closed.is_empty();
         done && self.client.endpoint().is_empty()
@@ -248,6 +298,7 @@ impl World {
             took: self.now - start,
             datagrams: stats.sent,
             forwarded,
+            moves: self.client.app().moves,
             early: self.client.app().early,
         })
     }
@@ -261,13 +312,15 @@ fn shard(
     codec: Arc<CidCodec>,
     mailbox: Mailbox<()>,
     mut config: EndpointConfig,
-    addr: SocketAddr,
+    addrs: &[SocketAddr],
     app: FileApp,
 ) -> Shard<FileApp> {
     config.cids = Box::new(CodecCids(codec.clone()));
     let io = IoConfig::default();
-    let mut backend = SimBackend::new(network, &[addr.ip()], &io).expect("a simulated backend");
-    let socket = backend.bind(addr).expect("a free address");
+    let hosts: Vec<IpAddr> = addrs.iter().map(SocketAddr::ip).collect();
+    let mut backend = SimBackend::new(network, &hosts, &io).expect("a simulated backend");
+    let bind = |addr: &SocketAddr| backend.bind(*addr).expect("a free address");
+    let sockets: Vec<SocketId> = addrs.iter().map(bind).collect();
     let endpoint = Endpoint::new(config).expect("a valid configuration");
     let backend = Backend::Sim(Box::new(backend));
     let mut shard = Shard::new(
@@ -280,7 +333,9 @@ fn shard(
         Box::new(|_| {}),
         app,
     );
-    shard.note_socket(socket);
+    for socket in sockets {
+        shard.note_socket(socket);
+    }
     shard
 }
 

@@ -26,7 +26,7 @@ fn patient() -> Setup {
 /// The long packet types of a datagram.
 fn types(mut rest: &[u8]) -> Vec<LongType> {
     let mut out = Vec::new();
-    while let Ok(Header::Long { ty, len, .. }) = Header::parse(rest, 8) {
+    while let Ok(Header::Long { ty, len, .. }) = Header::parse_greased(rest, 8) {
         out.push(ty);
         rest = rest.get(len..).unwrap_or_default();
     }

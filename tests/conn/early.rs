@@ -91,7 +91,7 @@ fn delivered(pair: &Pair, data: &[u8]) {
 fn types(datagram: &[u8]) -> Vec<LongType> {
     let mut out = Vec::new();
     let mut rest = datagram;
-    while let Ok(Header::Long { ty, len, .. }) = Header::parse(rest, 8) {
+    while let Ok(Header::Long { ty, len, .. }) = Header::parse_greased(rest, 8) {
         out.push(ty);
         rest = &rest[len..];
     }
@@ -557,6 +557,7 @@ fn early_data_survives_random_faults_with_retry_and_rejection() {
                     out.push(Passing {
                         from: out[0].from,
                         source: out[0].source,
+                        to: p.to,
                         ecn: out[0].ecn,
                         bytes: out[0].bytes.clone(),
                         now,

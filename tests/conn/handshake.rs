@@ -76,6 +76,7 @@ fn copy(p: &Passing) -> Passing {
     Passing {
         from: p.from,
         source: p.source,
+        to: p.to,
         ecn: p.ecn,
         bytes: p.bytes.clone(),
         now: p.now,

@@ -100,6 +100,7 @@ fn a_client_that_moves_gets_a_token_for_its_new_address() {
     let challenge = a
         .inbox
         .iter()
+        .filter(|p| p.to == Some(there))
         .flat_map(|p| p.frames())
         .find_map(|f| match f {
             Frame::PathChallenge(data) => Some(data),

@@ -1,5 +1,6 @@
 //! The shard's side of one connection: what its handles ask for, what its events mean to them.
 
+use super::moves::Moving;
 use super::stream::{Block, Receiving, Sending};
 use crate::api::shared::{
     ConnShared, Halves, Handshake, NO_DATAGRAMS, RecvShared, Request, SendShared, Ticket, Work,
@@ -29,6 +30,8 @@ pub(super) struct ConnDriver {
     streams: HashMap<StreamId, Stream>,
     /// A datagram that found the connection's queue full.
     in_hand: Option<Bytes>,
+    /// Handles that wait for a move.
+    pub(super) moving: Vec<Moving>,
     /// The peer moved, and the handles do not know yet.
     moved: bool,
 }
@@ -44,6 +47,7 @@ impl ConnDriver {
             ticket,
             streams: HashMap::new(),
             in_hand: None,
+            moving: Vec::new(),
             moved: false,
         }
     }
@@ -141,7 +145,7 @@ impl ConnDriver {
             Event::Stream(event) => self.on_stream_event(conn.streams_mut(), event),
             Event::DatagramReceived => self.receive_datagrams(conn),
             Event::DatagramsUnblocked => self.send_datagrams(conn),
-            Event::PeerAddressChanged => self.moved = true,
+            Event::PeerAddressChanged | Event::Migrated(_) => self.moved = true,
             // The end is the driver's matter; what else there may be is no handle's concern.
             _ => {}
         }

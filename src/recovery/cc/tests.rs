@@ -119,6 +119,28 @@ fn an_unused_window_does_not_grow() {
     }
 }
 
+/// Two datagrams of 1,200 bytes are all that such a window admits, and less than three quarters.
+#[test]
+fn a_window_that_holds_no_other_datagram_is_used() {
+    for (algorithm, before) in [(Algorithm::NewReno, 6800), (Algorithm::Cubic, 7100)] {
+        let mut c = avoiding(algorithm, before);
+        let mut now = 200;
+        while c.window() >= 3600 {
+            now += 100;
+            c.on_congestion_event(at(now), at(now - 50), Congestion::Loss(1));
+        }
+        let window = c.window();
+        assert!((3201..3600).contains(&window), "{window}");
+        for n in 0..100 {
+            let now = 2000 + 50 * n;
+            let flight = c.window() / 1200 * 1200;
+            c.on_packet_sent(at(now), 1200, flight - 1200);
+            ack_of(&mut c, now, now + 50, flight, flight, false);
+        }
+        assert!(c.window() > 2 * window, "{algorithm:?}: {}", c.window());
+    }
+}
+
 #[test]
 fn several_acks_of_one_turn_all_count() {
     for algorithm in ALGORITHMS {

@@ -98,7 +98,10 @@ impl Window {
         if self.in_slow_start() {
             flight.saturating_mul(2) >= self.congestion_window
         } else {
-            !ack.app_limited && flight.saturating_mul(4) >= self.congestion_window.saturating_mul(3)
+            // A small window may be full with less than that: no other datagram fits.
+            let full = flight.saturating_add(self.mtu) > self.congestion_window
+                || flight.saturating_mul(4) >= self.congestion_window.saturating_mul(3);
+            full && !ack.app_limited
         }
     }
 

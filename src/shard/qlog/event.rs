@@ -457,7 +457,7 @@ fn frame(d: &mut Object<'_>, f: &Frame<'_>, exponent: u8, end: usize) {
         Frame::AckFrequency(f) => {
             d.number("sequence_number", f.seq);
             d.number("ack_eliciting_threshold", f.threshold);
-            d.number("request_max_ack_delay", f.max_ack_delay);
+            d.number("requested_max_ack_delay", f.max_ack_delay);
             d.number("reordering_threshold", f.reordering);
         }
     }

@@ -27,6 +27,12 @@ pub const MAX_REQUEST: usize = 4096;
 /// Largest file that a client takes.
 pub const MAX_FILE: usize = 256 << 20;
 
+/// Says where else the server listens; before [`announce`].
+pub fn announce_also(addr: std::net::SocketAddr) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout().lock(), "also on {addr}");
+}
+
 /// Says that the server is ready, in the words that the runner waits for.
 pub fn announce(addr: std::net::SocketAddr) {
     use std::io::Write;

@@ -30,7 +30,7 @@ pub async fn fetch(args: &ClientArgs) -> Result<Fetched, String> {
         SocketAddr::V4(_) => ([0u8; 4], 0).into(),
         SocketAddr::V6(_) => ([0u16; 8], 0).into(),
     };
-    let endpoint = EndpointBuilder::from_config(engine(Some(args.bind.unwrap_or(any))))
+    let endpoint = EndpointBuilder::from_config(engine(Some(args.bind.unwrap_or(any)), args.case))
         .client(tls::client(args)?)
         .build()
         .map_err(|e| e.to_string())?;

@@ -8,15 +8,11 @@ pub use client::{Fetched, fetch};
 pub use server::{Server, serve};
 
 use corelane::api::{EngineConfig, Qlog, TransportConfig};
+use corelane::wire::Version;
 use corelane_hq::Case;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-
-/// Whether corelane plays a case.
-pub fn supports(case: Case) -> bool {
-    !matches!(case, Case::V2 | Case::ConnectionMigration)
-}
 
 /// Handshakes under heavy loss take long; the runner bounds the whole.
 const HANDSHAKE: Duration = Duration::from_secs(120);
@@ -32,7 +28,7 @@ fn qlog() -> Option<&'static Qlog> {
     QLOG.get_or_init(|| begin().ok().flatten()).as_ref()
 }
 
-fn engine(bind: Option<SocketAddr>) -> EngineConfig {
+fn engine(bind: Option<SocketAddr>, case: Case) -> EngineConfig {
     let mut transport = TransportConfig::default();
     transport.handshake_deadline = HANDSHAKE;
     transport.max_idle_timeout = HANDSHAKE;
@@ -45,6 +41,12 @@ fn engine(bind: Option<SocketAddr>) -> EngineConfig {
     transport.streams.max_streams_bidi = 100;
     transport.streams.stream_window = 256 << 10;
     transport.streams.connection_window = 512 << 10;
+    if case == Case::V2 {
+        // Client and server both prefer version 2, and the client begins with version 1.
+        transport.versions = vec![Version::V2, Version::V1];
+        transport.first_version = Some(Version::V1);
+        transport.preferred_version = Some(Version::V2);
+    }
     transport.observers = qlog().map(Qlog::observers);
     let mut config = EngineConfig::new("interop");
     config.transport = Arc::new(transport);

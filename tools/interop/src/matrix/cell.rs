@@ -178,8 +178,8 @@ impl<'a> Stage<'a> {
             return Ok(Run::Outcome(Outcome::Absent));
         };
         let started = Process::serve(command, &self.dir.join("server.log"), PATIENCE)?;
-        let (server, addr) = match started {
-            Started::Listening(server, addr) => (server, addr),
+        let (server, addr, also) = match started {
+            Started::Listening(server, addr, also) => (server, addr, also),
             Started::Ended(status) if status.code() == Some(127) => {
                 return Ok(Run::Outcome(unsupported("server", self.pair.server)));
             }
@@ -191,7 +191,8 @@ impl<'a> Stage<'a> {
         let mut config = Config::new(addr);
         self.case.shape(&mut config);
         if self.case.name == "connectionmigration" {
-            config.fronts.push((second, addr));
+            // A server with a single socket gets everything there.
+            config.fronts.push((second, also.unwrap_or(addr)));
         }
         config.capture = true;
         config.seed = self.options.seed + n as u64;

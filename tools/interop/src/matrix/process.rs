@@ -10,6 +10,7 @@ use std::time::Duration;
 
 const POLL: Duration = Duration::from_millis(10);
 const LISTENING: &str = "listening on ";
+const ALSO: &str = "also on ";
 
 /// A running child; killed when dropped.
 pub(super) struct Process {
@@ -18,8 +19,8 @@ pub(super) struct Process {
 
 /// How a child began.
 pub(super) enum Started {
-    /// It listens there.
-    Listening(Process, SocketAddr),
+    /// It listens there, and maybe at a second address.
+    Listening(Process, SocketAddr, Option<SocketAddr>),
     /// It ended.
     Ended(ExitStatus),
     /// It said nothing in time.
@@ -45,15 +46,19 @@ impl Process {
         let (tell, told) = mpsc::channel();
         if let Some(out) = process.child.stdout.take() {
             std::thread::spawn(move || {
+                let mut also = None;
                 for line in BufReader::new(out).lines().map_while(Result::ok) {
-                    if let Some(addr) = line.strip_prefix(LISTENING) {
-                        let _ = tell.send(addr.trim().parse().ok());
+                    if let Some(addr) = line.strip_prefix(ALSO) {
+                        also = addr.trim().parse().ok();
+                    } else if let Some(addr) = line.strip_prefix(LISTENING) {
+                        let addr = addr.trim().parse::<SocketAddr>().ok();
+                        let _ = tell.send(addr.map(|addr| (addr, also)));
                     }
                 }
             });
         }
         match told.recv_timeout(patience) {
-            Ok(Some(addr)) => Ok(Started::Listening(process, addr)),
+            Ok(Some((addr, also))) => Ok(Started::Listening(process, addr, also)),
             // Its output ended, and so does the process.
             Err(mpsc::RecvTimeoutError::Disconnected) => match process.wait(patience)? {
                 Some(status) => Ok(Started::Ended(status)),

@@ -1,0 +1,196 @@
+//! What a 1-RTT packet is filled with: the frames that wait, most urgent first, each noted for loss
+//! recovery. Header, sealing and the train around it are `train`'s.
+
+use super::Connection;
+use super::ack_frequency::write_ack_requests;
+use super::space::SentFrame;
+use super::train::Admission;
+use crate::base::{Timestamp, limits};
+use crate::crypto::TAG_LEN;
+use crate::path::Path;
+use crate::stream::Datagrams;
+use crate::wire::Writer;
+use crate::wire::frame::{self, ack};
+
+impl Connection {
+    /// Writes what waits, most urgent first. Returns whether the datagram must have full size
+    /// (RFC 9000 §8.2.1, §8.2.2).
+    pub(super) fn write_frames(
+        &mut self,
+        now: Timestamp,
+        w: &mut Writer<'_>,
+        admission: Admission,
+    ) -> bool {
+        let room = w.remaining().max(self.datagram_room());
+        let Self {
+            paths,
+            streams,
+            datagrams,
+            scratch,
+            ..
+        } = self;
+        let path = paths.primary_mut();
+        write_ack(
+            now,
+            path,
+            w,
+            scratch,
+            &mut self.stats.acks_sent,
+            self.config.ack_delay_exponent,
+        );
+        if admission == Admission::AckOnly {
+            return false;
+        }
+        let mut must_fill = false;
+        if path.validation.wants_to_send() {
+            must_fill = write_path_frames(now, path, w, scratch);
+        }
+        if self.one_rtt_crypto.wants_to_send() {
+            while let Some((offset, len)) = self.one_rtt_crypto.write(w) {
+                scratch.push(SentFrame::Crypto { offset, len });
+            }
+        }
+        if self.pending.handshake_done && w.remaining() > 0 {
+            frame::write_handshake_done(w);
+            self.pending.handshake_done = false;
+            scratch.push(SentFrame::HandshakeDone);
+        }
+        write_path_control(now, path, w, scratch, self.pending.probes > 0);
+        self.new_tokens.write(w, scratch);
+        if streams.has_control() {
+            streams.write_control(w, &mut |f| scratch.push(SentFrame::Stream(f)));
+        }
+        if datagrams.wants_to_send() {
+            write_datagrams(datagrams, w, scratch, room);
+        }
+        if streams.wants_to_send() {
+            streams.write_data(w, &mut |f| scratch.push(SentFrame::Stream(f)));
+        }
+        let elicits = scratch.iter().any(|f| !matches!(f, SentFrame::Ack { .. }));
+        // A PING that was asked for goes beside other frames: those may all be probing frames.
+        let owed = std::mem::take(&mut self.pending.ping) || (self.pending.probes > 0 && !elicits);
+        if owed && w.remaining() > 0 {
+            frame::write_ping(w);
+            scratch.push(SentFrame::Unreliable);
+        }
+        if !streams.wants_to_send() && !datagrams.wants_to_send() {
+            path.window_limited = false;
+        }
+        must_fill
+    }
+}
+
+/// Writes an ACK frame when one is due, or when ack-eliciting packets wait for one anyway.
+/// Keeps RFC 9000 §17.2.3.
+#[inline]
+fn write_ack(
+    now: Timestamp,
+    path: &mut Path<SentFrame>,
+    w: &mut Writer<'_>,
+    scratch: &mut Vec<SentFrame>,
+    count: &mut u64,
+    exponent: u8,
+) {
+    let acks = &mut path.acks;
+    if !acks.should_ack_now() && acks.deadline().is_none() {
+        return;
+    }
+    let Some(largest) = acks.largest() else {
+        return;
+    };
+    let delay = (acks.ack_delay(now).as_micros() as u64) >> exponent;
+    if ack::write(w, acks.ranges(), delay, acks.ecn_counts()) > 0 {
+        // One question at a time: a peer that answers none must not make us remember many.
+        let elicit = acks.should_elicit() && path.sent.ack_eliciting_in_flight() == 0;
+        if elicit && w.remaining() > 0 {
+            frame::write_ping(w);
+            scratch.push(SentFrame::Unreliable);
+        }
+        acks.on_ack_sent();
+        scratch.push(SentFrame::Ack { largest });
+        *count += 1;
+    }
+}
+
+/// Writes as many DATAGRAM frames as fit; of more, what does not fit the path is dropped.
+fn write_datagrams(
+    datagrams: &mut Datagrams,
+    w: &mut Writer<'_>,
+    scratch: &mut Vec<SentFrame>,
+    room: usize,
+) {
+    datagrams.drop_too_large(room);
+    let before = w.position();
+    while datagrams.wants_to_send() && datagrams.write(w) {}
+    if w.position() > before {
+        scratch.push(SentFrame::Unreliable);
+        // The next one does not fit: PADDING in the small rest keeps the train's size.
+        if datagrams.wants_to_send() && w.remaining() <= room / 16 {
+            w.zeros(w.remaining());
+        }
+    }
+}
+
+/// Writes PATH_RESPONSE and PATH_CHALLENGE frames; true when one was written.
+/// Keeps RFC 9000 §8.2.2.
+fn write_path_frames(
+    now: Timestamp,
+    path: &mut Path<SentFrame>,
+    w: &mut Writer<'_>,
+    scratch: &mut Vec<SentFrame>,
+) -> bool {
+    let before = w.position();
+    let full = before + w.remaining() + TAG_LEN >= limits::MIN_UDP_PAYLOAD;
+    while w.remaining() >= frame::PATH_RESPONSE_SIZE {
+        let Some(data) = path.validation.poll_response() else {
+            break;
+        };
+        frame::write_path_response(w, &data);
+        scratch.push(SentFrame::Unreliable);
+    }
+    if w.remaining() >= frame::PATH_CHALLENGE_SIZE
+        && let Some(data) = path.validation.poll_challenge(now, full)
+    {
+        frame::write_path_challenge(w, &data);
+        scratch.push(SentFrame::Unreliable);
+    }
+    w.position() > before
+}
+
+/// Writes what concerns the path alone: connection IDs, and when to acknowledge.
+fn write_path_control(
+    now: Timestamp,
+    path: &mut Path<SentFrame>,
+    w: &mut Writer<'_>,
+    scratch: &mut Vec<SentFrame>,
+    probing: bool,
+) {
+    if probing || path.ack_frequency.wants_to_send() {
+        write_ack_requests(now, path, w, scratch, probing);
+    }
+    write_cid_frames(path, w, scratch);
+}
+
+/// Writes NEW_CONNECTION_ID and RETIRE_CONNECTION_ID frames.
+fn write_cid_frames(path: &mut Path<SentFrame>, w: &mut Writer<'_>, scratch: &mut Vec<SentFrame>) {
+    while path.remote_cids.wants_to_send() && w.remaining() >= frame::RETIRE_CONNECTION_ID_SIZE {
+        let Some(seq) = path.remote_cids.poll_retire() else {
+            break;
+        };
+        frame::write_retire_connection_id(w, seq);
+        scratch.push(SentFrame::RetireConnectionId { seq });
+    }
+    while path.local_cids.wants_to_send() && w.remaining() >= frame::NEW_CONNECTION_ID_SIZE {
+        let Some(a) = path.local_cids.poll_announcement() else {
+            break;
+        };
+        let f = frame::NewConnectionId {
+            seq: a.seq,
+            retire_prior_to: 0,
+            cid: a.cid,
+            reset_token: a.token,
+        };
+        frame::write_new_connection_id(w, &f);
+        scratch.push(SentFrame::NewConnectionId { seq: a.seq });
+    }
+}
