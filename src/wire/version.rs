@@ -2,7 +2,7 @@
 //! §3), reserved versions (RFC 9000 §15), and what differs between version 1 and 2 on the wire
 //! (RFC 9369 §3.2).
 //!
-//! [`VersionInformation::decode`] keeps of a peer's list only the versions known here, so its size
+//! `VersionInformation::decode` keeps of a peer's list only the versions known here, so its size
 //! does not follow the peer's. Which version a connection takes is `conn`'s decision; keys are
 //! `crypto`'s.
 
