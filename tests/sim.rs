@@ -11,7 +11,7 @@ use corelane::conn::EarlyData;
 use std::ops::Range;
 
 /// The seeds of an ordinary run.
-const SEEDS: Range<u64> = 0..500;
+const SEEDS: Range<u64> = 0..1000;
 
 fn seeds() -> Range<u64> {
     let Ok(text) = std::env::var("CORELANE_SEEDS") else {

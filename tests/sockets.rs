@@ -384,6 +384,9 @@ fn another_protocol_shares_the_socket() {
         drive(&mut server, &mut client, |server, client| {
             client.app().complete() && server.app().others.len() == 3
         });
+        // The client would clear the fixed bit of every other packet, were it told that it may.
+        assert!(patient().grease_quic_bit);
+        assert_eq!(client.app().faults, Vec::<String>::new());
         assert!(server.app().others.iter().all(|o| *o == stun));
         assert_eq!(
             (server.stats().others, server.endpoint().stats().unroutable),

@@ -5,6 +5,7 @@ use super::space::SentFrame;
 use super::{Connection, TransportConfig};
 use crate::base::Timestamp;
 use crate::path::Path;
+use crate::recovery::Algorithm;
 use crate::wire::frame::{self, AckFrequency};
 use crate::wire::{TransportError, TransportParameters, Writer};
 use std::time::Duration;
@@ -21,7 +22,9 @@ impl Connection {
     /// What the peer's parameters permit.
     pub(super) fn enable_ack_frequency(&mut self, params: &TransportParameters) {
         if let Some(min) = params.min_ack_delay {
-            let active = self.config.ack_frequency;
+            // BBR takes its samples of the delivery rate from acknowledgements: with fewer of them
+            // it counts more loss against each, and gives up rate that the path has.
+            let active = self.config.ack_frequency && self.config.congestion != Algorithm::Bbr;
             let requests = &mut self.paths.primary_mut().ack_frequency;
             requests.enable(min, params.max_ack_delay, active);
         }

@@ -110,7 +110,7 @@ pub struct TransportConfig {
     /// Default off.
     pub spin_bit: bool,
     /// Asks peers that support it to acknowledge less often while the congestion window is large
-    /// (ACK frequency extension). Default on.
+    /// (ACK frequency extension); never with BBR, which needs them. Default on.
     pub ack_frequency: bool,
     /// The shortest delay of an acknowledgement that a peer may ask of us by the ACK frequency
     /// extension, at most `max_ack_delay`; `None` does without the extension. Default 1 ms.

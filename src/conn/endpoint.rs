@@ -169,6 +169,8 @@ pub struct Endpoint {
     pub(super) clock: Timestamp,
     pub(super) router: Router,
     pub(super) steered: bool,
+    /// QUIC is told by the fixed bit from another protocol.
+    pub(super) keeps_fixed_bit: bool,
     entries: Vec<Option<Entry>>,
     free: Vec<(u32, u32)>,
     ready: VecDeque<ConnId>,
@@ -217,6 +219,7 @@ impl Endpoint {
             clock: Timestamp::ZERO,
             router: Router::default(),
             steered: false,
+            keeps_fixed_bit: false,
             entries: Vec::new(),
             free: Vec::new(),
             ready: VecDeque::new(),
@@ -248,6 +251,7 @@ impl Endpoint {
         }
         let suite = InitialSuite::of_client(&tls)?;
         let config = transport.unwrap_or_else(|| self.transport.clone());
+        let config = self.with_fixed_bit(config);
         let local_scid = if config.zero_length_cid {
             self.admit_without_cid(socket, &tuple)?;
             ConnectionId::EMPTY

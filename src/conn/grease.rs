@@ -1,7 +1,9 @@
 //! The fixed bit with unpredictable values, for peers that declared to take it (RFC 9287).
 
+use super::{Endpoint, TransportConfig};
 use crate::base::Rng;
 use crate::wire::header::FIXED_BIT;
+use std::sync::Arc;
 
 /// Clears the fixed bit of every other packet, on average, once switched on.
 #[derive(Debug, Default)]
@@ -30,6 +32,23 @@ impl FixedBit {
             *first &= !FIXED_BIT | ((self.bits & 1) as u8) << 6;
             self.bits >>= 1;
         }
+    }
+}
+
+impl Endpoint {
+    /// Takes and asks for packets with the fixed bit alone, whatever a configuration says: another
+    /// protocol shares the sockets, and is told from QUIC by that bit (RFC 9287 §3.1).
+    pub fn keep_fixed_bit(&mut self) {
+        self.keeps_fixed_bit = true;
+        self.transport = self.with_fixed_bit(self.transport.clone());
+    }
+
+    /// A connection's configuration, without greasing where that is not possible.
+    pub(super) fn with_fixed_bit(&self, mut config: Arc<TransportConfig>) -> Arc<TransportConfig> {
+        if self.keeps_fixed_bit && config.grease_quic_bit {
+            Arc::make_mut(&mut config).grease_quic_bit = false;
+        }
+        config
     }
 }
 

@@ -165,15 +165,15 @@ impl Connection {
         }
     }
 
-    /// How often an address is asked, and for how long (RFC 9000 §8.2.4, §9.4): three times the larger
-    /// of the present and the initial probe timeout.
+    /// How often an address is asked, and for how long (RFC 9000 §8.2.4, §9.4): three times the
+    /// larger of the present and the initial probe timeout.
     pub(super) fn patience(&self) -> (Duration, Duration) {
         let interval = self.paths.primary().rtt.pto(self.peer_params.max_ack_delay);
         (interval, interval.max(self.config.initial_rtt * 3) * 3)
     }
 
-    /// A validation that begins with a challenge of random data (RFC 9000 §8.2.1). `received` bytes came from there already; `None`
-    /// where no limit holds.
+    /// A validation that begins with a challenge of random data (RFC 9000 §8.2.1). `received` bytes
+    /// came from there already; `None` where no limit holds.
     pub(super) fn challenge(&mut self, now: Timestamp, received: Option<usize>) -> Validation {
         let (interval, patience) = self.patience();
         let mut validation = Validation::default();

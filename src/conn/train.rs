@@ -20,8 +20,8 @@ pub(super) enum Admission {
     Full,
     /// Acknowledgements and what else is not in flight.
     AckOnly,
-    /// Anything, whatever the window says: a probe after a timeout (RFC 9002 §7.5), or a challenge,
-    /// on which everything else of its address waits.
+    /// Anything, whatever the window says: a probe after a timeout (RFC 9002 §7.5), or a challenge
+    /// or the answer to one, on which everything else of its address waits.
     Probe,
     /// Nothing: the anti-amplification limit is reached.
     None,
@@ -166,7 +166,9 @@ impl Connection {
         if path.validation.allowance() < (before + size) as u64 {
             return Admission::None;
         }
-        if self.pending.probes > 0 || path.validation.challenge_due() {
+        // An answer to a challenge must not wait either: what is in flight may all be lost with the
+        // address before, and the peer that asks has nothing else to go by.
+        if self.pending.probes > 0 || path.validation.wants_to_send() {
             return Admission::Probe;
         }
         // RFC 9002 §7: no more in flight than the window.

@@ -14,8 +14,8 @@ pub type IsQuic = Arc<dyn Fn(&FourTuple, &[u8]) -> bool + Send + Sync>;
 
 /// Tells QUIC's datagrams from another protocol's on the same socket.
 ///
-/// It relies on QUIC's fixed bit, or whatever else a closure looks at: connections must not be
-/// allowed to vary that bit (RFC 9287 §3).
+/// QUIC's fixed bit is what tells it here: a shard with one of these does not let peers vary that
+/// bit, whatever `TransportConfig::grease_quic_bit` says (RFC 9287 §3.1).
 #[derive(Clone)]
 pub enum Demux {
     /// By the first byte (RFC 9443 §3): 64 to 127 and 192 to 255 are QUIC; STUN, DTLS, ZRTP, RTP

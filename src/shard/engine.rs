@@ -374,16 +374,6 @@ fn senders<C: Send + 'static>(mailboxes: &[Mailbox<C>], wakers: &Wakers) -> Vec<
     mailboxes.iter().enumerate().map(sender).collect()
 }
 
-/// The transport's configuration. Beside another protocol the fixed bit stays, for it is what tells
-/// the two apart (RFC 9287 §3.1).
-fn undisguised(transport: &Arc<TransportConfig>, shared: bool) -> Arc<TransportConfig> {
-    let mut transport = transport.clone();
-    if shared && transport.grease_quic_bit {
-        Arc::make_mut(&mut transport).grease_quic_bit = false;
-    }
-    transport
-}
-
 /// One codec for each shard.
 fn codecs(
     config: &EngineConfig,
@@ -461,7 +451,7 @@ impl<A: ShardApp> Seat<A> {
             let _ = slot.set(backend.waker());
         }
         let mut endpoint = Endpoint::new(EndpointConfig {
-            transport: undisguised(&c.transport, c.demux.is_some()),
+            transport: c.transport.clone(),
             server: c.server.clone(),
             cids: Box::new(CodecCids(self.codec.clone())),
             seed: random::seed()?,

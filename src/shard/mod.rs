@@ -159,6 +159,9 @@ impl<A: ShardApp> Shard<A> {
     /// Shares the sockets with another protocol, whose datagrams go to [`ShardApp::on_other`] from
     /// now on.
     pub fn set_demux(&mut self, demux: Option<Demux>) {
+        if demux.is_some() {
+            self.endpoint.keep_fixed_bit();
+        }
         self.demux = demux;
     }
 

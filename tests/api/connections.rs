@@ -462,12 +462,21 @@ fn a_full_backlog_ignores_until_there_is_room() {
                 code, ..
             })) if code == Code::CONNECTION_REFUSED)
         };
-        // As many as wait, and those that found no room when they first came.
-        for _ in 0..limits::ACCEPT_BACKLOG + SURPLUS {
-            pair.server.accept().await.unwrap().refuse();
-        }
-        while let Some(outcome) = attempts.join_next().await {
-            assert!(refused(outcome.unwrap()));
+        // As many as wait, those that found no room when they first came, and those again whose
+        // refusal was lost.
+        let refuse = async {
+            while let Some(incoming) = pair.server.accept().await {
+                incoming.refuse();
+            }
+        };
+        let end = async {
+            while let Some(outcome) = attempts.join_next().await {
+                assert!(refused(outcome.unwrap()));
+            }
+        };
+        tokio::select! {
+            () = refuse => panic!("the server's endpoint ended"),
+            () = end => {}
         }
     });
 }

@@ -11,6 +11,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// What makes a setup one in which a client may not move.
+type Change = Box<dyn Fn(&mut Setup)>;
+
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
 const BYTES: usize = 3_000_000;
@@ -373,7 +376,7 @@ fn a_preferred_address_may_be_declined() {
     let off = |s: &mut Setup| s.client.follow_preferred_address = false;
     let dns = SocketAddr::from(([127, 0, 0, 99], 53));
     let metadata = SocketAddr::from(([169, 254, 169, 254], 8000));
-    let changes: [(&str, Box<dyn Fn(&mut Setup)>); 4] = [
+    let changes: [(&str, Change); 4] = [
         ("turned off", Box::new(off)),
         ("a service's port", Box::new(to(dns))),
         ("the local link", Box::new(to(metadata))),

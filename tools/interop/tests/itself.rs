@@ -42,7 +42,14 @@ fn play(dir: &str, names: &[&str]) {
 fn handshakes_pass() {
     play(
         "handshakes",
-        &["handshake", "retry", "resumption", "amplificationlimit"],
+        &[
+            "handshake",
+            "retry",
+            "resumption",
+            "amplificationlimit",
+            "zerortt",
+            "v2",
+        ],
     );
 }
 
@@ -50,7 +57,13 @@ fn handshakes_pass() {
 fn transfers_pass() {
     play(
         "transfers",
-        &["chacha20", "keyupdate", "ecn", "multiplexing"],
+        &[
+            "chacha20",
+            "keyupdate",
+            "ecn",
+            "multiplexing",
+            "connectionmigration",
+        ],
     );
 }
 

@@ -14,11 +14,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// Whether corelane plays a case.
-pub fn supports(case: Case) -> bool {
-    case != Case::ConnectionMigration
-}
-
 /// Handshakes under heavy loss take long; the runner bounds the whole.
 const HANDSHAKE: Duration = Duration::from_secs(120);
 /// A client's silence after which it makes itself heard.

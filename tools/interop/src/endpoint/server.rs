@@ -4,8 +4,9 @@ use super::{engine, tls};
 use corelane::api::{
     Bytes, Connection, Endpoint, EndpointBuilder, Incoming, RecvStream, SendStream,
 };
-use corelane_hq::{MAX_REQUEST, ServerArgs, Wanted};
-use std::net::SocketAddr;
+use corelane_hq::{Case, MAX_REQUEST, ServerArgs, Wanted};
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,6 +18,12 @@ pub struct Server {
     endpoint: Endpoint,
     root: Arc<PathBuf>,
     retry: bool,
+    second: Option<SocketAddr>,
+}
+
+/// An address of `ip` that is free now.
+fn spare(ip: IpAddr) -> io::Result<SocketAddr> {
+    UdpSocket::bind((ip, 0))?.local_addr()
 }
 
 impl Server {
@@ -26,7 +33,20 @@ impl Server {
     /// A file or the address is no good.
     pub fn bind(args: &ServerArgs) -> Result<Self, String> {
         let tls = tls::server(args)?;
-        let endpoint = EndpointBuilder::from_config(engine(None, args.case))
+        let mut config = engine(None, args.case);
+        let mut second = None;
+        if let Some(told) = args
+            .preferred
+            .filter(|_| args.case == Case::ConnectionMigration)
+        {
+            // What clients are told leads to a second socket by way of the network.
+            let addr = spare(args.listen.ip()).map_err(|e| e.to_string())?;
+            config.also.push(addr);
+            let transport = Arc::make_mut(&mut config.transport);
+            transport.preferred_address.set(told);
+            second = Some(addr);
+        }
+        let endpoint = EndpointBuilder::from_config(config)
             .server(tls, args.listen)
             .build()
             .map_err(|e| e.to_string())?;
@@ -34,6 +54,7 @@ impl Server {
             endpoint,
             root: Arc::new(args.root.clone()),
             retry: args.retry,
+            second,
         })
     }
 
@@ -61,6 +82,9 @@ impl Server {
 /// As [`Server::bind`].
 pub async fn serve(args: &ServerArgs) -> Result<(), String> {
     let server = Server::bind(args)?;
+    if let Some(second) = server.second {
+        corelane_hq::announce_also(second);
+    }
     corelane_hq::announce(server.addr());
     server.run().await;
     Ok(())

@@ -293,7 +293,8 @@ pub(super) fn migration(e: &Evidence<'_>) -> Verdict {
         "the server offered no preferred address".into()
     })?;
     let ids = |front| -> HashSet<&[u8]> {
-        let sent = e.trace.of(Direction::Up).filter(|p| p.front == front);
+        let read = |p: &&Packet| p.front == front && p.number.is_some();
+        let sent = e.trace.of(Direction::Up).filter(read);
         sent.map(|p| p.dcid.as_slice()).collect()
     };
     let (old, new) = (ids(0), ids(1));

@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, HashSet};
 /// Packet number, key generation, frames.
 pub(super) type Opened = (u64, usize, Vec<Frame>);
 
+/// The number of the transport parameter (RFC 9000 §18.2).
+pub(super) const PREFERRED_ADDRESS: u64 = 0x0d;
 /// Generations of 1-RTT keys that are tried beyond the newest seen.
 const AHEAD: usize = 1;
 
@@ -23,6 +25,8 @@ pub(super) struct Connection {
     crypto: [[BTreeMap<u64, Vec<u8>>; 2]; 2],
     hello: Option<ClientHello>,
     suite: Option<u16>,
+    /// The server's transport parameters were read.
+    extensions_seen: bool,
     version: u32,
     initial: Vec<(u32, [Option<Keys>; 2])>,
     early: Vec<Keys>,
@@ -44,6 +48,7 @@ impl Connection {
             crypto: Default::default(),
             hello: None,
             suite: None,
+            extensions_seen: false,
             version: first.version,
             initial: Vec::new(),
             early: Vec::new(),
@@ -231,6 +236,21 @@ impl Connection {
             let first = frames::messages(&data).into_iter().find(|m| m.0 == 2);
             self.suite = first.and_then(|(_, body)| frames::server_suite(body));
         }
+        if !self.extensions_seen && self.suite.is_some() {
+            let all = self.server_parameters();
+            self.extensions_seen = !all.is_empty();
+            let preferred = all.iter().find(|(n, _)| *n == PREFERRED_ADDRESS);
+            if let Some(id) = preferred.and_then(|(_, value)| frames::preferred_id(value)) {
+                self.ids[Direction::Up as usize].insert(id);
+            }
+        }
+    }
+
+    fn server_parameters(&self) -> Vec<(u64, Vec<u8>)> {
+        let data = self.stream(1, Direction::Down);
+        let extensions = frames::messages(&data).into_iter().find(|m| m.0 == 8);
+        let parameters = extensions.and_then(|(_, body)| frames::server_parameters(body));
+        parameters.unwrap_or_default()
     }
 
     /// The contiguous start of a CRYPTO stream.
@@ -250,12 +270,10 @@ impl Connection {
         let server = frames::messages(&server);
         let client = self.stream(1, Direction::Up);
         let has = |all: &[(u8, &[u8])], ty| all.iter().any(|m| m.0 == ty);
-        let extensions = server.iter().find(|m| m.0 == 8);
-        let parameters = extensions.and_then(|(_, body)| frames::server_parameters(body));
         Handshake {
             client: self.hello.clone(),
             suite: self.suite,
-            server_parameters: parameters.unwrap_or_default(),
+            server_parameters: self.server_parameters(),
             certificate: has(&server, 11) || has(&server, 25),
             complete: has(&server, 20) && has(&frames::messages(&client), 20),
         }

@@ -241,6 +241,13 @@ pub fn server_parameters(body: &[u8]) -> Option<Vec<(u64, Vec<u8>)>> {
     None
 }
 
+/// The connection ID in a preferred address (RFC 9000 §18.2).
+pub fn preferred_id(value: &[u8]) -> Option<Vec<u8>> {
+    let mut c = Cursor(value);
+    c.take(4 + 2 + 16 + 2)?;
+    c.vector(1).map(<[u8]>::to_vec)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,6 +294,15 @@ mod tests {
     #[test]
     fn a_truncated_payload_gives_what_it_has() {
         assert_eq!(frames(&[0x01, 0x06, 0x00, 0x05, 0x01]), [Frame::Other(1)]);
+    }
+
+    #[test]
+    fn a_preferred_address_has_a_connection_id() {
+        let mut value = vec![0; 24];
+        value.extend([2, 7, 8]);
+        value.extend([0; 16]);
+        assert_eq!(preferred_id(&value), Some(vec![7, 8]));
+        assert_eq!(preferred_id(&value[..25]), None);
     }
 
     #[test]
