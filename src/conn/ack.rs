@@ -151,8 +151,9 @@ impl Connection {
         }
         if path.ack_frequency.is_supported() && self.state.is_confirmed() {
             let window = path.cc.window() / path.mtu.current().max(1) as u64;
-            let measures = path.cc.needs_frequent_acks();
-            path.ack_frequency.on_ack(now, &path.rtt, window, measures);
+            let slow_start = path.cc.in_slow_start();
+            path.ack_frequency
+                .on_ack(now, &path.rtt, window, slow_start);
         }
     }
 

@@ -134,12 +134,6 @@ impl Controller {
         each!(self, c => c.window.in_slow_start(), c.in_startup())
     }
 
-    /// Whether decisions wait for each acknowledgement, so that the peer should not save any: while
-    /// the window or the rate searches upward (draft-ietf-ccwg-bbr-06 §4.1.3.3).
-    pub fn needs_frequent_acks(&self) -> bool {
-        each!(self, c => c.window.in_slow_start(), c.needs_frequent_acks())
-    }
-
     /// `bytes` left, before which `bytes_in_flight` were in flight. May be called once a train.
     #[inline]
     pub fn on_packet_sent(&mut self, now: Timestamp, bytes: u64, bytes_in_flight: u64) {

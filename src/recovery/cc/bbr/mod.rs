@@ -158,11 +158,6 @@ impl Bbr {
         self.state == State::Startup
     }
 
-    /// Few samples make a low maximum: after loss that would cut the rate round by round.
-    pub(super) fn needs_frequent_acks(&self) -> bool {
-        self.state.accelerates() || self.bounds.bw_shortterm.is_finite()
-    }
-
     pub(super) const fn spurious_events(&self) -> u64 {
         self.bounds.spurious_events()
     }
