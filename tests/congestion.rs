@@ -24,11 +24,11 @@ const PATH: Path = Path {
     mark: None,
 };
 
-/// Mbit/s of payload that one flow gets in the last `span` of `time`.
-fn goodput(path: Path, algorithm: Algorithm, time: Duration, span: Duration) -> f64 {
-    let mut lab = Lab::new(1, path, &[Flow::new(algorithm)]);
-    lab.run(time.saturating_sub(span));
-    lab.mbps(span)[0]
+/// Mbit/s of payload that a flow gets once it has run for five seconds.
+fn goodput(seed: u64, path: Path, algorithm: Algorithm) -> f64 {
+    let mut lab = Lab::new(seed, path, &[Flow::new(algorithm)]);
+    lab.run(5 * SECOND);
+    lab.mbps(15 * SECOND)[0]
 }
 
 #[test]
@@ -59,12 +59,17 @@ fn bbr_keeps_a_long_queue_short() {
     assert!(bbr * 5 < cubic, "{bbr:?} against CUBIC's {cubic:?}");
 }
 
+/// The mean of a few seeds: near two percent, where BBR's own threshold is, single runs lie far
+/// apart. The bound there also notices when the peer is asked for too few acknowledgements.
 #[test]
 fn bbr_survives_random_loss_better_than_cubic() {
-    for (loss, least) in [(0.01, 30.0), (0.02, 20.0), (0.05, 3.0)] {
+    const SEEDS: u64 = 6;
+    for (loss, least) in [(0.01, 33.0), (0.02, 20.0), (0.05, 3.0)] {
         let lossy = Path { loss, ..PATH };
-        let [bbr, cubic] = [Algorithm::Bbr, Algorithm::Cubic]
-            .map(|algorithm| goodput(lossy, algorithm, 20 * SECOND, 15 * SECOND));
+        let [bbr, cubic] = [Algorithm::Bbr, Algorithm::Cubic].map(|algorithm| {
+            let rates = (0..SEEDS).map(|seed| goodput(seed, lossy, algorithm));
+            rates.sum::<f64>() / SEEDS as f64
+        });
         assert!(bbr > least, "{bbr} Mbit/s with {loss} lost");
         assert!(
             bbr > 2.0 * cubic,
