@@ -146,7 +146,12 @@ impl Case {
                 "open loop, 64 B, half of the best QUIC peer's rate 64 at a time".into()
             }
             Work::OpenLoop { rate: Some(rate) } => {
-                format!("open loop, 64 B, {} requests a second", thousands(rate))
+                let rate = thousands(rate);
+                let half = match self.name.ends_with("open") {
+                    true => ": half of the best QUIC peer's 64 at a time",
+                    false => "",
+                };
+                format!("open loop, 64 B, {rate} requests a second{half}")
             }
             Work::Handshake { parallel, resumed } => {
                 let kind = if resumed { "resumed" } else { "full" };

@@ -37,6 +37,7 @@ const LEGEND: [(Role, &str); 5] = [
 /// One case with a bar for each row that has a number.
 struct Panel<'a> {
     case: &'a Case,
+    is_noisy: bool,
     bars: Vec<(&'a Row, Summary)>,
 }
 
@@ -94,6 +95,7 @@ impl<'a> Panel<'a> {
             .filter_map(|row| Some((row, stats::metric(rounds, &row.name, metric)?)));
         Self {
             case,
+            is_noisy: rounds.clean.is_empty(),
             bars: bars.collect(),
         }
     }
@@ -114,11 +116,16 @@ impl<'a> Panel<'a> {
         } else {
             "less"
         };
+        let noisy = if self.is_noisy {
+            "no quiet round: "
+        } else {
+            ""
+        };
         let _ = writeln!(
             out,
             "<text class=\"t\" x=\"20\" y=\"{:.1}\">{}</text>\
-             <text class=\"n\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}, {better} is better\
-             </text>",
+             <text class=\"n\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{noisy}{}, {better} is \
+             better</text>",
             top + 30.0,
             escape(&self.case.title()),
             WIDTH - 20.0,
@@ -225,6 +232,7 @@ mod tests {
         // The full width is the largest value, so the median of 14 has 0.7 of it.
         assert!(svg.contains("width=\"392.0\""), "{svg}");
         assert!(!svg.contains("TCP and TLS") && svg.contains("other QUIC"));
+        assert!(!svg.contains("no quiet round"));
     }
 
     #[test]

@@ -187,7 +187,7 @@ impl Target {
             BestIn(by) => ("the best QUIC peer", best(by).map(|n| (n, &self.metric))),
             Against::Row(row) => (*row, Some((*row, &self.metric))),
             Own(metric) => (metric.head, Some((self.subject, metric))),
-            Nothing => ("", Some(own)),
+            Nothing => ("-", Some(own)),
         };
         let reached = other.and_then(|other| match (&self.against, self.limit) {
             (Nothing, _) => stats::metric(rounds, self.subject, &self.metric),
@@ -195,12 +195,13 @@ impl Target {
             _ => stats::paired(rounds, own, other, |a, b| a / b),
         });
         let against = match (&self.against, other) {
-            (Best | BestIn(_), Some((name, _))) => name,
-            _ => name,
+            (Best | BestIn(_), Some((name, _))) => name.into(),
+            (Own(_), _) => format!("its own {name}"),
+            _ => name.to_owned(),
         };
         Verdict {
             what: format!("{}: {}, {}", case.name, self.subject, self.metric.head),
-            against: against.into(),
+            against,
             limit: self.limit.text(),
             reached: self.show(reached),
             holds: reached

@@ -48,7 +48,8 @@ impl Run<'_> {
         self.order(|| Order::Start)?;
         let wanted = self.spec.connections as u64;
         let answered = || self.client_live.sum(|c| &c.operations);
-        while answered() < wanted && Clock::now() - pinged < ORDER_TIME {
+        let patience = ORDER_TIME + Duration::from_millis(wanted);
+        while answered() < wanted && Clock::now() - pinged < patience {
             thread::sleep(Duration::from_millis(1));
         }
         measured.operations = answered();
