@@ -70,7 +70,8 @@ pub struct Args {
     #[arg(long)]
     pub resume: bool,
     /// Idle connections
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 1000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub connections: u32,
     /// How the implementation is configured
     #[arg(long, value_enum, default_value = "tuned")]

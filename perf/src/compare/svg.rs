@@ -1,7 +1,8 @@
 //! The comparison as one self-contained SVG: a panel for each case, a bar for each row.
 //!
 //! A bar is the median of the case's first number, the line across its end runs from the smallest
-//! to the largest value. Written by hand; the style sheet follows the viewer's light or dark scheme.
+//! to the largest value. Written by hand; the style sheet follows the viewer's light or dark
+//! scheme.
 
 use std::fmt::Write as _;
 
