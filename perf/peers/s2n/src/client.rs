@@ -10,7 +10,6 @@ use bytes::Bytes;
 use corelane_bench_peer::streams::{CHUNK, FLOOD, SINK};
 use corelane_bench_peer::tokio::{Connect, Transport, drive};
 use corelane_bench_peer::{ALPN, Client, Fault, Meter, Outcome, Resumption, SERVER_NAME, Work};
-use s2n_quic::client::Connect;
 use s2n_quic::connection::Handle;
 use s2n_quic::provider::datagram::default::Sender;
 use s2n_quic::provider::tls::s2n_tls as tls;
@@ -108,7 +107,7 @@ impl Connect for S2n {
     type Connection = Handle;
 
     async fn connect(&self) -> Result<Handle, Fault> {
-        let connect = Connect::new(self.addr).with_server_name(SERVER_NAME);
+        let connect = s2n_quic::client::Connect::new(self.addr).with_server_name(SERVER_NAME);
         Ok(self.client.connect(connect).await?.handle())
     }
 
