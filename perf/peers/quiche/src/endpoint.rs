@@ -200,11 +200,14 @@ impl<A: Default> Endpoint<A> {
 fn send_train(udp: &Udp, train: &mut [u8], quic: &mut Quic) -> io::Result<bool> {
     let payload = quic.max_send_udp_payload_size();
     let room = (udp.train_max(payload) * payload).min(train.len());
+    // As many small packets as the kernel cuts from a train, too.
+    let mut left = udp.train_max(1);
     let (mut end, mut segment, mut to) = (0, 0, None);
     let is_done = loop {
-        if end + payload > room {
+        if end + payload > room || left == 0 {
             break false;
         }
+        left -= 1;
         let Ok((size, info)) = quic.send(&mut train[end..end + payload]) else {
             break true;
         };

@@ -25,8 +25,8 @@ use crate::settings;
 struct Events {
     /// Answers, where requests are measured: stream, bytes, and whether that is all.
     answers: Vec<(u64, usize, bool)>,
-    /// Connections that have ended.
-    closed: Vec<u64>,
+    /// Connections that this side did not close, and why they ended.
+    closed: Vec<(u64, String)>,
 }
 
 /// Works until the meter stops it.
@@ -180,10 +180,12 @@ impl Load {
             }
             !is_done
         });
-        match self.under_way.iter().any(|(at, _)| closed.contains(at)) {
-            true => Err("a handshake failed".into()),
-            false => Ok(done),
+        for (at, why) in closed {
+            if self.under_way.iter().any(|(under_way, _)| *under_way == at) {
+                return Err(format!("a handshake failed: {why}").into());
+            }
         }
+        Ok(done)
     }
 
     fn handshakes(&mut self) -> Result<Outcome, Fault> {
@@ -337,7 +339,21 @@ impl TransportHandler for Handler {
     fn on_conn_established(&mut self, _: &mut Connection) {}
 
     fn on_conn_closed(&mut self, connection: &mut Connection) {
-        self.events.borrow_mut().closed.extend(connection.index());
+        let Some(at) = connection.index() else {
+            return;
+        };
+        if connection.local_error().is_some_and(|error| error.is_app) {
+            // This side closed it.
+            return;
+        }
+        let why = format!(
+            "here {:?}, there {:?}, idle {}, reset {}",
+            connection.local_error(),
+            connection.peer_error(),
+            connection.is_idle_timeout(),
+            connection.is_reset(),
+        );
+        self.events.borrow_mut().closed.push((at, why));
     }
 
     fn on_stream_created(&mut self, _: &mut Connection, _: u64) {}
