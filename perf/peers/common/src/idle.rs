@@ -15,6 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use corelane_perf::meter::{Meter, Sample};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::frame::{self, Measured, Memory};
 use crate::{Certificates, Fault, Peer, Run, Stop, now, process};
@@ -28,8 +29,16 @@ pub const SETTLE: Duration = Duration::from_millis(500);
 /// The time between the last connection and the window.
 const QUIET: Duration = Duration::from_secs(2);
 
+/// Permits as many open files as the system does: a connection of TCP is one.
+fn permit_files() -> Result<(), Fault> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    Ok(setrlimit(Resource::Nofile, limit)?)
+}
+
 /// Is the server, with the certificates in `directory`.
 pub(crate) fn serve<P: Peer>(run: &Run, directory: &Path) -> Result<(), Fault> {
+    permit_files()?;
     let certificates = Arc::new(Certificates::load(directory)?);
     let (tell, events) = channel();
     let stop = Stop::new()?;
@@ -87,6 +96,7 @@ impl Drop for ServerProcess {
 
 /// Opens the connections and holds them.
 pub(crate) fn run<P: Peer>(run: &Run) -> Result<Measured, Fault> {
+    permit_files()?;
     let certificates = Arc::new(Certificates::make()?);
     let server = ServerProcess::start(certificates.directory())?;
     let pid = server.child.id();

@@ -32,7 +32,7 @@ pub use args::{
     CONNECTION_WINDOW, IDLE_TIMEOUT, Profile, Run, SOCKET_BUFFER, STREAM_WINDOW, UDP_PAYLOAD, Work,
 };
 pub use certificates::Certificates;
-pub use corelane_perf::clock::now;
+pub use corelane_perf::clock::{now, unix_seconds};
 pub use corelane_perf::meter::{Latency, Meter, new_latency};
 pub use corelane_perf::tls::{ALPN, SERVER_NAME};
 pub use frame::{Client, Outcome, Server};

@@ -22,8 +22,8 @@ use crate::{
 /// How long a ticket may take.
 const TICKET_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The client of an implementation.
-pub trait Transport: Clone + Send + Sync + 'static {
+/// A client that opens connections.
+pub trait Connect: Clone + Send + Sync + 'static {
     /// A connection. The last of its clones closes it, or [`close`](Self::close) does.
     type Connection: Clone + Send + Sync + 'static;
 
@@ -35,7 +35,10 @@ pub trait Transport: Clone + Send + Sync + 'static {
 
     /// Whether it lives.
     fn is_open(connection: &Self::Connection) -> bool;
+}
 
+/// A client whose connections have streams and datagrams.
+pub trait Transport: Connect {
     /// Sends a stream of bulk data until the meter stops it.
     fn upload(
         connection: Self::Connection,
@@ -113,10 +116,8 @@ pub async fn drive<T: Transport>(
     transport: T,
     resumption: &Arc<Resumption>,
 ) -> Result<Outcome, Fault> {
-    let run = client.run;
-    match run.work {
-        Work::Handshake => handshakes(&client, &transport, resumption).await,
-        Work::Idle => hold(&client, &transport).await,
+    match client.run.work {
+        Work::Handshake | Work::Idle => connections(client, transport, resumption).await,
         _ => {
             let connection = transport.connect().await?;
             client.ready();
@@ -260,7 +261,22 @@ async fn at_rate<T: Transport>(
     Ok(())
 }
 
-async fn handshakes<T: Transport>(
+/// [`Work::Handshake`] and [`Work::Idle`], for which connections need not carry anything.
+///
+/// # Errors
+/// When connections fail.
+pub async fn connections<C: Connect>(
+    client: Client,
+    connector: C,
+    resumption: &Arc<Resumption>,
+) -> Result<Outcome, Fault> {
+    match client.run.work {
+        Work::Handshake => handshakes(&client, &connector, resumption).await,
+        _ => hold(&client, &connector).await,
+    }
+}
+
+async fn handshakes<T: Connect>(
     client: &Client,
     transport: &T,
     resumption: &Arc<Resumption>,
@@ -328,7 +344,7 @@ async fn first_tickets(resumption: &Resumption, count: usize) -> Result<(), Faul
 }
 
 /// Opens connections and holds them until the end.
-async fn hold<T: Transport>(client: &Client, transport: &T) -> Result<Outcome, Fault> {
+async fn hold<T: Connect>(client: &Client, transport: &T) -> Result<Outcome, Fault> {
     for connection in open(transport, WARM_UPS).await? {
         T::close(connection);
     }
@@ -346,7 +362,7 @@ async fn hold<T: Transport>(client: &Client, transport: &T) -> Result<Outcome, F
 }
 
 /// Opens `count` connections, [`AT_A_TIME`] at a time.
-async fn open<T: Transport>(transport: &T, count: usize) -> Result<Vec<T::Connection>, Fault> {
+async fn open<T: Connect>(transport: &T, count: usize) -> Result<Vec<T::Connection>, Fault> {
     let mut connections = Vec::with_capacity(count);
     let mut under_way = JoinSet::new();
     let mut begun = 0;
