@@ -13,12 +13,15 @@ mod idle;
 mod output;
 mod pacer;
 mod process;
+pub mod requests;
 mod resumption;
 #[cfg(feature = "rustls")]
 pub mod rustls;
 mod stop;
 pub mod streams;
 pub mod tokio;
+#[cfg(feature = "udp")]
+pub mod udp;
 
 use std::error::Error;
 use std::process::ExitCode;
