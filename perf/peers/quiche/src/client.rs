@@ -77,8 +77,9 @@ impl Driver {
         Ok(())
     }
 
-    /// Calls `step` after whatever happened to connection `at`, until the meter stops it, and closes
-    /// the connection. While there is room for datagrams, it is called again without waiting.
+    /// Calls `step` after whatever happened to connection `at`, until the meter stops it, and
+    /// closes the connection. While there is room for datagrams, it is called again without
+    /// waiting.
     fn work(
         &mut self,
         at: usize,

@@ -79,8 +79,8 @@ impl Load {
         found.ok_or_else(|| "the connection ended".into())
     }
 
-    /// Calls `step` after whatever happened to connection `at`, until the meter stops it, and closes
-    /// the connection.
+    /// Calls `step` after whatever happened to connection `at`, until the meter stops it, and
+    /// closes the connection.
     fn work(
         &mut self,
         at: u64,
