@@ -161,8 +161,14 @@ impl Derivation {
 
     /// The packet keys of the present generation; moves to the next.
     pub(super) fn next_packet_keys(&mut self) -> PacketKeySet {
-        let keys = self.derive();
+        let keys = self.packet_keys();
         self.update();
+        keys
+    }
+
+    /// The packet keys of the present generation.
+    pub(super) fn packet_keys(&self) -> PacketKeySet {
+        let keys = self.derive();
         PacketKeySet {
             local: keys.local.packet,
             remote: keys.remote.packet,
