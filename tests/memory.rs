@@ -61,7 +61,7 @@ fn an_idle_connection_is_small() {
     }
     many.wait(Duration::from_secs(30));
     let used = per_connection(before);
-    let large = Bytes::from(vec![7; 1 << 20]);
+    let large = Bytes::from_static(&[7; 1 << 20]);
     for conn in COUNT..2 * COUNT {
         many.request(conn, &large);
         many.settle();

@@ -223,6 +223,7 @@ impl Connection {
                 keys.on_handshake_confirmed();
             }
             self.early = Vec::new();
+            self.session.finish();
             if self.side == Side::Client {
                 self.events.push(Event::HandshakeConfirmed);
             }
