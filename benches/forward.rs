@@ -6,6 +6,7 @@
 //! `cargo bench --bench forward [-- scale]`
 
 #[path = "../tests/common/bulk.rs"]
+#[expect(dead_code, reason = "other benches and tests use the rest of it")]
 mod bulk;
 #[path = "../tests/common/certs.rs"]
 #[expect(dead_code, reason = "the tests use the rest of it")]
@@ -117,7 +118,10 @@ fn scale() {
     let mut ratios: Vec<(f64, f64)> = (0..5).map(|_| (rate(1), rate(2))).collect();
     ratios.sort_by(|a, b| (a.1 / a.0).total_cmp(&(b.1 / b.0)));
     let (one, two) = ratios[ratios.len() / 2];
-    println!("one thread {one:.0} packets/s, two {two:.0}, x {:.2}", two / one);
+    println!(
+        "one thread {one:.0} packets/s, two {two:.0}, x {:.2}",
+        two / one
+    );
 }
 
 fn rate(threads: usize) -> f64 {
@@ -140,6 +144,9 @@ fn rate(threads: usize) -> f64 {
             })
         };
         let running: Vec<_> = (0..threads).map(work).collect();
-        running.into_iter().map(|t| t.join().expect("a thread")).sum()
+        running
+            .into_iter()
+            .map(|t| t.join().expect("a thread"))
+            .sum()
     })
 }

@@ -365,7 +365,10 @@ impl Session {
             return Err(ExportError::Handshaking);
         }
         let done = match &self.tls {
-            Tls::Whole(tls) => tls.export_keying_material(out, label, context).ok().map(drop),
+            Tls::Whole(tls) => tls
+                .export_keying_material(out, label, context)
+                .ok()
+                .map(drop),
             Tls::Done(remains) => remains.export(out, label, context),
         };
         done.ok_or(ExportError::Length)

@@ -125,8 +125,7 @@ impl Party {
                 segment_size: *segment_size,
             };
             let train = &mut from.buf[at..at + len];
-            self.endpoint
-                .handle_train(now, &meta, train, &mut self.app);
+            self.endpoint.handle_train(now, &meta, train, &mut self.app);
             at += len;
             packets += len.div_ceil(*segment_size) as u64;
         }
