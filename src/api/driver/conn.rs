@@ -4,8 +4,8 @@ use super::moves::Moving;
 use super::stream::{Block, Receiving, Sending};
 use crate::api::lazy::Lazy;
 use crate::api::shared::{
-    ConnShared, Halves, Handshake, NO_DATAGRAMS, RecvShared, Request, SendShared, Ticket, Work,
-    send_state,
+    ConnShared, Halves, Handshake, NO_DATAGRAMS, RecvShared, Request, SendShared, Supply, Ticket,
+    Work, send_state,
 };
 use crate::base::Timestamp;
 use crate::conn::{ConnId, Connection, ConnectionError, EarlyData, Event};
