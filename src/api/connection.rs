@@ -325,7 +325,7 @@ impl Connection {
             Some(max) if data.len() > max => return Err(SendDatagramError::TooLarge { max }),
             Some(_) => {}
         }
-        let out = shared.outbox.get_or_init(Datagrams::default);
+        let out = shared.outbox.make(Datagrams::default);
         let mut data = Some(data);
         let push = || {
             if let Some(why) = shared.closed.get() {
@@ -348,7 +348,7 @@ impl Connection {
     /// The connection is over.
     pub async fn read_datagram(&self) -> Result<Bytes, ConnectionError> {
         let shared = self.shared();
-        let inbox = shared.inbox.get_or_init(|| {
+        let inbox = shared.inbox.make(|| {
             let inbox = Datagrams::default();
             // The shard brings them once it sees this.
             inbox.more.store(true, Ordering::SeqCst);

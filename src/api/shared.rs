@@ -369,9 +369,9 @@ pub(super) struct ConnShared {
     /// Streams of the peer, by `Dir as usize`; there once somebody asks for one.
     pub(super) accept: [Lazy<Supply>; 2],
     /// There once somebody reads datagrams.
-    pub(super) inbox: OnceLock<Datagrams>,
+    pub(super) inbox: Lazy<Datagrams>,
     /// There once somebody sends datagrams.
-    pub(super) outbox: OnceLock<Datagrams>,
+    pub(super) outbox: Lazy<Datagrams>,
     pub(super) max_datagram: AtomicUsize,
 }
 
@@ -394,8 +394,8 @@ impl ConnShared {
             requests: Lazy::new(),
             open: [Lazy::new(), Lazy::new()],
             accept: [Lazy::new(), Lazy::new()],
-            inbox: OnceLock::new(),
-            outbox: OnceLock::new(),
+            inbox: Lazy::new(),
+            outbox: Lazy::new(),
             max_datagram: AtomicUsize::new(NO_DATAGRAMS),
         }
     }

@@ -222,7 +222,6 @@ impl Connection {
             if let Some(keys) = self.one_rtt.as_deref_mut() {
                 keys.on_handshake_confirmed();
             }
-            self.early = Vec::new();
             self.session.finish();
             if self.side == Side::Client {
                 self.events.push(Event::HandshakeConfirmed);
