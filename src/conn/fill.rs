@@ -21,7 +21,11 @@ impl Connection {
         w: &mut Writer<'_>,
         admission: Admission,
     ) -> bool {
-        let room = w.remaining().max(self.datagram_room());
+        let room = w.remaining();
+        let room = match self.datagrams.wants_to_send() {
+            true => room.max(self.datagram_room()),
+            false => room,
+        };
         let Self {
             paths,
             streams,

@@ -25,7 +25,7 @@ const BATCH: usize = 16;
 /// Events taken from epoll at a time; more sockets take turns.
 const EVENTS: usize = 64;
 /// Up to so many sockets are read without asking epoll.
-const DIRECT: usize = 2;
+pub(super) const DIRECT: usize = 2;
 /// What epoll reports for the waker.
 const WAKER: u64 = u64::MAX;
 
