@@ -28,6 +28,7 @@ mod endpoint;
 pub mod error;
 mod incoming;
 pub mod keylog;
+mod lazy;
 mod migrate;
 mod other;
 mod recv_stream;

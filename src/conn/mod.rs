@@ -41,6 +41,7 @@ pub mod observe;
 mod params;
 mod preferred;
 mod probing;
+mod rest;
 mod router;
 mod space;
 mod spent;
@@ -204,7 +205,7 @@ impl Connection {
             waited_since: None,
             zero_rtt: ZeroRtt::default(),
             new_tokens: NewTokens::default(),
-            scratch: Vec::with_capacity(16),
+            scratch: Vec::new(),
             fixed_bit: FixedBit::default(),
             ack_frequency_next: 0,
             rng,

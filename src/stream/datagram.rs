@@ -82,6 +82,14 @@ impl Datagrams {
         }
     }
 
+    /// Gives back memory that a burst left behind, of what is empty.
+    pub(crate) fn rest(&mut self) {
+        self.outgoing.shrink_to(0);
+        self.incoming.shrink_to(0);
+        self.block = BytesMut::new();
+        self.block_size = BLOCKS.0;
+    }
+
     /// Takes over the peer's max_datagram_frame_size, in bytes; 0 means that it takes none.
     pub fn set_peer_max(&mut self, max_datagram_frame_size: u64) {
         self.peer_max = max_datagram_frame_size;

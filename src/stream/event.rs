@@ -142,6 +142,13 @@ pub(super) struct EventQueue {
 }
 
 impl EventQueue {
+    /// Gives back memory; no stream may exist.
+    pub(super) fn rest(&mut self) {
+        if self.list.is_empty() {
+            self.links.rest();
+        }
+    }
+
     pub(super) fn new() -> Self {
         Self {
             opened: [false; 2],

@@ -9,6 +9,7 @@ pub mod counting;
 pub mod echo;
 pub mod file_app;
 pub mod files;
+pub mod many;
 pub mod pair;
 pub mod quinn_peer;
 pub mod raw_peer;
