@@ -120,9 +120,7 @@ fn write_datagrams(
     room: usize,
 ) {
     datagrams.drop_too_large(room);
-    let before = w.position();
-    while datagrams.wants_to_send() && datagrams.write(w) {}
-    if w.position() > before {
+    if datagrams.write(w) > 0 {
         scratch.push(SentFrame::Unreliable);
         // The next one does not fit: PADDING in the small rest keeps the train's size.
         if datagrams.wants_to_send() && w.remaining() <= room / 16 {

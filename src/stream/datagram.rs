@@ -3,17 +3,30 @@
 //! Each datagram counts [`OVERHEAD`] bytes on top of its own, so that empty ones are bounded too. A
 //! full receive queue drops its oldest: what is newest is worth most to who uses datagrams. Sent
 //! datagrams are never sent again; the fate of a packet that carried one concerns nobody here.
+//!
+//! Small datagrams cost no allocation: those to send lie in one block as the frames that they will
+//! be, so that a packet takes as many as it has room for in one copy; received ones lie in another
+//! until the application has seen them.
+
+mod arena;
 
 use crate::base::limits;
 use crate::wire::Writer;
-use crate::wire::frame::{datagram_size, write_datagram_header};
+use crate::wire::frame::{datagram_size, ty, write_datagram_header};
+use arena::Arena;
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 
 /// What a queued datagram counts for beside its bytes.
 const OVERHEAD: usize = size_of::<Bytes>();
-/// The first and the largest block that received datagrams share.
+/// The first and the largest block that datagrams handed out as [`Bytes`] share.
 const BLOCKS: (usize, usize) = (2048, 64 * 1024);
+/// Up to here a copy costs less than to keep a reference.
+const COPIED: usize = 256;
+/// Stands for a datagram in `held` among the frames to send. No frame begins with it.
+const HELD: u8 = 0xff;
+/// The length in front of a received datagram.
+const LENGTH: usize = size_of::<u32>();
 
 /// Why a datagram was not queued for sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,8 +34,8 @@ pub enum DatagramError {
     /// The peer takes no datagrams.
     #[error("the peer takes no datagrams")]
     Unsupported,
-    /// The datagram is longer than the peer takes.
-    #[error("the datagram is longer than the {0} bytes that the peer takes")]
+    /// The datagram is longer than the peer takes, the path carries or the queue holds.
+    #[error("the datagram is longer than the {0} bytes that can be sent")]
     TooLarge(usize),
     /// The queue is full.
     #[error("too many datagrams wait to be sent")]
@@ -45,11 +58,17 @@ pub struct DatagramStats {
 /// The datagrams of one connection.
 #[derive(Debug)]
 pub struct Datagrams {
-    outgoing: VecDeque<Bytes>,
+    /// DATAGRAM frames with their lengths, and [`HELD`] marks.
+    outgoing: Arena,
+    /// Longer datagrams to send, by reference.
+    held: VecDeque<Bytes>,
     outgoing_bytes: usize,
-    incoming: VecDeque<Bytes>,
+    /// What the last datagram that was refused for want of room counts for; 0 when none was.
+    refused: usize,
+    /// Received datagrams, each behind its length.
+    incoming: Arena,
     incoming_bytes: usize,
-    /// The unused rest of the block that received datagrams are copied to.
+    /// The unused rest of the block that datagrams handed out are copied to.
     block: BytesMut,
     block_size: usize,
     send_bytes: usize,
@@ -65,13 +84,34 @@ impl Default for Datagrams {
     }
 }
 
+/// The oldest datagram to send.
+enum Front {
+    /// It lies behind so many bytes of frame header.
+    Framed {
+        header: usize,
+        len: usize,
+    },
+    Held(usize),
+}
+
+impl Front {
+    #[inline]
+    fn len(&self) -> usize {
+        match *self {
+            Self::Framed { len, .. } | Self::Held(len) => len,
+        }
+    }
+}
+
 impl Datagrams {
     /// Empty queues of at most so many bytes; allocates nothing yet.
     pub fn new(send_bytes: usize, recv_bytes: usize) -> Self {
         Self {
-            outgoing: VecDeque::new(),
+            outgoing: Arena::default(),
+            held: VecDeque::new(),
             outgoing_bytes: 0,
-            incoming: VecDeque::new(),
+            refused: 0,
+            incoming: Arena::default(),
             incoming_bytes: 0,
             block: BytesMut::new(),
             block_size: BLOCKS.0,
@@ -87,8 +127,8 @@ impl Datagrams {
         self.peer_max = max_datagram_frame_size;
     }
 
-    /// The longest datagram that the peer takes and that a packet with `room` bytes for frames
-    /// carries; `None` when the peer takes none.
+    /// The longest datagram that the peer takes, that a packet with `room` bytes for frames carries
+    /// and that the queue holds; `None` when the peer takes none.
     pub fn max_len(&self, room: usize) -> Option<usize> {
         // Without a length the frame's overhead is its type; peers count the frame as sent, and
         // one that is not the packet's last has a length of up to four bytes (RFC 9221 §3, §4).
@@ -96,7 +136,8 @@ impl Datagrams {
         let peer = peer.checked_sub(1)?;
         let with_length = datagram_size(0, false) + length_size(peer);
         let peer = (peer + 1).checked_sub(with_length)?;
-        Some(peer.min(room.saturating_sub(1)))
+        let held = self.send_bytes.saturating_sub(OVERHEAD);
+        Some(peer.min(room.saturating_sub(1)).min(held))
     }
 
     /// Queues a datagram.
@@ -106,15 +147,50 @@ impl Datagrams {
     /// [`DatagramError`]; the datagram is not queued then.
     pub fn send(&mut self, data: Bytes) -> Result<(), DatagramError> {
         let max = self.max_len(usize::MAX).ok_or(DatagramError::Unsupported)?;
-        if data.len() > max {
+        self.send_within(max, data)
+    }
+
+    /// Queues a datagram of at most `max` bytes, which is at most what [`Datagrams::max_len`] says.
+    pub(crate) fn send_within(&mut self, max: usize, data: Bytes) -> Result<(), DatagramError> {
+        if data.len() <= COPIED {
+            return self.push(max, data.len(), |to| to.copy_from_slice(&data));
+        }
+        self.claim(max, data.len())?;
+        self.outgoing.append(1).fill(HELD);
+        self.held.push_back(data);
+        Ok(())
+    }
+
+    /// Queues a datagram of `len` bytes, at most `max`, that `fill` writes: all of them, for they
+    /// are what was there before.
+    #[inline]
+    pub(crate) fn push(
+        &mut self,
+        max: usize,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<(), DatagramError> {
+        self.claim(max, len)?;
+        let frame = self.outgoing.append(datagram_size(len, true));
+        let mut w = Writer::new(frame);
+        write_datagram_header(&mut w, Some(len));
+        let header = w.position();
+        fill(&mut frame[header..]);
+        Ok(())
+    }
+
+    /// Takes room in the queue.
+    #[inline]
+    fn claim(&mut self, max: usize, len: usize) -> Result<(), DatagramError> {
+        if len > max {
             return Err(DatagramError::TooLarge(max));
         }
-        let cost = data.len() + OVERHEAD;
+        let cost = len + OVERHEAD;
         if self.outgoing_bytes + cost > self.send_bytes {
+            self.refused = cost;
             return Err(DatagramError::Full);
         }
         self.outgoing_bytes += cost;
-        self.outgoing.push_back(data);
         Ok(())
     }
 
@@ -124,37 +200,99 @@ impl Datagrams {
         !self.outgoing.is_empty()
     }
 
-    /// Appends the oldest datagram if it fits; false when none waits or it does not. It has no
-    /// length when it fills the packet.
-    pub fn write(&mut self, w: &mut Writer<'_>) -> bool {
-        let Some(data) = self.outgoing.front() else {
-            return false;
-        };
-        if datagram_size(data.len(), true) <= w.remaining() {
-            write_datagram_header(w, Some(data.len()));
-        } else if let Some(padding) = w.remaining().checked_sub(datagram_size(data.len(), false)) {
-            // Too short for the length field: PADDING in front makes the datagram the rest.
-            w.zeros(padding);
-            write_datagram_header(w, None);
-        } else {
-            return false;
+    /// Whether a datagram was refused, and by now the queue has room for it and is half empty.
+    #[inline]
+    pub fn is_unblocked(&self) -> bool {
+        self.refused > 0
+            && self.outgoing_bytes + self.refused.max(self.send_bytes / 2) <= self.send_bytes
+    }
+
+    /// As [`Datagrams::is_unblocked`], once.
+    pub fn take_unblocked(&mut self) -> bool {
+        let unblocked = self.is_unblocked();
+        if unblocked {
+            self.refused = 0;
         }
-        w.bytes(data);
-        self.outgoing_bytes -= data.len() + OVERHEAD;
-        self.outgoing.pop_front();
-        self.stats.tx += 1;
-        true
+        unblocked
+    }
+
+    /// Appends the oldest datagrams, as many as fit; returns how many. The last one has no length
+    /// when it fills the packet.
+    pub fn write(&mut self, w: &mut Writer<'_>) -> usize {
+        let before = self.stats.tx;
+        self.write_framed(w);
+        while let Some(front) = self.front() {
+            let len = front.len();
+            if datagram_size(len, true) <= w.remaining() {
+                write_datagram_header(w, Some(len));
+            } else if let Some(padding) = w.remaining().checked_sub(datagram_size(len, false)) {
+                // Too short for the length field: PADDING in front makes the datagram the rest.
+                w.zeros(padding);
+                write_datagram_header(w, None);
+            } else {
+                break;
+            }
+            self.pop(&front, |data| w.bytes(data));
+            self.stats.tx += 1;
+            self.write_framed(w);
+        }
+        (self.stats.tx - before) as usize
+    }
+
+    /// Appends those of the oldest that lie ready as frames and fit, in one copy.
+    #[inline]
+    fn write_framed(&mut self, w: &mut Writer<'_>) {
+        let queue = self.outgoing.bytes();
+        let queue = queue.get(..w.remaining()).unwrap_or(queue);
+        let (mut at, mut cost, mut count) = (0, 0, 0);
+        while let Some((header, len)) = framed(&queue[at..]) {
+            let end = at + header + len;
+            if end > queue.len() {
+                break;
+            }
+            at = end;
+            cost += len + OVERHEAD;
+            count += 1;
+        }
+        if count > 0 {
+            w.bytes(&queue[..at]);
+            self.outgoing.consume(at);
+            self.outgoing_bytes -= cost;
+            self.stats.tx += count;
+        }
+    }
+
+    #[inline]
+    fn front(&self) -> Option<Front> {
+        match framed(self.outgoing.bytes()) {
+            Some((header, len)) => Some(Front::Framed { header, len }),
+            None => self.held.front().map(|data| Front::Held(data.len())),
+        }
+    }
+
+    /// Takes the oldest datagram to send out of the queue.
+    fn pop(&mut self, front: &Front, see: impl FnOnce(&[u8])) {
+        match *front {
+            Front::Framed { header, len } => {
+                see(&self.outgoing.bytes()[header..header + len]);
+                self.outgoing.consume(header + len);
+            }
+            Front::Held(_) => {
+                see(&self.held.pop_front().unwrap_or_default());
+                self.outgoing.consume(1);
+            }
+        }
+        self.outgoing_bytes -= front.len() + OVERHEAD;
     }
 
     /// Drops waiting datagrams at the front that a packet with `room` bytes for frames can never
     /// carry, after the path's packets became smaller.
     pub fn drop_too_large(&mut self, room: usize) {
-        while let Some(data) = self.outgoing.front() {
-            if datagram_size(data.len(), false) <= room {
+        while let Some(front) = self.front() {
+            if datagram_size(front.len(), false) <= room {
                 return;
             }
-            self.outgoing_bytes -= data.len() + OVERHEAD;
-            self.outgoing.pop_front();
+            self.pop(&front, |_| {});
             self.stats.tx_too_large += 1;
         }
     }
@@ -165,32 +303,85 @@ impl Datagrams {
         let cost = data.len() + OVERHEAD;
         while self.incoming_bytes + cost > self.recv_bytes {
             self.stats.rx_dropped += 1;
-            match self.incoming.pop_front() {
-                Some(old) => self.incoming_bytes -= old.len() + OVERHEAD,
+            if !self.recv_with(|_| {}) {
                 // Larger than the whole queue.
-                None => return,
+                return;
             }
         }
-        if self.block.capacity() < data.len() {
-            // One allocation for many datagrams, in small steps while there are few.
-            self.block = BytesMut::with_capacity(self.block_size.max(data.len()));
-            self.block_size = (self.block_size * 2).min(BLOCKS.1);
-        }
-        self.block.extend_from_slice(data);
-        self.incoming.push_back(self.block.split().freeze());
+        let (length, to) = self
+            .incoming
+            .append(LENGTH + data.len())
+            .split_at_mut(LENGTH);
+        length.copy_from_slice(&(data.len() as u32).to_ne_bytes());
+        to.copy_from_slice(data);
         self.incoming_bytes += cost;
+    }
+
+    /// Counts received datagrams that the application took before they were queued.
+    #[inline]
+    pub(crate) fn note_taken(&mut self, count: u64) {
+        self.stats.rx += count;
+    }
+
+    /// Whether received datagrams wait for the application.
+    #[inline]
+    pub fn has_received(&self) -> bool {
+        !self.incoming.is_empty()
+    }
+
+    /// Shows `see` the oldest received datagram and forgets it; false when there is none.
+    #[inline]
+    pub fn recv_with(&mut self, see: impl FnOnce(&[u8])) -> bool {
+        let Some((length, rest)) = self.incoming.bytes().split_first_chunk::<LENGTH>() else {
+            return false;
+        };
+        let len = u32::from_ne_bytes(*length) as usize;
+        see(&rest[..len]);
+        self.incoming.consume(LENGTH + len);
+        self.incoming_bytes -= len + OVERHEAD;
+        true
     }
 
     /// The oldest received datagram.
     pub fn recv(&mut self) -> Option<Bytes> {
-        let data = self.incoming.pop_front()?;
-        self.incoming_bytes -= data.len() + OVERHEAD;
-        Some(data)
+        // Out of the way of the borrow; an empty one costs nothing.
+        let (mut block, size) = (std::mem::take(&mut self.block), self.block_size);
+        let mut grown = false;
+        let some = self.recv_with(|data| {
+            if block.capacity() < data.len() {
+                // One allocation for many datagrams, in small steps while there are few.
+                block = BytesMut::with_capacity(size.max(data.len()));
+                grown = true;
+            }
+            block.extend_from_slice(data);
+        });
+        if grown {
+            self.block_size = (size * 2).min(BLOCKS.1);
+        }
+        let data = some.then(|| block.split().freeze());
+        self.block = block;
+        data
     }
 
     /// Counters.
     pub const fn stats(&self) -> DatagramStats {
         self.stats
+    }
+}
+
+/// The length of the header of the frame that `queue` begins with, and that of its data; `None`
+/// when it is empty or begins with a mark.
+#[inline]
+fn framed(queue: &[u8]) -> Option<(usize, usize)> {
+    const TYPE: u8 = ty::DATAGRAM_LEN as u8;
+    match *queue {
+        [TYPE, a @ ..0x40, ..] => Some((2, a.into())),
+        [TYPE, a @ ..0x80, b, ..] => Some((3, u16::from_be_bytes([a & 0x3f, b]).into())),
+        [TYPE, a, b, c, d, ..] => {
+            let len = u32::from_be_bytes([a & 0x3f, b, c, d]);
+            Some((5, len as usize))
+        }
+        _ => None,
     }
 }
 
@@ -200,112 +391,4 @@ fn length_size(len: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::{Frame, Reader};
-
-    fn queue(send: usize, recv: usize) -> Datagrams {
-        let mut d = Datagrams::new(send, recv);
-        d.set_peer_max(65_535);
-        d
-    }
-
-    fn frames(packet: &[u8]) -> Vec<Vec<u8>> {
-        let (mut r, mut out) = (Reader::new(packet), Vec::new());
-        while !r.is_empty() {
-            match Frame::parse(&mut r).unwrap() {
-                Frame::Datagram(d) => out.push(d.to_vec()),
-                Frame::Padding => {}
-                other => panic!("{other:?}"),
-            }
-        }
-        out
-    }
-
-    #[test]
-    fn datagrams_share_packets_and_fill_them_exactly() {
-        for room in 1..40 {
-            let mut d = queue(1 << 20, 1 << 20);
-            for len in [10, 0, 20] {
-                d.send(Bytes::from(vec![len as u8; len])).unwrap();
-            }
-            let mut got = Vec::new();
-            while d.wants_to_send() {
-                let mut buf = vec![0xff; room];
-                let mut w = Writer::new(&mut buf);
-                let mut wrote = false;
-                while d.write(&mut w) {
-                    wrote = true;
-                }
-                if !wrote {
-                    let before = d.stats().tx_too_large;
-                    d.drop_too_large(room);
-                    assert_eq!(d.stats().tx_too_large, before + 1);
-                    continue;
-                }
-                got.extend(frames(w.written()));
-            }
-            let sent: Vec<Vec<u8>> = [10usize, 0, 20]
-                .into_iter()
-                .filter(|&len| len < room)
-                .map(|len| vec![len as u8; len])
-                .collect();
-            assert_eq!(got, sent, "{room} bytes of room");
-            assert_eq!(d.outgoing_bytes, 0);
-        }
-    }
-
-    #[test]
-    fn the_peer_and_the_queue_bound_what_is_sent() {
-        let mut d = Datagrams::new(200, 200);
-        assert_eq!(d.send(Bytes::new()), Err(DatagramError::Unsupported));
-        d.set_peer_max(50);
-        assert_eq!(d.max_len(1200), Some(48));
-        assert_eq!(d.max_len(20), Some(19));
-        let data = |n| Bytes::from(vec![1; n]);
-        assert_eq!(d.send(data(49)), Err(DatagramError::TooLarge(48)));
-        assert_eq!(d.send(data(48)), Ok(()));
-        assert_eq!(d.send(data(48)), Ok(()));
-        assert_eq!(d.send(data(48)), Err(DatagramError::Full));
-        // Empty datagrams are not free.
-        let mut d = queue(10 * OVERHEAD, 0);
-        assert_eq!(
-            (0..100).filter(|_| d.send(Bytes::new()).is_ok()).count(),
-            10
-        );
-    }
-
-    #[test]
-    fn a_full_receive_queue_drops_the_oldest() {
-        let mut d = queue(0, 10 * OVERHEAD);
-        for _ in 0..1000 {
-            d.on_datagram(&[]);
-        }
-        assert_eq!(d.incoming.len(), 10);
-        assert_eq!((d.stats().rx, d.stats().rx_dropped), (1000, 990));
-        d.on_datagram(&[7; 40]);
-        assert_eq!(
-            d.incoming_bytes,
-            d.incoming.iter().map(|b| b.len() + OVERHEAD).sum::<usize>()
-        );
-        while let Some(b) = d.recv() {
-            assert!(b.is_empty() || b == vec![7; 40]);
-        }
-        assert_eq!(d.incoming_bytes, 0);
-        // One that could never fit takes the others' place in vain, and is dropped itself.
-        d.on_datagram(&[0; 4000]);
-        assert_eq!(d.recv(), None);
-    }
-
-    #[test]
-    fn received_datagrams_share_blocks() {
-        let mut d = queue(0, 1 << 20);
-        for i in 0..2000u32 {
-            d.on_datagram(&i.to_be_bytes());
-        }
-        for i in 0..2000u32 {
-            assert_eq!(d.recv().unwrap(), i.to_be_bytes().as_slice());
-        }
-        assert!(d.block_size > BLOCKS.0);
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@
 //! are the applications on the shards, which share nothing but what `live` and `protocol` say.
 //! `plan` turns flags into workloads, `results` turns what was measured into output.
 
+mod arrivals;
 mod bulk;
 mod client;
 mod live;

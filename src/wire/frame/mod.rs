@@ -404,6 +404,31 @@ fn unknown_type() -> TransportError {
     TransportError::frame_encoding_error("unknown frame type")
 }
 
+/// Reads the next frame if it is a DATAGRAM frame (RFC 9221 §4), and gives its data; any other is
+/// left where it is.
+///
+/// # Errors
+/// As [`Frame::parse`].
+#[inline]
+pub fn next_datagram<'a>(r: &mut Reader<'a>) -> Result<Option<&'a [u8]>, TransportError> {
+    let Some(&first) = r.peek_rest().first() else {
+        return Ok(None);
+    };
+    let frame = match u64::from(first) {
+        ty::DATAGRAM_LEN => {
+            r.u8()?;
+            prefixed(r)
+        }
+        ty::DATAGRAM => {
+            r.u8()?;
+            Ok(r.rest())
+        }
+        _ => return Ok(None),
+    };
+    frame.map(Some).map_err(|e| e.with_frame(u64::from(first)))
+}
+
+#[inline]
 fn prefixed<'a>(r: &mut Reader<'a>) -> Result<&'a [u8], TransportError> {
     let len = r.varint()?;
     Ok(r.bytes_u64(len)?)
