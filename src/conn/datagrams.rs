@@ -36,6 +36,11 @@ impl DatagramBatch<'_> {
         self.push_with(data.len(), |to| to.copy_from_slice(data))
     }
 
+    /// Queues a datagram, a long one without a copy; it comes back with the error.
+    pub(crate) fn push_bytes(&mut self, data: Bytes) -> Result<(), (DatagramError, Bytes)> {
+        self.queue.send_within(self.max, data)
+    }
+
     /// Queues a datagram of `len` bytes that `fill` writes where it waits to be sent. `fill` is not
     /// called when the datagram is refused, and writes every byte: they hold what was sent before.
     ///
@@ -61,7 +66,7 @@ impl Connection {
     pub fn send_datagram(&mut self, data: Bytes) -> Result<(), DatagramError> {
         let max = self.max_datagram_size();
         let max = max.ok_or(DatagramError::Unsupported)?;
-        self.datagrams.send_within(max, data)
+        self.datagrams.send_within(max, data).map_err(|(e, _)| e)
     }
 
     /// Queues many datagrams, copied or written in place, without an allocation for each:

@@ -21,7 +21,10 @@ impl Connection {
         w: &mut Writer<'_>,
         admission: Admission,
     ) -> bool {
-        let room = w.remaining().max(self.datagram_room());
+        let room = self.datagram_room();
+        // Of a train, the first packet; it is as long as it gets.
+        let first = w.remaining() >= room;
+        let room = w.remaining().max(room);
         let Self {
             paths,
             streams,
@@ -61,7 +64,7 @@ impl Connection {
             streams.write_control(w, &mut |f| scratch.push(SentFrame::Stream(f)));
         }
         if datagrams.wants_to_send() {
-            write_datagrams(datagrams, w, scratch, room);
+            write_datagrams(datagrams, w, scratch, room, first);
         }
         if streams.wants_to_send() {
             streams.write_data(w, &mut |f| scratch.push(SentFrame::Stream(f)));
@@ -118,12 +121,18 @@ fn write_datagrams(
     w: &mut Writer<'_>,
     scratch: &mut Vec<SentFrame>,
     room: usize,
+    first: bool,
 ) {
     datagrams.drop_too_large(room);
-    if datagrams.write(w) > 0 {
+    let written = datagrams.write(w);
+    if written > 0 {
         scratch.push(SentFrame::Unreliable);
-        // The next one does not fit: PADDING in the small rest keeps the train's size.
-        if datagrams.wants_to_send() && w.remaining() <= room / 16 {
+        // The next one does not fit: PADDING in the small rest keeps the train's size, which the
+        // first packet need not reach where those that follow will be like it.
+        if datagrams.wants_to_send()
+            && w.remaining() <= room / 16
+            && !(first && datagrams.wants_to_send_alike(written))
+        {
             w.zeros(w.remaining());
         }
     }

@@ -12,7 +12,7 @@ mod arena;
 
 use crate::base::limits;
 use crate::wire::Writer;
-use crate::wire::frame::{datagram_size, ty, write_datagram_header};
+use crate::wire::frame::{datagram_size, write_datagram_header};
 use arena::Arena;
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -23,8 +23,6 @@ const OVERHEAD: usize = size_of::<Bytes>();
 const BLOCKS: (usize, usize) = (2048, 64 * 1024);
 /// Up to here a copy costs less than to keep a reference.
 const COPIED: usize = 256;
-/// Stands for a datagram in `held` among the frames to send. No frame begins with it.
-const HELD: u8 = 0xff;
 /// The length in front of a received datagram.
 const LENGTH: usize = size_of::<u32>();
 
@@ -58,9 +56,11 @@ pub struct DatagramStats {
 /// The datagrams of one connection.
 #[derive(Debug)]
 pub struct Datagrams {
-    /// DATAGRAM frames with their lengths, and [`HELD`] marks.
+    /// What is to be sent, in order.
+    runs: VecDeque<Run>,
+    /// Those of it that are not held, as DATAGRAM frames with their lengths.
     outgoing: Arena,
-    /// Longer datagrams to send, by reference.
+    /// Those of it that are.
     held: VecDeque<Bytes>,
     outgoing_bytes: usize,
     /// What the last datagram that was refused for want of room counts for; 0 when none was.
@@ -84,29 +84,20 @@ impl Default for Datagrams {
     }
 }
 
-/// The oldest datagram to send.
-enum Front {
-    /// It lies behind so many bytes of frame header.
-    Framed {
-        header: usize,
-        len: usize,
-    },
-    Held(usize),
-}
-
-impl Front {
-    #[inline]
-    fn len(&self) -> usize {
-        match *self {
-            Self::Framed { len, .. } | Self::Held(len) => len,
-        }
-    }
+/// Datagrams of one length that follow each other to be sent.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    len: u32,
+    count: u32,
+    /// They are kept by reference, not as frames.
+    held: bool,
 }
 
 impl Datagrams {
     /// Empty queues of at most so many bytes; allocates nothing yet.
     pub fn new(send_bytes: usize, recv_bytes: usize) -> Self {
         Self {
+            runs: VecDeque::new(),
             outgoing: Arena::default(),
             held: VecDeque::new(),
             outgoing_bytes: 0,
@@ -147,17 +138,26 @@ impl Datagrams {
     /// [`DatagramError`]; the datagram is not queued then.
     pub fn send(&mut self, data: Bytes) -> Result<(), DatagramError> {
         let max = self.max_len(usize::MAX).ok_or(DatagramError::Unsupported)?;
-        self.send_within(max, data)
+        self.send_within(max, data).map_err(|(e, _)| e)
     }
 
-    /// Queues a datagram of at most `max` bytes, which is at most what [`Datagrams::max_len`] says.
-    pub(crate) fn send_within(&mut self, max: usize, data: Bytes) -> Result<(), DatagramError> {
-        if data.len() <= COPIED {
-            return self.push(max, data.len(), |to| to.copy_from_slice(&data));
+    /// Queues a datagram of at most `max` bytes, which is at most what [`Datagrams::max_len`] says;
+    /// it comes back with the error.
+    pub(crate) fn send_within(
+        &mut self,
+        max: usize,
+        data: Bytes,
+    ) -> Result<(), (DatagramError, Bytes)> {
+        let done = if data.len() <= COPIED {
+            self.push(max, data.len(), |to| to.copy_from_slice(&data))
+        } else {
+            self.claim(max, data.len(), true)
+        };
+        match done {
+            Ok(()) if data.len() > COPIED => self.held.push_back(data),
+            Ok(()) => {}
+            Err(e) => return Err((e, data)),
         }
-        self.claim(max, data.len())?;
-        self.outgoing.append(1).fill(HELD);
-        self.held.push_back(data);
         Ok(())
     }
 
@@ -170,7 +170,7 @@ impl Datagrams {
         len: usize,
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<(), DatagramError> {
-        self.claim(max, len)?;
+        self.claim(max, len, false)?;
         let frame = self.outgoing.append(datagram_size(len, true));
         let mut w = Writer::new(frame);
         write_datagram_header(&mut w, Some(len));
@@ -179,9 +179,9 @@ impl Datagrams {
         Ok(())
     }
 
-    /// Takes room in the queue.
+    /// Takes a place in the queue.
     #[inline]
-    fn claim(&mut self, max: usize, len: usize) -> Result<(), DatagramError> {
+    fn claim(&mut self, max: usize, len: usize, held: bool) -> Result<(), DatagramError> {
         if len > max {
             return Err(DatagramError::TooLarge(max));
         }
@@ -191,13 +191,28 @@ impl Datagrams {
             return Err(DatagramError::Full);
         }
         self.outgoing_bytes += cost;
+        let len = len as u32;
+        match self.runs.back_mut() {
+            Some(run) if run.len == len && run.held == held => run.count += 1,
+            _ => self.runs.push_back(Run {
+                len,
+                count: 1,
+                held,
+            }),
+        }
         Ok(())
     }
 
     /// Whether datagrams wait to be sent.
     #[inline]
     pub fn wants_to_send(&self) -> bool {
-        !self.outgoing.is_empty()
+        !self.runs.is_empty()
+    }
+
+    /// Whether the oldest datagrams to be sent are so many of one length.
+    #[inline]
+    pub(crate) fn wants_to_send_alike(&self, count: usize) -> bool {
+        self.runs.front().is_some_and(|r| r.count as usize >= count)
     }
 
     /// Whether a datagram was refused, and by now the queue has room for it and is half empty.
@@ -220,79 +235,78 @@ impl Datagrams {
     /// when it fills the packet.
     pub fn write(&mut self, w: &mut Writer<'_>) -> usize {
         let before = self.stats.tx;
-        self.write_framed(w);
-        while let Some(front) = self.front() {
-            let len = front.len();
-            if datagram_size(len, true) <= w.remaining() {
-                write_datagram_header(w, Some(len));
+        while let Some(&run) = self.runs.front() {
+            let len = run.len as usize;
+            let fit = w.remaining() / datagram_size(len, true);
+            let fit = if fit > 0 {
+                self.write_some(w, run, fit.min(run.count as usize))
             } else if let Some(padding) = w.remaining().checked_sub(datagram_size(len, false)) {
                 // Too short for the length field: PADDING in front makes the datagram the rest.
                 w.zeros(padding);
                 write_datagram_header(w, None);
+                self.pass(run, |data| w.bytes(data));
+                1
             } else {
                 break;
-            }
-            self.pop(&front, |data| w.bytes(data));
-            self.stats.tx += 1;
-            self.write_framed(w);
+            };
+            self.stats.tx += fit as u64;
+            self.forget(run, fit);
         }
         (self.stats.tx - before) as usize
     }
 
-    /// Appends those of the oldest that lie ready as frames and fit, in one copy.
+    /// Appends `count` of a run, or fewer, but one at least; there is room. Returns how many.
     #[inline]
-    fn write_framed(&mut self, w: &mut Writer<'_>) {
-        let queue = self.outgoing.bytes();
-        let queue = queue.get(..w.remaining()).unwrap_or(queue);
-        let (mut at, mut cost, mut count) = (0, 0, 0);
-        while let Some((header, len)) = framed(&queue[at..]) {
-            let end = at + header + len;
-            if end > queue.len() {
-                break;
-            }
-            at = end;
-            cost += len + OVERHEAD;
-            count += 1;
+    fn write_some(&mut self, w: &mut Writer<'_>, run: Run, count: usize) -> usize {
+        let len = run.len as usize;
+        if run.held {
+            write_datagram_header(w, Some(len));
+            self.pass(run, |data| w.bytes(data));
+            return 1;
         }
-        if count > 0 {
-            w.bytes(&queue[..at]);
-            self.outgoing.consume(at);
-            self.outgoing_bytes -= cost;
-            self.stats.tx += count;
+        let size = datagram_size(len, true);
+        let ready = self.outgoing.bytes();
+        let count = if count * size <= ready.len() {
+            count
+        } else {
+            ready.len() / size
+        };
+        w.bytes(&ready[..count * size]);
+        self.outgoing.consume(count * size);
+        count
+    }
+
+    /// Takes the bytes of the oldest datagram, which is of `run`.
+    fn pass(&mut self, run: Run, see: impl FnOnce(&[u8])) {
+        if run.held {
+            see(&self.held.pop_front().unwrap_or_default());
+        } else {
+            let size = datagram_size(run.len as usize, true);
+            see(&self.outgoing.bytes()[size - run.len as usize..size]);
+            self.outgoing.consume(size);
         }
     }
 
+    /// Gives back the places of `count` datagrams of the oldest run.
     #[inline]
-    fn front(&self) -> Option<Front> {
-        match framed(self.outgoing.bytes()) {
-            Some((header, len)) => Some(Front::Framed { header, len }),
-            None => self.held.front().map(|data| Front::Held(data.len())),
+    fn forget(&mut self, run: Run, count: usize) {
+        self.outgoing_bytes -= count * (run.len as usize + OVERHEAD);
+        match self.runs.front_mut() {
+            Some(front) if front.count as usize > count => front.count -= count as u32,
+            _ => drop(self.runs.pop_front()),
         }
-    }
-
-    /// Takes the oldest datagram to send out of the queue.
-    fn pop(&mut self, front: &Front, see: impl FnOnce(&[u8])) {
-        match *front {
-            Front::Framed { header, len } => {
-                see(&self.outgoing.bytes()[header..header + len]);
-                self.outgoing.consume(header + len);
-            }
-            Front::Held(_) => {
-                see(&self.held.pop_front().unwrap_or_default());
-                self.outgoing.consume(1);
-            }
-        }
-        self.outgoing_bytes -= front.len() + OVERHEAD;
     }
 
     /// Drops waiting datagrams at the front that a packet with `room` bytes for frames can never
     /// carry, after the path's packets became smaller.
+    #[inline]
     pub fn drop_too_large(&mut self, room: usize) {
-        while let Some(front) = self.front() {
-            if datagram_size(front.len(), false) <= room {
+        while let Some(&run) = self.runs.front() {
+            if datagram_size(run.len as usize, false) <= room {
                 return;
             }
-            self.pop(&front, |_| {});
+            self.pass(run, |_| {});
+            self.forget(run, 1);
             self.stats.tx_too_large += 1;
         }
     }
@@ -366,22 +380,6 @@ impl Datagrams {
     /// Counters.
     pub const fn stats(&self) -> DatagramStats {
         self.stats
-    }
-}
-
-/// The length of the header of the frame that `queue` begins with, and that of its data; `None`
-/// when it is empty or begins with a mark.
-#[inline]
-fn framed(queue: &[u8]) -> Option<(usize, usize)> {
-    const TYPE: u8 = ty::DATAGRAM_LEN as u8;
-    match *queue {
-        [TYPE, a @ ..0x40, ..] => Some((2, a.into())),
-        [TYPE, a @ ..0x80, b, ..] => Some((3, u16::from_be_bytes([a & 0x3f, b]).into())),
-        [TYPE, a, b, c, d, ..] => {
-            let len = u32::from_be_bytes([a & 0x3f, b, c, d]);
-            Some((5, len as usize))
-        }
-        _ => None,
     }
 }
 

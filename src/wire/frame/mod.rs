@@ -185,9 +185,7 @@ impl<'a> Frame<'a> {
     fn parse_body(r: &mut Reader<'a>, first: u8) -> Result<Self, TransportError> {
         Ok(match u64::from(first) {
             ty::PADDING => {
-                let run = r.peek_rest();
-                let run = run.iter().position(|&b| b != 0).unwrap_or(run.len());
-                r.bytes(run)?;
+                r.bytes(leading_zeros(r.peek_rest()))?;
                 Self::Padding
             }
             ty::PING => Self::Ping,
@@ -402,6 +400,15 @@ fn long_type(mut r: Reader<'_>, first: u8) -> TransportError {
 #[cold]
 fn unknown_type() -> TransportError {
     TransportError::frame_encoding_error("unknown frame type")
+}
+
+/// How many zeros `bytes` begins with, eight at a time: padding is long, or the packet's last.
+#[inline]
+fn leading_zeros(bytes: &[u8]) -> usize {
+    let (words, _) = bytes.as_chunks::<8>();
+    let zeros = words.iter().take_while(|w| **w == [0; 8]).count() * 8;
+    let rest = bytes.get(zeros..).unwrap_or_default();
+    zeros + rest.iter().take_while(|b| **b == 0).count()
 }
 
 /// Reads the next frame if it is a DATAGRAM frame (RFC 9221 §4), and gives its data; any other is

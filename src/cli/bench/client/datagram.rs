@@ -14,7 +14,7 @@ use corelane::stream::DatagramError;
 use corelane::sys::clock::Clock;
 
 /// Datagrams that are given to the transport with one time: they take it less than a microsecond.
-const SAME_TIME: u64 = 16;
+const SAME_TIME: u64 = 32;
 
 /// The load of one shard.
 pub struct DatagramLoad {
@@ -71,10 +71,12 @@ impl DatagramLoad {
         let mut taken = 0;
         while taken < count {
             let pushed = batch.push_with(len, |data| {
-                let (head, rest) = data.split_at_mut(stamp.len().min(len));
-                head.copy_from_slice(&stamp[..head.len()]);
-                for block in rest.chunks_mut(filler.len()) {
+                for block in data.chunks_mut(filler.len()) {
                     block.copy_from_slice(&filler[..block.len()]);
+                }
+                match data.first_chunk_mut() {
+                    Some(head) => *head = stamp,
+                    None => data.copy_from_slice(&stamp[..len]),
                 }
             });
             match pushed {
