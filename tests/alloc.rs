@@ -1,5 +1,5 @@
-//! Bulk transfer allocates nothing per packet, datagrams nothing each: an allocator that counts says
-//! so.
+//! Bulk transfer allocates nothing per packet, and datagrams nothing each: an allocator that counts
+//! says so.
 
 mod common;
 

@@ -3,6 +3,7 @@
 
 use super::Connection;
 use super::ack_frequency::write_ack_requests;
+use super::blocks;
 use super::space::SentFrame;
 use super::train::Admission;
 use crate::base::{Timestamp, limits};
@@ -21,10 +22,7 @@ impl Connection {
         w: &mut Writer<'_>,
         admission: Admission,
     ) -> bool {
-        let room = self.datagram_room();
-        // Of a train, the first packet; it is as long as it gets.
-        let first = w.remaining() >= room;
-        let room = w.remaining().max(room);
+        let (room, payload_at) = (self.datagram_room(), w.position());
         let Self {
             paths,
             streams,
@@ -64,7 +62,7 @@ impl Connection {
             streams.write_control(w, &mut |f| scratch.push(SentFrame::Stream(f)));
         }
         if datagrams.wants_to_send() {
-            write_datagrams(datagrams, w, scratch, room, first);
+            write_datagrams(datagrams, w, scratch, room, payload_at);
         }
         if streams.wants_to_send() {
             streams.write_data(w, &mut |f| scratch.push(SentFrame::Stream(f)));
@@ -115,26 +113,34 @@ fn write_ack(
     }
 }
 
-/// Writes as many DATAGRAM frames as fit; of more, what does not fit the path is dropped.
+/// Writes as many DATAGRAM frames as fit; of more, what does not fit the path is dropped. `full` is
+/// a full packet's room for frames, and those of this one begin at `payload_at`.
 fn write_datagrams(
     datagrams: &mut Datagrams,
     w: &mut Writer<'_>,
     scratch: &mut Vec<SentFrame>,
-    room: usize,
-    first: bool,
+    full: usize,
+    payload_at: usize,
 ) {
+    let payload_max = w.position() - payload_at + w.remaining();
+    let room = full.max(payload_max);
     datagrams.drop_too_large(room);
     let written = datagrams.write(w);
-    if written > 0 {
-        scratch.push(SentFrame::Unreliable);
-        // The next one does not fit: PADDING in the small rest keeps the train's size, which the
-        // first packet need not reach where those that follow will be like it.
-        if datagrams.wants_to_send()
-            && w.remaining() <= room / 16
-            && !(first && datagrams.wants_to_send_alike(written))
-        {
-            w.zeros(w.remaining());
-        }
+    if written == 0 {
+        return;
+    }
+    scratch.push(SentFrame::Unreliable);
+    if !datagrams.wants_to_send() {
+        return;
+    }
+    // The first packet of a train may set its size by what it holds, if those that follow will be
+    // like it. Otherwise PADDING in a small rest keeps the train's size.
+    let sets_size = payload_max >= full && datagrams.wants_to_send_alike(written);
+    if w.remaining() <= room / 16 && !sets_size {
+        w.zeros(w.remaining());
+    } else {
+        let padding = blocks::padding(w.position() - payload_at);
+        w.zeros(padding.min(w.remaining()));
     }
 }
 

@@ -15,7 +15,7 @@ fn waiting(pair: &mut Pair, id: corelane::conn::ConnId) -> Vec<u8> {
     got
 }
 
-/// What is taken where it arrives is not queued; what is queued keeps its place before what follows.
+/// What is taken where it arrives is not queued; what is queued keeps its place before the rest.
 #[test]
 fn what_is_not_taken_at_once_waits_in_order() {
     let mut pair = Pair::new(Setup::default());
