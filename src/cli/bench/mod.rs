@@ -5,6 +5,7 @@
 //! `plan` turns flags into workloads, `results` turns what was measured into output.
 
 mod apart;
+mod arrivals;
 mod bulk;
 mod client;
 mod idle;
