@@ -1,9 +1,11 @@
 //! The 1-RTT keys of a connection: key update (RFC 9001 §6) and AEAD usage limits (§6.6).
 //!
 //! One key phase serves all paths, and so do the counters. The next generation is derived before it
-//! is needed, so that a packet that starts an update opens in the time any other takes (§6.3); the
-//! previous receive key stays until the time that the caller sets (three PTO, §6.5). The caller
-//! says when the handshake is confirmed and what was acknowledged; timers and closing are its own.
+//! is needed, so that a packet that starts an update opens in the time any other takes (§6.3); only
+//! the first waits until a connection has come to more than its handshake, for before that
+//! everybody knows the key phase. The previous receive key stays until the time that the caller
+//! sets (three PTO, §6.5). The caller says when the handshake is confirmed and what was
+//! acknowledged; timers and closing are its own.
 
 use super::keys::{Key, Keys, NextKeys};
 use super::protect::{self, SealError, Undecryptable};
@@ -16,6 +18,9 @@ use std::fmt;
 
 /// Packets that the confidentiality limit keeps back, so that a CONNECTION_CLOSE can still leave.
 const CLOSING_RESERVE: u64 = 64;
+/// Packets sealed before the second generation of keys is derived: many connections never come to
+/// so many, and none of those updates.
+const READY_AFTER: u64 = 16;
 
 /// How often one key may be used (RFC 9001 §6.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,12 +98,14 @@ pub struct OneRttKeys {
     sealed: u64,
     /// From this count on, `begin_packet` looks for a way out.
     update_at: u64,
+    /// From this count on, it looks whether there is anything to do.
+    look_at: u64,
     failed: u64,
     limits: AeadLimits,
     updates: u64,
     previous: Option<Box<dyn PacketKey>>,
     previous_until: Option<Timestamp>,
-    next: PacketKeySet,
+    next: Option<PacketKeySet>,
     secrets: NextKeys,
     sent_from: PathMarks,
     received_from: PathMarks,
@@ -112,12 +119,14 @@ impl OneRttKeys {
     }
 
     /// The first generation, under `limits` where they are lower than the cipher suite's.
-    pub fn with_limits(keys: Keys, mut next: NextKeys, limits: AeadLimits) -> Self {
+    pub fn with_limits(keys: Keys, next: NextKeys, limits: AeadLimits) -> Self {
         let suite = AeadLimits::of(&keys.local);
         let limits = AeadLimits {
             confidentiality: limits.confidentiality.min(suite.confidentiality),
             integrity: limits.integrity.min(suite.integrity),
         };
+        // Early enough that a round trip at any packet rate still fits below the limit.
+        let update_at = limits.confidentiality / 2;
         Self {
             local: keys.local,
             remote: keys.remote,
@@ -127,14 +136,14 @@ impl OneRttKeys {
             received: false,
             confirmed: false,
             sealed: 0,
-            // Early enough that a round trip at any packet rate still fits below the limit.
-            update_at: limits.confidentiality / 2,
+            update_at,
+            look_at: update_at.min(READY_AFTER),
             failed: 0,
             limits,
             updates: 0,
             previous: None,
             previous_until: None,
-            next: next.derive(),
+            next: None,
             secrets: next,
             sent_from: PathMarks::default(),
             received_from: PathMarks::default(),
@@ -145,6 +154,7 @@ impl OneRttKeys {
     /// makes it.
     pub fn set_update_after(&mut self, packets: u64) {
         self.update_at = self.update_at.min(packets.max(1));
+        self.look_at = self.look_at.min(self.update_at);
     }
 
     /// The key phase bit for the header of the next packet. Call before each packet is built: this
@@ -155,7 +165,7 @@ impl OneRttKeys {
     /// [`Self::seal`] then still serve the few packets that close the connection.
     #[inline]
     pub fn begin_packet(&mut self) -> Result<u8, TransportError> {
-        if self.sealed >= self.update_at {
+        if self.sealed >= self.look_at {
             self.relieve()?;
         }
         Ok(self.phase_bit())
@@ -254,7 +264,10 @@ impl OneRttKeys {
             _ if phase == self.phase && self.received => (&self.remote.packet, UsedKeys::Current),
             _ if phase == self.phase => (&self.remote.packet, UsedKeys::New),
             Some(previous) if is_previous => (previous, UsedKeys::Previous),
-            _ => (&self.next.remote, UsedKeys::New),
+            _ => {
+                let next = self.next.get_or_insert_with(|| self.secrets.derive());
+                (&next.remote, UsedKeys::New)
+            }
         };
         // RFC 9001 §5.5: a packet that does not open changes nothing, whatever its phase says.
         let Ok(len) = protect::open(key.as_ref(), path_id, pn, packet, header_len) else {
@@ -395,6 +408,11 @@ impl OneRttKeys {
 
     #[cold]
     fn relieve(&mut self) -> Result<(), TransportError> {
+        self.next.get_or_insert_with(|| self.secrets.derive());
+        self.look_at = self.update_at;
+        if self.sealed < self.update_at {
+            return Ok(());
+        }
         if self.can_update() {
             self.advance();
             return Ok(());
@@ -408,7 +426,9 @@ impl OneRttKeys {
 
     /// Keeps RFC 9001 §6.1.
     fn advance(&mut self) {
-        let current = std::mem::replace(&mut self.next, self.secrets.derive());
+        let next = self.next.take();
+        let current = next.unwrap_or_else(|| self.secrets.derive());
+        self.next = Some(self.secrets.derive());
         self.local.packet = current.local;
         self.previous = Some(std::mem::replace(&mut self.remote.packet, current.remote));
         self.previous_until = None;

@@ -17,6 +17,7 @@ mod tally;
 
 use super::args::{BenchArgs, ClientArgs, EngineArgs, LoadArgs, SeeArgs};
 use super::output::Progress;
+use super::provider::provider;
 use super::see::Seeing;
 use super::{Failure, setup, signal, tls};
 use client::Target;
@@ -51,7 +52,10 @@ pub fn run_remote(args: &ClientArgs) -> Result<(), Failure> {
     let target = Target {
         addr: args.server,
         name: ServerName::from(args.server.ip()),
-        tls: trust.client(args.load.cipher, args.load.resume)?,
+        tls: trust.client(
+            provider(args.engine.provider, args.load.cipher)?,
+            args.load.resume,
+        )?,
         remote: true,
     };
     measure(&specs, &args.load, &args.engine, &args.see, |spec| {
@@ -135,11 +139,12 @@ fn loopback(
         transport,
     );
     server.bind = Bind::Shared(SocketAddr::new(here, 0));
-    server.server = Some(identity.server(args.load.resume)?);
+    let provider = provider(args.engine.provider, args.load.cipher)?;
+    server.server = Some(identity.server(provider.clone(), args.load.resume)?);
     let target = Target {
         addr: SocketAddr::new(here, 0),
         name: tls::loopback_name(),
-        tls: tls::Trust::Roots(roots).client(args.load.cipher, args.load.resume)?,
+        tls: tls::Trust::Roots(roots).client(provider, args.load.resume)?,
         remote: false,
     };
     let client = client_engine(
