@@ -18,6 +18,7 @@ mod admission;
 mod ahead;
 pub mod application;
 mod arrivals;
+mod blocks;
 mod build;
 mod close;
 pub mod config;

@@ -5,6 +5,7 @@
 //! coalesced datagrams are `build`'s business and go alone.
 
 use super::Connection;
+use super::blocks;
 use super::space::SentFrame;
 use super::state::State;
 use crate::base::{Timestamp, Transmit, limits};
@@ -92,7 +93,7 @@ impl Connection {
     }
 
     fn one_rtt_train(&mut self, now: Timestamp, buf: &mut [u8]) -> (usize, usize) {
-        let mtu = self.datagram_size(buf.len());
+        let mtu = self.train_size(buf.len());
         let (mut len, mut size, mut count) = (0, mtu, 0);
         while count < limits::MAX_TRAIN_SEGMENTS && self.has_one_rtt_to_send() {
             // The kernel takes less in a train than in a single datagram.
@@ -127,6 +128,17 @@ impl Connection {
     pub(super) fn datagram_size(&self, buf: usize) -> usize {
         let path = self.paths.primary();
         path.mtu.current().min(buf).min(path.allowance())
+    }
+
+    /// The size of a train's datagrams. A DATAGRAM frame may need the last byte that there is.
+    #[inline]
+    fn train_size(&self, buf: usize) -> usize {
+        let size = self.datagram_size(buf);
+        if self.datagrams.wants_to_send() {
+            return size;
+        }
+        let dcid = self.paths.primary().remote_cids.active();
+        blocks::datagram_size(size, 1 + dcid.len())
     }
 
     /// The least that the anti-amplification limit must admit for a datagram to be worth building
@@ -252,7 +264,9 @@ impl Connection {
         };
         self.stats.key_updates = keys.updates();
         let pn = path.next_packet_number(&mut self.rng);
-        let pn_len = packet_number::encode_len(pn, path.sent.largest_acked());
+        let least = packet_number::encode_len(pn, path.sent.largest_acked());
+        let room = w.remaining().saturating_sub(1 + dcid.len());
+        let pn_len = blocks::packet_number_len(least, room);
         let pn_offset = header::write_short(w, &dcid, path.spin.value(), phase, pn_len);
         packet_number::write(w, pn, pn_len);
         Some(ShortHeader {

@@ -30,14 +30,18 @@ impl LocalIds {
         Some(self.next - 1)
     }
 
-    /// Raises the limit; true when the application waited for that. Lower limits are old news
-    /// (RFC 9000 §19.11).
+    /// Raises the limit; false when it already was as high: old news (RFC 9000 §19.11).
     pub(super) fn on_max_streams(&mut self, max: u64) -> bool {
-        self.limit = self.limit.max(max.min(MAX_STREAMS));
+        let max = max.min(MAX_STREAMS);
+        let raised = max > self.limit;
+        self.limit = self.limit.max(max);
+        raised
+    }
+
+    /// Whether the application waited for a stream and can have one now; once.
+    pub(super) fn take_available(&mut self) -> bool {
         let available = self.blocked && self.next < self.limit;
-        if available {
-            self.blocked = false;
-        }
+        self.blocked &= !available;
         available
     }
 }
@@ -216,7 +220,7 @@ mod tests {
     fn our_streams_wait_for_the_limit() {
         let mut ids = LocalIds::default();
         assert_eq!(ids.open(), None);
-        assert!(ids.on_max_streams(1));
+        assert!(ids.on_max_streams(1) && ids.take_available() && !ids.take_available());
         assert_eq!((ids.open(), ids.open()), (Some(0), None));
         assert!(!ids.on_max_streams(0));
         assert!(ids.on_max_streams(u64::MAX));

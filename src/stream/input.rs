@@ -315,15 +315,15 @@ impl Streams {
     /// Handles MAX_STREAMS (RFC 9000 §19.11).
     pub fn on_max_streams(&mut self, dir: Dir, max: u64) {
         let at = dir as usize;
-        if let Some(ids) = self.local.get_mut(at)
-            && ids.on_max_streams(max)
-        {
+        let Some(ids) = self.local.get_mut(at) else {
+            return;
+        };
+        self.glitches += u32::from(!ids.on_max_streams(max));
+        if ids.take_available() {
             self.control.clear_streams_blocked(dir);
             if let Some(flag) = self.events.available.get_mut(at) {
                 *flag = true;
             }
-        } else {
-            self.glitches += 1;
         }
     }
 

@@ -128,6 +128,11 @@ fn rfc9000_21_9_what_counts_and_what_does_not() {
             f(&|w| frame::write_max_stream_data(w, id, 1 << 39)),
         ),
         (
+            "more streams, which nobody waits for",
+            0,
+            f(&|w| frame::write_max_streams(w, Dir::Bi, 1 << 40)),
+        ),
+        (
             "fewer streams",
             1,
             f(&|w| frame::write_max_streams(w, Dir::Bi, 1)),
