@@ -313,8 +313,6 @@ pub enum ProviderArg {
     Ring,
     /// aws-lc-rs, in a build with the feature of that name
     AwsLcRs,
-    /// aws-lc-rs with ring's key schedule, the fastest; in such a build, too
-    Mixed,
 }
 
 /// `--cipher`.
