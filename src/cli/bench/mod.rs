@@ -27,9 +27,11 @@ pub use live::Live;
 use plan::Spec;
 use results::Results;
 use run::{Local, Run};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 pub use server::{Order, ServerApp, ServerConfig};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Measures over loopback.
@@ -39,8 +41,9 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     let specs = plan::specs(args.workload, &args.load, client_shards)?;
     let (server_cores, client_cores) = setup::cores(&args.engine, server_shards, client_shards)?;
     let sides = (server_shards, server_cores, client_shards, client_cores);
+    let provider = provider(args.engine.provider, args.load.cipher)?;
     measure(&specs, &args.load, &args.engine, &args.see, |spec| {
-        loopback(spec, args, &sides)
+        loopback(spec, args, &provider, &sides)
     })
 }
 
@@ -120,6 +123,7 @@ fn measure(
 fn loopback(
     spec: &Spec,
     args: &BenchArgs,
+    provider: &Arc<CryptoProvider>,
     (server_shards, server_cores, client_shards, client_cores): &(
         usize,
         Vec<Core>,
@@ -139,12 +143,11 @@ fn loopback(
         transport,
     );
     server.bind = Bind::Shared(SocketAddr::new(here, 0));
-    let provider = provider(args.engine.provider, args.load.cipher)?;
     server.server = Some(identity.server(provider.clone(), args.load.resume)?);
     let target = Target {
         addr: SocketAddr::new(here, 0),
         name: tls::loopback_name(),
-        tls: tls::Trust::Roots(roots).client(provider, args.load.resume)?,
+        tls: tls::Trust::Roots(roots).client(provider.clone(), args.load.resume)?,
         remote: false,
     };
     let client = client_engine(
