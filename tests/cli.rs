@@ -295,6 +295,21 @@ fn files_that_are_no_certificates_fail_with_one_line() {
 }
 
 #[test]
+fn another_provider_runs_or_says_how_to_build_it() {
+    let line = "bench handshake -P 4 -t 200ms -O 0 -J --provider";
+    let ring = report(&format!("{line} ring"));
+    assert_eq!(ring["config"]["engine"]["provider"], "ring");
+    let line = format!("{line} aws-lc-rs");
+    if cfg!(feature = "aws-lc-rs") {
+        let report = report(&line);
+        assert_eq!(report["config"]["engine"]["provider"], "aws-lc-rs");
+        assert!(report["end"]["workloads"][0]["operations"].as_u64() > Some(0));
+    } else {
+        assert!(failure(&line, 2).contains("--features aws-lc-rs"));
+    }
+}
+
+#[test]
 fn wrong_command_lines_are_usage_errors() {
     for line in [
         "",

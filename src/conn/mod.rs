@@ -364,9 +364,10 @@ impl Connection {
         !self.events.is_empty() || self.streams.has_events() || self.datagrams.is_unblocked()
     }
 
-    /// Connection IDs to issue to the peer; give them to [`Connection::issue_cid`].
+    /// Connection IDs to issue to the peer; give them to [`Connection::issue_cid`]. Nobody moves
+    /// before the handshake is confirmed (RFC 9000 §9), so none is needed before that.
     pub(crate) fn cids_wanted(&self) -> usize {
-        if self.state.is_established() {
+        if self.state.is_confirmed() {
             self.paths.primary().local_cids.wanted()
         } else {
             0

@@ -5,7 +5,7 @@
 
 use super::run::ORDER_TIME;
 use super::server::{self, ServerApp, ServerConfig};
-use super::{BenchArgs, Live, server_engine};
+use super::{BenchArgs, Live, provider, server_engine};
 use crate::cli::args::TrustArgs;
 use crate::cli::report::meter::Usage;
 use crate::cli::{Failure, output, setup, tls};
@@ -92,7 +92,8 @@ pub fn serve(args: &BenchArgs, shards: usize, cores: Vec<Core>) -> Result<(), Fa
     let identity = tls::Identity::generate()?;
     let fingerprint = identity.fingerprint();
     let transport = setup::transport(&args.engine, LONGEST);
-    let config: EngineConfig = server_engine(args, identity, shards, cores, transport)?;
+    let provider = provider(args.engine.provider, args.load.cipher)?;
+    let config: EngineConfig = server_engine(args, identity, &provider, shards, cores, transport)?;
     let live = Live::new(shards);
     let mut engine = Engine::start(&config, |shard| {
         let config = ServerConfig {

@@ -20,6 +20,7 @@ mod tally;
 
 use super::args::{BenchArgs, ClientArgs, EngineArgs, LoadArgs, SeeArgs};
 use super::output::Progress;
+use super::provider::provider;
 use super::see::Seeing;
 use super::{Failure, setup, signal, tls};
 use client::Target;
@@ -30,6 +31,7 @@ pub use live::Live;
 use plan::Spec;
 use results::Results;
 use run::{Place, Run};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 pub use server::{Order, ServerApp, ServerConfig};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -55,8 +57,9 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
         }
     }
     let sides = (server_shards, server_cores, client_shards, client_cores);
+    let provider = provider(args.engine.provider, args.load.cipher)?;
     measure(&specs, &args.load, &args.engine, &args.see, |spec| {
-        loopback(spec, args, &sides)
+        loopback(spec, args, &provider, &sides)
     })
 }
 
@@ -68,7 +71,10 @@ pub fn run_remote(args: &ClientArgs) -> Result<(), Failure> {
     let target = Target {
         addr: args.server,
         name: ServerName::from(args.server.ip()),
-        tls: trust.client(args.load.cipher, args.load.resume)?,
+        tls: trust.client(
+            provider(args.engine.provider, args.load.cipher)?,
+            args.load.resume,
+        )?,
         remote: true,
     };
     measure(&specs, &args.load, &args.engine, &args.see, |spec| {
@@ -134,6 +140,7 @@ fn measure(
 fn loopback(
     spec: &Spec,
     args: &BenchArgs,
+    provider: &Arc<CryptoProvider>,
     (server_shards, server_cores, client_shards, client_cores): &(
         usize,
         Vec<Core>,
@@ -157,13 +164,14 @@ fn loopback(
         let identity = tls::Identity::generate()?;
         let roots = identity.root().cloned().into_iter().collect();
         let cores = server_cores.clone();
-        let server = server_engine(args, identity, *server_shards, cores, transport.clone())?;
+        let transport = transport.clone();
+        let server = server_engine(args, identity, provider, *server_shards, cores, transport)?;
         (tls::Trust::Roots(roots), Place::Here(Box::new(server)))
     };
     let target = Target {
         addr,
         name: tls::loopback_name(),
-        tls: trust.client(args.load.cipher, args.load.resume)?,
+        tls: trust.client(provider.clone(), args.load.resume)?,
         remote: false,
     };
     let cores = client_cores.clone();
@@ -176,13 +184,14 @@ fn loopback(
 fn server_engine(
     args: &BenchArgs,
     identity: tls::Identity,
+    provider: &Arc<CryptoProvider>,
     shards: usize,
     cores: Vec<Core>,
     transport: Arc<TransportConfig>,
 ) -> Result<EngineConfig, Failure> {
     let mut server = setup::engine("server", shards, cores, &args.engine, transport);
     server.bind = Bind::Shared(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0));
-    server.server = Some(identity.server(args.load.resume)?);
+    server.server = Some(identity.server(provider.clone(), args.load.resume)?);
     Ok(server)
 }
 
