@@ -22,7 +22,11 @@ impl Connection {
         w: &mut Writer<'_>,
         admission: Admission,
     ) -> bool {
-        let (room, payload_at) = (self.datagram_room(), w.position());
+        let payload_at = w.position();
+        let room = match self.datagrams.wants_to_send() {
+            true => self.datagram_room(),
+            false => 0,
+        };
         let Self {
             paths,
             streams,

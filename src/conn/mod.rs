@@ -48,6 +48,7 @@ mod spent;
 mod state;
 mod stateless;
 mod stats;
+mod stream_train;
 mod timers;
 pub mod token_store;
 pub mod totals;
