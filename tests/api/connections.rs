@@ -130,7 +130,7 @@ fn datagrams_go_in_batches() {
         let (client, server) = World::new().pair().connect().await;
         // More than the ways between handles and shards hold; long ones among them.
         let datagram = |i: u16| {
-            let mut data = vec![0; if i % 7 == 0 { 700 } else { 30 }];
+            let mut data = vec![0; if i.is_multiple_of(7) { 700 } else { 30 }];
             data[..2].copy_from_slice(&i.to_be_bytes());
             Bytes::from(data)
         };
