@@ -99,7 +99,7 @@ impl Connection {
     }
 
     /// A server may send 1-RTT data once it has the keys; a client once TLS is done.
-    fn may_send_one_rtt(&self) -> bool {
+    pub(super) fn may_send_one_rtt(&self) -> bool {
         self.one_rtt.is_some() && (self.side == Side::Server || !self.state.is_handshaking())
     }
 

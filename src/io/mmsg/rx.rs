@@ -69,8 +69,8 @@ impl RxBatch {
         })
     }
 
-    /// One `recvmmsg` or `recvmsg`; shows every train to `sink` and returns how many the call brought,
-    /// dropped ones included.
+    /// One `recvmmsg` or `recvmsg`; shows every train to `sink` and returns how many the call
+    /// brought, dropped ones included.
     pub(super) fn receive(
         &mut self,
         socket: &Socket,
