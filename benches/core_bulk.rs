@@ -5,6 +5,7 @@
 //! `cargo bench --bench core_bulk [-- MEGABYTES]`
 
 #[path = "../tests/common/bulk.rs"]
+#[expect(dead_code, reason = "`tools/steps` has more work than this")]
 mod bulk;
 #[path = "../tests/common/certs.rs"]
 #[expect(dead_code, reason = "the tests use the rest of it")]
