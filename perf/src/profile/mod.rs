@@ -191,7 +191,7 @@ mod tests {
 
     fn report(operations: u64) -> Value {
         json!({"end": {"workloads": [{
-            "duration_seconds": 2.0, "bytes": 1452_000, "udp_payload_bytes": 1452,
+            "duration_seconds": 2.0, "bytes": 1_452_000, "udp_payload_bytes": 1452,
             "operations": operations,
             "cpu_utilization_percent": {"client": 50.0, "server": 25.0}
         }]}})

@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use work::Case;
 
+/// The file that `--check` reads and `--update` writes.
+const CEILINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/ceilings.txt");
+
 /// Counts the engine's instructions by layer, packet protection and the C library apart.
 #[derive(Parser)]
 #[command(version)]
@@ -38,7 +41,7 @@ struct Args {
     #[arg(long, conflicts_with = "case")]
     update: bool,
     /// The table of ceilings.
-    #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/ceilings.txt"))]
+    #[arg(long, value_name = "FILE", default_value = CEILINGS)]
     ceilings: PathBuf,
     /// Do the work under the eyes of a parent.
     #[arg(long, hide = true, value_enum)]

@@ -85,8 +85,8 @@ pub struct Step {
 }
 
 /// Runs `command`, which is to be this program again, and shows every instruction between its marks
-/// to what `watch` makes of the files that are mapped into it. Returns that and what the child wrote
-/// to its standard output.
+/// to what `watch` makes of the files that are mapped into it. Returns what the child wrote to its
+/// standard output.
 ///
 /// # Errors
 /// The child cannot be started, traced, or ends too early.

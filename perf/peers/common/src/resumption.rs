@@ -1,7 +1,8 @@
 //! Session tickets of a client that resumes, and how many of its handshakes were full ones all the
 //! same.
 //!
-//! A server says that it resumes by not showing a certificate; so a client counts those it verifies.
+//! A server says that it resumes by not showing a certificate; so a client counts those that it
+//! verifies.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

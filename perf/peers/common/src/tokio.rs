@@ -222,7 +222,8 @@ async fn answered<T: Transport>(connection: &T::Connection, request: Bytes) -> R
     }
 }
 
-/// Requests at fixed times. Those that are due beyond [`MAX_UNDER_WAY`] wait, and their time counts.
+/// Requests at fixed times. Those that are due beyond [`MAX_UNDER_WAY`] wait, and their time
+/// counts.
 async fn at_rate<T: Transport>(
     connection: &T::Connection,
     (rate, size): (u32, usize),

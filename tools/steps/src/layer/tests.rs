@@ -1,3 +1,5 @@
+//! What belongs to which layer, by example.
+
 use super::*;
 
 fn frame(function: &str, file: &str, line: u32) -> Frame {
@@ -9,7 +11,7 @@ fn frame(function: &str, file: &str, line: u32) -> Frame {
 }
 
 const CORE: &str = "/rustc/59807616e1/library/core/src/slice/index.rs";
-const REGISTRY: &str = "/home/x/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f";
+const REGISTRY: &str = "/cargo/registry/src/index.crates.io-1949cf8c6b5b557f";
 
 #[test]
 fn inlined_library_code_belongs_to_the_engine_around_it() {
@@ -77,7 +79,8 @@ fn packet_protection_is_told_from_header_protection() {
         _ => None,
     };
     let quic = format!("{REGISTRY}/rustls-0.23.46/src/crypto/ring/quic.rs");
-    let header = "<rustls::crypto::ring::quic::HeaderProtectionKey as rustls::quic::HeaderProtectionKey>::encrypt_in_place";
+    let header = "<rustls::crypto::ring::quic::HeaderProtectionKey as \
+        rustls::quic::HeaderProtectionKey>::encrypt_in_place";
     assert_eq!(layer(header, &quic), Some(Layer::HeaderProtection));
     let packet =
         "<rustls::crypto::ring::quic::PacketKey as rustls::quic::PacketKey>::encrypt_in_place";
