@@ -404,10 +404,9 @@ impl Connection {
             || (self.pending.datagrams_blocked && !self.datagrams.wants_to_send())
     }
 
-    /// Connection IDs to issue to the peer; give them to [`Connection::issue_cid`]. Nobody moves
-    /// before the handshake is confirmed (RFC 9000 §9), so none is needed before that.
+    /// Connection IDs to issue to the peer; give them to [`Connection::issue_cid`].
     pub(crate) fn cids_wanted(&self) -> usize {
-        if self.state.is_confirmed() {
+        if self.state.is_established() {
             self.paths.primary().local_cids.wanted()
         } else {
             0
