@@ -172,6 +172,28 @@ fn every_workload_runs_with_several_shards() {
 }
 
 #[test]
+fn the_server_may_be_a_process_of_its_own() {
+    let line = "bench connections --apart --connections 20 -t 0.1 -J --idle park";
+    let report = report(line);
+    let workload = &report["end"]["workloads"][0];
+    assert_eq!(
+        (workload["name"].as_str(), workload["operations"].as_u64()),
+        (Some("idle"), Some(20))
+    );
+    assert_eq!(
+        (&workload["failures"], &workload["server_shards"]),
+        (&0.into(), &0.into())
+    );
+    for side in ["client", "server"] {
+        let memory = &workload["memory_bytes_per_connection"][side];
+        assert!(memory.as_f64() >= Some(0.0), "{side}: {memory}");
+        let cpu = &workload["cpu_utilization_percent"][side];
+        assert!(cpu.as_f64() >= Some(0.0), "{side}: {cpu}");
+    }
+    assert!(failure("bench rr --apart", 2).contains("--apart"));
+}
+
+#[test]
 fn latencies_are_written_to_files() {
     let path = |name| file(name, "");
     let (hgrm, hlog, svg) = (path("run.hgrm"), path("run.hlog"), path("run.svg"));

@@ -1,5 +1,6 @@
 //! A connection's handle, and the future that becomes one.
 
+use super::datagrams::{ask_for_more, inbox};
 use super::error::{ConnectError, KeyingMaterialError, SendDatagramError};
 use super::recv_stream::RecvStream;
 use super::send_stream::SendStream;
@@ -129,7 +130,10 @@ fn outcome(shared: &ConnShared, early: bool) -> Option<Result<(), ConnectError>>
     }
     let why = shared.closed.get()?;
     Some(Err(
-        match (shared.failure.pop(), shared.tls_failure.get()) {
+        match (
+            shared.failure.get().and_then(|f| f.pop()),
+            shared.tls_failure.get(),
+        ) {
             (Some(failure), _) => failure,
             (None, Some(tls)) => ConnectError::Tls(tls.clone()),
             (None, None) => ConnectError::Connection(why.clone()),
@@ -228,7 +232,8 @@ impl Connection {
     /// # Errors
     /// The connection is over.
     pub async fn open_bi(&self) -> Result<(SendStream, RecvStream), ConnectionError> {
-        self.both(&self.shared().open[Dir::Bi as usize]).await
+        self.both(self.shared().open[Dir::Bi as usize].make(Supply::default))
+            .await
     }
 
     /// Opens a stream to send on; waits while the peer permits no more of them. The peer learns of
@@ -239,7 +244,9 @@ impl Connection {
     /// # Errors
     /// The connection is over.
     pub async fn open_uni(&self) -> Result<SendStream, ConnectionError> {
-        let halves = self.next(&self.shared().open[Dir::Uni as usize]).await?;
+        let halves = self
+            .next(self.shared().open[Dir::Uni as usize].make(Supply::default))
+            .await?;
         let send = halves.send.ok_or(ConnectionError::EndpointClosed)?;
         Ok(SendStream::new(self.handle.clone(), send))
     }
@@ -251,7 +258,8 @@ impl Connection {
     /// # Errors
     /// The connection is over.
     pub async fn accept_bi(&self) -> Result<(SendStream, RecvStream), ConnectionError> {
-        self.both(&self.shared().accept[Dir::Bi as usize]).await
+        self.both(self.shared().accept[Dir::Bi as usize].make(Supply::default))
+            .await
     }
 
     /// The next stream that the peer opened to send on.
@@ -261,7 +269,9 @@ impl Connection {
     /// # Errors
     /// The connection is over.
     pub async fn accept_uni(&self) -> Result<RecvStream, ConnectionError> {
-        let halves = self.next(&self.shared().accept[Dir::Uni as usize]).await?;
+        let halves = self
+            .next(self.shared().accept[Dir::Uni as usize].make(Supply::default))
+            .await?;
         let recv = halves.recv.ok_or(ConnectionError::EndpointClosed)?;
         Ok(RecvStream::new(self.handle.clone(), recv))
     }
@@ -316,7 +326,7 @@ impl Connection {
             Some(max) if data.len() > max => return Err(SendDatagramError::TooLarge { max }),
             Some(_) => {}
         }
-        let out = shared.outbox.get_or_init(Datagrams::default);
+        let out = shared.outbox.make(Datagrams::default);
         let mut data = Some(data);
         let push = || {
             if let Some(why) = shared.closed.get() {
@@ -339,17 +349,10 @@ impl Connection {
     /// The connection is over.
     pub async fn read_datagram(&self) -> Result<Bytes, ConnectionError> {
         let shared = self.shared();
-        let inbox = shared.inbox.get_or_init(|| {
-            let inbox = Datagrams::default();
-            // The shard brings them once it sees this.
-            inbox.more.store(true, Ordering::SeqCst);
-            inbox
-        });
+        let inbox = inbox(shared);
         let take = || {
             let data = inbox.queue.pop();
-            if inbox.more.load(Ordering::SeqCst) && inbox.more.swap(false, Ordering::SeqCst) {
-                shared.call();
-            }
+            ask_for_more(shared, inbox);
             data.map(Ok)
                 .or_else(|| shared.closed.get().map(|why| Err(why.clone())))
         };
@@ -476,7 +479,7 @@ impl Connection {
 
     async fn both_stats(&self) -> Result<(ConnectionStats, PathStats), ConnectionError> {
         let asked = self.ask(Request::Stats).await;
-        asked.or_else(|why| self.shared().last_stats.get().copied().ok_or(why))
+        asked.or_else(|why| self.shared().last_stats.get().map(|s| **s).ok_or(why))
     }
 
     /// Moves to new packet protection keys (RFC 9001 §6). False when it is too early for that: the
@@ -498,7 +501,7 @@ impl Connection {
         let mut request = Some(request(reply.clone()));
         let answer = || {
             if let Some(unsent) = request.take() {
-                match shared.requests.push(unsent) {
+                match shared.request(unsent) {
                     Ok(()) => shared.call(),
                     Err(unsent) => request = Some(unsent),
                 }

@@ -111,7 +111,7 @@ impl Driver {
             Ok(id) => self.begin(ctx, id, ticket),
             Err(e) => {
                 // The one reason; dropping the ticket makes it known.
-                let _ = ticket.shared.failure.push(e);
+                ticket.shared.fail(e);
             }
         }
     }
@@ -127,7 +127,7 @@ impl Driver {
         match (begun, verdict.ticket) {
             (Some(id), Some(ticket)) => self.begin(ctx, id, ticket),
             (None, Some(ticket)) if !closed => {
-                let _ = ticket.shared.failure.push(ConnectError::NotAuthentic);
+                ticket.shared.fail(ConnectError::NotAuthentic);
             }
             _ => {}
         }

@@ -23,11 +23,13 @@
 #[cfg(any(feature = "tokio", feature = "futures-io"))]
 mod adapters;
 mod connection;
+mod datagrams;
 mod driver;
 mod endpoint;
 pub mod error;
 mod incoming;
 pub mod keylog;
+mod lazy;
 mod migrate;
 mod other;
 mod recv_stream;

@@ -6,6 +6,7 @@
 //! sends: windows in bytes and in chunks bound both ways.
 
 use super::error::{ConnectError, MigrationError};
+use super::lazy::Lazy;
 use super::waiters::Waiters;
 use crate::base::limits;
 use crate::conn::incoming::{Decision, IncomingId};
@@ -25,8 +26,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 const SUPPLY: usize = 16;
 /// Requests of a connection that wait for the shard.
 const REQUESTS: usize = 16;
-/// Datagrams of a connection between handle and shard, each way.
-const DATAGRAMS: usize = 64;
+/// Datagrams of a connection between handle and shard, each way: about a train of small ones.
+const DATAGRAMS: usize = 256;
 
 /// What handles say to a shard.
 pub(super) enum Command {
@@ -346,7 +347,7 @@ pub(super) struct ConnShared {
     /// The peer's address. The shard only tries the lock.
     pub(super) remote: Mutex<SocketAddr>,
     /// Why it was never begun.
-    pub(super) failure: ArrayQueue<ConnectError>,
+    pub(super) failure: Lazy<ArrayQueue<ConnectError>>,
     pub(super) handshake: OnceLock<Handshake>,
     /// Early data flows, or did.
     pub(super) early: AtomicBool,
@@ -354,7 +355,7 @@ pub(super) struct ConnShared {
     pub(super) tls_failure: OnceLock<rustls::Error>,
     pub(super) closed: OnceLock<ConnectionError>,
     /// The counters at the end.
-    pub(super) last_stats: OnceLock<(ConnectionStats, PathStats)>,
+    pub(super) last_stats: OnceLock<Box<(ConnectionStats, PathStats)>>,
     /// Who waits for the handshake, the end, or an answer.
     pub(super) waiters: Waiters,
     /// Code and reason that the application closes with.
@@ -362,15 +363,15 @@ pub(super) struct ConnShared {
     /// In the shard's mailbox already.
     pub(super) called: AtomicBool,
     pub(super) work: SegQueue<Work>,
-    pub(super) requests: ArrayQueue<Request>,
-    /// Streams to open, by `Dir as usize`.
-    pub(super) open: [Supply; 2],
-    /// Streams of the peer, by `Dir as usize`.
-    pub(super) accept: [Supply; 2],
+    requests: Lazy<ArrayQueue<Request>>,
+    /// Streams to open, by `Dir as usize`; there once somebody asks for one.
+    pub(super) open: [Lazy<Supply>; 2],
+    /// Streams of the peer, by `Dir as usize`; there once somebody asks for one.
+    pub(super) accept: [Lazy<Supply>; 2],
     /// There once somebody reads datagrams.
-    pub(super) inbox: OnceLock<Datagrams>,
+    pub(super) inbox: Lazy<Datagrams>,
     /// There once somebody sends datagrams.
-    pub(super) outbox: OnceLock<Datagrams>,
+    pub(super) outbox: Lazy<Datagrams>,
     pub(super) max_datagram: AtomicUsize,
 }
 
@@ -380,7 +381,7 @@ impl ConnShared {
             link,
             id: OnceLock::new(),
             remote: Mutex::new(remote),
-            failure: ArrayQueue::new(1),
+            failure: Lazy::new(),
             handshake: OnceLock::new(),
             early: AtomicBool::new(false),
             tls_failure: OnceLock::new(),
@@ -390,13 +391,29 @@ impl ConnShared {
             close: OnceLock::new(),
             called: AtomicBool::new(false),
             work: SegQueue::new(),
-            requests: ArrayQueue::new(REQUESTS),
-            open: Default::default(),
-            accept: Default::default(),
-            inbox: OnceLock::new(),
-            outbox: OnceLock::new(),
+            requests: Lazy::new(),
+            open: [Lazy::new(), Lazy::new()],
+            accept: [Lazy::new(), Lazy::new()],
+            inbox: Lazy::new(),
+            outbox: Lazy::new(),
             max_datagram: AtomicUsize::new(NO_DATAGRAMS),
         }
+    }
+
+    /// Leaves a request for the shard; it comes back when too many wait.
+    pub(super) fn request(&self, request: Request) -> Result<(), Request> {
+        let requests = self.requests.make(|| ArrayQueue::new(REQUESTS));
+        requests.push(request)
+    }
+
+    /// The oldest request.
+    pub(super) fn next_request(&self) -> Option<Request> {
+        self.requests.get()?.pop()
+    }
+
+    /// It is never begun, for this one reason.
+    pub(super) fn fail(&self, why: ConnectError) {
+        let _ = self.failure.make(|| ArrayQueue::new(1)).push(why);
     }
 
     /// Has the shard look at this connection.
@@ -426,7 +443,7 @@ impl ConnShared {
     pub(super) fn end(&self, why: ConnectionError) {
         if self.closed.set(why).is_ok() {
             self.waiters.notify();
-            for supply in self.open.iter().chain(&self.accept) {
+            for supply in self.open.iter().chain(&self.accept).filter_map(Lazy::get) {
                 supply.waiters.notify();
             }
             for datagrams in self.inbox.get().into_iter().chain(self.outbox.get()) {

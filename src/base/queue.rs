@@ -65,6 +65,13 @@ impl<T> BoundedQueue<T> {
         self.items.iter()
     }
 
+    /// Gives back memory, when nothing is held.
+    pub fn rest(&mut self) {
+        if self.items.is_empty() {
+            self.items = VecDeque::new();
+        }
+    }
+
     /// Removes everything.
     pub fn clear(&mut self) {
         self.items.clear();

@@ -74,6 +74,12 @@ pub struct BenchArgs {
     /// Shards of the client
     #[arg(long, value_name = "N", value_parser = shards)]
     pub client_shards: Option<usize>,
+    /// The server in a process of its own, to tell the memory of both sides apart (connections)
+    #[arg(long)]
+    pub apart: bool,
+    /// Be that process
+    #[arg(long, hide = true)]
+    pub serve_apart: bool,
 }
 
 /// `corelane client`.

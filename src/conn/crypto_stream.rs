@@ -85,6 +85,14 @@ impl CryptoStream {
         self.lost = RangeSet::default();
     }
 
+    /// Gives back what an idle connection can do without.
+    pub(crate) fn rest(&mut self) {
+        self.out.shrink_to(0);
+        self.lost.rest();
+        self.acked.rest();
+        self.incoming.rest();
+    }
+
     /// Offset up to which everything was received and read.
     pub(crate) fn received(&self) -> u64 {
         self.incoming.read_offset()

@@ -124,15 +124,23 @@ pub(super) struct Entry {
     queued: bool,
     /// Accepted, and its handshake has not completed; one that failed stays so until it is gone.
     half_open: bool,
-    /// The destination of the client's first packet, which routes here too.
-    initial_dcid: Option<ConnectionId>,
+    /// It waits for its counters to be added to the endpoint's sum.
+    pub(super) changed: bool,
     /// The token by which the router finds the connection.
     reset_token: Option<ResetToken>,
-    /// What of its counters is in the endpoint's sum, and whether it waits to be added.
+    pub(super) cold: Box<Cold>,
+}
+
+const _: () = assert!(size_of::<Option<Entry>>() <= 40);
+
+/// What of an entry no turn looks at; apart, so that the table stays dense.
+pub(super) struct Cold {
+    /// The destination of the client's first packet, which routes here too.
+    initial_dcid: Option<ConnectionId>,
+    /// What of its counters is in the endpoint's sum.
     pub(super) summed: ConnectionStats,
-    pub(super) changed: bool,
     /// The addresses by which the router finds a connection without a connection ID.
-    addresses: Option<(SocketId, FourTuple)>,
+    addresses: Option<Box<(SocketId, FourTuple)>>,
     /// The network that its handshake counts for.
     prefix: Option<Prefix>,
 }
@@ -330,7 +338,7 @@ impl Endpoint {
             if cid.is_empty() {
                 let found_by = (conn.socket(), conn.path());
                 self.router.insert_addresses(found_by.0, &found_by.1, id);
-                addresses = Some(found_by);
+                addresses = Some(Box::new(found_by));
             } else {
                 self.router.insert(*cid, Route::Connection(id));
             }
@@ -343,12 +351,14 @@ impl Endpoint {
                 generation,
                 queued: false,
                 half_open,
-                initial_dcid,
-                reset_token: None,
-                summed: ConnectionStats::default(),
                 changed: false,
-                addresses,
-                prefix: None,
+                reset_token: None,
+                cold: Box::new(Cold {
+                    initial_dcid,
+                    summed: ConnectionStats::default(),
+                    addresses,
+                    prefix: None,
+                }),
             });
         }
         self.wake(id);
@@ -358,7 +368,7 @@ impl Endpoint {
     /// The handshake of an accepted connection counts for a network.
     pub(super) fn count_for(&mut self, id: ConnId, prefix: Option<Prefix>) {
         if let Some(e) = self.entry(id) {
-            e.prefix = prefix;
+            e.cold.prefix = prefix;
         }
     }
 
@@ -481,7 +491,7 @@ impl Endpoint {
             .filter(|e| e.half_open && e.conn.has_completed())
         {
             e.half_open = false;
-            let prefix = e.prefix.take();
+            let prefix = e.cold.prefix.take();
             self.half_open -= 1;
             self.admission.end(prefix);
         }
@@ -512,7 +522,7 @@ impl Endpoint {
         else {
             return;
         };
-        for cid in e.conn.local_cids().chain(&e.initial_dcid) {
+        for cid in e.conn.local_cids().chain(&e.cold.initial_dcid) {
             self.router.remove(cid, Route::Connection(id));
         }
         while let Some(cid) = e.conn.poll_retired_cid() {
@@ -520,12 +530,12 @@ impl Endpoint {
         }
         self.router.set_reset_token(id, e.reset_token, None);
         self.ledger
-            .on_gone(&e.summed, &e.conn.stats(), &e.conn.path_stats());
-        if let Some((socket, tuple)) = e.addresses {
-            self.router.remove_addresses(socket, &tuple, id);
+            .on_gone(&e.cold.summed, &e.conn.stats(), &e.conn.path_stats());
+        if let Some(found_by) = e.cold.addresses {
+            self.router.remove_addresses(found_by.0, &found_by.1, id);
         }
         self.half_open -= usize::from(e.half_open);
-        self.admission.end(e.prefix);
+        self.admission.end(e.cold.prefix);
         self.free.push((id.index, id.generation.wrapping_add(1)));
     }
 

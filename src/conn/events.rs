@@ -88,6 +88,11 @@ impl Events {
         self.closed.take()
     }
 
+    /// Gives back memory, when nothing waits.
+    pub(crate) fn rest(&mut self) {
+        self.queue.rest();
+    }
+
     /// Whether anything waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty() && self.closed.is_none()

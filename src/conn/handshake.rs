@@ -222,6 +222,7 @@ impl Connection {
             if let Some(keys) = self.one_rtt.as_deref_mut() {
                 keys.on_handshake_confirmed();
             }
+            self.session.finish();
             if self.side == Side::Client {
                 self.events.push(Event::HandshakeConfirmed);
             }

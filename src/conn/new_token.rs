@@ -41,6 +41,12 @@ impl Default for NewTokens {
 }
 
 impl NewTokens {
+    /// Gives back memory that is not in use.
+    pub(super) fn rest(&mut self) {
+        self.received.rest();
+        self.token.shrink_to(0);
+    }
+
     #[inline]
     pub(super) fn wants_to_send(&self) -> bool {
         self.queued

@@ -48,11 +48,11 @@ pub(super) enum Route {
     Held(u64),
 }
 
-/// The table from connection ID to connection. Its hash is keyed, for peers choose some of the
-/// keys; nothing depends on its order.
+/// The table from connection ID to connection. Its hash is keyed by chance, for peers choose some
+/// of the keys; nothing depends on its order.
 #[derive(Debug, Default)]
 pub(super) struct Router {
-    table: HashMap<ConnectionId, Route>,
+    table: HashMap<ConnectionId, Route, foldhash::quality::RandomState>,
     /// Stateless reset tokens that end connections: a reset names no connection ID that is known
     /// (RFC 9000 §10.3.1). The keyed hash tells an observer of its time nothing about a token.
     resets: HashMap<ResetToken, ConnId>,

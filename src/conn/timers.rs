@@ -6,7 +6,7 @@
 use super::error::ConnectionError;
 use super::space::{HandshakeSpace, SentFrame};
 use super::{Connection, TransportConfig};
-use crate::base::Timestamp;
+use crate::base::{Timestamp, limits};
 use crate::path::validate::ValidationTimeout;
 use crate::recovery::{SentSpace, pto};
 use crate::wire::{PacketType, Side};
@@ -27,6 +27,8 @@ pub(super) struct Timers {
     sent_since_received: bool,
     keep_alive_interval: Option<Duration>,
     keep_alive: Option<Timestamp>,
+    /// What an idle connection can do without was given back since the idle period began.
+    pub(super) rested: bool,
     /// When the pacer lets the next train go, while it holds one back.
     pub(super) pacing: Option<Timestamp>,
 }
@@ -44,6 +46,7 @@ impl Timers {
             sent_since_received: false,
             keep_alive_interval: config.keep_alive_interval,
             keep_alive: None,
+            rested: false,
             pacing: None,
         }
     }
@@ -58,6 +61,7 @@ impl Timers {
     #[inline]
     pub(super) fn on_packet_received(&mut self, now: Timestamp) {
         self.sent_since_received = false;
+        self.rested = false;
         self.idle_since = now;
         self.keep_alive = self.keep_alive_interval.map(|d| now + d);
     }
@@ -66,8 +70,14 @@ impl Timers {
     pub(super) fn on_ack_eliciting_sent(&mut self, now: Timestamp) {
         if !self.sent_since_received {
             self.sent_since_received = true;
+            self.rested = false;
             self.idle_since = now;
         }
+    }
+
+    /// When to give back what an idle connection can do without.
+    pub(super) fn rest_at(&self, pto: Duration) -> Option<Timestamp> {
+        (!self.rested).then(|| self.idle_since + limits::REST_AFTER.max(pto * 3))
     }
 
     pub(super) fn clear(&mut self) {
@@ -107,6 +117,7 @@ impl Connection {
         for space in [&self.initial, &self.handshake].into_iter().flatten() {
             at = earlier(at, space.acks.deadline());
         }
+        at = earlier(at, self.rest_deadline());
         earlier(at, self.loss_timer().map(|t| t.at))
     }
 
@@ -184,6 +195,9 @@ impl Connection {
             self.timers.pacing = None;
         }
         self.handle_path_timeouts(now);
+        if due(self.rest_deadline()) {
+            self.rest();
+        }
         if let Some(timer) = self.loss_timer().filter(|t| t.at <= now) {
             let ty = match timer.space {
                 0 => PacketType::Initial,

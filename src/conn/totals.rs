@@ -92,7 +92,7 @@ impl Endpoint {
         let e = self.entry(id)?;
         e.changed = false;
         let now = e.conn.stats();
-        Some((std::mem::replace(&mut e.summed, now), now))
+        Some((std::mem::replace(&mut e.cold.summed, now), now))
     }
 
     /// Accepted connections whose handshake has not finished.

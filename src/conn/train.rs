@@ -28,12 +28,61 @@ pub(super) enum Admission {
     None,
 }
 
+/// A train as far as it is built.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Train {
+    /// Bytes.
+    pub(super) len: usize,
+    /// Datagrams.
+    pub(super) count: usize,
+    /// What the next datagram may have at most: once there is a first, its size.
+    pub(super) size: usize,
+    /// A datagram was shorter, or there was none: nothing may follow.
+    pub(super) ended: bool,
+}
+
+impl Train {
+    const fn new(size: usize) -> Self {
+        Self {
+            len: 0,
+            count: 0,
+            size,
+            ended: false,
+        }
+    }
+
+    /// Adds a datagram of `n` bytes; of none, the train ends. The first, which may be a little
+    /// short (of DATAGRAM frames of one length, say), sets the size of all.
+    #[inline]
+    pub(super) fn add(&mut self, n: usize) {
+        if n == 0 {
+            self.ended = true;
+            return;
+        }
+        self.len += n;
+        self.count += 1;
+        if self.count == 1 {
+            self.size = n;
+        }
+        self.ended = n < self.size;
+    }
+}
+
 /// Where a short header's packet number is, and which it is.
 #[derive(Clone, Copy, Debug)]
-struct ShortHeader {
+pub(super) struct ShortHeader {
     pn: u64,
     pn_len: usize,
     pn_offset: usize,
+}
+
+impl ShortHeader {
+    /// The least length of a packet without its tag: the sample for header protection starts four
+    /// bytes after the packet number's first (RFC 9001 §5.4.2).
+    #[inline]
+    pub(super) const fn least(&self) -> usize {
+        self.pn_offset + 4
+    }
 }
 
 /// Bytes that a 1-RTT packet needs for its header, tag and the smallest useful frame.
@@ -94,10 +143,11 @@ impl Connection {
 
     fn one_rtt_train(&mut self, now: Timestamp, buf: &mut [u8]) -> (usize, usize) {
         let mtu = self.train_size(buf.len());
-        let (mut len, mut size, mut count) = (0, mtu, 0);
-        while count < limits::MAX_TRAIN_SEGMENTS && self.has_one_rtt_to_send() {
+        let mut train = Train::new(mtu);
+        while train.count < limits::MAX_TRAIN_SEGMENTS && self.has_one_rtt_to_send() {
+            let (len, size) = (train.len, train.size);
             // The kernel takes less in a train than in a single datagram.
-            if count > 0 && len + size > limits::MAX_TRAIN_BYTES {
+            if train.count > 0 && len + size > limits::MAX_TRAIN_BYTES {
                 break;
             }
             let Some(room) = buf.get_mut(len..len + size) else {
@@ -105,21 +155,19 @@ impl Connection {
             };
             let admission = self.admit(now, len, size);
             let n = self.one_rtt_packet(now, room, 0, admission);
-            if n == 0 {
+            train.add(n);
+            // A very short first datagram is an acknowledgement, and goes alone.
+            if train.ended || train.size < mtu / 2 {
                 break;
             }
-            len += n;
-            count += 1;
-            if count == 1 {
-                size = n;
-            }
-            // A first datagram that is a little short sets the size of a train (of DATAGRAM frames
-            // of one length, say); a very short one is an acknowledgement, and goes alone.
-            if n < size || size < mtu / 2 {
-                break;
+            if train.count == 1 {
+                self.extend_with_streams(now, buf, &mut train);
+                if train.ended {
+                    break;
+                }
             }
         }
-        (len, size)
+        (train.len, train.size)
     }
 
     /// The size of the datagrams to build now: the path's, or what an unproven address may get, so
@@ -229,8 +277,7 @@ impl Connection {
         if must_fill {
             least = least.max(limits::MIN_UDP_PAYLOAD);
         }
-        // RFC 9001 §5.4.2: the sample starts four bytes after the packet number's first.
-        let target = least.saturating_sub(TAG_LEN).max(head.pn_offset + 4);
+        let target = least.saturating_sub(TAG_LEN).max(head.least());
         let target = target.min(room);
         let padded = w.position() < target;
         if padded {
@@ -243,7 +290,7 @@ impl Connection {
     /// Writes the header of the next 1-RTT packet. `None` when there are no keys, no room to
     /// remember the packet, or no more packets that the keys may protect.
     /// Keeps RFC 9000 §17.4.
-    fn begin_one_rtt(
+    pub(super) fn begin_one_rtt(
         &mut self,
         now: Timestamp,
         w: &mut Writer<'_>,
@@ -311,7 +358,7 @@ impl Connection {
 
     /// Seals a packet, whose frames are in `scratch`, and enters it into loss recovery. Returns its
     /// length.
-    fn finish_one_rtt(
+    pub(super) fn finish_one_rtt(
         &mut self,
         now: Timestamp,
         packet: &mut [u8],

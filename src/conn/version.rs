@@ -13,7 +13,7 @@ use super::{Connection, TransportConfig};
 use crate::base::{RecvMeta, Timestamp, limits};
 use crate::conn::ConnectionError;
 use crate::crypto::client_hello::{self, ClientHello};
-use crate::crypto::{ConfigError, Keys, Session, TokenKey, initial_keys, tickets};
+use crate::crypto::{ConfigError, Keys, Session, TokenKey, initial_keys, remains, tickets};
 use crate::wire::header::{self, Versions as VersionList};
 use crate::wire::version::Versions;
 use crate::wire::{
@@ -37,6 +37,7 @@ pub(super) struct ServerTls([Arc<rustls::ServerConfig>; 2]);
 impl ServerTls {
     /// Where only one version is spoken, tickets are left as they are.
     pub(super) fn new(tls: Arc<rustls::ServerConfig>, config: &TransportConfig) -> Self {
+        let tls = remains::tapped(&tls);
         if config.spoken().len() < 2 {
             return Self([tls.clone(), tls]);
         }

@@ -63,6 +63,14 @@ pub(super) enum Next {
 }
 
 impl NextKeys {
+    /// Derives the next generation and stays where it is.
+    pub(super) fn peek(&self) -> PacketKeySet {
+        match &self.0 {
+            Next::Tls(secrets) => secrets.clone().next_packet_keys(),
+            Next::Own(derivation) => derivation.packet_keys(),
+        }
+    }
+
     /// Derives the next generation and moves on.
     pub(super) fn derive(&mut self) -> PacketKeySet {
         match &mut self.0 {

@@ -13,6 +13,7 @@ pub mod keys;
 pub mod nonce;
 pub mod protect;
 pub mod random;
+pub(crate) mod remains;
 pub mod reset;
 pub mod retry;
 pub mod tickets;

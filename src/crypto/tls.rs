@@ -6,12 +6,17 @@
 
 use super::early;
 use super::keys::{Key, Keys, Next, NextKeys, quic_suite, rustls_version};
+use super::remains::{self, Remains};
 use super::traffic::{Derivation, Tap};
 use crate::wire::{self, TransportError};
 use rustls::crypto::CryptoProvider;
+use rustls::crypto::tls13::OkmBlock;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::quic::{self, ClientConnection, Connection, ServerConnection};
-use rustls::{AlertDescription, ClientConfig, Error, HandshakeType, PeerMisbehaved, ServerConfig};
+use rustls::{
+    AlertDescription, ClientConfig, Error, HandshakeType, PeerMisbehaved, ServerConfig,
+    SupportedCipherSuite,
+};
 use std::fmt;
 use std::sync::Arc;
 
@@ -87,6 +92,12 @@ pub enum KeyChange {
     OneRtt(Keys, NextKeys),
 }
 
+/// rustls's session, or what is left of a server's.
+enum Tls {
+    Whole(Box<Connection>),
+    Done(Box<Remains>),
+}
+
 /// The TLS side of one connection.
 ///
 /// It gives the handshake the properties that RFC 9000 §7 lists. What RFC 9001 asks of TLS itself,
@@ -96,12 +107,14 @@ pub enum KeyChange {
 /// (§8.2), neither EndOfEarlyData (§8.3) nor the compatibility mode (§8.4), no cipher suite without
 /// header protection (§5.3, §5.4.1).
 pub struct Session {
-    tls: Connection,
+    tls: Tls,
     failure: Option<Error>,
     /// A client's, while it may still be moved to another version.
     tap: Option<Arc<Tap>>,
     /// The version that a client was moved to.
     moved: Option<wire::Version>,
+    /// A server's, from its ClientHello until nothing of rustls is left.
+    exporter: Option<Box<OkmBlock>>,
 }
 
 impl Session {
@@ -192,10 +205,23 @@ impl Session {
 
     fn new(tls: Connection) -> Self {
         Self {
-            tls,
+            tls: Tls::Whole(Box::new(tls)),
             failure: None,
             tap: None,
             moved: None,
+            exporter: None,
+        }
+    }
+
+    /// The handshake is confirmed and all that TLS wrote was taken: a server keeps only what may be
+    /// asked for. Further CRYPTO bytes are errors from now on, as they would be to rustls.
+    pub fn finish(&mut self) {
+        if let Tls::Whole(tls) = &self.tls
+            && !tls.is_handshaking()
+            && let Some(exporter) = self.exporter.take()
+            && let Some(remains) = Remains::of(tls, *exporter)
+        {
+            self.tls = Tls::Done(Box::new(remains));
         }
     }
 
@@ -205,8 +231,18 @@ impl Session {
     /// # Errors
     /// CRYPTO_ERROR with the alert that TLS would send (RFC 9001 §4.8); the session is then dead.
     pub fn read_crypto(&mut self, data: &[u8]) -> Result<(), TransportError> {
-        self.tls.read_hs(data).map_err(|error| {
-            let alert = self.tls.alert().unwrap_or_else(|| alert_for(&error));
+        let Tls::Whole(tls) = &mut self.tls else {
+            // RFC 9001 §6, RFC 8446 §4.6: of a client, nothing comes after the handshake.
+            let alert = AlertDescription::UnexpectedMessage;
+            let reason = "a TLS message came out of turn";
+            return Err(TransportError::crypto(u8::from(alert), reason));
+        };
+        let read = tls.read_hs(data);
+        if let Some(exporter) = remains::take_exporter() {
+            self.exporter = Some(Box::new(exporter));
+        }
+        read.map_err(|error| {
+            let alert = tls.alert().unwrap_or_else(|| alert_for(&error));
             let failure = failure_for(&error, alert);
             self.failure = Some(error);
             failure
@@ -219,7 +255,10 @@ impl Session {
     /// Call until it returns `None`: bytes appended by one call belong to the level before the keys
     /// that the same call returns.
     pub fn write_crypto(&mut self, out: &mut Vec<u8>) -> Option<KeyChange> {
-        let change = self.tls.write_hs(out)?;
+        let Tls::Whole(tls) = &mut self.tls else {
+            return None;
+        };
+        let change = tls.write_hs(out)?;
         if let Some(version) = self.moved {
             return self.rederive(&change, version);
         }
@@ -235,7 +274,7 @@ impl Session {
     fn rederive(&self, change: &quic::KeyChange, version: wire::Version) -> Option<KeyChange> {
         let one_rtt = matches!(change, quic::KeyChange::OneRtt { .. });
         let secrets = self.tap.as_ref()?.take(one_rtt)?;
-        let suite = self.tls.negotiated_cipher_suite()?;
+        let suite = self.suite()?;
         let mut derivation = Derivation::new(suite, version, wire::Side::Client, secrets)?;
         let keys = derivation.keys();
         Some(if one_rtt {
@@ -248,7 +287,7 @@ impl Session {
 
     /// Whether the handshake is still incomplete (RFC 9001 §4.1.1).
     pub fn is_handshaking(&self) -> bool {
-        self.tls.is_handshaking()
+        matches!(&self.tls, Tls::Whole(tls) if tls.is_handshaking())
     }
 
     /// What TLS rejected, in its own words; set once [`Self::read_crypto`] has failed.
@@ -258,39 +297,58 @@ impl Session {
 
     /// The peer's encoded transport parameters; authentic only after the handshake (RFC 9001 §8.2).
     pub fn peer_params(&self) -> Option<&[u8]> {
-        self.tls.quic_transport_parameters()
+        match &self.tls {
+            Tls::Whole(tls) => tls.quic_transport_parameters(),
+            Tls::Done(remains) => remains.params(),
+        }
     }
 
     /// The application protocol agreed on, if any.
     pub fn alpn(&self) -> Option<&[u8]> {
-        self.tls.alpn_protocol()
+        match &self.tls {
+            Tls::Whole(tls) => tls.alpn_protocol(),
+            Tls::Done(remains) => remains.alpn(),
+        }
     }
 
     /// The name that the client asked for; `None` on a client, and before its ClientHello.
     pub fn server_name(&self) -> Option<&str> {
         match &self.tls {
-            Connection::Client(_) => None,
-            Connection::Server(server) => server.server_name(),
+            Tls::Whole(tls) => match &**tls {
+                Connection::Client(_) => None,
+                Connection::Server(server) => server.server_name(),
+            },
+            Tls::Done(remains) => remains.server_name(),
         }
     }
 
     /// The peer's certificate chain, its own certificate first.
     pub fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
-        self.tls.peer_certificates()
+        match &self.tls {
+            Tls::Whole(tls) => tls.peer_certificates(),
+            Tls::Done(remains) => remains.certificates(),
+        }
     }
 
     /// The cipher suite agreed on.
     pub fn cipher_suite(&self) -> Option<rustls::CipherSuite> {
-        self.tls
-            .negotiated_cipher_suite()
-            .map(|suite| suite.suite())
+        self.suite().map(|suite| suite.suite())
+    }
+
+    fn suite(&self) -> Option<SupportedCipherSuite> {
+        match &self.tls {
+            Tls::Whole(tls) => tls.negotiated_cipher_suite(),
+            Tls::Done(remains) => Some(remains.suite()),
+        }
     }
 
     /// Whether the handshake resumed an earlier session; `None` until that is known.
     pub fn is_resumed(&self) -> Option<bool> {
-        self.tls
-            .handshake_kind()
-            .map(|kind| kind == rustls::HandshakeKind::Resumed)
+        let kind = match &self.tls {
+            Tls::Whole(tls) => tls.handshake_kind(),
+            Tls::Done(remains) => remains.kind(),
+        };
+        kind.map(|kind| kind == rustls::HandshakeKind::Resumed)
     }
 
     /// Fills `out` with keying material bound to this connection (RFC 8446 §7.5).
@@ -306,22 +364,32 @@ impl Session {
         if self.is_handshaking() {
             return Err(ExportError::Handshaking);
         }
-        self.tls
-            .export_keying_material(out, label, context)
-            .map(|_| ())
-            .map_err(|_| ExportError::Length)
+        let done = match &self.tls {
+            Tls::Whole(tls) => tls
+                .export_keying_material(out, label, context)
+                .ok()
+                .map(drop),
+            Tls::Done(remains) => remains.export(out, label, context),
+        };
+        done.ok_or(ExportError::Length)
     }
 
     /// The 0-RTT key: for sending on a client, for receiving on a server. `None` without early
     /// data.
     pub fn zero_rtt_keys(&self) -> Option<Key> {
-        self.tls.zero_rtt_keys().map(Key::from)
+        match &self.tls {
+            Tls::Whole(tls) => tls.zero_rtt_keys().map(Key::from),
+            Tls::Done(_) => None,
+        }
     }
 
     /// Whether the server takes early data. A client knows once it has seen EncryptedExtensions, a
     /// server once it has read the ClientHello.
     pub fn early_data_accepted(&self) -> bool {
-        match &self.tls {
+        let Tls::Whole(tls) = &self.tls else {
+            return false;
+        };
+        match &**tls {
             Connection::Client(client) => client.is_early_data_accepted(),
             Connection::Server(server) => server.zero_rtt_keys().is_some(),
         }

@@ -23,12 +23,8 @@ pub(super) struct Secrets {
     server: OkmBlock,
 }
 
-#[derive(Default)]
-struct Seen {
-    /// Handshake and 1-RTT, client's and server's.
-    secrets: [Option<OkmBlock>; 4],
-    closed: bool,
-}
+/// Secrets of Handshake and 1-RTT, client's and server's.
+type Seen = [Option<OkmBlock>; 4];
 
 const LABELS: [&str; 4] = [
     "CLIENT_HANDSHAKE_TRAFFIC_SECRET",
@@ -40,29 +36,27 @@ const LABELS: [&str; 4] = [
 /// A key log that keeps the traffic secrets until they are taken, in front of another.
 pub(super) struct Tap {
     behind: Arc<dyn KeyLog>,
-    seen: Mutex<Seen>,
+    /// `None` once closed.
+    seen: Mutex<Option<Box<Seen>>>,
 }
 
 impl Tap {
     pub(super) fn new(behind: Arc<dyn KeyLog>) -> Self {
         Self {
             behind,
-            seen: Mutex::default(),
+            seen: Mutex::new(Some(Box::default())),
         }
     }
 
     /// Keeps nothing from now on.
     pub(super) fn close(&self) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Seen {
-            closed: true,
-            ..Seen::default()
-        };
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// The secrets of the Handshake level, or of 1-RTT, once.
     pub(super) fn take(&self, one_rtt: bool) -> Option<Secrets> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let [client, server, client_0, server_0] = &mut seen.secrets;
+        let [client, server, client_0, server_0] = seen.as_deref_mut()?;
         let (client, server) = if one_rtt {
             (client_0, server_0)
         } else {
@@ -82,8 +76,8 @@ impl KeyLog for Tap {
         }
         let at = LABELS.iter().position(|l| *l == label);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if !seen.closed
-            && let Some(slot) = at.and_then(|at| seen.secrets.get_mut(at))
+        if let Some(secrets) = seen.as_deref_mut()
+            && let Some(slot) = at.and_then(|at| secrets.get_mut(at))
             && secret.len() <= OkmBlock::MAX_LEN
         {
             *slot = Some(OkmBlock::new(secret));
@@ -161,8 +155,14 @@ impl Derivation {
 
     /// The packet keys of the present generation; moves to the next.
     pub(super) fn next_packet_keys(&mut self) -> PacketKeySet {
-        let keys = self.derive();
+        let keys = self.packet_keys();
         self.update();
+        keys
+    }
+
+    /// The packet keys of the present generation.
+    pub(super) fn packet_keys(&self) -> PacketKeySet {
+        let keys = self.derive();
         PacketKeySet {
             local: keys.local.packet,
             remote: keys.remote.packet,

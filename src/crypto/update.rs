@@ -1,7 +1,8 @@
 //! The 1-RTT keys of a connection: key update (RFC 9001 §6) and AEAD usage limits (§6.6).
 //!
 //! One key phase serves all paths, and so do the counters. The next generation is derived before it
-//! is needed, so that a packet that starts an update opens in the time any other takes (§6.3); only
+//! is needed, so that a packet that starts an update opens in the time any other takes (§6.3): by
+//! the first packet after [`OneRttKeys::rest`], whatever its phase, and else with an update. Only
 //! the first waits until a connection has come to more than its handshake, for before that
 //! everybody knows the key phase. The previous receive key stays until the time that the caller
 //! sets (three PTO, §6.5). The caller says when the handshake is confirmed and what was
@@ -12,7 +13,7 @@ use super::protect::{self, SealError, Undecryptable};
 use crate::base::{Timestamp, limits};
 use crate::wire::TransportError;
 use crate::wire::header::KEY_PHASE;
-use rustls::quic::{HeaderProtectionKey, PacketKey, PacketKeySet};
+use rustls::quic::{HeaderProtectionKey, PacketKey};
 use smallvec::SmallVec;
 use std::fmt;
 
@@ -89,6 +90,8 @@ pub struct OneRttKeys {
     phase: bool,
     /// Whether there is no previous receive key: the ordinary case, in which nothing is tracked.
     settled: bool,
+    /// Settled, and the next receive key is at hand, or not needed yet.
+    plain: bool,
     /// Whether a packet of the current phase that we sent was acknowledged.
     acked: bool,
     /// Whether a packet of the current phase was received.
@@ -105,7 +108,9 @@ pub struct OneRttKeys {
     updates: u64,
     previous: Option<Box<dyn PacketKey>>,
     previous_until: Option<Timestamp>,
-    next: Option<PacketKeySet>,
+    /// The next generation's receive key; `None` at rest, and at first.
+    next: Option<Box<dyn PacketKey>>,
+    /// What the next generation follows from.
     secrets: NextKeys,
     sent_from: PathMarks,
     received_from: PathMarks,
@@ -132,6 +137,7 @@ impl OneRttKeys {
             remote: keys.remote,
             phase: false,
             settled: true,
+            plain: true,
             acked: false,
             received: false,
             confirmed: false,
@@ -224,7 +230,7 @@ impl OneRttKeys {
         header_len: usize,
     ) -> Result<Opened, OpenError> {
         let phase = packet.first().is_some_and(|first| first & KEY_PHASE != 0);
-        if phase != self.phase || !self.settled {
+        if phase != self.phase || !self.plain {
             return self.open_around_update(
                 phase,
                 path_id,
@@ -253,6 +259,13 @@ impl OneRttKeys {
         packet: &mut [u8],
         header_len: usize,
     ) -> Result<Opened, OpenError> {
+        let secrets = &self.secrets;
+        // Whatever the packet's phase, so that its time tells nothing of it.
+        let next = self.next.get_or_insert_with(|| secrets.peek().remote);
+        self.plain = self.settled;
+        if self.settled && phase == self.phase {
+            return self.open(path_id, pn, largest_received, packet, header_len);
+        }
         // RFC 9001 §6.5: a packet of the other phase is older than the current one when its number
         // is below the first of the current phase, and newer when it is above. A path on which the
         // current phase has not arrived can only still carry the older.
@@ -264,10 +277,7 @@ impl OneRttKeys {
             _ if phase == self.phase && self.received => (&self.remote.packet, UsedKeys::Current),
             _ if phase == self.phase => (&self.remote.packet, UsedKeys::New),
             Some(previous) if is_previous => (previous, UsedKeys::Previous),
-            _ => {
-                let next = self.next.get_or_insert_with(|| self.secrets.derive());
-                (&next.remote, UsedKeys::New)
-            }
+            _ => (&*next, UsedKeys::New),
         };
         // RFC 9001 §5.5: a packet that does not open changes nothing, whatever its phase says.
         let Ok(len) = protect::open(key.as_ref(), path_id, pn, packet, header_len) else {
@@ -373,6 +383,16 @@ impl OneRttKeys {
             self.previous = None;
             self.previous_until = None;
             self.settled = true;
+            self.plain = self.next.is_some();
+        }
+    }
+
+    /// Gives back what an idle connection can do without: the next receive key, which the next
+    /// packet derives again.
+    pub fn rest(&mut self) {
+        if self.settled {
+            self.next = None;
+            self.plain = false;
         }
     }
 
@@ -408,7 +428,8 @@ impl OneRttKeys {
 
     #[cold]
     fn relieve(&mut self) -> Result<(), TransportError> {
-        self.next.get_or_insert_with(|| self.secrets.derive());
+        let secrets = &self.secrets;
+        self.next.get_or_insert_with(|| secrets.peek().remote);
         self.look_at = self.update_at;
         if self.sealed < self.update_at {
             return Ok(());
@@ -426,14 +447,14 @@ impl OneRttKeys {
 
     /// Keeps RFC 9001 §6.1.
     fn advance(&mut self) {
-        let next = self.next.take();
-        let current = next.unwrap_or_else(|| self.secrets.derive());
-        self.next = Some(self.secrets.derive());
+        let current = self.secrets.derive();
+        self.next = Some(self.secrets.peek().remote);
         self.local.packet = current.local;
         self.previous = Some(std::mem::replace(&mut self.remote.packet, current.remote));
         self.previous_until = None;
         self.phase = !self.phase;
         self.settled = false;
+        self.plain = false;
         self.acked = false;
         self.received = false;
         self.sealed = 0;
@@ -456,7 +477,7 @@ impl fmt::Debug for OneRttKeys {
 
 /// The lowest packet number of a phase on each path that carried one.
 #[derive(Default)]
-struct PathMarks(SmallVec<[(u32, u64); limits::PATHS]>);
+struct PathMarks(SmallVec<[(u32, u64); 1]>);
 
 impl PathMarks {
     #[inline]

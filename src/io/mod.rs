@@ -99,13 +99,25 @@ impl Default for IoConfig {
 /// Which backend to open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// io_uring, or the fallback where io_uring is not to be had.
+    /// io_uring, or the fallback where io_uring is not to be had. A shard that never sleeps
+    /// ([`Idle::Spin`](crate::shard::engine::Idle)) has the fallback while it has one or two
+    /// sockets: asking them directly is the shorter way for a single datagram.
     #[default]
     Auto,
     /// io_uring or an error.
     Uring,
     /// The fallback.
     Mmsg,
+}
+
+impl Choice {
+    /// What to open for a shard that never sleeps and has so many sockets.
+    pub(crate) fn spinning(self, sockets: usize) -> Self {
+        match self {
+            Self::Auto if sockets <= mmsg::DIRECT => Self::Mmsg,
+            other => other,
+        }
+    }
 }
 
 /// A shard's way to the network.

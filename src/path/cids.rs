@@ -37,6 +37,8 @@ pub struct Announcement {
 #[derive(Debug, Default)]
 pub struct LocalCids {
     issued: SmallVec<[Issued; limits::ACTIVE_CIDS]>,
+    /// How many of them are to be announced.
+    unannounced: usize,
     next_seq: u64,
     /// How many the peer stores (its active_connection_id_limit); 0 until its parameters came.
     peer_limit: u64,
@@ -94,18 +96,21 @@ impl LocalCids {
             token,
             announce: true,
         });
+        self.unannounced += 1;
         self.next_seq += 1;
     }
 
     /// Whether an announcement waits.
+    #[inline]
     pub fn wants_to_send(&self) -> bool {
-        self.issued.iter().any(|i| i.announce)
+        self.unannounced > 0
     }
 
     /// The next announcement, which counts as sent.
     pub fn poll_announcement(&mut self) -> Option<Announcement> {
         let i = self.issued.iter_mut().find(|i| i.announce)?;
         i.announce = false;
+        self.unannounced -= 1;
         Some(Announcement {
             seq: i.seq,
             cid: i.cid,
@@ -115,8 +120,11 @@ impl LocalCids {
 
     /// The packet that announced `seq` was lost.
     pub fn on_lost(&mut self, seq: u64) {
-        if let Some(i) = self.issued.iter_mut().find(|i| i.seq == seq) {
+        if let Some(i) = self.issued.iter_mut().find(|i| i.seq == seq)
+            && !i.announce
+        {
             i.announce = true;
+            self.unannounced += 1;
         }
     }
 
@@ -141,6 +149,7 @@ impl LocalCids {
             ));
         }
         let gone = self.issued.remove(at);
+        self.unannounced -= usize::from(gone.announce);
         self.retired.push(gone.cid);
         Ok(())
     }

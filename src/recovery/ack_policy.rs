@@ -50,6 +50,11 @@ pub struct AckPolicy {
 }
 
 impl AckPolicy {
+    /// Gives back memory that gaps left behind.
+    pub fn rest(&mut self) {
+        self.ranges.rest();
+    }
+
     /// A policy for the Initial and Handshake spaces: acknowledge at once (RFC 9000 §13.2.1).
     pub const fn immediate() -> Self {
         Self::with(Duration::ZERO, 1)

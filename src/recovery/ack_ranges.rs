@@ -47,6 +47,11 @@ impl AckRanges {
         }
     }
 
+    /// Gives back memory that it does not need.
+    pub fn rest(&mut self) {
+        self.lower.shrink_to(0);
+    }
+
     /// Adds `pn`. False when it was there already or lies below the floor. `pn` is below 2^62.
     #[inline]
     pub fn insert(&mut self, pn: u64) -> bool {

@@ -210,4 +210,9 @@ impl LostList {
     pub(super) fn clear(&mut self) {
         self.packets.clear();
     }
+
+    /// Gives back memory that a burst of losses left behind.
+    pub(super) fn rest(&mut self) {
+        self.packets.shrink_to(0);
+    }
 }

@@ -82,8 +82,8 @@ const VOID: Slot = Slot {
     state: State::Void,
 };
 
-/// Packets that the ring holds before it first grows.
-const FIRST_CAPACITY: usize = 64;
+/// Packets that the ring holds before it first grows: few, for most connections are idle.
+const FIRST_CAPACITY: usize = 16;
 /// Packets tracked beyond which the oldest is forgotten unreported if nothing asked the peer to
 /// acknowledge it: a peer that only sends data never acknowledges our ACKs.
 const ACK_ONLY_KEPT: u64 = 1024;
@@ -378,6 +378,21 @@ impl<F: Copy> SentSpace<F> {
         self.loss_time = None;
         self.lost.clear();
         bytes
+    }
+
+    /// Gives back the rings, if nothing is in flight. Packets that only acknowledge, and that the
+    /// peer therefore need not acknowledge, are forgotten unreported.
+    pub fn rest(&mut self) {
+        if self.bytes_in_flight > 0 || self.ack_eliciting_in_flight > 0 {
+            return;
+        }
+        self.base = self.next;
+        self.loss_time = None;
+        self.ring = Vec::new();
+        self.frames = Vec::new();
+        self.frames_head = 0;
+        self.frames_tail = 0;
+        self.lost.rest();
     }
 
     /// When the next packet below the largest acknowledged one becomes lost by time, as the last

@@ -445,7 +445,11 @@ impl<A: ShardApp> Seat<A> {
         if let Some(core) = c.cores.get(self.index % c.cores.len().max(1)) {
             affinity::pin_to(*core)?;
         }
-        let backend = Backend::open(c.backend, &c.io)?;
+        let choice = match (c.backend, c.idle) {
+            (Choice::Auto, Idle::Spin) => c.backend.spinning(self.sockets.len()),
+            _ => c.backend,
+        };
+        let backend = Backend::open(choice, &c.io)?;
         if let Some(slot) = self.wakers.get(self.index) {
             // Set once, by this thread alone.
             let _ = slot.set(backend.waker());

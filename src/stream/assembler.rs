@@ -44,6 +44,14 @@ impl Assembler {
         }
     }
 
+    /// Gives back memory, when nothing is buffered.
+    pub fn rest(&mut self) {
+        if self.received.is_empty() {
+            self.received.rest();
+            self.pages = VecDeque::new();
+        }
+    }
+
     /// The offset of the next byte to read.
     #[inline]
     pub const fn read_offset(&self) -> u64 {

@@ -49,6 +49,14 @@ pub trait StreamSink {
         data: &[u8],
         fin: bool,
     ) -> Taken;
+
+    /// Offers a datagram (RFC 9221) of an authenticated 1-RTT packet; false leaves it to the queue
+    /// of received ones. While any wait there, none is offered.
+    #[inline]
+    fn on_datagram(&mut self, data: &[u8]) -> bool {
+        let _ = data;
+        false
+    }
 }
 
 /// The sink that leaves everything to [`Streams::read`].
@@ -142,6 +150,13 @@ pub(super) struct EventQueue {
 }
 
 impl EventQueue {
+    /// Gives back memory; no stream may exist.
+    pub(super) fn rest(&mut self) {
+        if self.list.is_empty() {
+            self.links.rest();
+        }
+    }
+
     pub(super) fn new() -> Self {
         Self {
             opened: [false; 2],

@@ -19,6 +19,11 @@ struct Link {
 pub(super) struct Links(Vec<Link>);
 
 impl Links {
+    /// Gives back the memory; no slot may be in a list.
+    pub(super) fn rest(&mut self) {
+        self.0 = Vec::new();
+    }
+
     fn get(&self, slot: u32) -> Link {
         let unlinked = Link {
             prev: NIL,

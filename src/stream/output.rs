@@ -81,6 +81,13 @@ impl Default for Control {
 }
 
 impl Control {
+    /// Gives back memory; no stream may exist.
+    pub(super) fn rest(&mut self) {
+        if self.list.is_empty() {
+            self.links.rest();
+        }
+    }
+
     #[inline]
     fn is_empty(&self) -> bool {
         self.own == 0 && self.list.is_empty()

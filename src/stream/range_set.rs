@@ -117,6 +117,11 @@ impl RangeSet {
         }
     }
 
+    /// Gives back what it does not need.
+    pub fn rest(&mut self) {
+        self.ranges.shrink_to(0);
+    }
+
     /// Gives back memory that a burst left behind, when the set is empty.
     pub fn shrink(&mut self) {
         if self.ranges.is_empty() && self.ranges.capacity() > 16 {

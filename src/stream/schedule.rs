@@ -60,6 +60,14 @@ impl Schedule {
         !self.paid.is_empty()
     }
 
+    /// Gives back memory; no stream may exist.
+    pub(super) fn rest(&mut self) {
+        self.links.rest();
+        self.entries = Vec::new();
+        self.free.shrink_to(0);
+        self.paid.shrink_to(0);
+    }
+
     /// The next stream to send.
     #[inline]
     pub(super) fn next(&self, credit: bool) -> Option<u32> {

@@ -297,7 +297,9 @@ impl SendHalf {
         if stated && len < room {
             write_header(w, id.0, start, Some(len), fin);
         } else {
-            w.zeros(room - len);
+            if room > len {
+                w.zeros(room - len);
+            }
             write_header(w, id.0, start, None, fin);
         }
         self.buffer.write(w, start, len);

@@ -136,7 +136,19 @@ impl SendBuffer {
     }
 
     /// Appends the `n` bytes at `offset`, which are in the buffer, to the packet.
-    pub(super) fn write(&mut self, w: &mut Writer<'_>, mut offset: u64, mut n: usize) {
+    #[inline]
+    pub(super) fn write(&mut self, w: &mut Writer<'_>, offset: u64, n: usize) {
+        // Mostly it is all in the chunk of the last time.
+        if let Some(chunk) = self.chunks.get(self.cursor)
+            && let Some(at) = offset.checked_sub(chunk.start)
+            && let Some(piece) = chunk.data.get(at as usize..).and_then(|rest| rest.get(..n))
+        {
+            return w.bytes(piece);
+        }
+        self.write_across(w, offset, n);
+    }
+
+    fn write_across(&mut self, w: &mut Writer<'_>, mut offset: u64, mut n: usize) {
         let tail_start = self.end - self.tail.len() as u64;
         while n > 0 && offset < tail_start {
             self.seek(offset);

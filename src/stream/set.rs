@@ -430,6 +430,18 @@ impl Streams {
         }
     }
 
+    /// Gives back memory that streams left behind, while none exists.
+    pub(crate) fn rest(&mut self) {
+        if self.slots.is_empty() && self.slots.capacity() > 0 {
+            self.slots = Slab::new();
+            self.index = HashMap::default();
+            self.last = (NO_STREAM, 0);
+            self.schedule.rest();
+            self.control.rest();
+            self.events.rest();
+        }
+    }
+
     /// Whether [`Streams::poll_event`] has something.
     #[inline]
     pub fn has_events(&self) -> bool {

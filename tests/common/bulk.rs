@@ -5,9 +5,11 @@ use super::certs::Identity;
 use bytes::Bytes;
 use corelane::base::{Ecn, FourTuple, RecvMeta, SocketId, Timestamp};
 use corelane::conn::endpoint::Next;
-use corelane::conn::{Application, ConnId, Endpoint, EndpointConfig, TransportConfig};
+use corelane::conn::{
+    Application, ConnId, Connection, Endpoint, EndpointConfig, Event, TransportConfig,
+};
 use corelane::recovery::MtuConfig;
-use corelane::stream::{Streams, Taken};
+use corelane::stream::{StreamEvent, Streams, Taken};
 use corelane::sys::clock::Clock;
 use corelane::wire::{Dir, StreamId};
 use rustls::pki_types::ServerName;
@@ -15,21 +17,28 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Counts what comes and, as an echo, sends it back.
 #[derive(Default)]
 pub struct Counter {
     pub bytes: u64,
+    pub datagrams: u64,
+    pub echo: bool,
 }
 
 impl Application for Counter {
     fn on_stream_data(
         &mut self,
         _: ConnId,
-        _: &mut Streams,
-        _: StreamId,
+        streams: &mut Streams,
+        id: StreamId,
         data: &[u8],
-        _: bool,
+        fin: bool,
     ) -> Taken {
         self.bytes += data.len() as u64;
+        if self.echo {
+            let _ = streams.write(id, data);
+            let _ = fin && streams.finish(id).is_ok();
+        }
         Taken::All
     }
 }
@@ -51,19 +60,62 @@ fn endpoint(server: Option<Arc<rustls::ServerConfig>>, seed: u8) -> Endpoint {
     Endpoint::new(config).expect("an endpoint")
 }
 
-/// Lets every ready connection write its trains.
-fn send(e: &mut Endpoint, now: Timestamp, wire: &mut Wire, data: Option<(&Bytes, StreamId)>) {
+/// What a connection has to send before each of its trains.
+#[derive(Clone)]
+enum Work {
+    Nothing,
+    /// As much of these bytes as the stream takes.
+    Stream(StreamId, Bytes),
+    /// So many datagrams with these bytes.
+    Datagrams(usize, Bytes),
+}
+
+impl Work {
+    fn queue(&self, conn: &mut Connection) {
+        match self {
+            Self::Nothing => {}
+            Self::Stream(id, data) => {
+                let _ = conn.streams_mut().write_bytes(*id, data.clone());
+            }
+            Self::Datagrams(n, data) => {
+                for _ in 0..*n {
+                    let _ = conn.send_datagram(data.clone());
+                }
+            }
+        }
+    }
+}
+
+/// Takes what a connection has to tell; returns how many datagrams came.
+fn drain(conn: &mut Connection) -> u64 {
+    let mut datagrams = 0;
+    while let Some(event) = conn.poll_event() {
+        match event {
+            Event::Stream(StreamEvent::Opened(dir)) => {
+                while conn.streams_mut().accept(dir).is_some() {}
+            }
+            Event::DatagramReceived => {
+                while conn.recv_datagram().is_some() {
+                    datagrams += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+    datagrams
+}
+
+/// Lets every ready connection write its trains; returns how many datagrams had come.
+fn send(e: &mut Endpoint, now: Timestamp, wire: &mut Wire, work: &Work) -> u64 {
     wire.trains.clear();
-    let mut len = 0;
+    let (mut len, mut datagrams) = (0, 0);
     while let Some(id) = e.poll_ready() {
         let Some(conn) = e.connection(id) else {
             continue;
         };
-        while conn.poll_event().is_some() {}
+        datagrams += drain(conn);
         for _ in 0..4 {
-            if let Some((data, stream)) = data {
-                let _ = conn.streams_mut().write_bytes(stream, data.clone());
-            }
+            work.queue(conn);
             let Some(room) = wire.buf.get_mut(len..len + 65_507) else {
                 break;
             };
@@ -75,6 +127,7 @@ fn send(e: &mut Endpoint, now: Timestamp, wire: &mut Wire, data: Option<(&Bytes,
         }
         let _: Next = e.finish(id);
     }
+    datagrams
 }
 
 fn recv(e: &mut Endpoint, now: Timestamp, wire: &mut Wire, app: &mut Counter) -> u64 {
@@ -102,13 +155,13 @@ fn wire(to: u16, from: u16) -> Wire {
     }
 }
 
-/// A connection that has a stream open, and data without end for it.
+/// A connection that has a stream open, and data without end for it; unless it is given other
+/// work.
 pub struct Bulk {
     client: Endpoint,
     server: Endpoint,
     conn: ConnId,
-    stream: StreamId,
-    data: Bytes,
+    work: Work,
     up: Wire,
     down: Wire,
     /// What the server's application took.
@@ -133,12 +186,15 @@ pub struct Step {
 impl Bulk {
     /// Connects, with packets of 1,452 bytes.
     pub fn connect() -> Self {
-        let identity = Identity::generate();
+        Self::connect_as(&Identity::generate(), Clock::now())
+    }
+
+    /// Connects at this time to a server with this identity.
+    pub fn connect_as(identity: &Identity, mut now: Timestamp) -> Self {
         let mut client = endpoint(None, 1);
         let mut server = endpoint(Some(Arc::new(identity.server_config(&[]))), 2);
         let mut app = Counter::default();
         let (mut up, mut down) = (wire(2, 1), wire(1, 2));
-        let mut now = Clock::now();
         let name = ServerName::try_from("localhost").expect("a name");
         let tls = Arc::new(identity.client_config(&[]));
         let conn = client
@@ -147,9 +203,9 @@ impl Bulk {
         for _ in 0..50 {
             now += Duration::from_micros(100);
             client.handle_timeout(now, conn);
-            send(&mut client, now, &mut up, None);
+            send(&mut client, now, &mut up, &Work::Nothing);
             recv(&mut server, now, &mut up, &mut app);
-            send(&mut server, now, &mut down, None);
+            send(&mut server, now, &mut down, &Work::Nothing);
             recv(&mut client, now, &mut down, &mut app);
         }
         let c = client.connection(conn).expect("connected");
@@ -159,25 +215,58 @@ impl Bulk {
             client,
             server,
             conn,
-            stream,
-            data,
+            work: Work::Stream(stream, data),
             up,
             down,
             app,
         }
     }
 
+    /// Instead of a stream: before each of up to four trains so many datagrams of this length.
+    pub fn send_datagrams(&mut self, many: usize, len: usize) {
+        self.work = Work::Datagrams(many, Bytes::from(vec![7; len]));
+    }
+
+    /// Instead of a stream without end: one for each call, with a request of this length. The
+    /// server sends it back.
+    pub fn request(&mut self, len: usize) {
+        let conn = self.client.connection(self.conn).expect("connected");
+        let stream = conn.streams_mut().open(Dir::Bi).expect("a stream");
+        let written = conn.streams_mut().write(stream, &[7; 1024][..len]);
+        assert_eq!(written, Ok(len), "there is room for a request");
+        let finished = conn.streams_mut().finish(stream);
+        finished.expect("nobody ended it before");
+        self.work = Work::Nothing;
+        self.app.echo = true;
+    }
+
+    /// The client sends a few trains.
+    pub fn send(&mut self, now: Timestamp) {
+        self.client.wake(self.conn);
+        send(&mut self.client, now, &mut self.up, &self.work);
+    }
+
+    /// The server takes them and builds its acknowledgements; returns how many packets they were.
+    pub fn receive(&mut self, now: Timestamp) -> u64 {
+        let packets = recv(&mut self.server, now, &mut self.up, &mut self.app);
+        let datagrams = send(&mut self.server, now, &mut self.down, &Work::Nothing);
+        self.app.datagrams += datagrams;
+        packets
+    }
+
+    /// The client takes the acknowledgements; returns how many packets they were.
+    pub fn be_acked(&mut self, now: Timestamp) -> u64 {
+        recv(&mut self.client, now, &mut self.down, &mut self.app)
+    }
+
     /// A few trains there, their acknowledgements back.
     pub fn step(&mut self) -> Step {
-        self.client.wake(self.conn);
         let t0 = Clock::now();
-        let data = Some((&self.data, self.stream));
-        send(&mut self.client, t0, &mut self.up, data);
+        self.send(t0);
         let t1 = Clock::now();
-        let packets = recv(&mut self.server, t1, &mut self.up, &mut self.app);
-        send(&mut self.server, t1, &mut self.down, None);
+        let packets = self.receive(t1);
         let t2 = Clock::now();
-        let acks = recv(&mut self.client, t2, &mut self.down, &mut self.app);
+        let acks = self.be_acked(t2);
         Step {
             sending: t1 - t0,
             receiving: t2 - t1,

@@ -2,9 +2,10 @@
 
 use super::moves::Moving;
 use super::stream::{Block, Receiving, Sending};
+use crate::api::lazy::Lazy;
 use crate::api::shared::{
-    ConnShared, Halves, Handshake, NO_DATAGRAMS, RecvShared, Request, SendShared, Ticket, Work,
-    send_state,
+    ConnShared, Halves, Handshake, NO_DATAGRAMS, RecvShared, Request, SendShared, Supply, Ticket,
+    Work, send_state,
 };
 use crate::base::Timestamp;
 use crate::conn::{ConnId, Connection, ConnectionError, EarlyData, Event};
@@ -201,7 +202,7 @@ impl ConnDriver {
 
     /// Opens the streams that futures wait for, as many as the peer permits.
     fn open(&mut self, streams: &mut Streams, dir: Dir) {
-        while self.shared.open[dir as usize].lacks() {
+        while lacks(&self.shared.open[dir as usize]) {
             let Ok(id) = streams.open(dir) else { break };
             let send = Some(Arc::new(SendShared::new(id)));
             let recv = (dir == Dir::Bi).then(|| Arc::new(RecvShared::new(id)));
@@ -211,7 +212,7 @@ impl ConnDriver {
 
     /// Accepts the streams that futures wait for, as many as the peer opened.
     fn accept(&mut self, streams: &mut Streams, dir: Dir) {
-        while self.shared.accept[dir as usize].lacks() {
+        while lacks(&self.shared.accept[dir as usize]) {
             let Some(id) = streams.accept(dir) else { break };
             let send = (dir == Dir::Bi).then(|| Arc::new(SendShared::new(id)));
             let mut recv = RecvShared::new(id);
@@ -234,24 +235,28 @@ impl ConnDriver {
         } else {
             &self.shared.open
         };
-        let supply = &kinds[id.dir() as usize];
-        // There is room, for it lacked, and only this thread adds.
-        let _ = supply.ready.push(halves);
-        supply.waiters.notify();
+        if let Some(supply) = kinds[id.dir() as usize].get() {
+            // There is room, for it lacked, and only this thread adds.
+            let _ = supply.ready.push(halves);
+            supply.waiters.notify();
+        }
     }
 
     fn send_datagrams(&mut self, conn: &mut Connection) {
         let Some(out) = self.shared.outbox.get() else {
             return;
         };
+        let mut batch = conn.datagram_batch();
         let mut taken = false;
         while let Some(data) = self.in_hand.take().or_else(|| out.queue.pop()) {
             taken = true;
-            if conn.send_datagram(data.clone()) == Err(DatagramError::Full) {
+            // One that no longer fits is lost, as datagrams may be.
+            if let Ok(batch) = &mut batch
+                && let Err((DatagramError::Full, data)) = batch.push_bytes(data)
+            {
                 self.in_hand = Some(data);
                 break;
             }
-            // One that no longer fits is lost, as datagrams may be.
         }
         if taken {
             out.waiters.notify();
@@ -284,7 +289,7 @@ impl ConnDriver {
 
     fn answer(&mut self, conn: &mut Connection) {
         let mut answered = false;
-        while let Some(request) = self.shared.requests.pop() {
+        while let Some(request) = self.shared.next_request() {
             answered = true;
             match request {
                 Request::Stats(reply) => {
@@ -320,7 +325,8 @@ impl ConnDriver {
             if let Some(failure) = conn.session().failure() {
                 let _ = shared.tls_failure.set(failure.clone());
             }
-            let _ = shared.last_stats.set((conn.stats(), conn.path_stats()));
+            let stats = (conn.stats(), conn.path_stats());
+            let _ = shared.last_stats.set(Box::new(stats));
             self.receive_datagrams(conn);
             streams = Some(conn.streams_mut());
         }
@@ -336,4 +342,9 @@ impl ConnDriver {
         }
         self.ticket
     }
+}
+
+/// Whether somebody waits for a stream of that kind.
+fn lacks(supply: &Lazy<Supply>) -> bool {
+    supply.get().is_some_and(Supply::lacks)
 }

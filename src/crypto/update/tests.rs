@@ -302,7 +302,6 @@ fn more_paths_than_are_noted_still_work() {
     }
     assert_eq!(a.sent_from.0.len(), limits::PATHS);
     assert_eq!(b.received_from.0.len(), limits::PATHS);
-    assert!(!a.sent_from.0.spilled() && !b.received_from.0.spilled());
 }
 
 #[test]

@@ -40,13 +40,26 @@ fn parcels_reach_their_shard_in_order_with_what_is_known_of_them() {
     let mut got = Vec::new();
     let runs = boxes[2].recv(10, &mut |m, b| got.push((*m, b.to_vec())));
     assert_eq!((runs, got.len()), (3, 3));
-    // The shards take turns.
     assert_eq!(got[0], (meta(1200), train));
-    assert_eq!(got[1], (meta(100), vec![2; 100]));
-    assert_eq!(got[2], (meta(100), vec![1; 100]));
+    assert_eq!(got[1], (meta(100), vec![1; 100]));
+    assert_eq!(got[2], (meta(100), vec![2; 100]));
     assert_eq!(boxes[0].stats().sent, 6);
     assert_eq!(boxes[2].stats().received, 7);
     assert!(drain(&mut boxes[1]).is_empty() && !boxes[2].has_mail());
+}
+
+#[test]
+fn shards_take_turns() {
+    let mut boxes = Mailbox::<u32>::build(3);
+    for _ in 0..3 * TURN {
+        assert!(boxes[0].send(2, &meta(9), &[0; 9]));
+    }
+    assert!(boxes[1].send(2, &meta(9), &[1; 9]));
+    let mut from = Vec::new();
+    let runs = boxes[2].recv(TURN + 2, &mut |_, b| from.push(b[0]));
+    assert_eq!((runs, from.len()), (TURN + 2, TURN + 2));
+    assert_eq!(from.iter().position(|&b| b == 1), Some(TURN));
+    assert_eq!(drain(&mut boxes[2]).len(), 2 * TURN - 1);
 }
 
 #[test]

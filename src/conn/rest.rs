@@ -1,0 +1,38 @@
+//! An idle connection gives back what it can do without: rings of sent packets, tables of streams,
+//! queues, the next generation's receive key.
+//!
+//! Once in each idle period, some time after the last packet (`limits::REST_AFTER`), by a timer that
+//! then stays silent until there is traffic again. What was given back is allocated again by the
+//! first packets that need it. The handshake's own state goes earlier, with its keys.
+
+use super::Connection;
+use crate::base::Timestamp;
+
+impl Connection {
+    /// When [`Connection::rest`] is due; `None` before the handshake is confirmed, and at rest.
+    pub(super) fn rest_deadline(&self) -> Option<Timestamp> {
+        if !self.state.is_confirmed() {
+            return None;
+        }
+        let pto = self.paths.primary().rtt.pto(self.peer_params.max_ack_delay);
+        self.timers.rest_at(pto)
+    }
+
+    /// Gives back memory that an idle connection does not use.
+    pub(super) fn rest(&mut self) {
+        self.timers.rested = true;
+        let path = self.paths.primary_mut();
+        path.sent.rest();
+        path.acks.rest();
+        self.one_rtt_crypto.rest();
+        self.streams.rest();
+        self.datagrams.rest();
+        self.events.rest();
+        self.new_tokens.rest();
+        self.scratch = Vec::new();
+        self.early = Vec::new();
+        if let Some(keys) = self.one_rtt.as_deref_mut() {
+            keys.rest();
+        }
+    }
+}
