@@ -364,10 +364,9 @@ impl Connection {
         !self.events.is_empty() || self.streams.has_events() || self.datagrams.is_unblocked()
     }
 
-    /// Connection IDs to issue to the peer; give them to [`Connection::issue_cid`]. Nobody moves
-    /// before the handshake is confirmed (RFC 9000 §9), so none is needed before that.
+    /// Connection IDs to issue to the peer; give them to [`Connection::issue_cid`].
     pub(crate) fn cids_wanted(&self) -> usize {
-        if self.state.is_confirmed() {
+        if self.state.is_established() {
             self.paths.primary().local_cids.wanted()
         } else {
             0
