@@ -11,7 +11,7 @@ use corelane_steps::count::{Counter, Row};
 use corelane_steps::layer::{Layer, Spot};
 use corelane_steps::symbols::Symbols;
 use corelane_steps::table::{self, By};
-use corelane_steps::trace::{self, END, Module, Step};
+use corelane_steps::trace::{self, Module, Step};
 use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -71,7 +71,6 @@ fn child(case: Case) -> Result<(), String> {
         || *result.borrow_mut() = trace::ready(),
         |part| trace::mark(part),
     );
-    trace::mark(END);
     println!("{units}");
     result.into_inner()
 }

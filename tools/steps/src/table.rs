@@ -61,8 +61,8 @@ pub fn top(rows: &[Row], part: usize, units: u64, by: By, n: usize) -> String {
     let mut sums: BTreeMap<(Layer, String), u64> = BTreeMap::new();
     for row in rows.iter().filter(|r| r.part == part) {
         let mut name = match by {
-            By::Function => row.place.function.clone(),
-            By::Line => row.place.line.clone(),
+            By::Line if !row.place.line.is_empty() => row.place.line.clone(),
+            _ => row.place.function.clone(),
         };
         if let Some(callee) = &row.callee {
             let _ = write!(name, " → {callee}");

@@ -11,6 +11,7 @@ use bulk::Bulk;
 use certs::Identity;
 use clap::ValueEnum;
 use corelane::base::Timestamp;
+use corelane_steps::trace::END;
 use std::time::Duration;
 
 /// One way and back.
@@ -67,8 +68,8 @@ impl Case {
     }
 }
 
-/// Does the work, and calls `mark` with the number of the part before each; `begin` comes before
-/// the window. Returns how many units the window had.
+/// Does the work, and calls `mark` with the number of the part before each and with [`END`] behind
+/// the last; `begin` comes before the window. Returns how many units the window had.
 pub fn run(case: Case, begin: impl FnOnce(), mark: impl Fn(usize)) -> u64 {
     let mut now = Timestamp::from_nanos(1_000_000_000);
     let mut bulk = Bulk::connect_as(&Identity::fixed(), now);
@@ -103,6 +104,8 @@ pub fn run(case: Case, begin: impl FnOnce(), mark: impl Fn(usize)) -> u64 {
     for _ in 0..window {
         after = round(&mark);
     }
+    // Taking the endpoints down is no part of the work.
+    mark(END);
     match case {
         Case::Datagram => after.1 - before.1,
         _ => after.0 - before.0,
