@@ -5,6 +5,7 @@
 //! `cargo bench --bench core_bulk [-- MEGABYTES]`
 
 #[path = "../tests/common/bulk.rs"]
+#[expect(dead_code, reason = "the other counts and benches use the rest of it")]
 mod bulk;
 #[path = "../tests/common/certs.rs"]
 #[expect(dead_code, reason = "the tests use the rest of it")]

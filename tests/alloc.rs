@@ -1,10 +1,13 @@
-//! Bulk transfer allocates nothing per packet: an allocator that counts says so.
+//! Bulk transfer allocates nothing per packet, and datagrams nothing each: an allocator that counts
+//! says so.
 
 mod common;
 
 use common::bulk::Bulk;
+use common::datagrams::{Datagrams, Taking};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 struct Counting;
 
@@ -33,8 +36,12 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// The counter is everybody's: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
 #[test]
 fn bulk_transfer_allocates_nothing_per_packet() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut bulk = Bulk::connect();
     // Windows open, rings grow to them.
     let mut packets = 0;
@@ -53,4 +60,30 @@ fn bulk_transfer_allocates_nothing_per_packet() {
         allocations * 10_000 <= packets,
         "{allocations} allocations in {packets} packets"
     );
+}
+
+#[test]
+fn datagrams_allocate_nothing_each() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for taking in [Taking::Shown, Taking::Batch] {
+        let mut load = Datagrams::connect(100, taking);
+        while load.app.count < 100_000 {
+            load.step();
+        }
+        let (before, first) = (ALLOCATIONS.load(Ordering::Relaxed), load.app.count);
+        let (mut packets, mut steps) = (0, 0);
+        while load.app.count - first < 500_000 {
+            packets += load.step().packets;
+            steps += 1;
+        }
+        let count = load.app.count - first;
+        let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+        assert!(
+            allocations * 10_000 <= count,
+            "{taking:?}: {allocations} allocations for {count} datagrams in {steps} steps"
+        );
+        // Each packet takes as many as it holds: 13 frames of 102 bytes and a length of two.
+        assert!(packets * 13 <= count + 13 * steps, "{packets} packets");
+        assert_eq!(load.app.bytes, load.app.count * 100);
+    }
 }

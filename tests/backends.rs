@@ -68,6 +68,7 @@ macro_rules! everywhere {
             transfer::a_wildcard_socket_replies_from_the_address_it_was_asked_at,
             transfer::empty_datagrams_are_counted_and_not_shown,
             transfer::empty_datagrams_among_trains_stop_nothing,
+            transfer::a_sink_that_has_enough_gets_the_rest_later,
             refusal::what_the_network_refuses_is_counted_and_nothing_stops,
             refusal::a_send_on_an_unknown_socket_is_counted,
             capacity::send_buffers_run_out_and_come_back,

@@ -172,6 +172,28 @@ fn every_workload_runs_with_several_shards() {
 }
 
 #[test]
+fn the_server_may_be_a_process_of_its_own() {
+    let line = "bench connections --apart --connections 20 -t 0.1 -J --idle park";
+    let report = report(line);
+    let workload = &report["end"]["workloads"][0];
+    assert_eq!(
+        (workload["name"].as_str(), workload["operations"].as_u64()),
+        (Some("idle"), Some(20))
+    );
+    assert_eq!(
+        (&workload["failures"], &workload["server_shards"]),
+        (&0.into(), &0.into())
+    );
+    for side in ["client", "server"] {
+        let memory = &workload["memory_bytes_per_connection"][side];
+        assert!(memory.as_f64() >= Some(0.0), "{side}: {memory}");
+        let cpu = &workload["cpu_utilization_percent"][side];
+        assert!(cpu.as_f64() >= Some(0.0), "{side}: {cpu}");
+    }
+    assert!(failure("bench rr --apart", 2).contains("--apart"));
+}
+
+#[test]
 fn latencies_are_written_to_files() {
     let path = |name| file(name, "");
     let (hgrm, hlog, svg) = (path("run.hgrm"), path("run.hlog"), path("run.svg"));
@@ -270,6 +292,21 @@ fn files_that_are_no_certificates_fail_with_one_line() {
     assert!(failure(&line, 1).contains("bad.crt"));
     let line = "bench rr -t 1 --hgrm /nonexistent/directory/file";
     assert!(failure(line, 1).contains("cannot write /nonexistent/directory/file"));
+}
+
+#[test]
+fn another_provider_runs_or_says_how_to_build_it() {
+    let line = "bench handshake -P 4 -t 200ms -O 0 -J --provider";
+    let ring = report(&format!("{line} ring"));
+    assert_eq!(ring["config"]["engine"]["provider"], "ring");
+    let line = format!("{line} aws-lc-rs");
+    if cfg!(feature = "aws-lc-rs") {
+        let report = report(&line);
+        assert_eq!(report["config"]["engine"]["provider"], "aws-lc-rs");
+        assert!(report["end"]["workloads"][0]["operations"].as_u64() > Some(0));
+    } else {
+        assert!(failure(&line, 2).contains("--features aws-lc-rs"));
+    }
 }
 
 #[test]

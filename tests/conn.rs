@@ -13,6 +13,8 @@ mod closing;
 mod common;
 #[path = "conn/conformance.rs"]
 mod conformance;
+#[path = "conn/datagrams.rs"]
+mod datagrams;
 #[path = "conn/early.rs"]
 mod early;
 #[path = "conn/floods.rs"]

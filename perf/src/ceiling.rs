@@ -3,7 +3,10 @@
 //!
 //! No transport: a window that is always open and never lost stands for congestion and flow
 //! control, and the same bytes are sent again and again. The sender seals in place, so that nothing
-//! is copied in user space. An implementation of QUIC can come near, not past it.
+//! is copied in user space. An implementation of QUIC can come near, not past it. [`echo`] is the
+//! same for one small message there and back.
+
+pub mod echo;
 
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -37,11 +40,11 @@ const STALLED: Duration = Duration::from_millis(100);
 pub struct Settings {
     /// Seal and open with AES-128-GCM, or leave the packets alone.
     pub sealed: bool,
-    /// UDP payload, bytes.
+    /// UDP payload, bytes; of an echo, the message in it.
     pub payload: usize,
-    /// The receiver's core.
+    /// The core of the receiver, which also answers.
     pub server_core: usize,
-    /// The sender's core.
+    /// The core of the sender, which also asks.
     pub client_core: usize,
     /// Time before the window.
     pub warm_up: Duration,

@@ -43,7 +43,7 @@ pub struct End {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Workload {
-    /// `throughput`, `rr`, `handshake` or `datagram`.
+    /// `throughput`, `rr`, `handshake`, `datagram` or `idle`.
     pub name: String,
     /// How long it was measured.
     pub duration_seconds: f64,
@@ -51,7 +51,8 @@ pub struct Workload {
     pub bytes: u64,
     /// The same as a rate.
     pub goodput_bits_per_second: f64,
-    /// Operations finished: requests answered, handshakes, datagrams received.
+    /// Operations finished: requests answered, handshakes, datagrams received; of idle connections,
+    /// those that are still open.
     pub operations: u64,
     /// The same as a rate.
     pub operations_per_second: f64,
@@ -65,6 +66,18 @@ pub struct Workload {
     pub cpu_seconds_per_gib: Option<f64>,
     /// Who used the CPU.
     pub cpu_utilization_percent: CpuUtilization,
+    /// Resident memory that an idle connection adds to each side's process.
+    pub memory_bytes_per_connection: Option<Memory>,
+}
+
+/// Bytes of memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    /// In the client's process.
+    pub client: Option<f64>,
+    /// In the server's process.
+    pub server: Option<f64>,
 }
 
 /// Shares of CPU, in percent of one core.
@@ -135,6 +148,7 @@ impl Workload {
                 client: share(sample.client_cpu),
                 server: share(sample.server_cpu),
             },
+            memory_bytes_per_connection: None,
         }
     }
 

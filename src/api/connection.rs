@@ -1,5 +1,6 @@
 //! A connection's handle, and the future that becomes one.
 
+use super::datagrams::{ask_for_more, inbox};
 use super::error::{ConnectError, KeyingMaterialError, SendDatagramError};
 use super::recv_stream::RecvStream;
 use super::send_stream::SendStream;
@@ -348,17 +349,10 @@ impl Connection {
     /// The connection is over.
     pub async fn read_datagram(&self) -> Result<Bytes, ConnectionError> {
         let shared = self.shared();
-        let inbox = shared.inbox.make(|| {
-            let inbox = Datagrams::default();
-            // The shard brings them once it sees this.
-            inbox.more.store(true, Ordering::SeqCst);
-            inbox
-        });
+        let inbox = inbox(shared);
         let take = || {
             let data = inbox.queue.pop();
-            if inbox.more.load(Ordering::SeqCst) && inbox.more.swap(false, Ordering::SeqCst) {
-                shared.call();
-            }
+            ask_for_more(shared, inbox);
             data.map(Ok)
                 .or_else(|| shared.closed.get().map(|why| Err(why.clone())))
         };

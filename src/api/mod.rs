@@ -23,6 +23,7 @@
 #[cfg(any(feature = "tokio", feature = "futures-io"))]
 mod adapters;
 mod connection;
+mod datagrams;
 mod driver;
 mod endpoint;
 pub mod error;

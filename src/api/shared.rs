@@ -26,8 +26,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 const SUPPLY: usize = 16;
 /// Requests of a connection that wait for the shard.
 const REQUESTS: usize = 16;
-/// Datagrams of a connection between handle and shard, each way.
-const DATAGRAMS: usize = 64;
+/// Datagrams of a connection between handle and shard, each way: about a train of small ones.
+const DATAGRAMS: usize = 256;
 
 /// What handles say to a shard.
 pub(super) enum Command {

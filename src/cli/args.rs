@@ -74,6 +74,12 @@ pub struct BenchArgs {
     /// Shards of the client
     #[arg(long, value_name = "N", value_parser = shards)]
     pub client_shards: Option<usize>,
+    /// The server in a process of its own, to tell the memory of both sides apart (connections)
+    #[arg(long)]
+    pub apart: bool,
+    /// Be that process
+    #[arg(long, hide = true)]
+    pub serve_apart: bool,
 }
 
 /// `corelane client`.
@@ -236,6 +242,9 @@ pub struct EngineArgs {
     #[arg(long, value_name = "SIZE", value_parser = window)]
     #[serde(rename = "window_bytes")]
     pub window: Option<u64>,
+    /// Whose cryptography runs
+    #[arg(long, value_enum, default_value_t = ProviderArg::Ring)]
+    pub provider: ProviderArg,
 }
 
 /// What to make visible.
@@ -300,6 +309,16 @@ pub enum QuicVersion {
     #[value(name = "2")]
     #[serde(rename = "2")]
     V2,
+}
+
+/// `--provider`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProviderArg {
+    /// ring
+    Ring,
+    /// aws-lc-rs, in a build with the feature of that name
+    AwsLcRs,
 }
 
 /// `--cipher`.

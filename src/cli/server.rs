@@ -1,7 +1,8 @@
 //! `corelane server`: serves the workloads until it is stopped.
 
-use super::args::ServerArgs;
+use super::args::{Cipher, ServerArgs};
 use super::bench::{Live, Order, ServerApp, ServerConfig};
+use super::provider::provider;
 use super::see::Seeing;
 use super::{Failure, output, setup, signal, tls};
 use corelane::shard::engine::{Bind, Engine};
@@ -31,7 +32,7 @@ pub fn run(args: &ServerArgs) -> Result<(), Failure> {
     let transport = setup::transport(&args.engine, Duration::ZERO);
     let mut config = setup::engine("server", shards, cores, &args.engine, transport);
     config.bind = Bind::Shared(args.listen);
-    let mut tls = identity.server(args.resume)?;
+    let mut tls = identity.server(provider(args.engine.provider, Cipher::Aes128)?, args.resume)?;
     see.server(&mut tls);
     config.server = Some(tls);
     see.engine(&mut config);

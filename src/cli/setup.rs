@@ -16,7 +16,7 @@ const STREAMS: u64 = 1024;
 
 /// Bytes of datagrams that wait to be read, more than a turn can bring, and to be sent, few enough
 /// not to age.
-const DATAGRAM_BUFFERS: (usize, usize) = (16 << 20, 256 << 10);
+const DATAGRAM_BUFFERS: (usize, usize) = (16 << 20, 512 << 10);
 
 /// The transport settings that the flags ask for, for runs of up to `time`.
 pub fn transport(args: &EngineArgs, time: Duration) -> Arc<TransportConfig> {

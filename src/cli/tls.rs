@@ -4,14 +4,14 @@
 //! verify by certificate authority or by fingerprint; trusting anybody has to be asked for.
 
 use super::Failure;
-use super::args::{Cipher, TrustArgs};
+use super::args::TrustArgs;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientSessionStore, Resumption};
 use rustls::client::{Tls12ClientSessionValue, Tls13ClientSessionValue};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{CipherSuite, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig};
 use rustls::{Error, NamedGroup, OtherError, SignatureScheme};
 use std::collections::VecDeque;
 use std::path::Path;
@@ -64,9 +64,13 @@ impl Identity {
     }
 
     /// The server's side of TLS; with `resume` it gives each client a session.
-    pub fn server(self, resume: bool) -> Result<Arc<ServerConfig>, Failure> {
+    pub fn server(
+        self,
+        provider: Arc<CryptoProvider>,
+        resume: bool,
+    ) -> Result<Arc<ServerConfig>, Failure> {
         let refused = |e| Failure::Failed(format!("the certificate and its key do not serve: {e}"));
-        let mut config = ServerConfig::builder_with_provider(provider(Cipher::Aes128))
+        let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(refused)?
             .with_no_client_auth()
@@ -106,9 +110,12 @@ impl Trust {
         }
     }
 
-    /// The client's side of TLS, preferring `cipher`, and with `resume` the sessions that it has.
-    pub fn client(self, cipher: Cipher, resume: bool) -> Result<Arc<ClientConfig>, Failure> {
-        let provider = provider(cipher);
+    /// The client's side of TLS, and with `resume` the sessions that it has.
+    pub fn client(
+        self,
+        provider: Arc<CryptoProvider>,
+        resume: bool,
+    ) -> Result<Arc<ClientConfig>, Failure> {
         let algorithms = provider.signature_verification_algorithms;
         let refused = |e: Error| Failure::Failed(format!("TLS refuses the settings: {e}"));
         let builder = ClientConfig::builder_with_provider(provider)
@@ -192,18 +199,6 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
         ));
     }
     Ok(chain)
-}
-
-/// ring with `cipher` first. AES-128-GCM stays on the list: QUIC's Initial packets need it.
-fn provider(cipher: Cipher) -> Arc<CryptoProvider> {
-    let mut provider = ring::default_provider();
-    let first = match cipher {
-        Cipher::Aes128 => CipherSuite::TLS13_AES_128_GCM_SHA256,
-        Cipher::Aes256 => CipherSuite::TLS13_AES_256_GCM_SHA384,
-        Cipher::Chacha20 => CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
-    };
-    provider.cipher_suites.sort_by_key(|s| s.suite() != first);
-    Arc::new(provider)
 }
 
 /// The SHA-256 of a certificate.
@@ -331,7 +326,8 @@ mod tests {
     #[test]
     fn a_pin_knows_its_certificate_and_no_other() {
         let (one, other) = (Identity::generate().unwrap(), Identity::generate().unwrap());
-        let algorithms = ring::default_provider().signature_verification_algorithms;
+        let provider = rustls::crypto::ring::default_provider();
+        let algorithms = provider.signature_verification_algorithms;
         let verifier = Recognise {
             pin: Some(one.fingerprint()),
             algorithms,
@@ -343,23 +339,5 @@ mod tests {
         };
         assert!(verify(&one).is_ok());
         assert!(verify(&other).is_err());
-    }
-
-    #[test]
-    fn the_chosen_cipher_comes_first_and_the_initial_one_stays() {
-        let suites = |cipher| -> Vec<CipherSuite> {
-            provider(cipher)
-                .cipher_suites
-                .iter()
-                .map(|s| s.suite())
-                .collect()
-        };
-        let chacha = suites(Cipher::Chacha20);
-        assert_eq!(chacha[0], CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
-        assert!(chacha.contains(&CipherSuite::TLS13_AES_128_GCM_SHA256));
-        assert_eq!(
-            suites(Cipher::Aes256)[0],
-            CipherSuite::TLS13_AES_256_GCM_SHA384
-        );
     }
 }

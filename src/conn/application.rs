@@ -23,6 +23,15 @@ pub trait Application {
         Taken::Prefix(0)
     }
 
+    /// A datagram (RFC 9221), straight from the receive buffer. False leaves it in the connection's
+    /// queue, and the connection then has [`Event::DatagramReceived`](super::Event); while any
+    /// wait there, none is shown here.
+    #[inline]
+    fn on_datagram(&mut self, conn: ConnId, data: &[u8]) -> bool {
+        let _ = (conn, data);
+        false
+    }
+
     /// A client wants to connect.
     fn on_incoming(&mut self, incoming: &Incoming) -> Decision {
         let _ = incoming;
@@ -63,6 +72,11 @@ impl StreamSink for Sink<'_> {
         fin: bool,
     ) -> Taken {
         self.app.on_stream_data(self.id, streams, id, data, fin)
+    }
+
+    #[inline]
+    fn on_datagram(&mut self, data: &[u8]) -> bool {
+        self.app.on_datagram(self.id, data)
     }
 }
 

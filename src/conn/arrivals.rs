@@ -80,7 +80,9 @@ impl Endpoint {
             _ => return,
         };
         if let Some(e) = self.entry(id).filter(|_| !data.is_empty()) {
+            let handshaking = e.conn.is_handshaking();
             e.conn.handle_train(now, meta, data, &mut Sink { app, id });
+            self.handshake_trains += u64::from(handshaking);
             self.wake(id);
         }
     }

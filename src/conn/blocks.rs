@@ -38,6 +38,12 @@ pub(super) fn datagram_size(mtu: usize, header_len: usize) -> usize {
     }
 }
 
+/// PADDING after so many bytes of payload that ends it with a whole block.
+#[inline]
+pub(super) const fn padding(payload: usize) -> usize {
+    payload.wrapping_neg() % BLOCK
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -187,6 +187,8 @@ pub struct Endpoint {
     pub(super) stateless: Stateless,
     pub(super) stats: EndpointStats,
     pub(super) ledger: Ledger,
+    /// See [`Endpoint::handshake_trains`].
+    pub(super) handshake_trains: u64,
 }
 
 impl Endpoint {
@@ -237,6 +239,7 @@ impl Endpoint {
             rng,
             stats: EndpointStats::default(),
             ledger: Ledger::default(),
+            handshake_trains: 0,
         })
     }
 
@@ -413,6 +416,12 @@ impl Endpoint {
     /// What the endpoint counted.
     pub fn stats(&self) -> EndpointStats {
         self.stats
+    }
+
+    /// Trains so far that went to a connection whose handshake was not complete, or began one: each
+    /// may have cost signatures and key agreements.
+    pub fn handshake_trains(&self) -> u64 {
+        self.handshake_trains
     }
 
     /// Routes in the table: at most a few for each connection.

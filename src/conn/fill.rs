@@ -3,6 +3,7 @@
 
 use super::Connection;
 use super::ack_frequency::write_ack_requests;
+use super::blocks;
 use super::space::SentFrame;
 use super::train::Admission;
 use crate::base::{Timestamp, limits};
@@ -21,10 +22,10 @@ impl Connection {
         w: &mut Writer<'_>,
         admission: Admission,
     ) -> bool {
-        let room = w.remaining();
+        let payload_at = w.position();
         let room = match self.datagrams.wants_to_send() {
-            true => room.max(self.datagram_room()),
-            false => room,
+            true => self.datagram_room(),
+            false => 0,
         };
         let Self {
             paths,
@@ -65,7 +66,7 @@ impl Connection {
             streams.write_control(w, &mut |f| scratch.push(SentFrame::Stream(f)));
         }
         if datagrams.wants_to_send() {
-            write_datagrams(datagrams, w, scratch, room);
+            write_datagrams(datagrams, w, scratch, room, payload_at);
         }
         if streams.wants_to_send() {
             streams.write_data(w, &mut |f| scratch.push(SentFrame::Stream(f)));
@@ -116,22 +117,34 @@ fn write_ack(
     }
 }
 
-/// Writes as many DATAGRAM frames as fit; of more, what does not fit the path is dropped.
+/// Writes as many DATAGRAM frames as fit; of more, what does not fit the path is dropped. `full` is
+/// a full packet's room for frames, and those of this one begin at `payload_at`.
 fn write_datagrams(
     datagrams: &mut Datagrams,
     w: &mut Writer<'_>,
     scratch: &mut Vec<SentFrame>,
-    room: usize,
+    full: usize,
+    payload_at: usize,
 ) {
+    let payload_max = w.position() - payload_at + w.remaining();
+    let room = full.max(payload_max);
     datagrams.drop_too_large(room);
-    let before = w.position();
-    while datagrams.wants_to_send() && datagrams.write(w) {}
-    if w.position() > before {
-        scratch.push(SentFrame::Unreliable);
-        // The next one does not fit: PADDING in the small rest keeps the train's size.
-        if datagrams.wants_to_send() && w.remaining() <= room / 16 {
-            w.zeros(w.remaining());
-        }
+    let written = datagrams.write(w);
+    if written == 0 {
+        return;
+    }
+    scratch.push(SentFrame::Unreliable);
+    if !datagrams.wants_to_send() {
+        return;
+    }
+    // The first packet of a train may set its size by what it holds, if those that follow will be
+    // like it. Otherwise PADDING in a small rest keeps the train's size.
+    let sets_size = payload_max >= full && datagrams.wants_to_send_alike(written);
+    if w.remaining() <= room / 16 && !sets_size {
+        w.zeros(w.remaining());
+    } else {
+        let padding = blocks::padding(w.position() - payload_at);
+        w.zeros(padding.min(w.remaining()));
     }
 }
 

@@ -4,13 +4,12 @@
 //! the code that RFC 9000 names. Acknowledgements are `ack`'s business; stream frames go to
 //! `crate::stream`.
 
+use super::Connection;
 use super::error::ConnectionError;
-use super::events::Event;
 use super::input::Packet;
-use super::{Connection, params};
 use crate::base::Timestamp;
 use crate::stream::StreamSink;
-use crate::wire::frame::{ConnectionClose, Frame, NewConnectionId, datagram_size};
+use crate::wire::frame::{ConnectionClose, Frame, NewConnectionId};
 use crate::wire::{PacketType, Reader, Side, TransportError};
 
 /// What a packet's frames were.
@@ -56,6 +55,9 @@ impl Connection {
                 self.streams
                     .on_stream(now, rtt, &stream, sink)
                     .map_err(|e| e.with_frame(frame.ty()))?;
+            } else if let Frame::Datagram(first) = frame {
+                seen.probing = false;
+                self.on_datagrams(packet, first, &mut r, sink)?;
             } else {
                 seen.probing &= frame.is_probing();
                 let ty = frame.ty();
@@ -119,7 +121,8 @@ impl Connection {
             }
             // RFC 9000 §19.20.
             Frame::HandshakeDone => self.on_handshake_done(now),
-            Frame::Datagram(data) => self.on_datagram(data),
+            // Handled by the caller, which takes all that follow each other.
+            Frame::Datagram(_) => Ok(()),
             Frame::AckFrequency(f) => self.on_ack_frequency(&f),
             Frame::ImmediateAck => self.on_immediate_ack(),
             Frame::ConnectionClose(close) => {
@@ -149,19 +152,6 @@ impl Connection {
         if self.confirm_handshake() {
             self.begin_preferred(now);
         }
-        Ok(())
-    }
-
-    fn on_datagram(&mut self, data: &[u8]) -> Result<(), TransportError> {
-        // RFC 9221 §3: frames count in full, and none come where none were asked for.
-        let max = params::max_datagram_frame_size(&self.config);
-        if max == 0 || datagram_size(data.len(), false) as u64 > max {
-            return Err(TransportError::protocol_violation(
-                "a datagram that was not asked for",
-            ));
-        }
-        self.datagrams.on_datagram(data);
-        self.events.push(Event::DatagramReceived);
         Ok(())
     }
 

@@ -323,6 +323,7 @@ impl Endpoint {
         let (version, spoken) = (attempt.version, self.transport.spoken());
         params.version_information = Some(information(&spoken, version));
         let encoded = self.encode(&params, Side::Server);
+        self.handshake_trains += 1;
         let (tls, suite) = self.server.as_ref()?;
         let session = Session::server_of(version, tls.of(version), encoded).ok()?;
         self.stats.stateless_crypto += 1;

@@ -23,6 +23,7 @@ mod build;
 mod close;
 pub mod config;
 mod crypto_stream;
+mod datagrams;
 pub mod endpoint;
 pub mod error;
 mod events;
@@ -58,16 +59,16 @@ mod version;
 mod zero_rtt;
 
 use crate::base::{FourTuple, Rng, SocketId, Timestamp};
-use crate::crypto::{OneRttKeys, Session, TAG_LEN};
+use crate::crypto::{OneRttKeys, Session};
 use crate::path::cids::ResetToken;
 use crate::path::{Path, PathId, PathSet, Spin};
-use crate::stream::{DatagramError, Datagrams, Streams};
+use crate::stream::{Datagrams, Streams};
 use crate::wire::{ConnectionId, Side, TransportParameters};
 pub use admission::PrefixCaps;
 pub use application::Application;
-use bytes::Bytes;
 pub use config::TransportConfig;
 use crypto_stream::CryptoStream;
+pub use datagrams::DatagramBatch;
 pub use endpoint::{ConnId, Endpoint, EndpointConfig};
 pub use error::ConnectionError;
 pub use events::Event;
@@ -97,8 +98,6 @@ use zero_rtt::ZeroRtt;
 struct Pending {
     handshake_done: bool,
     ping: bool,
-    /// The application was refused a datagram for want of room.
-    datagrams_blocked: bool,
     /// Probes owed in the 1-RTT space after a PTO.
     probes: u8,
 }
@@ -256,44 +255,6 @@ impl Connection {
         &self.streams
     }
 
-    /// Queues a datagram (RFC 9221). It is sent at most once.
-    /// Keeps RFC 9000 §19.21.
-    ///
-    /// # Errors
-    /// The peer takes no datagrams, this one is larger than it takes or than the path carries, or
-    /// the queue is full; [`Event::DatagramsUnblocked`] follows in the last case.
-    pub fn send_datagram(&mut self, data: Bytes) -> Result<(), DatagramError> {
-        let room = self.datagram_room();
-        match self.datagrams.max_len(room) {
-            Some(max) if data.len() > max => return Err(DatagramError::TooLarge(max)),
-            _ => {}
-        }
-        let out = self.datagrams.send(data);
-        self.pending.datagrams_blocked |= out == Err(DatagramError::Full);
-        out
-    }
-
-    /// Bytes for frames in a full 1-RTT packet.
-    fn datagram_room(&self) -> usize {
-        let path = self.paths.primary();
-        let header = if self.zero_rtt.can_send() {
-            self.zero_rtt_header()
-        } else {
-            1 + path.remote_cids.active().len() + 4
-        };
-        path.mtu.current().saturating_sub(header + TAG_LEN)
-    }
-
-    /// The oldest received datagram.
-    pub fn recv_datagram(&mut self) -> Option<Bytes> {
-        self.datagrams.recv()
-    }
-
-    /// The largest datagram that can be sent now, in bytes; `None` when the peer takes none.
-    pub fn max_datagram_size(&self) -> Option<usize> {
-        self.datagrams.max_len(self.datagram_room())
-    }
-
     /// The protocol that ALPN chose.
     pub fn alpn(&self) -> Option<&[u8]> {
         self.session.alpn()
@@ -371,8 +332,7 @@ impl Connection {
         if let Some(e) = self.streams.poll_event() {
             return Some(Event::Stream(e));
         }
-        if self.pending.datagrams_blocked && !self.datagrams.wants_to_send() {
-            self.pending.datagrams_blocked = false;
+        if self.datagrams.take_unblocked() {
             return Some(Event::DatagramsUnblocked);
         }
         self.events.take_closed().map(Event::Closed)
@@ -401,14 +361,13 @@ impl Connection {
 
     /// Whether [`Connection::poll_event`] has something.
     pub(crate) fn has_events(&self) -> bool {
-        !self.events.is_empty()
-            || self.streams.has_events()
-            || (self.pending.datagrams_blocked && !self.datagrams.wants_to_send())
+        !self.events.is_empty() || self.streams.has_events() || self.datagrams.is_unblocked()
     }
 
-    /// Connection IDs to issue to the peer; give them to [`Connection::issue_cid`].
+    /// Connection IDs to issue to the peer; give them to [`Connection::issue_cid`]. Nobody moves
+    /// before the handshake is confirmed (RFC 9000 §9), so none is needed before that.
     pub(crate) fn cids_wanted(&self) -> usize {
-        if self.state.is_established() {
+        if self.state.is_confirmed() {
             self.paths.primary().local_cids.wanted()
         } else {
             0

@@ -2,9 +2,11 @@
 //!
 //! One key phase serves all paths, and so do the counters. The next generation is derived before it
 //! is needed, so that a packet that starts an update opens in the time any other takes (§6.3): by
-//! the first packet after [`OneRttKeys::rest`], whatever its phase, and else with an update. The
-//! previous receive key stays until the time that the caller sets (three PTO, §6.5). The caller
-//! says when the handshake is confirmed and what was acknowledged; timers and closing are its own.
+//! the first packet after [`OneRttKeys::rest`], whatever its phase, and else with an update. Only
+//! the first waits until a connection has come to more than its handshake, for before that
+//! everybody knows the key phase. The previous receive key stays until the time that the caller
+//! sets (three PTO, §6.5). The caller says when the handshake is confirmed and what was
+//! acknowledged; timers and closing are its own.
 
 use super::keys::{Key, Keys, NextKeys};
 use super::protect::{self, SealError, Undecryptable};
@@ -17,6 +19,9 @@ use std::fmt;
 
 /// Packets that the confidentiality limit keeps back, so that a CONNECTION_CLOSE can still leave.
 const CLOSING_RESERVE: u64 = 64;
+/// Packets sealed before the second generation of keys is derived: many connections never come to
+/// so many, and none of those updates.
+const READY_AFTER: u64 = 16;
 
 /// How often one key may be used (RFC 9001 §6.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +90,7 @@ pub struct OneRttKeys {
     phase: bool,
     /// Whether there is no previous receive key: the ordinary case, in which nothing is tracked.
     settled: bool,
-    /// Settled, and the next receive key is at hand.
+    /// Settled, and the next receive key is at hand, or not needed yet.
     plain: bool,
     /// Whether a packet of the current phase that we sent was acknowledged.
     acked: bool,
@@ -96,12 +101,14 @@ pub struct OneRttKeys {
     sealed: u64,
     /// From this count on, `begin_packet` looks for a way out.
     update_at: u64,
+    /// From this count on, it looks whether there is anything to do.
+    look_at: u64,
     failed: u64,
     limits: AeadLimits,
     updates: u64,
     previous: Option<Box<dyn PacketKey>>,
     previous_until: Option<Timestamp>,
-    /// The next generation's receive key; `None` at rest.
+    /// The next generation's receive key; `None` at rest, and at first.
     next: Option<Box<dyn PacketKey>>,
     /// What the next generation follows from.
     secrets: NextKeys,
@@ -123,6 +130,8 @@ impl OneRttKeys {
             confidentiality: limits.confidentiality.min(suite.confidentiality),
             integrity: limits.integrity.min(suite.integrity),
         };
+        // Early enough that a round trip at any packet rate still fits below the limit.
+        let update_at = limits.confidentiality / 2;
         Self {
             local: keys.local,
             remote: keys.remote,
@@ -133,14 +142,14 @@ impl OneRttKeys {
             received: false,
             confirmed: false,
             sealed: 0,
-            // Early enough that a round trip at any packet rate still fits below the limit.
-            update_at: limits.confidentiality / 2,
+            update_at,
+            look_at: update_at.min(READY_AFTER),
             failed: 0,
             limits,
             updates: 0,
             previous: None,
             previous_until: None,
-            next: Some(next.peek().remote),
+            next: None,
             secrets: next,
             sent_from: PathMarks::default(),
             received_from: PathMarks::default(),
@@ -151,6 +160,7 @@ impl OneRttKeys {
     /// makes it.
     pub fn set_update_after(&mut self, packets: u64) {
         self.update_at = self.update_at.min(packets.max(1));
+        self.look_at = self.look_at.min(self.update_at);
     }
 
     /// The key phase bit for the header of the next packet. Call before each packet is built: this
@@ -161,7 +171,7 @@ impl OneRttKeys {
     /// [`Self::seal`] then still serve the few packets that close the connection.
     #[inline]
     pub fn begin_packet(&mut self) -> Result<u8, TransportError> {
-        if self.sealed >= self.update_at {
+        if self.sealed >= self.look_at {
             self.relieve()?;
         }
         Ok(self.phase_bit())
@@ -418,6 +428,12 @@ impl OneRttKeys {
 
     #[cold]
     fn relieve(&mut self) -> Result<(), TransportError> {
+        let secrets = &self.secrets;
+        self.next.get_or_insert_with(|| secrets.peek().remote);
+        self.look_at = self.update_at;
+        if self.sealed < self.update_at {
+            return Ok(());
+        }
         if self.can_update() {
             self.advance();
             return Ok(());

@@ -309,16 +309,10 @@ impl Mmsg {
                 return self.set_full(id, false);
             }
             self.stats.syscalls += 1;
-            // SAFETY: the first `filled` headers were set by `fill` just now and point to boxed
-            // messages and to buffers that the queue's trains own.
-            let n = unsafe {
-                libc::sendmmsg(
-                    entry.socket.fd(),
-                    self.headers.as_mut_ptr(),
-                    filled as libc::c_uint,
-                    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-                )
-            };
+            let headers = self.headers.get_mut(..filled).unwrap_or_default();
+            // SAFETY: these headers were set by `fill` just now and point to boxed messages and to
+            // buffers that the queue's trains own.
+            let n = unsafe { send(entry.socket.fd(), headers) };
             if n > 0 {
                 for _ in 0..n {
                     entry.advance(|train, socket| train.on_sent(socket, &mut self.stats));
@@ -412,6 +406,23 @@ impl Entry {
             self.queue.pop_front();
         }
     }
+}
+
+/// Sends messages: how many the kernel took, or -1 and `errno`. The calls are made directly: the
+/// library's are cancellation points, which cost a lone small datagram some of its latency.
+///
+/// # Safety
+/// Every header points to what it says, until the call returns.
+unsafe fn send(fd: libc::c_int, headers: &mut [libc::mmsghdr]) -> libc::c_long {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    if let [one] = headers {
+        // SAFETY: as the caller promises.
+        let n = unsafe { libc::syscall(libc::SYS_sendmsg, fd, &raw mut one.msg_hdr, flags) };
+        return if n < 0 { n } else { 1 };
+    }
+    let (first, count) = (headers.as_mut_ptr(), headers.len());
+    // SAFETY: as the caller promises.
+    unsafe { libc::syscall(libc::SYS_sendmmsg, fd, first, count, flags) }
 }
 
 /// Writes messages for the head of the queue; one a train, or one a segment. Returns how many.

@@ -203,7 +203,28 @@ impl Backend {
     /// bytes are valid inside `sink` only, which may change them. Never blocks; bounded work.
     #[inline]
     pub fn recv(&mut self, sink: &mut dyn FnMut(&RecvMeta, &mut [u8])) -> Result<usize, IoError> {
-        each!(self, b => b.recv(sink))
+        self.recv_while(&mut |meta, data| {
+            sink(meta, data);
+            true
+        })
+    }
+
+    /// Like [`recv`](Self::recv), until `sink` says that it has enough for now. What the kernel
+    /// handed over in one call is shown all the same; the rest comes with the next call.
+    #[inline]
+    pub fn recv_while(
+        &mut self,
+        sink: &mut dyn FnMut(&RecvMeta, &mut [u8]) -> bool,
+    ) -> Result<usize, IoError> {
+        match self {
+            Self::Uring(b) => b.recv(sink),
+            Self::Mmsg(b) => b.recv(&mut |meta, data| {
+                sink(meta, data);
+            }),
+            Self::Sim(b) => b.recv(&mut |meta, data| {
+                sink(meta, data);
+            }),
+        }
     }
 
     /// A send buffer of [`TX_BUFFER_LEN`] bytes; `None` while all are lent or in flight.

@@ -35,6 +35,15 @@ pub trait ShardApp {
         Taken::Prefix(0)
     }
 
+    /// A datagram (RFC 9221), straight from the receive buffer. False leaves it in the connection's
+    /// queue, for [`Connection::recv_datagram`] after [`Event::DatagramReceived`]; while any wait
+    /// there, none is shown here. What comes before the handshake is complete is always queued.
+    #[inline]
+    fn on_datagram(&mut self, conn: ConnId, data: &[u8]) -> bool {
+        let _ = (conn, data);
+        false
+    }
+
     /// A connection has something to tell. After [`Event::Closed`] its name is not used again.
     fn on_event(&mut self, ctx: &mut Context<'_>, conn: ConnId, event: Event);
 
@@ -257,6 +266,11 @@ where
         fin: bool,
     ) -> Taken {
         self.app.on_stream_data(conn, streams, id, data, fin)
+    }
+
+    #[inline]
+    fn on_datagram(&mut self, conn: ConnId, data: &[u8]) -> bool {
+        self.app.on_datagram(conn, data)
     }
 
     fn on_incoming(&mut self, incoming: &Incoming) -> Decision {

@@ -7,11 +7,16 @@ use crate::base::{RecvMeta, Timestamp};
 use crate::conn::ConnId;
 use crate::conn::endpoint::Next;
 use crate::io::IoError;
+use std::cell::Cell;
 
 /// Trains that one connection sends before others have their turn.
 const TRAINS_PER_TURN: usize = 4;
 /// Runs from other shards, and commands, taken in one turn.
 const MAIL_PER_TURN: usize = 256;
+/// Trains of handshakes taken in one turn. Each is as much work as thousands of other packets, and
+/// what it is answered with leaves at the end of the turn: the peers should not have to wait for
+/// all of them, nor work only while we do not.
+const HANDSHAKES_PER_TURN: u64 = 8;
 /// Connections served in one turn.
 const CONNECTIONS_PER_TURN: usize = 1024;
 /// The wheel's key of the application.
@@ -67,6 +72,7 @@ impl<A: ShardApp> Shard<A> {
         let own = *index;
         let mut trains = 0;
         let mut others = 0;
+        let (before, handshakes) = (endpoint.handshake_trains(), Cell::new(0));
         let mut take = |app: &mut A, meta: &RecvMeta, data: &mut [u8]| {
             let foreign =
                 |dcid: &[u8], meta: &RecvMeta, datagram: &mut [u8]| match codec.shard_of(dcid) {
@@ -77,20 +83,23 @@ impl<A: ShardApp> Shard<A> {
                     _ => false,
                 };
             endpoint.handle_train(now, meta, data, &mut Bridge { app, foreign });
+            handshakes.set(endpoint.handshake_trains() - before);
         };
-        backend.recv(&mut |meta, data| {
+        backend.recv_while(&mut |meta, data| {
             trains += 1;
-            let Some(demux) = demux else {
-                return take(app, meta, data);
-            };
-            demux.split(meta, data, &mut |quic, meta, part| {
-                if quic {
-                    take(app, meta, part);
-                } else {
-                    others += 1;
-                    app.on_other(outbox, meta, part);
-                }
-            });
+            if let Some(demux) = demux {
+                demux.split(meta, data, &mut |quic, meta, part| {
+                    if quic {
+                        take(app, meta, part);
+                    } else {
+                        others += 1;
+                        app.on_other(outbox, meta, part);
+                    }
+                });
+            } else {
+                take(app, meta, data);
+            }
+            handshakes.get() < HANDSHAKES_PER_TURN
         })?;
         self.stats.others += others;
         self.stats.trains += trains;

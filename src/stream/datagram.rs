@@ -3,17 +3,28 @@
 //! Each datagram counts [`OVERHEAD`] bytes on top of its own, so that empty ones are bounded too. A
 //! full receive queue drops its oldest: what is newest is worth most to who uses datagrams. Sent
 //! datagrams are never sent again; the fate of a packet that carried one concerns nobody here.
+//!
+//! Small datagrams cost no allocation: those to send lie in one block as the frames that they will
+//! be, so that a packet takes as many as it has room for in one copy; received ones lie in another
+//! until the application has seen them.
+
+mod arena;
 
 use crate::base::limits;
 use crate::wire::Writer;
 use crate::wire::frame::{datagram_size, write_datagram_header};
+use arena::Arena;
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 
 /// What a queued datagram counts for beside its bytes.
 const OVERHEAD: usize = size_of::<Bytes>();
-/// The first and the largest block that received datagrams share.
+/// The first and the largest block that datagrams handed out as [`Bytes`] share.
 const BLOCKS: (usize, usize) = (2048, 64 * 1024);
+/// Up to here a copy costs less than to keep a reference.
+const COPIED: usize = 256;
+/// The length in front of a received datagram.
+const LENGTH: usize = size_of::<u32>();
 
 /// Why a datagram was not queued for sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,8 +32,8 @@ pub enum DatagramError {
     /// The peer takes no datagrams.
     #[error("the peer takes no datagrams")]
     Unsupported,
-    /// The datagram is longer than the peer takes.
-    #[error("the datagram is longer than the {0} bytes that the peer takes")]
+    /// The datagram is longer than the peer takes, the path carries or the queue holds.
+    #[error("the datagram is longer than the {0} bytes that can be sent")]
     TooLarge(usize),
     /// The queue is full.
     #[error("too many datagrams wait to be sent")]
@@ -45,11 +56,19 @@ pub struct DatagramStats {
 /// The datagrams of one connection.
 #[derive(Debug)]
 pub struct Datagrams {
-    outgoing: VecDeque<Bytes>,
+    /// What is to be sent, in order.
+    runs: VecDeque<Run>,
+    /// Those of it that are not held, as DATAGRAM frames with their lengths.
+    outgoing: Arena,
+    /// Those of it that are.
+    held: VecDeque<Bytes>,
     outgoing_bytes: usize,
-    incoming: VecDeque<Bytes>,
+    /// What the last datagram that was refused for want of room counts for; 0 when none was.
+    refused: usize,
+    /// Received datagrams, each behind its length.
+    incoming: Arena,
     incoming_bytes: usize,
-    /// The unused rest of the block that received datagrams are copied to.
+    /// The unused rest of the block that datagrams handed out are copied to.
     block: BytesMut,
     block_size: usize,
     send_bytes: usize,
@@ -65,13 +84,25 @@ impl Default for Datagrams {
     }
 }
 
+/// Datagrams of one length that follow each other to be sent.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    len: u32,
+    count: u32,
+    /// They are kept by reference, not as frames.
+    held: bool,
+}
+
 impl Datagrams {
     /// Empty queues of at most so many bytes; allocates nothing yet.
     pub fn new(send_bytes: usize, recv_bytes: usize) -> Self {
         Self {
-            outgoing: VecDeque::new(),
+            runs: VecDeque::new(),
+            outgoing: Arena::default(),
+            held: VecDeque::new(),
             outgoing_bytes: 0,
-            incoming: VecDeque::new(),
+            refused: 0,
+            incoming: Arena::default(),
             incoming_bytes: 0,
             block: BytesMut::new(),
             block_size: BLOCKS.0,
@@ -84,8 +115,10 @@ impl Datagrams {
 
     /// Gives back memory that a burst left behind, of what is empty.
     pub(crate) fn rest(&mut self) {
-        self.outgoing.shrink_to(0);
-        self.incoming.shrink_to(0);
+        self.outgoing.rest();
+        self.incoming.rest();
+        self.runs.shrink_to(0);
+        self.held.shrink_to(0);
         self.block = BytesMut::new();
         self.block_size = BLOCKS.0;
     }
@@ -95,8 +128,8 @@ impl Datagrams {
         self.peer_max = max_datagram_frame_size;
     }
 
-    /// The longest datagram that the peer takes and that a packet with `room` bytes for frames
-    /// carries; `None` when the peer takes none.
+    /// The longest datagram that the peer takes, that a packet with `room` bytes for frames carries
+    /// and that the queue holds; `None` when the peer takes none.
     pub fn max_len(&self, room: usize) -> Option<usize> {
         // Without a length the frame's overhead is its type; peers count the frame as sent, and
         // one that is not the packet's last has a length of up to four bytes (RFC 9221 §3, §4).
@@ -104,7 +137,8 @@ impl Datagrams {
         let peer = peer.checked_sub(1)?;
         let with_length = datagram_size(0, false) + length_size(peer);
         let peer = (peer + 1).checked_sub(with_length)?;
-        Some(peer.min(room.saturating_sub(1)))
+        let held = self.send_bytes.saturating_sub(OVERHEAD);
+        Some(peer.min(room.saturating_sub(1)).min(held))
     }
 
     /// Queues a datagram.
@@ -114,55 +148,175 @@ impl Datagrams {
     /// [`DatagramError`]; the datagram is not queued then.
     pub fn send(&mut self, data: Bytes) -> Result<(), DatagramError> {
         let max = self.max_len(usize::MAX).ok_or(DatagramError::Unsupported)?;
-        if data.len() > max {
+        self.send_within(max, data).map_err(|(e, _)| e)
+    }
+
+    /// Queues a datagram of at most `max` bytes, which is at most what [`Datagrams::max_len`] says;
+    /// it comes back with the error.
+    pub(crate) fn send_within(
+        &mut self,
+        max: usize,
+        data: Bytes,
+    ) -> Result<(), (DatagramError, Bytes)> {
+        let done = if data.len() <= COPIED {
+            self.push(max, data.len(), |to| to.copy_from_slice(&data))
+        } else {
+            self.claim(max, data.len(), true)
+        };
+        match done {
+            Ok(()) if data.len() > COPIED => self.held.push_back(data),
+            Ok(()) => {}
+            Err(e) => return Err((e, data)),
+        }
+        Ok(())
+    }
+
+    /// Queues a datagram of `len` bytes, at most `max`, that `fill` writes: all of them, for they
+    /// are what was there before.
+    #[inline]
+    pub(crate) fn push(
+        &mut self,
+        max: usize,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<(), DatagramError> {
+        self.claim(max, len, false)?;
+        let frame = self.outgoing.append(datagram_size(len, true));
+        let mut w = Writer::new(frame);
+        write_datagram_header(&mut w, Some(len));
+        let header = w.position();
+        fill(&mut frame[header..]);
+        Ok(())
+    }
+
+    /// Takes a place in the queue.
+    #[inline]
+    fn claim(&mut self, max: usize, len: usize, held: bool) -> Result<(), DatagramError> {
+        if len > max {
             return Err(DatagramError::TooLarge(max));
         }
-        let cost = data.len() + OVERHEAD;
+        let cost = len + OVERHEAD;
         if self.outgoing_bytes + cost > self.send_bytes {
+            self.refused = cost;
             return Err(DatagramError::Full);
         }
         self.outgoing_bytes += cost;
-        self.outgoing.push_back(data);
+        let len = len as u32;
+        match self.runs.back_mut() {
+            Some(run) if run.len == len && run.held == held => run.count += 1,
+            _ => self.runs.push_back(Run {
+                len,
+                count: 1,
+                held,
+            }),
+        }
         Ok(())
     }
 
     /// Whether datagrams wait to be sent.
     #[inline]
     pub fn wants_to_send(&self) -> bool {
-        !self.outgoing.is_empty()
+        !self.runs.is_empty()
     }
 
-    /// Appends the oldest datagram if it fits; false when none waits or it does not. It has no
-    /// length when it fills the packet.
-    pub fn write(&mut self, w: &mut Writer<'_>) -> bool {
-        let Some(data) = self.outgoing.front() else {
-            return false;
-        };
-        if datagram_size(data.len(), true) <= w.remaining() {
-            write_datagram_header(w, Some(data.len()));
-        } else if let Some(padding) = w.remaining().checked_sub(datagram_size(data.len(), false)) {
-            // Too short for the length field: PADDING in front makes the datagram the rest.
-            w.zeros(padding);
-            write_datagram_header(w, None);
-        } else {
-            return false;
+    /// Whether the oldest datagrams to be sent are so many of one length.
+    #[inline]
+    pub(crate) fn wants_to_send_alike(&self, count: usize) -> bool {
+        self.runs.front().is_some_and(|r| r.count as usize >= count)
+    }
+
+    /// Whether a datagram was refused, and by now the queue has room for it and is half empty.
+    #[inline]
+    pub fn is_unblocked(&self) -> bool {
+        self.refused > 0
+            && self.outgoing_bytes + self.refused.max(self.send_bytes / 2) <= self.send_bytes
+    }
+
+    /// As [`Datagrams::is_unblocked`], once.
+    pub fn take_unblocked(&mut self) -> bool {
+        let unblocked = self.is_unblocked();
+        if unblocked {
+            self.refused = 0;
         }
-        w.bytes(data);
-        self.outgoing_bytes -= data.len() + OVERHEAD;
-        self.outgoing.pop_front();
-        self.stats.tx += 1;
-        true
+        unblocked
+    }
+
+    /// Appends the oldest datagrams, as many as fit; returns how many. The last one has no length
+    /// when it fills the packet.
+    pub fn write(&mut self, w: &mut Writer<'_>) -> usize {
+        let before = self.stats.tx;
+        while let Some(&run) = self.runs.front() {
+            let len = run.len as usize;
+            let fit = w.remaining() / datagram_size(len, true);
+            let fit = if fit > 0 {
+                self.write_some(w, run, fit.min(run.count as usize))
+            } else if let Some(padding) = w.remaining().checked_sub(datagram_size(len, false)) {
+                // Too short for the length field: PADDING in front makes the datagram the rest.
+                w.zeros(padding);
+                write_datagram_header(w, None);
+                self.pass(run, |data| w.bytes(data));
+                1
+            } else {
+                break;
+            };
+            self.stats.tx += fit as u64;
+            self.forget(run, fit);
+        }
+        (self.stats.tx - before) as usize
+    }
+
+    /// Appends `count` of a run, or fewer, but one at least; there is room. Returns how many.
+    #[inline]
+    fn write_some(&mut self, w: &mut Writer<'_>, run: Run, count: usize) -> usize {
+        let len = run.len as usize;
+        if run.held {
+            write_datagram_header(w, Some(len));
+            self.pass(run, |data| w.bytes(data));
+            return 1;
+        }
+        let size = datagram_size(len, true);
+        let ready = self.outgoing.bytes();
+        let count = if count * size <= ready.len() {
+            count
+        } else {
+            ready.len() / size
+        };
+        w.bytes(&ready[..count * size]);
+        self.outgoing.consume(count * size);
+        count
+    }
+
+    /// Takes the bytes of the oldest datagram, which is of `run`.
+    fn pass(&mut self, run: Run, see: impl FnOnce(&[u8])) {
+        if run.held {
+            see(&self.held.pop_front().unwrap_or_default());
+        } else {
+            let size = datagram_size(run.len as usize, true);
+            see(&self.outgoing.bytes()[size - run.len as usize..size]);
+            self.outgoing.consume(size);
+        }
+    }
+
+    /// Gives back the places of `count` datagrams of the oldest run.
+    #[inline]
+    fn forget(&mut self, run: Run, count: usize) {
+        self.outgoing_bytes -= count * (run.len as usize + OVERHEAD);
+        match self.runs.front_mut() {
+            Some(front) if front.count as usize > count => front.count -= count as u32,
+            _ => drop(self.runs.pop_front()),
+        }
     }
 
     /// Drops waiting datagrams at the front that a packet with `room` bytes for frames can never
     /// carry, after the path's packets became smaller.
+    #[inline]
     pub fn drop_too_large(&mut self, room: usize) {
-        while let Some(data) = self.outgoing.front() {
-            if datagram_size(data.len(), false) <= room {
+        while let Some(&run) = self.runs.front() {
+            if datagram_size(run.len as usize, false) <= room {
                 return;
             }
-            self.outgoing_bytes -= data.len() + OVERHEAD;
-            self.outgoing.pop_front();
+            self.pass(run, |_| {});
+            self.forget(run, 1);
             self.stats.tx_too_large += 1;
         }
     }
@@ -173,27 +327,64 @@ impl Datagrams {
         let cost = data.len() + OVERHEAD;
         while self.incoming_bytes + cost > self.recv_bytes {
             self.stats.rx_dropped += 1;
-            match self.incoming.pop_front() {
-                Some(old) => self.incoming_bytes -= old.len() + OVERHEAD,
+            if !self.recv_with(|_| {}) {
                 // Larger than the whole queue.
-                None => return,
+                return;
             }
         }
-        if self.block.capacity() < data.len() {
-            // One allocation for many datagrams, in small steps while there are few.
-            self.block = BytesMut::with_capacity(self.block_size.max(data.len()));
-            self.block_size = (self.block_size * 2).min(BLOCKS.1);
-        }
-        self.block.extend_from_slice(data);
-        self.incoming.push_back(self.block.split().freeze());
+        let (length, to) = self
+            .incoming
+            .append(LENGTH + data.len())
+            .split_at_mut(LENGTH);
+        length.copy_from_slice(&(data.len() as u32).to_ne_bytes());
+        to.copy_from_slice(data);
         self.incoming_bytes += cost;
+    }
+
+    /// Counts received datagrams that the application took before they were queued.
+    #[inline]
+    pub(crate) fn note_taken(&mut self, count: u64) {
+        self.stats.rx += count;
+    }
+
+    /// Whether received datagrams wait for the application.
+    #[inline]
+    pub fn has_received(&self) -> bool {
+        !self.incoming.is_empty()
+    }
+
+    /// Shows `see` the oldest received datagram and forgets it; false when there is none.
+    #[inline]
+    pub fn recv_with(&mut self, see: impl FnOnce(&[u8])) -> bool {
+        let Some((length, rest)) = self.incoming.bytes().split_first_chunk::<LENGTH>() else {
+            return false;
+        };
+        let len = u32::from_ne_bytes(*length) as usize;
+        see(&rest[..len]);
+        self.incoming.consume(LENGTH + len);
+        self.incoming_bytes -= len + OVERHEAD;
+        true
     }
 
     /// The oldest received datagram.
     pub fn recv(&mut self) -> Option<Bytes> {
-        let data = self.incoming.pop_front()?;
-        self.incoming_bytes -= data.len() + OVERHEAD;
-        Some(data)
+        // Out of the way of the borrow; an empty one costs nothing.
+        let (mut block, size) = (std::mem::take(&mut self.block), self.block_size);
+        let mut grown = false;
+        let some = self.recv_with(|data| {
+            if block.capacity() < data.len() {
+                // One allocation for many datagrams, in small steps while there are few.
+                block = BytesMut::with_capacity(size.max(data.len()));
+                grown = true;
+            }
+            block.extend_from_slice(data);
+        });
+        if grown {
+            self.block_size = (size * 2).min(BLOCKS.1);
+        }
+        let data = some.then(|| block.split().freeze());
+        self.block = block;
+        data
     }
 
     /// Counters.
@@ -208,112 +399,4 @@ fn length_size(len: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::{Frame, Reader};
-
-    fn queue(send: usize, recv: usize) -> Datagrams {
-        let mut d = Datagrams::new(send, recv);
-        d.set_peer_max(65_535);
-        d
-    }
-
-    fn frames(packet: &[u8]) -> Vec<Vec<u8>> {
-        let (mut r, mut out) = (Reader::new(packet), Vec::new());
-        while !r.is_empty() {
-            match Frame::parse(&mut r).unwrap() {
-                Frame::Datagram(d) => out.push(d.to_vec()),
-                Frame::Padding => {}
-                other => panic!("{other:?}"),
-            }
-        }
-        out
-    }
-
-    #[test]
-    fn datagrams_share_packets_and_fill_them_exactly() {
-        for room in 1..40 {
-            let mut d = queue(1 << 20, 1 << 20);
-            for len in [10, 0, 20] {
-                d.send(Bytes::from(vec![len as u8; len])).unwrap();
-            }
-            let mut got = Vec::new();
-            while d.wants_to_send() {
-                let mut buf = vec![0xff; room];
-                let mut w = Writer::new(&mut buf);
-                let mut wrote = false;
-                while d.write(&mut w) {
-                    wrote = true;
-                }
-                if !wrote {
-                    let before = d.stats().tx_too_large;
-                    d.drop_too_large(room);
-                    assert_eq!(d.stats().tx_too_large, before + 1);
-                    continue;
-                }
-                got.extend(frames(w.written()));
-            }
-            let sent: Vec<Vec<u8>> = [10usize, 0, 20]
-                .into_iter()
-                .filter(|&len| len < room)
-                .map(|len| vec![len as u8; len])
-                .collect();
-            assert_eq!(got, sent, "{room} bytes of room");
-            assert_eq!(d.outgoing_bytes, 0);
-        }
-    }
-
-    #[test]
-    fn the_peer_and_the_queue_bound_what_is_sent() {
-        let mut d = Datagrams::new(200, 200);
-        assert_eq!(d.send(Bytes::new()), Err(DatagramError::Unsupported));
-        d.set_peer_max(50);
-        assert_eq!(d.max_len(1200), Some(48));
-        assert_eq!(d.max_len(20), Some(19));
-        let data = |n| Bytes::from(vec![1; n]);
-        assert_eq!(d.send(data(49)), Err(DatagramError::TooLarge(48)));
-        assert_eq!(d.send(data(48)), Ok(()));
-        assert_eq!(d.send(data(48)), Ok(()));
-        assert_eq!(d.send(data(48)), Err(DatagramError::Full));
-        // Empty datagrams are not free.
-        let mut d = queue(10 * OVERHEAD, 0);
-        assert_eq!(
-            (0..100).filter(|_| d.send(Bytes::new()).is_ok()).count(),
-            10
-        );
-    }
-
-    #[test]
-    fn a_full_receive_queue_drops_the_oldest() {
-        let mut d = queue(0, 10 * OVERHEAD);
-        for _ in 0..1000 {
-            d.on_datagram(&[]);
-        }
-        assert_eq!(d.incoming.len(), 10);
-        assert_eq!((d.stats().rx, d.stats().rx_dropped), (1000, 990));
-        d.on_datagram(&[7; 40]);
-        assert_eq!(
-            d.incoming_bytes,
-            d.incoming.iter().map(|b| b.len() + OVERHEAD).sum::<usize>()
-        );
-        while let Some(b) = d.recv() {
-            assert!(b.is_empty() || b == vec![7; 40]);
-        }
-        assert_eq!(d.incoming_bytes, 0);
-        // One that could never fit takes the others' place in vain, and is dropped itself.
-        d.on_datagram(&[0; 4000]);
-        assert_eq!(d.recv(), None);
-    }
-
-    #[test]
-    fn received_datagrams_share_blocks() {
-        let mut d = queue(0, 1 << 20);
-        for i in 0..2000u32 {
-            d.on_datagram(&i.to_be_bytes());
-        }
-        for i in 0..2000u32 {
-            assert_eq!(d.recv().unwrap(), i.to_be_bytes().as_slice());
-        }
-        assert!(d.block_size > BLOCKS.0);
-    }
-}
+mod tests;

@@ -49,6 +49,14 @@ pub trait StreamSink {
         data: &[u8],
         fin: bool,
     ) -> Taken;
+
+    /// Offers a datagram (RFC 9221) of an authenticated 1-RTT packet; false leaves it to the queue
+    /// of received ones. While any wait there, none is offered.
+    #[inline]
+    fn on_datagram(&mut self, data: &[u8]) -> bool {
+        let _ = data;
+        false
+    }
 }
 
 /// The sink that leaves everything to [`Streams::read`].

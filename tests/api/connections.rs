@@ -8,6 +8,7 @@ use corelane::api::{
 };
 use corelane::base::limits;
 use corelane::wire::Code;
+use std::collections::VecDeque;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,6 +121,40 @@ fn datagrams_go_both_ways_and_their_limits_are_told() {
         let over = server.send_datagram(Bytes::new()).await;
         assert!(matches!(over, Err(SendDatagramError::ConnectionLost(_))));
         assert!(server.read_datagram().await.is_err());
+    });
+}
+
+#[test]
+fn datagrams_go_in_batches() {
+    run(|| async {
+        let (client, server) = World::new().pair().connect().await;
+        // More than the ways between handles and shards hold; long ones among them.
+        let datagram = |i: u16| {
+            let mut data = vec![0; if i.is_multiple_of(7) { 700 } else { 30 }];
+            data[..2].copy_from_slice(&i.to_be_bytes());
+            Bytes::from(data)
+        };
+        let mut batch: VecDeque<Bytes> = (0..2000).map(datagram).collect();
+        client.send_datagrams(&mut batch).await.unwrap();
+        assert!(batch.is_empty());
+        let mut got = Vec::new();
+        while got.len() < 2000 {
+            let before = got.len();
+            let n = server.read_datagrams(&mut got).await.unwrap();
+            assert!(n > 0 && got.len() == before + n);
+        }
+        assert_eq!(got, (0..2000).map(datagram).collect::<Vec<_>>());
+        // What does not fit stays, with what comes after it.
+        let max = client.max_datagram_size().unwrap();
+        let mut batch: VecDeque<Bytes> = [1, max + 1, 2].map(|n| vec![0; n].into()).into();
+        let sent = client.send_datagrams(&mut batch).await;
+        assert_eq!(sent, Err(SendDatagramError::TooLarge { max }));
+        assert_eq!((batch.len(), batch[0].len()), (2, max + 1));
+        server.close(1, b"");
+        client.closed().await;
+        batch.pop_front();
+        let sent = client.send_datagrams(&mut batch).await;
+        assert!(matches!(sent, Err(SendDatagramError::ConnectionLost(_))));
     });
 }
 

@@ -6,6 +6,7 @@ pub mod attack;
 pub mod bulk;
 pub mod certs;
 pub mod counting;
+pub mod datagrams;
 pub mod echo;
 pub mod file_app;
 pub mod files;

@@ -35,6 +35,10 @@ pub struct Recorder {
     pub finished: Vec<(u32, u64)>,
     /// Take nothing from the receive buffer: everything is read from the stream.
     pub refuse_data: bool,
+    /// Take so many datagrams where they arrive; the others wait in the connection's queue.
+    pub take_datagrams: usize,
+    /// Datagrams that were taken.
+    pub datagrams: Vec<Vec<u8>>,
     /// Attempts seen, with whether their address was validated.
     pub incoming: Vec<bool>,
     /// Attempts held.
@@ -61,6 +65,15 @@ impl Application for Recorder {
             self.finished.push((conn.index(), id.0));
         }
         Taken::All
+    }
+
+    fn on_datagram(&mut self, _: ConnId, data: &[u8]) -> bool {
+        let taken = self.take_datagrams > 0;
+        if taken {
+            self.take_datagrams -= 1;
+            self.datagrams.push(data.to_vec());
+        }
+        taken
     }
 
     fn on_incoming(&mut self, incoming: &Incoming) -> Decision {

@@ -1,12 +1,25 @@
-//! One run of the ceilings: UDP over loopback with GSO and GRO, alone or with AES-128-GCM.
+//! One run of the ceilings: UDP over loopback, alone or with AES-128-GCM, as trains of packets one
+//! way with GSO and GRO, or as one message there and back.
 
+use std::io;
+use std::mem::swap;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use corelane_perf::ceiling::{self, Settings};
+use corelane_perf::ceiling::{self, Settings, echo};
 use corelane_perf::clock;
 use corelane_perf::report::{Report, Workload};
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Work {
+    /// Trains of packets from the client
+    Up,
+    /// Trains of packets from the server
+    Down,
+    /// One message there and back
+    Echo,
+}
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Cipher {
@@ -20,22 +33,25 @@ enum Cipher {
 #[derive(Parser)]
 #[command(name = "ceiling", version)]
 struct Args {
+    /// What is sent
+    #[arg(long, value_enum, default_value = "up")]
+    work: Work,
     /// What is done to each packet
     #[arg(long, value_enum, default_value = "aes128")]
     cipher: Cipher,
-    /// UDP payload in bytes
-    #[arg(long, default_value_t = 1452, value_parser = clap::value_parser!(u16).range(64..=65_507))]
-    payload: u16,
+    /// Bytes of a UDP payload, or of a message there and back
+    #[arg(long, default_value_t = 1452, value_parser = clap::value_parser!(u16).range(16..=65_507))]
+    size: u16,
     /// Seconds to measure
     #[arg(long, default_value_t = 3.0, value_parser = clock::seconds)]
     seconds: f64,
     /// Seconds to leave out before
     #[arg(long, default_value_t = 0.5, value_parser = clock::seconds)]
     omit: f64,
-    /// The receiver's core
+    /// The server's core
     #[arg(long, default_value_t = 0)]
     server_core: usize,
-    /// The sender's core
+    /// The client's core
     #[arg(long, default_value_t = 1)]
     client_core: usize,
     /// Print the report as JSON
@@ -45,30 +61,21 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let sealed = args.cipher == Cipher::Aes128;
-    let settings = Settings {
-        sealed,
-        payload: args.payload.into(),
-        server_core: args.server_core,
-        client_core: args.client_core,
-        warm_up: Duration::from_secs_f64(args.omit),
-        window: Duration::from_secs_f64(args.seconds),
-    };
-    let sample = match ceiling::run(&settings) {
-        Ok(sample) => sample,
+    let workload = match measure(&args) {
+        Ok(workload) => workload,
         Err(error) => {
             eprintln!("ceiling: {error}");
             return ExitCode::FAILURE;
         }
     };
+    let sealed = args.cipher == Cipher::Aes128;
     let config = serde_json::json!({
         "cipher": if sealed { "AES-128-GCM" } else { "none" },
-        "payload_bytes": args.payload,
+        "size_bytes": args.size,
         "server_core": args.server_core,
         "client_core": args.client_core,
     });
     let tool = if sealed { "sealed" } else { "udp" };
-    let workload = Workload::new("throughput", &sample, None);
     let report = Report::new(tool, env!("CARGO_PKG_VERSION"), config, workload);
     if args.json {
         print!("{}", report.to_json());
@@ -76,4 +83,29 @@ fn main() -> ExitCode {
         print!("{}", report.to_text());
     }
     ExitCode::SUCCESS
+}
+
+fn measure(args: &Args) -> io::Result<Workload> {
+    let mut settings = Settings {
+        sealed: args.cipher == Cipher::Aes128,
+        payload: args.size.into(),
+        server_core: args.server_core,
+        client_core: args.client_core,
+        warm_up: Duration::from_secs_f64(args.omit),
+        window: Duration::from_secs_f64(args.seconds),
+    };
+    if args.work == Work::Echo {
+        let (sample, latency) = echo::run(&settings)?;
+        return Ok(Workload::new("rr", &sample, Some(&latency)));
+    }
+    let is_down = args.work == Work::Down;
+    if is_down {
+        // The sender is the server then.
+        swap(&mut settings.server_core, &mut settings.client_core);
+    }
+    let mut sample = ceiling::run(&settings)?;
+    if is_down {
+        swap(&mut sample.server_cpu, &mut sample.client_cpu);
+    }
+    Ok(Workload::new("throughput", &sample, None))
 }

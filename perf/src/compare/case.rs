@@ -1,6 +1,9 @@
-//! What is compared: the work, and the numbers that are taken from a report of it.
+//! What is compared: the work, under a name that says all of it.
+//!
+//! A name is the kind of work and its size: `bulk-down-8`, `rr-open-20k`, `idle-10000`. The usual
+//! ones are listed; any other that reads is a case, too. `metric` has the numbers taken from each.
 
-use crate::report::Workload;
+use super::metric::{self, Metric};
 
 /// The work of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,234 +11,309 @@ pub enum Work {
     /// Bulk data on so many streams of one connection, from the client or to it.
     Bulk {
         /// Streams at a time.
-        streams: u16,
+        streams: u32,
         /// From the server to the client.
         down: bool,
     },
     /// Requests of 64 bytes on one connection, so many at a time.
     RequestResponse {
         /// Requests at a time.
-        depth: u16,
+        depth: u32,
     },
-    /// Full handshakes, so many at a time.
+    /// Requests of 64 bytes on one connection at fixed times, whatever the answers do.
+    OpenLoop {
+        /// Requests a second; none is half of what the best peer answers 64 at a time.
+        rate: Option<u32>,
+    },
+    /// Handshakes, so many at a time.
     Handshake {
         /// Handshakes at a time.
-        parallel: u16,
+        parallel: u32,
+        /// Each with a session ticket of an earlier connection.
+        resumed: bool,
     },
     /// Datagrams of so many bytes on one connection.
     Datagram {
         /// A datagram's length.
         size: u32,
     },
+    /// So many connections that do nothing.
+    Idle {
+        /// Connections.
+        connections: u32,
+    },
 }
 
 /// One kind of work, and what it is called.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
     /// Its name on the command line.
-    pub name: &'static str,
-    /// What it is, for the table.
-    pub title: &'static str,
+    pub name: String,
     /// The work.
     pub work: Work,
 }
 
-/// Every case.
-pub const CASES: &[Case] = &[
-    Case {
-        name: "bulk-up",
-        title: "bulk, one stream, client to server",
-        work: Work::Bulk {
-            streams: 1,
-            down: false,
-        },
-    },
-    Case {
-        name: "bulk-down",
-        title: "bulk, one stream, server to client",
-        work: Work::Bulk {
-            streams: 1,
-            down: true,
-        },
-    },
-    Case {
-        name: "bulk-up-8",
-        title: "bulk, eight streams, client to server",
-        work: Work::Bulk {
-            streams: 8,
-            down: false,
-        },
-    },
-    Case {
-        name: "bulk-down-8",
-        title: "bulk, eight streams, server to client",
-        work: Work::Bulk {
-            streams: 8,
-            down: true,
-        },
-    },
-    Case {
-        name: "rr-1",
-        title: "request and response, 64 B, one at a time",
-        work: Work::RequestResponse { depth: 1 },
-    },
-    Case {
-        name: "rr-64",
-        title: "request and response, 64 B, 64 at a time",
-        work: Work::RequestResponse { depth: 64 },
-    },
-    Case {
-        name: "handshake-32",
-        title: "full handshakes, 32 at a time",
-        work: Work::Handshake { parallel: 32 },
-    },
-    Case {
-        name: "datagram-100",
-        title: "datagrams of 100 B",
-        work: Work::Datagram { size: 100 },
-    },
-    Case {
-        name: "datagram-1100",
-        title: "datagrams of 1,100 B",
-        work: Work::Datagram { size: 1100 },
-    },
+/// What `all` stands for, in the order in which it is run: an open loop at half of a rate comes
+/// after the case that finds the rate.
+pub const ALL: &[&str] = &[
+    "bulk-up",
+    "bulk-down",
+    "bulk-up-8",
+    "bulk-down-8",
+    "rr-1",
+    "rr-64",
+    "rr-open",
+    "rr-open-20k",
+    "rr-open-100k",
+    "handshake-32",
+    "handshake-32-resumed",
+    "datagram-100",
+    "datagram-1100",
+    "idle-1000",
+    "idle-10000",
 ];
+
+/// The case that finds the rate of [`Work::OpenLoop`] without one.
+pub const RATE_FROM: &str = "rr-64";
 
 impl Case {
     /// The case of that name.
-    pub fn find(name: &str) -> Option<&'static Self> {
-        CASES.iter().find(|case| case.name == name)
+    pub fn parse(name: &str) -> Option<Self> {
+        let (kind, rest) = name.split_once('-')?;
+        let work = match (kind, rest) {
+            ("bulk", "up") => bulk(1, false),
+            ("bulk", "down") => bulk(1, true),
+            ("bulk", rest) => {
+                let (direction, streams) = rest.split_once('-')?;
+                let down = match direction {
+                    "up" => false,
+                    "down" => true,
+                    _ => return None,
+                };
+                bulk(number(streams, 1000)?, down)
+            }
+            ("rr", "open") => Work::OpenLoop { rate: None },
+            ("rr", rest) => match rest.strip_prefix("open-") {
+                Some(rate) => Work::OpenLoop {
+                    rate: Some(number(rate, 10_000_000)?),
+                },
+                None => Work::RequestResponse {
+                    depth: number(rest, 1000)?,
+                },
+            },
+            ("handshake", rest) => {
+                let full = rest.strip_suffix("-resumed");
+                Work::Handshake {
+                    parallel: number(full.unwrap_or(rest), 1000)?,
+                    resumed: full.is_some(),
+                }
+            }
+            ("datagram", size) => Work::Datagram {
+                size: number(size, 65_000)?,
+            },
+            ("idle", connections) => Work::Idle {
+                connections: number(connections, 1_000_000)?,
+            },
+            _ => return None,
+        };
+        let name = name.to_string();
+        Some(Self { name, work })
+    }
+
+    /// What it is, for people.
+    pub fn title(&self) -> String {
+        match self.work {
+            Work::Bulk { streams, down } => {
+                let way = if down {
+                    ("server", "client")
+                } else {
+                    ("client", "server")
+                };
+                let streams = match streams {
+                    1 => "one stream".into(),
+                    8 => "eight streams".into(),
+                    n => format!("{n} streams"),
+                };
+                format!("bulk, {streams}, {} to {}", way.0, way.1)
+            }
+            Work::RequestResponse { depth: 1 } => {
+                "request and response, 64 B, one at a time".into()
+            }
+            Work::RequestResponse { depth } => {
+                format!("request and response, 64 B, {depth} at a time")
+            }
+            Work::OpenLoop { rate: None } => {
+                "open loop, 64 B, half of the best QUIC peer's rate 64 at a time".into()
+            }
+            Work::OpenLoop { rate: Some(rate) } => {
+                let rate = thousands(rate);
+                let half = match self.name.ends_with("open") {
+                    true => ": half of the best QUIC peer's 64 at a time",
+                    false => "",
+                };
+                format!("open loop, 64 B, {rate} requests a second{half}")
+            }
+            Work::Handshake { parallel, resumed } => {
+                let kind = if resumed { "resumed" } else { "full" };
+                format!("{kind} handshakes, {parallel} at a time")
+            }
+            Work::Datagram { size } => format!("datagrams of {} B", thousands(size)),
+            Work::Idle { connections } => format!("{} idle connections", thousands(connections)),
+        }
     }
 
     /// The workload's name in a report.
     pub fn workload(&self) -> &'static str {
         match self.work {
             Work::Bulk { .. } => "throughput",
-            Work::RequestResponse { .. } => "rr",
+            Work::RequestResponse { .. } | Work::OpenLoop { .. } => "rr",
             Work::Handshake { .. } => "handshake",
             Work::Datagram { .. } => "datagram",
+            Work::Idle { .. } => "idle",
         }
     }
 
     /// What is taken from a report; the first is what the ratio is of.
     pub fn metrics(&self) -> &'static [Metric] {
         match self.work {
-            Work::Bulk { .. } => BULK,
-            Work::RequestResponse { depth: 1 } => LATENCY,
-            Work::RequestResponse { .. } => REQUESTS,
-            Work::Handshake { .. } => HANDSHAKES,
-            Work::Datagram { .. } => DATAGRAMS,
+            Work::Bulk { .. } => metric::BULK,
+            Work::RequestResponse { depth: 1 } => metric::LATENCY,
+            Work::RequestResponse { .. } => metric::REQUESTS,
+            Work::OpenLoop { .. } => metric::OPEN_LOOP,
+            Work::Handshake { .. } => metric::HANDSHAKES,
+            Work::Datagram { .. } => metric::DATAGRAMS,
+            Work::Idle { .. } => metric::IDLE,
         }
     }
-}
 
-/// One number of a report.
-#[derive(Clone, Copy, Debug)]
-pub struct Metric {
-    /// Its key in the results, with the unit.
-    pub key: &'static str,
-    /// Its column's head.
-    pub head: &'static str,
-    /// What a unit of the column is, in units of `get`.
-    pub unit: f64,
-    /// Digits behind the point.
-    pub digits: usize,
-    /// Takes it from a report; none where it was not measured.
-    pub get: fn(&Workload) -> Option<f64>,
-}
-
-const fn metric(
-    key: &'static str,
-    head: &'static str,
-    (unit, digits): (f64, usize),
-    get: fn(&Workload) -> Option<f64>,
-) -> Metric {
-    Metric {
-        key,
-        head,
-        unit,
-        digits,
-        get,
+    /// The cases that `names` ask for, each once; `all` is [`ALL`], of which jumbo packets concern
+    /// only bulk data. A case that needs another one's result gets it.
+    ///
+    /// # Errors
+    /// When a name is none.
+    pub fn list(names: &[String], only_bulk: bool) -> Result<Vec<Self>, String> {
+        let mut cases: Vec<Self> = Vec::new();
+        let mut add = |case: Self| {
+            if !cases.contains(&case) {
+                cases.push(case);
+            }
+        };
+        for name in names {
+            let all: &[&str] = if name == "all" { ALL } else { &[name] };
+            for one in all {
+                let case = Self::parse(one).ok_or_else(|| {
+                    format!(
+                        "no case `{name}`: all, {}; or with other numbers",
+                        ALL.join(", ")
+                    )
+                })?;
+                if name == "all" && only_bulk && !matches!(case.work, Work::Bulk { .. }) {
+                    continue;
+                }
+                if case.work == (Work::OpenLoop { rate: None }) {
+                    Self::parse(RATE_FROM).into_iter().for_each(&mut add);
+                }
+                add(case);
+            }
+        }
+        Ok(cases)
     }
 }
 
-const GOODPUT: Metric = metric("goodput_bits_per_second", "Gbit/s", (1e9, 2), |w| {
-    Some(w.goodput_bits_per_second)
-});
-const CLIENT_PER_GIB: Metric = metric(
-    "client_cpu_seconds_per_gib",
-    "client CPU s/GiB",
-    (1.0, 3),
-    |w| w.cpu_seconds_per_gib_of(w.cpu_utilization_percent.client),
-);
-const SERVER_PER_GIB: Metric = metric(
-    "server_cpu_seconds_per_gib",
-    "server CPU s/GiB",
-    (1.0, 3),
-    |w| w.cpu_seconds_per_gib_of(w.cpu_utilization_percent.server),
-);
-const RATE: Metric = metric("operations_per_second", "1000/s", (1e3, 2), |w| {
-    Some(w.operations_per_second)
-});
-const P50: Metric = metric("latency_ns_p50", "p50 µs", (1e3, 1), |w| {
-    w.latency_ns.map(|l| l.p50 as f64)
-});
-const P99: Metric = metric("latency_ns_p99", "p99 µs", (1e3, 1), |w| {
-    w.latency_ns.map(|l| l.p99 as f64)
-});
-const P999: Metric = metric("latency_ns_p999", "p99.9 µs", (1e3, 1), |w| {
-    w.latency_ns.map(|l| l.p999 as f64)
-});
-const SERVER_PER_OPERATION: Metric = metric(
-    "server_cpu_seconds_per_operation",
-    "server CPU µs each",
-    (1e-6, 1),
-    |w| {
-        let cpu = w.cpu_seconds_of(w.cpu_utilization_percent.server)?;
-        (w.operations > 0).then(|| cpu / w.operations as f64)
-    },
-);
-const LOSS: Metric = metric("lost_share", "lost %", (0.01, 2), |w| {
-    let sent = w.operations + w.failures;
-    (sent > 0).then(|| w.failures as f64 / sent as f64)
-});
+fn bulk(streams: u32, down: bool) -> Work {
+    Work::Bulk { streams, down }
+}
 
-const BULK: &[Metric] = &[GOODPUT, CLIENT_PER_GIB, SERVER_PER_GIB];
-const LATENCY: &[Metric] = &[P50, P99, P999, RATE];
-const REQUESTS: &[Metric] = &[RATE, P50, P99, P999];
-const HANDSHAKES: &[Metric] = &[RATE, P50, P99, SERVER_PER_OPERATION];
-const DATAGRAMS: &[Metric] = &[RATE, LOSS];
+/// A number from 1 to `most`, where `k` at its end is a thousand.
+fn number(text: &str, most: u32) -> Option<u32> {
+    let (digits, unit) = match text.strip_suffix('k') {
+        Some(digits) => (digits, 1000),
+        None => (text, 1),
+    };
+    let n = digits.parse::<u32>().ok()?.checked_mul(unit)?;
+    (1..=most).contains(&n).then_some(n)
+}
+
+/// With a comma between thousands.
+pub fn thousands(n: u32) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::CpuUtilization;
 
     #[test]
-    fn names_are_unique_and_found() {
-        for case in CASES {
-            assert_eq!(CASES.iter().filter(|c| c.name == case.name).count(), 1);
-            assert_eq!(Case::find(case.name).map(|c| c.work), Some(case.work));
-        }
-        assert!(Case::find("bulk").is_none());
+    fn every_usual_name_reads_and_has_a_title_of_its_own() {
+        let mut titles: Vec<_> = ALL
+            .iter()
+            .map(|n| Case::parse(n).unwrap().title())
+            .collect();
+        titles.sort();
+        titles.dedup();
+        assert_eq!(titles.len(), ALL.len());
+        let work = |name: &str| Case::parse(name).map(|case| case.work);
+        assert_eq!(work("bulk-down-8"), Some(bulk(8, true)));
+        assert_eq!(work("rr-open"), Some(Work::OpenLoop { rate: None }));
+        let open = Work::OpenLoop { rate: Some(20_000) };
+        assert_eq!(work("rr-open-20k"), Some(open));
+        let resumed = Work::Handshake {
+            parallel: 32,
+            resumed: true,
+        };
+        assert_eq!(work("handshake-32-resumed"), Some(resumed));
     }
 
     #[test]
-    fn metrics_read_a_report_and_say_when_they_cannot() {
-        let workload = Workload {
-            duration_seconds: 2.0,
-            operations: 1000,
-            failures: 250,
-            cpu_utilization_percent: CpuUtilization {
-                client: None,
-                server: Some(50.0),
-            },
-            ..Workload::default()
+    fn names_that_say_nothing_are_none() {
+        for name in [
+            "",
+            "bulk",
+            "bulk-",
+            "bulk-8",
+            "bulk-up-0",
+            "bulk-side-1",
+            "rr-",
+            "rr-0",
+            "rr-open-",
+            "rr-open-5m",
+            "handshake-resumed",
+            "datagram-65001",
+            "idle--1",
+            "idle-5000000k",
+            "idle-1M",
+        ] {
+            assert_eq!(Case::parse(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_list_has_each_case_once_and_what_it_needs() {
+        let names = |list: &[&str], only_bulk| {
+            let list: Vec<_> = list.iter().map(ToString::to_string).collect();
+            let cases = Case::list(&list, only_bulk)?;
+            Ok::<_, String>(cases.into_iter().map(|c| c.name).collect::<Vec<_>>())
         };
-        assert_eq!((SERVER_PER_OPERATION.get)(&workload), Some(0.001));
-        assert_eq!((LOSS.get)(&workload), Some(0.2));
-        assert_eq!((CLIENT_PER_GIB.get)(&workload), None);
-        assert_eq!((SERVER_PER_GIB.get)(&workload), None, "no bytes");
-        assert_eq!((P99.get)(&workload), None);
+        assert_eq!(names(&["all"], false).unwrap(), ALL);
+        assert_eq!(names(&["all"], true).unwrap(), ALL[..4]);
+        assert_eq!(
+            names(&["rr-open", "rr-64"], true).unwrap(),
+            ["rr-64", "rr-open"]
+        );
+        assert!(names(&["rr-1", "no"], false).unwrap_err().contains("`no`"));
+    }
+
+    #[test]
+    fn thousands_are_set_apart() {
+        let all = [0, 999, 1000, 20_000, 1_234_567].map(thousands);
+        assert_eq!(all, ["0", "999", "1,000", "20,000", "1,234,567"]);
     }
 }

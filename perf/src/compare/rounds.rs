@@ -3,11 +3,12 @@
 //! A round runs every program once, one after the other: A B A B. It counts when no run of it was
 //! noisy; else all of it is discarded and made again, as long as there are extra rounds. So what
 //! counts is paired, and a slow minute of the machine hits everybody. A run that fails leaves its
-//! program out of that round and discards nothing.
+//! program out of that round and discards nothing; what it does not offer it is not asked again.
 
 use super::case::Case;
 use super::peer::Settings;
-use super::run::{Program, Run};
+use super::row::Row;
+use super::run::{Run, once};
 
 /// How many rounds.
 #[derive(Clone, Copy, Debug)]
@@ -30,21 +31,25 @@ pub struct Rounds {
 impl Rounds {
     /// Runs the case. `before` is called before each run and `after` behind it.
     pub fn run(
-        programs: &[Program],
-        case: &'static Case,
+        rows: &[Row],
+        case: &Case,
         settings: &Settings,
         plan: Plan,
         before: &mut dyn FnMut(),
         after: &mut dyn FnMut(&Run),
     ) -> Self {
+        let mut asked: Vec<&Row> = rows.iter().collect();
+        asked.retain(|row| (row.peer.arguments)(case, settings).is_some());
         Self::with(plan, |round| {
             let mut runs = Vec::new();
-            for program in programs {
+            asked.retain(|row| {
                 before();
-                let run = program.run(case, settings, round);
+                let run = once(row, case, settings, round);
                 run.iter().for_each(&mut *after);
+                let stays = run.as_ref().is_some_and(|run| run.is_offered);
                 runs.extend(run);
-            }
+                stays
+            });
             runs
         })
     }
@@ -56,6 +61,9 @@ impl Rounds {
                 break;
             }
             let runs = round(n);
+            if runs.is_empty() {
+                break; // nobody offers it
+            }
             if !runs.iter().any(|run| run.is_noisy) {
                 all.clean.push(n);
             }
@@ -93,13 +101,14 @@ pub(super) mod tests {
     use crate::report::Workload;
 
     /// A run of bulk data at `gbit` per second; none is a run that failed.
-    pub(crate) fn run(peer: &'static str, round: usize, gbit: Option<f64>, noise: f64) -> Run {
+    pub(crate) fn run(peer: &str, round: usize, gbit: Option<f64>, noise: f64) -> Run {
         Run {
-            case: "bulk-up",
-            peer,
+            case: "bulk-up".into(),
+            peer: peer.into(),
             round,
             noise_cores: noise,
             is_noisy: noise > 0.15,
+            is_offered: true,
             workload: gbit.map(|gbit| Workload {
                 name: "throughput".into(),
                 duration_seconds: 1.0,

@@ -1,37 +1,43 @@
 //! One run of one program: start it, keep time, read its report.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::case::Case;
+use super::case::{Case, Work};
 use super::noise::{LIMIT_CORES, Snapshot};
-use super::peer::{Peer, Settings};
+use super::peer::Settings;
+use super::row::Row;
 use crate::clock::now;
 use crate::report::{Report, Workload};
 
 /// What starting, connecting and ending may take beyond the time that is measured.
 const GRACE: Duration = Duration::from_secs(20);
+/// And for each connection that is opened to be idle.
+const GRACE_PER_CONNECTION: Duration = Duration::from_millis(10);
 /// How often a running program is looked after.
 const POLL: Duration = Duration::from_millis(20);
+/// The exit code of a program that does not offer a work.
+const NOT_OFFERED: i32 = 2;
 
 /// What came of it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Run {
     /// The case's name.
-    pub case: &'static str,
-    /// The program's name.
-    pub peer: &'static str,
+    pub case: String,
+    /// The row's name.
+    pub peer: String,
     /// The round, from 1.
     pub round: usize,
     /// CPU that others used meanwhile, in cores.
     pub noise_cores: f64,
     /// Whether that is too much.
     pub is_noisy: bool,
+    /// Whether the program has this work at all.
+    pub is_offered: bool,
     /// What it measured.
     pub workload: Option<Workload>,
     /// The version it says it is.
@@ -42,71 +48,66 @@ pub struct Run {
     pub error: Option<String>,
 }
 
-/// Where a program is, and what else it is told.
-pub struct Program {
-    /// The program.
-    pub peer: &'static Peer,
-    /// Its file.
-    pub path: PathBuf,
-    /// Arguments behind those of the case.
-    pub more: Vec<String>,
+/// Why there is no report.
+#[derive(Debug)]
+struct Failed {
+    code: Option<i32>,
+    why: String,
 }
 
-/// The file `name` in `directory`, or a sentence that says how to make it.
-///
-/// # Errors
-/// When it is not there.
-pub fn locate(directory: &Path, name: &str) -> Result<PathBuf, String> {
-    let path = directory.join(name);
-    if path.is_file() {
-        return Ok(path);
+impl From<String> for Failed {
+    fn from(why: String) -> Self {
+        Self { code: None, why }
     }
-    Err(format!(
-        "{} is missing: run `cargo build --release --workspace` first",
-        path.display()
-    ))
 }
 
-impl Program {
-    /// Runs it once; nothing when it does not do this case.
-    pub fn run(&self, case: &'static Case, settings: &Settings, round: usize) -> Option<Run> {
-        let arguments = (self.peer.arguments)(case, settings)?;
-        let mut run = Run {
-            case: case.name,
-            peer: self.peer.name,
-            round,
-            noise_cores: 0.0,
-            is_noisy: false,
-            workload: None,
-            version: None,
-            config: None,
-            error: None,
-        };
-        let limit = Duration::from_secs_f64(settings.seconds + settings.omit) + GRACE;
-        let mut command = Command::new(&self.path);
-        command.args(arguments).args(&self.more);
-        let outcome = Snapshot::read()
-            .map_err(|e| e.to_string())
-            .and_then(|before| {
-                let text = output(&mut command, limit);
-                run.noise_cores = before.others_since().map_err(|e| e.to_string())?;
-                run.is_noisy = run.noise_cores > LIMIT_CORES;
-                read_report(&text?, case.workload())
-            });
-        match outcome {
-            Ok((report, workload)) => {
-                run.workload = Some(workload);
-                run.version = Some(report.tool_version);
-                run.config = Some(report.config);
-            }
-            Err(error) => run.error = Some(error),
+/// Runs a program once; nothing when it is no row of this case.
+pub fn once(row: &Row, case: &Case, settings: &Settings, round: usize) -> Option<Run> {
+    let arguments = (row.peer.arguments)(case, settings)?;
+    let mut run = Run {
+        case: case.name.clone(),
+        peer: row.name.clone(),
+        round,
+        noise_cores: 0.0,
+        is_noisy: false,
+        is_offered: true,
+        workload: None,
+        version: None,
+        config: None,
+        error: None,
+    };
+    let opening = match case.work {
+        Work::Idle { connections } => GRACE_PER_CONNECTION * connections,
+        _ => Duration::ZERO,
+    };
+    let limit = Duration::from_secs_f64(settings.seconds + settings.omit) + GRACE + opening;
+    let mut command = Command::new(&row.path);
+    command.args(arguments).args(&row.more);
+    let outcome = Snapshot::read()
+        .map_err(|e| Failed::from(e.to_string()))
+        .and_then(|before| {
+            let text = output(&mut command, limit);
+            let noise = before.others_since();
+            run.noise_cores = noise.map_err(|e| e.to_string())?;
+            run.is_noisy = run.noise_cores > LIMIT_CORES;
+            Ok(read_report(&text?, case.workload())?)
+        });
+    match outcome {
+        Ok((report, workload)) => {
+            run.workload = Some(workload);
+            run.version = Some(report.tool_version);
+            run.config = Some(report.config);
         }
-        Some(run)
+        Err(failed) => {
+            run.is_offered = failed.code != Some(NOT_OFFERED);
+            run.error = Some(failed.why);
+        }
     }
+    Some(run)
 }
 
 /// Everything that the command prints; an error when it fails or does not end in time.
-fn output(command: &mut Command, limit: Duration) -> Result<String, String> {
+fn output(command: &mut Command, limit: Duration) -> Result<String, Failed> {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -121,7 +122,13 @@ fn output(command: &mut Command, limit: Duration) -> Result<String, String> {
         status if status.success() => Ok(stdout),
         status => {
             let last = stderr.lines().rfind(|line| !line.trim().is_empty());
-            Err(format!("{status}: {}", last.unwrap_or("no message")))
+            let last = last.unwrap_or("no message");
+            let code = status.code();
+            let why = match code {
+                Some(NOT_OFFERED) => last.into(),
+                _ => format!("{status}: {last}"),
+            };
+            Err(Failed { code, why })
         }
     }
 }
@@ -173,7 +180,7 @@ fn read_report(text: &str, workload: &str) -> Result<(Report, Workload), String>
 mod tests {
     use super::*;
 
-    fn shell(script: &str) -> Result<String, String> {
+    fn shell(script: &str) -> Result<String, Failed> {
         output(
             Command::new("sh").args(["-c", script]),
             Duration::from_secs(60),
@@ -184,19 +191,26 @@ mod tests {
     fn a_program_that_fails_is_an_error_with_its_last_words() {
         assert_eq!(shell("echo out; echo err >&2").unwrap(), "out\n");
         let error = shell("echo first >&2; echo no such core >&2; echo >&2; exit 3").unwrap_err();
-        assert!(
-            error.contains('3') && error.ends_with("no such core"),
-            "{error}"
-        );
+        assert_eq!(error.code, Some(3));
+        assert!(error.why.ends_with("3: no such core"), "{error:?}");
         let missing = output(&mut Command::new("./no-such-program"), GRACE);
-        assert!(missing.unwrap_err().starts_with("cannot start"));
+        assert!(missing.unwrap_err().why.starts_with("cannot start"));
+    }
+
+    #[test]
+    fn what_is_not_offered_is_no_failure_but_a_sentence() {
+        let error = shell("echo no datagrams >&2; exit 2").unwrap_err();
+        assert_eq!(
+            (error.code, &*error.why),
+            (Some(NOT_OFFERED), "no datagrams")
+        );
     }
 
     #[test]
     fn a_program_that_hangs_is_ended() {
         let mut sleeper = Command::new("sleep");
         let error = output(sleeper.arg("600"), Duration::ZERO).unwrap_err();
-        assert!(error.contains("did not end"), "{error}");
+        assert!(error.why.contains("did not end"), "{error:?}");
     }
 
     #[test]
@@ -216,11 +230,5 @@ mod tests {
         ] {
             assert!(report(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_missing_program_is_named_with_its_remedy() {
-        let error = locate(Path::new("nowhere"), "corelane").unwrap_err();
-        assert!(error.contains("nowhere/corelane") && error.contains("cargo build"));
     }
 }

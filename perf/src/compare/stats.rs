@@ -2,8 +2,11 @@
 
 use serde::Serialize;
 
-use super::case::{Case, Metric};
+use super::case::Case;
+use super::metric::Metric;
+use super::peer::Role;
 use super::rounds::Rounds;
+use super::row::Row;
 
 /// A median with its spread.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -51,13 +54,39 @@ pub fn metric(rounds: &Rounds, peer: &str, metric: &Metric) -> Option<Summary> {
 
 /// The subject's number over a program's, round by round: of what both did in the same round only.
 pub fn ratio(rounds: &Rounds, subject: &str, peer: &str, metric: &Metric) -> Option<Summary> {
+    paired(rounds, (subject, metric), (peer, metric), |ours, theirs| {
+        ours / theirs
+    })
+}
+
+/// What `of` makes of two numbers of the same round, over the rounds that count.
+pub fn paired(
+    rounds: &Rounds,
+    (one, one_metric): (&str, &Metric),
+    (other, other_metric): (&str, &Metric),
+    of: impl Fn(f64, f64) -> f64,
+) -> Option<Summary> {
     let counted = rounds.counted();
-    let ratios = counted.iter().filter_map(|&round| {
-        let ours = (metric.get)(rounds.get(subject, round)?)?;
-        let theirs = (metric.get)(rounds.get(peer, round)?)?;
-        Some(ours / theirs)
+    let values = counted.iter().filter_map(|&round| {
+        let one = (one_metric.get)(rounds.get(one, round)?)?;
+        let other = (other_metric.get)(rounds.get(other, round)?)?;
+        Some(of(one, other))
     });
-    Summary::of(ratios)
+    Summary::of(values)
+}
+
+/// The other implementation of QUIC with the best median, and that.
+pub fn best<'a>(rounds: &Rounds, rows: &'a [Row], by: &Metric) -> Option<(&'a Row, Summary)> {
+    let peers = rows.iter().filter(|row| row.role == Role::Quic);
+    let medians = peers.filter_map(|row| Some((row, metric(rounds, &row.name, by)?)));
+    medians.min_by(|(_, one), (_, other)| {
+        let order = one.median.total_cmp(&other.median);
+        if by.more_is_better {
+            order.reverse()
+        } else {
+            order
+        }
+    })
 }
 
 /// All numbers of one program in one case, as JSON.
@@ -84,7 +113,19 @@ pub fn to_json(rounds: &Rounds, case: &Case, subject: &str, peer: &str) -> serde
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::metric::{GOODPUT, P50};
+    use crate::compare::peer::PEERS;
     use crate::compare::rounds::tests::run;
+
+    fn row(name: &str, role: Role) -> Row {
+        Row {
+            name: name.into(),
+            role,
+            peer: &PEERS[0],
+            path: "none".into(),
+            more: Vec::new(),
+        }
+    }
 
     #[test]
     fn medians_of_odd_even_and_nothing() {
@@ -113,7 +154,7 @@ mod tests {
             ],
             clean: vec![1, 2, 3],
         };
-        let goodput = &Case::find("bulk-up").unwrap().metrics()[0];
+        let goodput = &GOODPUT;
         let ratio = ratio(&rounds, "corelane", "quinn", goodput).unwrap();
         assert_eq!(
             (ratio.median, ratio.min, ratio.max, ratio.n),
@@ -124,5 +165,31 @@ mod tests {
             Some(4e9)
         );
         assert_eq!(metric(&rounds, "absent", goodput), None);
+    }
+
+    #[test]
+    fn the_best_is_a_quic_peer_and_best_in_that_number() {
+        let rounds = Rounds {
+            runs: vec![
+                run("corelane", 1, Some(9.0), 0.0),
+                run("quinn", 1, Some(1.0), 0.0),
+                run("quiche", 1, Some(2.0), 0.0),
+                run("tcp-rustls", 1, Some(5.0), 0.0),
+            ],
+            clean: vec![1],
+        };
+        let rows = [
+            row("corelane", Role::Subject),
+            row("quinn", Role::Quic),
+            row("quiche", Role::Quic),
+            row("tcp-rustls", Role::Other),
+        ];
+        let name = |metric| best(&rounds, &rows, metric).map(|(row, _)| row.name.as_str());
+        assert_eq!(name(&GOODPUT), Some("quiche"));
+        let slow = Metric {
+            more_is_better: false,
+            ..GOODPUT
+        };
+        assert_eq!((name(&slow), name(&P50)), (Some("quinn"), None));
     }
 }

@@ -2,16 +2,20 @@
 //! meter stops it.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
+use std::time::Instant;
 
 use bytes::Bytes;
-use quinn::{ClientConfig, Connection, Endpoint, VarInt};
+use quinn::{Connection, Endpoint, VarInt};
+use rustls::pki_types::CertificateDer;
 
 use super::server::{CHUNK, ECHO, FLOOD, SINK};
-use super::{Fault, Settings, Work, endpoint, transport};
+use super::{Fault, client_config, open};
 use crate::clock::now;
 use crate::meter::{Latency, Meter, new_latency};
-use crate::tls::SERVER_NAME;
+use crate::program::{Args, Direction, Work};
+use crate::tls::{SERVER_NAME, Sessions};
 
 /// What every worker has.
 struct Worker {
@@ -19,32 +23,37 @@ struct Worker {
     connection: Connection,
     addr: SocketAddr,
     meter: Arc<Meter>,
-    size: usize,
+    args: Args,
+    authority: CertificateDer<'static>,
+    /// Full handshakes where sessions are resumed.
+    full: Arc<AtomicU64>,
 }
 
 pub(super) async fn run(
-    settings: &Settings,
-    mut config: ClientConfig,
+    args: &Args,
+    endpoint: Endpoint,
+    authority: CertificateDer<'static>,
     meter: Arc<Meter>,
     addr: SocketAddr,
     ready: mpsc::Sender<()>,
 ) -> Result<Option<Latency>, Fault> {
-    config.transport_config(transport(settings));
-    let mut endpoint = endpoint(settings, None)?;
-    endpoint.set_default_client_config(config);
     let connection = endpoint.connect(addr, SERVER_NAME)?.await?;
     ready.send(())?;
+    // An open loop has one worker, which begins requests as they are due.
+    let parallel = args.rate.map_or(args.streams, |_| 1);
+    let full = Arc::new(AtomicU64::new(0));
     let mut workers = Vec::new();
-    for _ in 0..settings.parallel {
+    for _ in 0..parallel {
         let worker = Worker {
             endpoint: endpoint.clone(),
             connection: connection.clone(),
             addr,
             meter: meter.clone(),
-            size: settings.size,
+            args: args.clone(),
+            authority: authority.clone(),
+            full: full.clone(),
         };
-        let work = settings.work;
-        workers.push(tokio::spawn(async move { worker.run(work).await }));
+        workers.push(tokio::spawn(async move { worker.run().await }));
     }
     let mut all: Option<Latency> = None;
     for worker in workers {
@@ -55,17 +64,44 @@ pub(super) async fn run(
         }
     }
     connection.close(VarInt::from_u32(0), b"");
-    Ok(all)
+    // Each worker's first connection has nothing to resume.
+    match full.load(Relaxed).saturating_sub(u64::from(parallel)) {
+        0 => Ok(all),
+        n => Err(format!("{n} handshakes resumed nothing").into()),
+    }
+}
+
+/// Sends a request on a stream of its own and takes its answer.
+pub(super) async fn request(connection: &Connection, request: &[u8]) -> Result<(), Fault> {
+    let (mut send, mut recv) = connection.open_bi().await?;
+    send.write_all(request).await?;
+    send.finish()?;
+    let answer = recv.read_to_end(request.len()).await?;
+    if answer.len() != request.len() {
+        return Err(format!("an answer of {} bytes", answer.len()).into());
+    }
+    Ok(())
+}
+
+/// Counts what began, or was due, at `begin`.
+pub(super) fn count(meter: &Meter, latency: &mut Latency, begin: Instant) {
+    meter.operations.add(1);
+    if meter.is_measuring() {
+        let nanos = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        latency.saturating_record(nanos.max(1));
+    }
 }
 
 impl Worker {
-    async fn run(&self, work: Work) -> Result<Option<Latency>, Fault> {
-        match work {
-            Work::Up => self.up().await.map(|()| None),
-            Work::Down => self.down().await.map(|()| None),
-            Work::Datagram => self.datagrams().await.map(|()| None),
-            Work::RequestResponse => self.requests().await.map(Some),
-            Work::Handshake => self.handshakes().await.map(Some),
+    async fn run(&self) -> Result<Option<Latency>, Fault> {
+        match (self.args.work, self.args.direction) {
+            (Work::Bulk, Direction::Up) => self.up().await.map(|()| None),
+            (Work::Bulk, Direction::Down) => self.down().await.map(|()| None),
+            (Work::Datagram, _) => self.datagrams().await.map(|()| None),
+            (Work::Rr, _) => self.requests().await.map(Some),
+            (Work::Handshake, _) if self.args.resume => self.resumed().await.map(Some),
+            (Work::Handshake, _) => self.handshakes().await.map(Some),
+            (Work::Idle, _) => Err("idle connections have a process each side".into()),
         }
     }
 
@@ -93,19 +129,16 @@ impl Worker {
     }
 
     async fn requests(&self) -> Result<Latency, Fault> {
+        let mut bytes = vec![0x5a; self.args.size.max(1) as usize];
+        bytes[0] = ECHO;
+        if let Some(rate) = self.args.rate {
+            return open::run(&self.connection, &self.meter, bytes, rate).await;
+        }
         let mut latency = new_latency();
-        let mut request = vec![0x5a; self.size.max(1)];
-        request[0] = ECHO;
         while !self.meter.is_stopped() {
             let begin = now();
-            let (mut send, mut recv) = self.connection.open_bi().await?;
-            send.write_all(&request).await?;
-            send.finish()?;
-            let answer = recv.read_to_end(request.len()).await?;
-            if answer.len() != request.len() {
-                return Err(format!("an answer of {} bytes", answer.len()).into());
-            }
-            self.count(&mut latency, begin)?;
+            request(&self.connection, &bytes).await?;
+            count(&self.meter, &mut latency, begin);
         }
         Ok(latency)
     }
@@ -115,7 +148,31 @@ impl Worker {
         while !self.meter.is_stopped() {
             let begin = now();
             let connection = self.endpoint.connect(self.addr, SERVER_NAME)?.await?;
-            self.count(&mut latency, begin)?;
+            count(&self.meter, &mut latency, begin);
+            connection.close(VarInt::from_u32(0), b"");
+        }
+        Ok(latency)
+    }
+
+    /// A connection stays until it has brought the ticket of the next one.
+    async fn resumed(&self) -> Result<Latency, Fault> {
+        let sessions = Sessions::new(self.full.clone());
+        let config = client_config(&self.args, self.authority.clone(), Some(&sessions))?;
+        let mut latency = new_latency();
+        let mut has_ticket = false;
+        while !self.meter.is_stopped() {
+            let begin = now();
+            let connecting = self
+                .endpoint
+                .connect_with(config.clone(), self.addr, SERVER_NAME)?;
+            let connection = connecting.await?;
+            if has_ticket {
+                count(&self.meter, &mut latency, begin);
+            }
+            tokio::select! {
+                () = sessions.ticket() => has_ticket = true,
+                why = connection.closed() => return Err(why.into()),
+            }
             connection.close(VarInt::from_u32(0), b"");
         }
         Ok(latency)
@@ -123,19 +180,10 @@ impl Worker {
 
     /// Sent datagrams count as failed; what arrives is taken off at the end.
     async fn datagrams(&self) -> Result<(), Fault> {
-        let datagram = Bytes::from(vec![0x5a; self.size]);
+        let datagram = Bytes::from(vec![0x5a; self.args.size as usize]);
         while !self.meter.is_stopped() {
             self.connection.send_datagram_wait(datagram.clone()).await?;
             self.meter.failures.add(1);
-        }
-        Ok(())
-    }
-
-    fn count(&self, latency: &mut Latency, begin: std::time::Instant) -> Result<(), Fault> {
-        self.meter.operations.add(1);
-        if self.meter.is_measuring() {
-            let nanos = begin.elapsed().as_nanos();
-            latency.record(u64::try_from(nanos)?.max(1))?;
         }
         Ok(())
     }

@@ -9,8 +9,9 @@ use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream, ServerConfig};
 use tokio::sync::oneshot;
 
-use super::{Fault, Settings, endpoint, transport};
+use super::{Fault, endpoint};
 use crate::meter::Meter;
+use crate::program::{Args, Work};
 
 pub(super) const SINK: u8 = b'S';
 pub(super) const FLOOD: u8 = b'F';
@@ -21,15 +22,15 @@ pub(super) const CHUNK: usize = 64 << 10;
 const ECHO_MAX: usize = 1 << 20;
 
 pub(super) async fn run(
-    settings: &Settings,
-    mut config: ServerConfig,
+    args: &Args,
+    config: ServerConfig,
     meter: Arc<Meter>,
     tell_addr: mpsc::Sender<SocketAddr>,
     mut stopped: oneshot::Receiver<()>,
 ) -> Result<(), Fault> {
-    config.transport_config(transport(settings));
-    let endpoint = endpoint(settings, Some(config))?;
+    let endpoint = endpoint(args, Some(config))?;
     tell_addr.send(endpoint.local_addr()?)?;
+    let takes_datagrams = args.work == Work::Datagram;
     loop {
         tokio::select! {
             _ = &mut stopped => return Ok(()),
@@ -39,7 +40,7 @@ pub(super) async fn run(
                 tokio::spawn(async move {
                     // A handshake that fails shows on the client's side.
                     if let Ok(connection) = incoming.await {
-                        serve(connection, meter).await;
+                        serve(connection, meter, takes_datagrams).await;
                     }
                 });
             }
@@ -47,14 +48,16 @@ pub(super) async fn run(
     }
 }
 
-async fn serve(connection: Connection, meter: Arc<Meter>) {
-    let (of_datagrams, counts) = (connection.clone(), meter.clone());
-    tokio::spawn(async move {
-        while let Ok(datagram) = of_datagrams.read_datagram().await {
-            counts.operations.add(1);
-            counts.bytes.add(datagram.len() as u64);
-        }
-    });
+async fn serve(connection: Connection, meter: Arc<Meter>, takes_datagrams: bool) {
+    if takes_datagrams {
+        let (of_datagrams, counts) = (connection.clone(), meter.clone());
+        tokio::spawn(async move {
+            while let Ok(datagram) = of_datagrams.read_datagram().await {
+                counts.operations.add(1);
+                counts.bytes.add(datagram.len() as u64);
+            }
+        });
+    }
     while let Ok((send, recv)) = connection.accept_bi().await {
         let meter = meter.clone();
         // Clients break streams off at the end of a run.

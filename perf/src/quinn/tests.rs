@@ -1,28 +1,25 @@
 //! Every workload for a moment: something is counted where it has to be.
 
+use clap::Parser;
+
 use super::*;
 
-fn brief(work: Work, size: usize) -> (Sample, Option<Latency>) {
-    let settings = Settings {
-        work,
-        parallel: 2,
-        size,
-        mtu: 1452,
-        stream_window: 4 << 20,
-        connection_window: 8 << 20,
-        socket_buffer: 1 << 20,
-        server_core: 0,
-        client_core: 0,
-        warm_up: Duration::ZERO,
-        window: Duration::from_millis(300),
-    };
-    run(&settings).unwrap()
+/// A command line, with both sides on one core and a short window.
+pub(super) fn args(line: &str) -> Args {
+    let short = "--seconds 0.3 --omit 0 --server-core 0 --client-core 0";
+    let words = ["quinn-bench"].into_iter();
+    let words = words.chain(line.split_whitespace());
+    Args::parse_from(words.chain(short.split_whitespace()))
+}
+
+fn brief(line: &str) -> (Sample, Option<Latency>) {
+    run(&args(line)).unwrap()
 }
 
 #[test]
 fn bulk_moves_bytes_both_ways() {
-    for work in [Work::Up, Work::Down] {
-        let (sample, latency) = brief(work, 0);
+    for line in ["--streams 2", "--direction down", "--settings default"] {
+        let (sample, latency) = brief(line);
         assert!(sample.bytes > 0 && latency.is_none(), "{sample:?}");
         assert!(!sample.client_cpu.is_zero() && !sample.server_cpu.is_zero());
     }
@@ -30,16 +27,23 @@ fn bulk_moves_bytes_both_ways() {
 
 #[test]
 fn requests_and_handshakes_have_latencies() {
-    for work in [Work::RequestResponse, Work::Handshake] {
-        let (sample, latency) = brief(work, 64);
+    for line in ["rr --streams 2", "rr --rate 500", "handshake --streams 2"] {
+        let (sample, latency) = brief(&format!("--work {line}"));
         assert!(sample.operations > 0, "{sample:?}");
         assert!(latency.is_some_and(|l| !l.is_empty()));
     }
 }
 
 #[test]
+fn resumed_handshakes_resume() {
+    // A full handshake among them would be an error.
+    let (sample, latency) = brief("--work handshake --resume --streams 2");
+    assert!(sample.operations > 0 && latency.is_some(), "{sample:?}");
+}
+
+#[test]
 fn datagrams_are_counted_where_they_arrive() {
-    let (sample, latency) = brief(Work::Datagram, 100);
+    let (sample, latency) = brief("--work datagram --size 100");
     assert!(sample.operations > 0 && sample.bytes > 0, "{sample:?}");
     assert!(latency.is_none());
 }

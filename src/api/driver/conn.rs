@@ -246,14 +246,17 @@ impl ConnDriver {
         let Some(out) = self.shared.outbox.get() else {
             return;
         };
+        let mut batch = conn.datagram_batch();
         let mut taken = false;
         while let Some(data) = self.in_hand.take().or_else(|| out.queue.pop()) {
             taken = true;
-            if conn.send_datagram(data.clone()) == Err(DatagramError::Full) {
+            // One that no longer fits is lost, as datagrams may be.
+            if let Ok(batch) = &mut batch
+                && let Err((DatagramError::Full, data)) = batch.push_bytes(data)
+            {
                 self.in_hand = Some(data);
                 break;
             }
-            // One that no longer fits is lost, as datagrams may be.
         }
         if taken {
             out.waiters.notify();

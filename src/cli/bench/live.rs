@@ -49,6 +49,8 @@ pub struct Counters {
     pub operations: Count,
     /// Operations that failed.
     pub failures: Count,
+    /// Connections that were opened and closed before any other.
+    pub warmed_up: Count,
     /// Connections established.
     pub connected: Count,
     /// Connections that ended, however.

@@ -4,8 +4,11 @@
 //! are the applications on the shards, which share nothing but what `live` and `protocol` say.
 //! `plan` turns flags into workloads, `results` turns what was measured into output.
 
+mod apart;
+mod arrivals;
 mod bulk;
 mod client;
+mod idle;
 mod live;
 mod plan;
 mod protocol;
@@ -17,29 +20,46 @@ mod tally;
 
 use super::args::{BenchArgs, ClientArgs, EngineArgs, LoadArgs, SeeArgs};
 use super::output::Progress;
+use super::provider::provider;
 use super::see::Seeing;
 use super::{Failure, setup, signal, tls};
 use client::Target;
+use corelane::conn::TransportConfig;
 use corelane::shard::engine::{Bind, EngineConfig};
 use corelane::sys::affinity::Core;
 pub use live::Live;
 use plan::Spec;
 use results::Results;
-use run::{Local, Run};
+use run::{Place, Run};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 pub use server::{Order, ServerApp, ServerConfig};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Measures over loopback.
 pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     let server_shards = args.server_shards.or(args.shards).unwrap_or(1);
     let client_shards = args.client_shards.or(args.shards).unwrap_or(1);
-    let specs = plan::specs(args.workload, &args.load, client_shards)?;
+    let mut specs = plan::specs(args.workload, &args.load, client_shards)?;
     let (server_cores, client_cores) = setup::cores(&args.engine, server_shards, client_shards)?;
+    if args.serve_apart {
+        return apart::serve(args, server_shards, server_cores);
+    }
+    if args.apart {
+        for spec in &mut specs {
+            if !spec.idle || spec.time > apart::LONGEST {
+                let why = "--apart is for connections only, and for 300 s at most";
+                return Err(Failure::Usage(why.into()));
+            }
+            spec.name = "idle".into();
+        }
+    }
     let sides = (server_shards, server_cores, client_shards, client_cores);
+    let provider = provider(args.engine.provider, args.load.cipher)?;
     measure(&specs, &args.load, &args.engine, &args.see, |spec| {
-        loopback(spec, args, &sides)
+        loopback(spec, args, &provider, &sides)
     })
 }
 
@@ -51,7 +71,10 @@ pub fn run_remote(args: &ClientArgs) -> Result<(), Failure> {
     let target = Target {
         addr: args.server,
         name: ServerName::from(args.server.ip()),
-        tls: trust.client(args.load.cipher, args.load.resume)?,
+        tls: trust.client(
+            provider(args.engine.provider, args.load.cipher)?,
+            args.load.resume,
+        )?,
         remote: true,
     };
     measure(&specs, &args.load, &args.engine, &args.see, |spec| {
@@ -60,7 +83,7 @@ pub fn run_remote(args: &ClientArgs) -> Result<(), Failure> {
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         let client = client_engine(spec, &args.engine, args.shards, cores.clone(), any);
-        Ok((client, target.clone(), None))
+        Ok((client, target.clone(), Place::Away))
     })
 }
 
@@ -71,7 +94,7 @@ fn measure(
     load: &LoadArgs,
     engine: &EngineArgs,
     see: &SeeArgs,
-    prepare: impl Fn(&Spec) -> Result<(EngineConfig, Target, Option<Local>), Failure>,
+    prepare: impl Fn(&Spec) -> Result<(EngineConfig, Target, Place), Failure>,
 ) -> Result<(), Failure> {
     signal::catch()?;
     let see = Seeing::begin(see)?;
@@ -82,8 +105,8 @@ fn measure(
     let mut failure = None;
     for spec in specs {
         progress.line(&format!("{}:", spec.name));
-        let outcome = prepare(spec).and_then(|(client, target, local)| {
-            Run::new(spec, load.interval, client, target, local, &see)?.measure(
+        let outcome = prepare(spec).and_then(|(client, target, place)| {
+            Run::new(spec, load.interval, client, target, place, &see)?.measure(
                 &mut results,
                 |what| {
                     if let results::Told::Interval(interval) = &what {
@@ -112,44 +135,64 @@ fn measure(
     failure.map_or(Ok(()), Err)
 }
 
-/// Server shards and client shards in this process, with a certificate made for the run.
+/// Server shards and client shards, with a certificate made for the run: both in this process, or
+/// the server's apart.
 fn loopback(
     spec: &Spec,
     args: &BenchArgs,
+    provider: &Arc<CryptoProvider>,
     (server_shards, server_cores, client_shards, client_cores): &(
         usize,
         Vec<Core>,
         usize,
         Vec<Core>,
     ),
-) -> Result<(EngineConfig, Target, Option<Local>), Failure> {
+) -> Result<(EngineConfig, Target, Place), Failure> {
     let here: IpAddr = Ipv4Addr::LOCALHOST.into();
-    let identity = tls::Identity::generate()?;
-    let roots = identity.root().cloned().into_iter().collect();
-    let transport = setup::transport(&args.engine, spec.time + spec.omit);
-    let mut server = setup::engine(
-        "server",
-        *server_shards,
-        server_cores.clone(),
-        &args.engine,
-        transport,
-    );
-    server.bind = Bind::Shared(SocketAddr::new(here, 0));
-    server.server = Some(identity.server(args.load.resume)?);
+    let time = if args.apart {
+        apart::LONGEST
+    } else {
+        spec.time + spec.omit
+    };
+    let transport = setup::transport(&args.engine, time);
+    let mut addr = SocketAddr::new(here, 0);
+    let (trust, place) = if args.apart {
+        let server = apart::Server::start()?;
+        addr = server.addr;
+        (server.trust()?, Place::Apart(server))
+    } else {
+        let identity = tls::Identity::generate()?;
+        let roots = identity.root().cloned().into_iter().collect();
+        let cores = server_cores.clone();
+        let transport = transport.clone();
+        let server = server_engine(args, identity, provider, *server_shards, cores, transport)?;
+        (tls::Trust::Roots(roots), Place::Here(Box::new(server)))
+    };
     let target = Target {
-        addr: SocketAddr::new(here, 0),
+        addr,
         name: tls::loopback_name(),
-        tls: tls::Trust::Roots(roots).client(args.load.cipher, args.load.resume)?,
+        tls: trust.client(provider.clone(), args.load.resume)?,
         remote: false,
     };
-    let client = client_engine(
-        spec,
-        &args.engine,
-        *client_shards,
-        client_cores.clone(),
-        here,
-    );
-    Ok((client, target, Some(Local { server })))
+    let cores = client_cores.clone();
+    let mut client = setup::engine("client", *client_shards, cores, &args.engine, transport);
+    client.bind = Bind::Each(here);
+    Ok((client, target, place))
+}
+
+/// The engine of a loopback server.
+fn server_engine(
+    args: &BenchArgs,
+    identity: tls::Identity,
+    provider: &Arc<CryptoProvider>,
+    shards: usize,
+    cores: Vec<Core>,
+    transport: Arc<TransportConfig>,
+) -> Result<EngineConfig, Failure> {
+    let mut server = setup::engine("server", shards, cores, &args.engine, transport);
+    server.bind = Bind::Shared(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0));
+    server.server = Some(identity.server(provider.clone(), args.load.resume)?);
+    Ok(server)
 }
 
 fn client_engine(

@@ -7,7 +7,7 @@ use super::tally::Tally;
 use crate::cli::args::{EngineArgs, LoadArgs};
 use crate::cli::report::hist::{Latency, OpenLoop};
 use crate::cli::report::hlog::Hlog;
-use crate::cli::report::json::{Interval, Packets, Report, Totals, Workload};
+use crate::cli::report::json::{Interval, Memory, Packets, Report, Totals, Workload};
 use crate::cli::report::machine::Machine;
 use crate::cli::report::meter::{Spent, Usage, percent_of};
 use crate::cli::report::{hgrm, plot, svg, table};
@@ -43,6 +43,8 @@ pub struct Measured {
     pub spent: Spent,
     /// Resident memory before the first connection, where connections are what is measured.
     pub rss_before: Option<u64>,
+    /// What the server's process used, where it is another one of this host.
+    pub apart: Option<Apart>,
     /// The server is another host.
     pub remote: bool,
     /// Its CPU time.
@@ -53,6 +55,15 @@ pub struct Measured {
     pub tally: Tally,
     /// The I/O backend.
     pub backend: String,
+}
+
+/// What a server in a process of its own used.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Apart {
+    /// CPU time.
+    pub cpu: Duration,
+    /// Memory that all connections together added.
+    pub rss_bytes: u64,
 }
 
 /// What there is to tell while a run goes on.
@@ -130,6 +141,14 @@ impl Results {
         if let Some(time) = measured.operations_time.filter(|t| !t.is_zero()) {
             workload.operations_per_second = measured.operations as f64 / time.as_secs_f64();
         }
+        if let Some(apart) = &measured.apart {
+            let cpu = percent_of(apart.cpu, measured.duration);
+            workload.cpu_utilization_percent.server = Some(cpu);
+            workload.memory_bytes_per_connection = Some(Memory {
+                client: workload.rss_bytes_per_connection.unwrap_or_default(),
+                server: apart.rss_bytes as f64 / spec.connections.max(1) as f64,
+            });
+        }
         self.report.end.workloads.push(workload);
         if !record.response.is_empty() {
             self.latencies
@@ -157,6 +176,14 @@ impl Results {
         text += table::LEGEND;
         let memory = workloads.iter().filter_map(|w| {
             let kib = w.rss_bytes_per_connection? / 1024.0;
+            if let Some(memory) = w.memory_bytes_per_connection {
+                let server = memory.server / 1024.0;
+                let name = &w.name;
+                return Some(format!(
+                    "{name}: {kib:.1} KiB of memory a connection at the client, {server:.1} KiB at \
+                     the server\n"
+                ));
+            }
             let ends = if w.server_shards > 0 {
                 "both ends"
             } else {

@@ -5,6 +5,7 @@
 //! except counters that it reads.
 
 use super::Failure;
+use super::apart;
 use super::client::{ClientApp, Order, Target};
 use super::live::Live;
 use super::plan::{Spec, Work};
@@ -25,31 +26,36 @@ use std::thread;
 use std::time::Duration;
 
 /// How long connections may take to be there before the run is given up.
-const CONNECT_TIME: Duration = Duration::from_secs(15);
+pub(super) const CONNECT_TIME: Duration = Duration::from_secs(15);
 /// How long shards may take to answer an order.
-const ORDER_TIME: Duration = Duration::from_secs(5);
+pub(super) const ORDER_TIME: Duration = Duration::from_secs(5);
 /// The time after the last operation in which what is under way may still arrive.
-const DRAIN: Duration = Duration::from_millis(200);
+pub(super) const DRAIN: Duration = Duration::from_millis(200);
 /// The longest sleep of the coordinator: so soon it sees that a run is over.
 const STEP: Duration = Duration::from_millis(5);
 
-/// The server of a run in this process.
-pub struct Local {
-    /// Its engine.
-    pub server: EngineConfig,
+/// Where the server of a run is.
+pub enum Place {
+    /// In this process, with this engine.
+    Here(Box<EngineConfig>),
+    /// In another process of this program.
+    Apart(apart::Server),
+    /// Somewhere else.
+    Away,
 }
 
 /// A run under way.
 pub struct Run<'a> {
-    spec: &'a Spec,
+    pub(super) spec: &'a Spec,
     interval: Duration,
     server: Option<Engine<ServerApp>>,
-    client: Engine<ClientApp>,
+    pub(super) apart: Option<apart::Server>,
+    pub(super) client: Engine<ClientApp>,
     server_live: Arc<Live>,
-    client_live: Arc<Live>,
+    pub(super) client_live: Arc<Live>,
     client_records: mpsc::Receiver<Box<OpenLoop>>,
     server_records: mpsc::Receiver<Box<OpenLoop>>,
-    before: Usage,
+    pub(super) before: Usage,
 }
 
 /// Counters of all sides at one moment.
@@ -65,30 +71,29 @@ struct Sample {
 }
 
 impl<'a> Run<'a> {
-    /// Starts the engines; `local` is the server's where it is in this process.
+    /// Starts the engines, the server's where it is in this process.
     pub fn new(
         spec: &'a Spec,
         interval: Duration,
         mut client: EngineConfig,
         mut target: Target,
-        mut local: Option<Local>,
+        mut place: Place,
         see: &Seeing,
     ) -> Result<Self, Failure> {
         see.engine(&mut client);
         see.client(&mut target.tls);
-        if let Some(local) = &mut local {
-            see.engine(&mut local.server);
-            local
-                .server
-                .server
-                .iter_mut()
-                .for_each(|tls| see.server(tls));
+        if let Place::Here(server) = &mut place {
+            see.engine(server);
+            server.server.iter_mut().for_each(|tls| see.server(tls));
         }
         let (server_tx, server_records) = mpsc::channel();
-        let server_live = Live::new(local.as_ref().map_or(0, |l| l.server.shards));
-        let server = match &local {
-            Some(local) => {
-                let engine = Engine::start(&local.server, |shard| {
+        let server_live = Live::new(match &place {
+            Place::Here(server) => server.shards,
+            Place::Apart(_) | Place::Away => 0,
+        });
+        let server = match &place {
+            Place::Here(config) => {
+                let engine = Engine::start(config, |shard| {
                     let records = Some(server_tx.clone());
                     let config = ServerConfig {
                         max_connections: usize::MAX,
@@ -101,7 +106,7 @@ impl<'a> Run<'a> {
                 }
                 Some(engine)
             }
-            None => None,
+            Place::Apart(_) | Place::Away => None,
         };
         let (client_tx, client_records) = mpsc::channel();
         let shards = client.shards;
@@ -122,6 +127,10 @@ impl<'a> Run<'a> {
             spec,
             interval,
             server,
+            apart: match place {
+                Place::Apart(server) => Some(server),
+                Place::Here(_) | Place::Away => None,
+            },
             client,
             server_live,
             client_live,
@@ -134,7 +143,7 @@ impl<'a> Run<'a> {
     /// Does what the workload asks for and adds the totals to `results`. `tell` hears of every
     /// interval.
     pub fn measure(
-        self,
+        mut self,
         results: &mut Results,
         mut tell: impl FnMut(Told<'_>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
@@ -169,15 +178,15 @@ impl<'a> Run<'a> {
     }
 
     fn drive(
-        &self,
+        &mut self,
         results: &mut Results,
         tell: &mut impl FnMut(Told<'_>) -> Result<(), Failure>,
     ) -> Result<Measured, Failure> {
-        self.order(|| Order::Open)?;
-        self.await_connections()?;
         if self.spec.idle {
             return self.idle();
         }
+        self.order(|| Order::Open)?;
+        self.await_connections()?;
         let mut measured = Measured::default();
         // Counted from before the first byte, so that an amount of data is counted whole.
         let mut usage_from = usage()?;
@@ -242,7 +251,7 @@ impl<'a> Run<'a> {
     fn conclude(&self, measured: &mut Measured, from: Sample, to: Sample) -> Result<(), Failure> {
         self.order(|| Order::Cease)?;
         thread::sleep(DRAIN);
-        measured.remote = self.server.is_none();
+        measured.remote = self.is_remote();
         if measured.remote {
             measured.remote_cpu = Some(to.remote_cpu.saturating_sub(from.remote_cpu));
             self.query()?;
@@ -255,35 +264,13 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Measures what connections cost that do nothing, and then that each of them still works.
-    fn idle(&self) -> Result<Measured, Failure> {
-        // What the handshakes left over is not what idle connections cost.
-        thread::sleep(DRAIN);
-        let from = Clock::now();
-        let before = usage()?;
-        self.sleep_until(from + self.spec.time)?;
-        let mut measured = Measured {
-            spent: usage()?.since(&before),
-            duration: Clock::now() - from,
-            rss_before: self.before.rss_bytes,
-            remote: self.server.is_none(),
-            ..Measured::default()
-        };
-        let pinged = Clock::now();
-        self.order(|| Order::Start)?;
-        let wanted = self.spec.connections as u64;
-        let answered = || self.client_live.sum(|c| &c.operations);
-        while answered() < wanted && Clock::now() - pinged < ORDER_TIME {
-            thread::sleep(Duration::from_millis(1));
-        }
-        measured.operations = answered();
-        measured.operations_time = Some(Clock::now() - pinged);
-        measured.record.merge(&self.cut()?);
-        Ok(measured)
+    /// Whether the server is on another host.
+    pub(super) fn is_remote(&self) -> bool {
+        self.server.is_none() && self.apart.is_none()
     }
 
     /// Waits until every connection is there, or one has failed.
-    fn await_connections(&self) -> Result<(), Failure> {
+    pub(super) fn await_connections(&self) -> Result<(), Failure> {
         let begin = Clock::now();
         let wanted = self.spec.connections as u64;
         loop {
@@ -310,7 +297,7 @@ impl<'a> Run<'a> {
 
     /// Sleeps until `until`; true when the work was done, or a signal came, before. Fails when no
     /// connection is left.
-    fn sleep_until(&self, until: Timestamp) -> Result<bool, Failure> {
+    pub(super) fn sleep_until(&self, until: Timestamp) -> Result<bool, Failure> {
         let streams = match self.spec.work {
             Work::Bulk(b) if b.bytes.is_some() => {
                 self.spec.streams * (usize::from(b.send) + usize::from(b.receive))
@@ -394,7 +381,7 @@ impl<'a> Run<'a> {
     }
 
     /// Takes the latencies that all shards recorded since the last time.
-    fn cut(&self) -> Result<OpenLoop, Failure> {
+    pub(super) fn cut(&self) -> Result<OpenLoop, Failure> {
         self.order(|| Order::Cut(Box::default()))?;
         let mut all = OpenLoop::default();
         let lost = |_| Failure::Failed("a shard does not answer".into());
@@ -410,7 +397,7 @@ impl<'a> Run<'a> {
         Ok(all)
     }
 
-    fn order(&self, order: impl Fn() -> Order) -> Result<(), Failure> {
+    pub(super) fn order(&self, order: impl Fn() -> Order) -> Result<(), Failure> {
         send(&self.client, order)
     }
 
@@ -502,7 +489,7 @@ fn send<A: ShardApp + Send + 'static>(
     Ok(())
 }
 
-fn usage() -> Result<Usage, Failure> {
+pub(super) fn usage() -> Result<Usage, Failure> {
     Usage::read().map_err(|e| Failure::Failed(format!("cannot read /proc/self: {e}")))
 }
 

@@ -4,6 +4,7 @@
 //! transport permits, connections as many as [`ServerApp::new`] was told; what the server owes a
 //! client is a number, not memory.
 
+use super::arrivals::Arrivals;
 use super::bulk::{Pumped, Sender, Waiting, payload};
 use super::live::Live;
 use super::protocol::{BAD_HEADER, Gather, HEADER_LEN, Header, Snapshot};
@@ -47,6 +48,7 @@ pub struct ServerApp {
     live: Arc<Live>,
     config: ServerConfig,
     record: Box<OpenLoop>,
+    arrivals: Arrivals,
     conns: ByConn<Conn>,
     open: usize,
     waiting: Waiting<(ConnId, StreamId)>,
@@ -97,6 +99,7 @@ impl ServerApp {
             live,
             config,
             record: Box::default(),
+            arrivals: Arrivals::default(),
             conns: ByConn::default(),
             open: 0,
             waiting: Waiting::default(),
@@ -106,6 +109,7 @@ impl ServerApp {
     }
 
     fn answer(&mut self, conn: ConnId, streams: &mut Streams, id: StreamId) -> Fate {
+        self.count_datagrams();
         let now = Clock::now();
         if self.cpu.1 == 0 || now - self.cpu.0 >= CPU_EVERY {
             let cpu = meter::process_cpu().unwrap_or_default();
@@ -132,26 +136,32 @@ impl ServerApp {
         }
     }
 
+    /// Datagrams that could not be shown when they came.
     fn on_datagrams(&mut self, ctx: &mut Context<'_>, conn: ConnId) {
-        let Some(c) = self.conns.get_mut(conn) else {
-            return;
-        };
-        let Some(connection) = ctx.connection(conn) else {
-            return;
-        };
+        if let Some(connection) = ctx.connection(conn) {
+            connection.recv_datagrams(|data| self.note_datagram(conn, data));
+        }
+    }
+
+    #[inline]
+    fn note_datagram(&mut self, conn: ConnId, data: &[u8]) {
+        let recorded = self.config.records.is_some();
+        let record = recorded.then_some(&mut *self.record);
+        if !self.arrivals.add(conn, data, record) {
+            self.count_datagrams();
+            let record = recorded.then_some(&mut *self.record);
+            self.arrivals.add(conn, data, record);
+        }
+    }
+
+    fn count_datagrams(&mut self) {
         let counters = self.live.shard(self.shard);
-        let now = Clock::now();
-        while let Some(data) = connection.recv_datagram() {
-            c.datagrams += 1;
-            c.datagram_bytes += data.len() as u64;
-            counters.datagrams.add(1);
-            counters.datagram_bytes.add(data.len() as u64);
-            if self.config.records.is_some()
-                && let Some(sent) = data.first_chunk::<8>()
-            {
-                let sent = Timestamp::from_nanos(u64::from_be_bytes(*sent));
-                self.record.response.record(now - sent);
-            }
+        let record = self.config.records.is_some().then_some(&mut *self.record);
+        if let Some((conn, count, bytes)) = self.arrivals.take(counters, record)
+            && let Some(c) = self.conns.get_mut(conn)
+        {
+            c.datagrams += count;
+            c.datagram_bytes += bytes;
         }
     }
 
@@ -286,6 +296,12 @@ impl ShardApp for ServerApp {
         Taken::All
     }
 
+    #[inline]
+    fn on_datagram(&mut self, conn: ConnId, data: &[u8]) -> bool {
+        self.note_datagram(conn, data);
+        true
+    }
+
     fn on_event(&mut self, ctx: &mut Context<'_>, conn: ConnId, event: Event) {
         match event {
             Event::Connected => self.live.shard(self.shard).connected.add(1),
@@ -325,6 +341,7 @@ impl ShardApp for ServerApp {
             ctx.endpoint().close_all(now, 0, b"the server ends");
             return;
         };
+        self.count_datagrams();
         let full = std::mem::replace(&mut self.record, empty);
         if let Some(records) = &self.config.records {
             // A coordinator that is gone wants no record.
@@ -333,6 +350,7 @@ impl ShardApp for ServerApp {
     }
 
     fn on_turn(&mut self, ctx: &mut Context<'_>) -> Option<Timestamp> {
+        self.count_datagrams();
         let now = self.waiting.next().map(|_| ctx.now())?;
         while let Some((conn, id)) = self.waiting.take_due(now) {
             self.go_on(ctx, conn, id);

@@ -53,6 +53,16 @@ impl Latency {
         self.record_ns(nanos(latency));
     }
 
+    /// Records a latency that so many have.
+    pub fn record_many(&mut self, latency: Duration, count: u64) {
+        let latency = nanos(latency);
+        self.min = self.min.min(latency);
+        self.max = self.max.max(latency);
+        self.over_range += count * u64::from(latency > MAX_NS);
+        let within = latency.clamp(1, MAX_NS);
+        self.histogram.saturating_record_n(within, count);
+    }
+
     /// Records one latency in nanoseconds.
     #[inline]
     pub fn record_ns(&mut self, latency: u64) {

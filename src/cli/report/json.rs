@@ -84,7 +84,8 @@ pub struct End {
 /// The totals of one workload, without its warm-up.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Workload {
-    /// `throughput`, `rr`, `handshake`, `datagram` or `connections`.
+    /// `throughput`, `rr`, `handshake`, `datagram`, `connections`, or `idle` for connections to a
+    /// process of its own.
     pub name: String,
     /// The I/O backend that ran: `uring` or `mmsg`.
     pub backend: String,
@@ -128,6 +129,17 @@ pub struct Workload {
     pub rss_bytes: Option<u64>,
     /// Resident memory that each connection added.
     pub rss_bytes_per_connection: Option<f64>,
+    /// The same of both sides, where the server ran in a process of its own.
+    pub memory_bytes_per_connection: Option<Memory>,
+}
+
+/// Memory of both sides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Memory {
+    /// The client's process.
+    pub client: f64,
+    /// The server's process.
+    pub server: f64,
 }
 
 /// Shares of CPU, in percent of one core.
@@ -340,6 +352,7 @@ impl Workload {
             rss_bytes_per_connection: added
                 .filter(|_| totals.connections > 0)
                 .map(|(now, before)| now.saturating_sub(before) as f64 / totals.connections as f64),
+            memory_bytes_per_connection: None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! CPU time and memory of this process and its threads, from `/proc/self`.
+//! CPU time and memory of this process, or another one, and its threads, from `/proc`.
 //!
 //! Two snapshots make a measurement. The process's time includes threads that have ended; a
 //! thread's own time is in nanoseconds where the kernel keeps scheduler statistics, else in ticks.
@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use super::machine::{field, kib};
@@ -65,8 +66,17 @@ pub fn process_cpu() -> Option<Duration> {
 impl Usage {
     /// Takes a snapshot of this process.
     pub fn read() -> io::Result<Self> {
+        Self::read_at(Path::new("/proc/self"))
+    }
+
+    /// Takes a snapshot of a process.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        Self::read_at(&Path::new("/proc").join(pid.to_string()))
+    }
+
+    fn read_at(process: &Path) -> io::Result<Self> {
         let mut threads = Vec::new();
-        for entry in fs::read_dir("/proc/self/task")? {
+        for entry in fs::read_dir(process.join("task"))? {
             let path = entry?.path();
             let file = |name| fs::read_to_string(path.join(name)).ok();
             // A thread may end between the listing and the reading.
@@ -74,10 +84,10 @@ impl Usage {
                 threads.extend(ThreadUsage::parse(&stat, file("schedstat").as_deref()));
             }
         }
-        let stat = fs::read_to_string("/proc/self/stat")?;
-        let status = fs::read_to_string("/proc/self/status")?;
+        let stat = fs::read_to_string(process.join("stat"))?;
+        let status = fs::read_to_string(process.join("status"))?;
         Self::parse(&stat, &status, threads)
-            .ok_or_else(|| io::Error::other("/proc/self/stat has an unknown form"))
+            .ok_or_else(|| io::Error::other("/proc/*/stat has an unknown form"))
     }
 
     /// A snapshot from the texts of `stat` and `status`.
@@ -237,5 +247,8 @@ mod tests {
         let usage = Usage::read().unwrap();
         assert!(!usage.threads.is_empty());
         assert!(usage.rss_bytes > Some(0) && usage.rss_bytes_max >= usage.rss_bytes);
+        let by_id = Usage::of(std::process::id()).unwrap();
+        assert!(by_id.user + by_id.system >= usage.user + usage.system);
+        assert!(Usage::of(u32::MAX).is_err());
     }
 }

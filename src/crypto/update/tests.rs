@@ -347,6 +347,35 @@ fn a_forged_update_changes_nothing() {
 }
 
 #[test]
+fn the_second_generation_waits_for_a_packet_or_an_update_that_needs_it() {
+    let (mut a, mut b) = ready(NO_LIMITS);
+    assert!(a.next.is_none() && b.next.is_none());
+    for pn in 1..=READY_AFTER as u32 {
+        assert!(a.next.is_none(), "{pn}");
+        packet(&mut a, 0, pn);
+    }
+    packet(&mut a, 0, 20);
+    assert!(a.next.is_some());
+    // The other side has not come so far when it is told to follow.
+    a.initiate_update().unwrap();
+    assert!(a.next.is_some());
+    let sent = packet(&mut a, 0, 21);
+    assert_eq!(
+        keys_of(receive(&mut b, 0, 21, Some(0), &sent)),
+        UsedKeys::New
+    );
+    assert!(b.next.is_some());
+    // Nor has one that updates at once.
+    let (mut a, mut b) = ready(NO_LIMITS);
+    a.initiate_update().unwrap();
+    let sent = packet(&mut a, 0, 1);
+    assert_eq!(
+        keys_of(receive(&mut b, 0, 1, Some(0), &sent)),
+        UsedKeys::New
+    );
+}
+
+#[test]
 fn new_keys_on_a_lower_packet_number_are_an_error() {
     let (mut a, mut b) = ready(NO_LIMITS);
     let old = packet(&mut a, 0, 9);

@@ -26,6 +26,9 @@ pub(super) struct RxBatch {
     /// Kept for the headers that point to them.
     _iovs: Box<[libc::iovec]>,
     headers: Box<[libc::mmsghdr]>,
+    /// The last call brought nothing: the next asks for one train, which is the shorter call and
+    /// does not look for a second before the first is shown.
+    waiting: bool,
 }
 
 impl RxBatch {
@@ -62,10 +65,11 @@ impl RxBatch {
             controls,
             _iovs: iovs,
             headers,
+            waiting: false,
         })
     }
 
-    /// One `recvmmsg`; shows every train to `sink` and returns how many the call brought,
+    /// One `recvmmsg` or `recvmsg`; shows every train to `sink` and returns how many the call brought,
     /// dropped ones included.
     pub(super) fn receive(
         &mut self,
@@ -74,10 +78,41 @@ impl RxBatch {
         stats: &mut IoStats,
         sink: &mut dyn FnMut(&RecvMeta, &mut [u8]),
     ) -> Result<usize, Errno> {
-        for header in &mut self.headers {
-            header.msg_hdr.msg_namelen = size_of::<Name>() as libc::socklen_t;
-            header.msg_hdr.msg_controllen = cmsg::RECV_LEN as _;
+        let got = if self.waiting {
+            self.receive_one(socket)
+        } else {
+            self.receive_many(socket)
+        };
+        self.waiting = got.is_err();
+        let n = got?;
+        for i in 0..n {
+            self.show(i, socket, id, stats, sink);
         }
+        Ok(n)
+    }
+
+    fn receive_one(&mut self, socket: &Socket) -> Result<usize, Errno> {
+        let Some(header) = self.headers.first_mut() else {
+            return Ok(0);
+        };
+        prepare(header);
+        // SAFETY: the header points to a name, control room, an iovec and a buffer, all owned by
+        // `self` on the heap, with their true lengths. The call is made directly: the library's
+        // is a cancellation point, which costs a spinning thread a tenth of its turns.
+        let n = unsafe {
+            libc::syscall(
+                libc::SYS_recvmsg,
+                socket.fd(),
+                &raw mut header.msg_hdr,
+                libc::MSG_DONTWAIT,
+            )
+        };
+        header.msg_len = u32::try_from(n).map_err(|_| Errno::last())?;
+        Ok(1)
+    }
+
+    fn receive_many(&mut self, socket: &Socket) -> Result<usize, Errno> {
+        self.headers.iter_mut().for_each(prepare);
         // SAFETY: every header points to a name, control room, an iovec and a buffer, all owned by
         // `self` on the heap, with their true lengths.
         let n = unsafe {
@@ -89,11 +124,7 @@ impl RxBatch {
                 std::ptr::null_mut(),
             )
         };
-        let n = usize::try_from(n).map_err(|_| Errno::last())?;
-        for i in 0..n {
-            self.show(i, socket, id, stats, sink);
-        }
-        Ok(n)
+        usize::try_from(n).map_err(|_| Errno::last())
     }
 
     #[inline]
@@ -129,4 +160,11 @@ impl RxBatch {
             unsafe { std::slice::from_raw_parts_mut(self.buffers.as_ptr().add(i * BUFFER), len) };
         sink(&meta, data);
     }
+}
+
+/// Gives a header the lengths that the kernel overwrites.
+#[inline]
+fn prepare(header: &mut libc::mmsghdr) {
+    header.msg_hdr.msg_namelen = size_of::<Name>() as libc::socklen_t;
+    header.msg_hdr.msg_controllen = cmsg::RECV_LEN as _;
 }

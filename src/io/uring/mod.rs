@@ -230,7 +230,7 @@ impl Uring {
     #[inline]
     pub(super) fn recv(
         &mut self,
-        sink: &mut dyn FnMut(&RecvMeta, &mut [u8]),
+        sink: &mut dyn FnMut(&RecvMeta, &mut [u8]) -> bool,
     ) -> Result<usize, IoError> {
         if !self.ring.has_completions() && self.ring.needs_enter() {
             self.ring.submit(&mut self.stats)?;
@@ -238,10 +238,12 @@ impl Uring {
         self.reap();
         let mut trains = 0;
         let mut result = Ok(());
-        while trains < RECV_BOUND
+        let mut more = true;
+        while more
+            && trains < RECV_BOUND
             && let Some(c) = self.ready.pop_front()
         {
-            match self.show(c, sink) {
+            match self.show(c, &mut |meta, data| more = sink(meta, data)) {
                 Ok(shown) => trains += usize::from(shown),
                 Err(e) => result = Err(e),
             }

@@ -185,9 +185,7 @@ impl<'a> Frame<'a> {
     fn parse_body(r: &mut Reader<'a>, first: u8) -> Result<Self, TransportError> {
         Ok(match u64::from(first) {
             ty::PADDING => {
-                let run = r.peek_rest();
-                let run = run.iter().position(|&b| b != 0).unwrap_or(run.len());
-                r.bytes(run)?;
+                r.bytes(leading_zeros(r.peek_rest()))?;
                 Self::Padding
             }
             ty::PING => Self::Ping,
@@ -404,6 +402,40 @@ fn unknown_type() -> TransportError {
     TransportError::frame_encoding_error("unknown frame type")
 }
 
+/// How many zeros `bytes` begins with, eight at a time: padding is long, or the packet's last.
+#[inline]
+fn leading_zeros(bytes: &[u8]) -> usize {
+    let (words, _) = bytes.as_chunks::<8>();
+    let zeros = words.iter().take_while(|w| **w == [0; 8]).count() * 8;
+    let rest = bytes.get(zeros..).unwrap_or_default();
+    zeros + rest.iter().take_while(|b| **b == 0).count()
+}
+
+/// Reads the next frame if it is a DATAGRAM frame (RFC 9221 §4), and gives its data; any other is
+/// left where it is.
+///
+/// # Errors
+/// As [`Frame::parse`].
+#[inline]
+pub fn next_datagram<'a>(r: &mut Reader<'a>) -> Result<Option<&'a [u8]>, TransportError> {
+    let Some(&first) = r.peek_rest().first() else {
+        return Ok(None);
+    };
+    let frame = match u64::from(first) {
+        ty::DATAGRAM_LEN => {
+            r.u8()?;
+            prefixed(r)
+        }
+        ty::DATAGRAM => {
+            r.u8()?;
+            Ok(r.rest())
+        }
+        _ => return Ok(None),
+    };
+    frame.map(Some).map_err(|e| e.with_frame(u64::from(first)))
+}
+
+#[inline]
 fn prefixed<'a>(r: &mut Reader<'a>) -> Result<&'a [u8], TransportError> {
     let len = r.varint()?;
     Ok(r.bytes_u64(len)?)

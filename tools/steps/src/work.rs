@@ -24,7 +24,7 @@ const RR_PARTS: [&str; 3] = ["ask", "answer", "be answered"];
 pub enum Case {
     /// A stream without end in packets of 1,452 bytes; counted per packet.
     Bulk,
-    /// Datagrams of 100 bytes, many in a packet; counted per datagram.
+    /// Datagrams of 100 bytes, fourteen in a packet; counted per datagram.
     Datagram,
     /// A request of 64 bytes and its answer on a stream of their own, one at a time.
     Rr,
@@ -77,7 +77,7 @@ pub fn run(case: Case, begin: impl FnOnce(), mark: impl Fn(usize)) -> u64 {
     let mut round = |mark: &dyn Fn(usize)| {
         match case {
             Case::Bulk => {}
-            Case::Datagram => bulk.send_datagrams(14 * 44, 100),
+            Case::Datagram => bulk.send_datagrams(14 * 11, 100),
             Case::Rr => bulk.request(64),
         }
         mark(0);

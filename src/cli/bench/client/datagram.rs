@@ -1,26 +1,24 @@
 //! Datagrams (RFC 9221): as many as the transport takes, or at a rate whether or not it does.
 //!
 //! Each begins with the time at which it was given to the transport, which means something to a
-//! receiver that shares the clock.
+//! receiver that shares the clock. Few that are given in a row have the same time.
 
 use super::Common;
 use crate::cli::bench::bulk::payload;
 use crate::cli::bench::plan::Datagram;
 use crate::cli::report::hist::Schedule;
-use bytes::{Bytes, BytesMut};
 use corelane::base::Timestamp;
-use corelane::conn::{ConnId, Connection};
+use corelane::conn::{ConnId, DatagramBatch};
 use corelane::shard::Context;
 use corelane::stream::DatagramError;
 use corelane::sys::clock::Clock;
 
-/// Bytes of the block that datagrams are cut from.
-const BLOCK: usize = 64 * 1024;
+/// Datagrams that are given to the transport with one time: they take it less than a microsecond.
+const SAME_TIME: u64 = 32;
 
 /// The load of one shard.
 pub struct DatagramLoad {
     plan: Datagram,
-    block: BytesMut,
     conns: Vec<ConnId>,
     /// With a rate: when the next one is due.
     schedule: Option<Schedule>,
@@ -32,7 +30,6 @@ impl DatagramLoad {
     pub fn new(plan: Datagram) -> Self {
         Self {
             plan,
-            block: BytesMut::new(),
             conns: Vec::new(),
             schedule: None,
             turn: 0,
@@ -58,42 +55,49 @@ impl DatagramLoad {
         let Some(connection) = ctx.connection(conn) else {
             return;
         };
-        while !common.ceased && self.send(common, connection) {}
+        let mut batch = match connection.datagram_batch() {
+            Ok(batch) => batch,
+            Err(e) => return self.refused(common, e),
+        };
+        while !common.ceased && self.send(common, &mut batch, SAME_TIME) == SAME_TIME {}
     }
 
-    /// Sends one; false when the transport takes no more for now.
-    fn send(&mut self, common: &Common, connection: &mut Connection) -> bool {
-        let data = self.next();
-        match connection.send_datagram(data) {
-            Ok(()) => {
-                common.counters().datagrams_sent.add(1);
-                true
-            }
-            Err(DatagramError::Full) => false,
-            Err(e) => {
-                common.counters().failures.add(1);
-                let len = self.plan.length;
-                common
-                    .live
-                    .report_trouble(|| format!("a datagram of {len} bytes: {e}"));
-                false
-            }
-        }
-    }
-
-    fn next(&mut self) -> Bytes {
+    /// Sends `count` that are alike; returns how many the transport took, fewer when it takes no
+    /// more for now.
+    fn send(&self, common: &Common, batch: &mut DatagramBatch<'_>, count: u64) -> u64 {
         let len = self.plan.length;
-        if self.block.len() < len {
-            self.block = BytesMut::zeroed(BLOCK.max(len));
-            let filler = payload();
-            let filled = self.block.len().min(filler.len());
-            self.block[..filled].copy_from_slice(&filler[..filled]);
-        }
-        let mut one = self.block.split_to(len);
         let stamp = Clock::now().as_nanos().to_be_bytes();
-        let n = stamp.len().min(len);
-        one[..n].copy_from_slice(&stamp[..n]);
-        one.freeze()
+        let filler = payload();
+        let mut taken = 0;
+        while taken < count {
+            let pushed = batch.push_with(len, |data| {
+                for block in data.chunks_mut(filler.len()) {
+                    block.copy_from_slice(&filler[..block.len()]);
+                }
+                match data.first_chunk_mut() {
+                    Some(head) => *head = stamp,
+                    None => data.copy_from_slice(&stamp[..len]),
+                }
+            });
+            match pushed {
+                Ok(()) => taken += 1,
+                Err(DatagramError::Full) => break,
+                Err(e) => {
+                    self.refused(common, e);
+                    break;
+                }
+            }
+        }
+        common.counters().datagrams_sent.add(taken);
+        taken
+    }
+
+    #[cold]
+    fn refused(&self, common: &Common, e: DatagramError) {
+        common.counters().failures.add(1);
+        let len = self.plan.length;
+        let trouble = || format!("a datagram of {len} bytes: {e}");
+        common.live.report_trouble(trouble);
     }
 
     pub fn on_closed(&mut self, conn: ConnId) {
@@ -108,9 +112,17 @@ impl DatagramLoad {
             }
             self.turn = (self.turn + 1) % self.conns.len();
             let conn = self.conns[self.turn];
-            if let Some(connection) = ctx.connection(conn)
-                && !self.send(common, connection)
-            {
+            let Some(connection) = ctx.connection(conn) else {
+                continue;
+            };
+            let taken = match connection.datagram_batch() {
+                Ok(mut batch) => self.send(common, &mut batch, 1),
+                Err(e) => {
+                    self.refused(common, e);
+                    0
+                }
+            };
+            if taken == 0 {
                 // An open loop does not wait: what the transport does not take now is lost.
                 common.counters().datagrams_sent.add(1);
             }

@@ -36,6 +36,8 @@ const OPENING: usize = 32;
 
 /// What the coordinator says to every client shard.
 pub enum Order {
+    /// Opens so many connections beside those of the run, closes them and counts them.
+    WarmUp(usize),
     /// Opens the connections.
     Open,
     /// Begins the load.
@@ -128,6 +130,8 @@ enum Load {
 #[derive(Default)]
 struct Conn {
     established: bool,
+    /// It only warms up.
+    brief: bool,
     control: Option<Control>,
 }
 
@@ -192,6 +196,20 @@ impl ClientApp {
         }
     }
 
+    fn warm_up(&mut self, ctx: &mut Context<'_>) {
+        if let Some(conn) = self.common.connect(ctx) {
+            let brief = Conn {
+                brief: true,
+                ..Conn::default()
+            };
+            self.conns.insert(conn, brief);
+        }
+    }
+
+    fn is_brief(&mut self, conn: ConnId) -> bool {
+        self.conns.get_mut(conn).is_some_and(|c| c.brief)
+    }
+
     fn start(&mut self, ctx: &mut Context<'_>) {
         if let Load::Handshake(load) = &mut self.load {
             load.start(&mut self.common, ctx);
@@ -219,6 +237,13 @@ impl ClientApp {
     fn on_connected(&mut self, ctx: &mut Context<'_>, conn: ConnId) {
         if let Load::Handshake(load) = &mut self.load {
             load.on_connected(&mut self.common, ctx, conn);
+            return;
+        }
+        if self.is_brief(conn) {
+            let now = ctx.now();
+            if let Some(connection) = ctx.connection(conn) {
+                connection.close(now, 0, b"");
+            }
             return;
         }
         if let Some(c) = self.conns.get_mut(conn) {
@@ -261,6 +286,11 @@ impl ClientApp {
                 Some(tls) => format!("connection to {addr}: not trusted: {tls}"),
                 None => format!("connection to {addr}: {why}"),
             });
+        }
+        if self.is_brief(conn) {
+            self.conns.remove(conn);
+            self.common.counters().warmed_up.add(1);
+            return;
         }
         match &mut self.load {
             Load::Handshake(load) => load.on_closed(&mut self.common, ctx, conn),
@@ -349,6 +379,7 @@ impl ShardApp for ClientApp {
 
     fn on_command(&mut self, ctx: &mut Context<'_>, order: Order) {
         match order {
+            Order::WarmUp(connections) => (0..connections).for_each(|_| self.warm_up(ctx)),
             Order::Open => (0..OPENING).for_each(|_| self.open_next(ctx)),
             Order::Start => self.start(ctx),
             Order::Cut(empty) => {

@@ -1,0 +1,153 @@
+//! The files of a comparison: every run and the summaries as JSON, and the picture.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use serde_json::{Value, json};
+
+use super::case::Case;
+use super::noise::LIMIT_CORES;
+use super::peer::Settings;
+use super::rounds::Rounds;
+use super::row::Row;
+use super::targets::Verdict;
+use super::{machine, stats, svg};
+use crate::clock;
+
+/// Everything that one command found out.
+pub struct Comparison<'a> {
+    /// Settings of every run.
+    pub settings: Settings,
+    /// Rounds that had to count.
+    pub rounds: usize,
+    /// The rows.
+    pub rows: &'a [Row],
+    /// What was not built.
+    pub missing: &'a [String],
+    /// The cases with their runs.
+    pub results: &'a [(Case, Rounds)],
+    /// What came of the targets.
+    pub verdicts: &'a [Verdict],
+}
+
+impl Comparison<'_> {
+    fn profile(&self) -> String {
+        let value = self.settings.profile.to_possible_value();
+        value.map_or_else(String::new, |v| v.get_name().into())
+    }
+
+    /// The document.
+    pub fn to_json(&self, unix_seconds: u64, commit: Option<&str>) -> Value {
+        let subject = self.rows.first().map_or("", |row| &row.name);
+        let mut summaries = Vec::new();
+        for (case, rounds) in self.results {
+            for row in self.rows {
+                if rounds.runs.iter().any(|run| run.peer == row.name) {
+                    summaries.push(stats::to_json(rounds, case, subject, &row.name));
+                }
+            }
+        }
+        let rows = self.rows.iter().map(
+            |row| json!({"name": row.name, "program": row.peer.program, "arguments": row.more}),
+        );
+        json!({
+            "schema_version": 2,
+            "unix_seconds": unix_seconds,
+            "commit": commit,
+            "machine": machine::describe(),
+            "settings": {
+                "profile": self.profile(),
+                "rounds": self.rounds,
+                "seconds": self.settings.seconds,
+                "omit_seconds": self.settings.omit,
+                "noise_limit_cores": LIMIT_CORES,
+            },
+            "rows": rows.collect::<Vec<_>>(),
+            "left_out": self.missing,
+            "targets": self.verdicts,
+            "summaries": summaries,
+            "runs": self.results.iter().flat_map(|(_, rounds)| &rounds.runs).collect::<Vec<_>>(),
+        })
+    }
+
+    /// Writes `<time>-<settings>-<commit>.json` and `<settings>.svg` into `directory`, and returns
+    /// their paths.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn save(&self, directory: &Path) -> Result<[PathBuf; 2], String> {
+        let (since, commit, profile) = (clock::unix_seconds(), machine::commit(), self.profile());
+        let document = self.to_json(since, commit.as_deref());
+        let text = serde_json::to_string_pretty(&document).map_err(|e| e.to_string())? + "\n";
+        let of = commit.as_deref().unwrap_or("unknown").trim_end_matches('+');
+        let title = format!("corelane beside others, settings: {profile}, commit {of}");
+        let paths = [
+            directory.join(format!("{since}-{profile}-{of}.json")),
+            directory.join(format!("{profile}.svg")),
+        ];
+        let picture = svg::document(&title, self.results, self.rows);
+        fs::create_dir_all(directory)
+            .and_then(|()| fs::write(&paths[0], text))
+            .and_then(|()| fs::write(&paths[1], picture))
+            .map_err(|e| format!("cannot write to {}: {e}", directory.display()))?;
+        Ok(paths)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::peer::PEERS;
+    use crate::compare::rounds::tests::run;
+    use crate::program::Profile;
+
+    #[test]
+    fn the_document_has_settings_rows_summaries_and_runs() {
+        let row = |name: &str| Row {
+            name: name.into(),
+            role: PEERS[0].role,
+            peer: &PEERS[0],
+            path: "none".into(),
+            more: vec!["--flag".into()],
+        };
+        let rounds = Rounds {
+            runs: vec![
+                run("corelane", 1, Some(12.0), 0.0),
+                run("quinn", 1, Some(8.0), 0.0),
+            ],
+            clean: vec![1],
+        };
+        let results = [(Case::parse("bulk-up").unwrap(), rounds)];
+        let comparison = Comparison {
+            settings: Settings {
+                seconds: 3.0,
+                omit: 0.5,
+                profile: Profile::Jumbo,
+            },
+            rounds: 5,
+            rows: &[row("corelane"), row("quinn"), row("idler")],
+            missing: &["noq is left out".into()],
+            results: &results,
+            verdicts: &[],
+        };
+        let json = comparison.to_json(7, Some("abc"));
+        for (pointer, expected) in [
+            ("/settings/profile", "\"jumbo\""),
+            ("/rows/2/name", "\"idler\""),
+            ("/rows/0/arguments/0", "\"--flag\""),
+            ("/left_out/0", "\"noq is left out\""),
+            ("/summaries/1/peer", "\"quinn\""),
+            (
+                "/summaries/1/subject_over_peer/goodput_bits_per_second/median",
+                "1.5",
+            ),
+            ("/runs/0/workload/goodput_bits_per_second", "12000000000.0"),
+            ("/runs/0/noise_cores", "0.0"),
+        ] {
+            let value = json.pointer(pointer).map(ToString::to_string);
+            assert_eq!(value.as_deref(), Some(expected), "{pointer}");
+        }
+        assert_eq!(json["summaries"].as_array().map(Vec::len), Some(2));
+    }
+}
