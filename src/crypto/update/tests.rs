@@ -305,6 +305,30 @@ fn more_paths_than_are_noted_still_work() {
 }
 
 #[test]
+fn keys_at_rest_open_packets_of_either_phase() {
+    let (mut a, mut b) = ready(NO_LIMITS);
+    b.rest();
+    let mut forged = packet(&mut a, 0, 20);
+    *forged.last_mut().unwrap() ^= 1;
+    assert!(receive(&mut b, 0, 20, None, &forged).is_err() && b.updates() == 0);
+    b.rest();
+    let sent = packet(&mut a, 0, 21);
+    let opened = receive(&mut b, 0, 21, None, &sent);
+    assert_eq!((keys_of(opened), b.plain), (UsedKeys::Current, true));
+    b.rest();
+    a.rest();
+    a.initiate_update().unwrap();
+    let sent = packet(&mut a, 0, 22);
+    let opened = receive(&mut b, 0, 22, Some(21), &sent);
+    assert_eq!((keys_of(opened), b.updates()), (UsedKeys::New, 1));
+    // Not before the keys before the update are gone.
+    b.rest();
+    let sent = packet(&mut a, 0, 23);
+    let opened = receive(&mut b, 0, 23, Some(22), &sent);
+    assert_eq!(keys_of(opened), UsedKeys::Current);
+}
+
+#[test]
 fn a_forged_update_changes_nothing() {
     let (mut a, mut b) = ready(NO_LIMITS);
     for pn in 1..=20 {
