@@ -1,7 +1,7 @@
 //! What a datagram costs that landed on the wrong shard: the mailbox between two shards, each on a
 //! thread and, where there are two, a core of its own. Prints, for single datagrams and for trains,
-//! nanoseconds per packet that the sender and the receiver spend, and from end to end. With `scale`,
-//! what two state machines on two threads do beside one.
+//! nanoseconds per packet that the sender and the receiver spend, and from end to end. With
+//! `scale`, what two state machines on two threads do beside one.
 //!
 //! `cargo bench --bench forward [-- scale]`
 

@@ -1,9 +1,9 @@
 //! An idle connection gives back what it can do without: rings of sent packets, tables of streams,
 //! queues, the next generation's receive key.
 //!
-//! Once in each idle period, some time after the last packet (`limits::REST_AFTER`), by a timer that
-//! then stays silent until there is traffic again. What was given back is allocated again by the
-//! first packets that need it. The handshake's own state goes earlier, with its keys.
+//! Once in each idle period, some time after the last packet (`limits::REST_AFTER`), by a timer
+//! that then stays silent until there is traffic again. What was given back is allocated again by
+//! the first packets that need it. The handshake's own state goes earlier, with its keys.
 
 use super::Connection;
 use crate::base::Timestamp;
