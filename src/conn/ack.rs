@@ -269,8 +269,8 @@ impl Connection {
         }
         // RFC 9002 §6.2.4: what the 1-RTT space has in flight goes along, coalesced; of a client
         // even when that is nothing, for a server that has discarded its Handshake keys hears
-        // nothing else. The PING makes it more than a probe of a path (RFC 9000 §9.1), so that the server
-        // follows a client whose address changed.
+        // nothing else. The PING makes it more than a probe of a path (RFC 9000 §9.1), so that the
+        // server follows a client whose address changed.
         let in_flight = self.paths.primary().sent.ack_eliciting_in_flight() > 0;
         let goes_along = in_flight || (self.side == Side::Client && self.may_send_one_rtt());
         if ty != PacketType::OneRtt && goes_along {
