@@ -13,6 +13,7 @@ use crate::recovery::ecn::Outcome;
 use crate::recovery::{
     AckEvent, AckSummary, Congestion, Controller, LostSummary, Rtt, SentPacket, SentSpace,
 };
+use crate::stream::AckedRun;
 use crate::wire::frame::{Ack, EcnCounts};
 use crate::wire::{PacketType, Side, TransportError};
 use std::ops::ControlFlow;
@@ -58,7 +59,8 @@ impl Connection {
             ..
         } = paths.primary_mut();
         let mut elsewhere = Elsewhere::since(*first_pn);
-        let mut summary = sent.on_ack_received(ack.ranges, |pn, packet, frames| {
+        let mut run = AckedRun::default();
+        let summary = sent.on_ack_received(ack.ranges, |pn, packet, frames| {
             if elsewhere.counts(pn, packet) {
                 // Its frames count wherever they went.
             } else if packet.mtu_probe && mtu.on_probe_acked(usize::from(packet.size)) {
@@ -66,7 +68,7 @@ impl Connection {
             }
             for frame in frames {
                 match *frame {
-                    SentFrame::Stream(f) => streams.on_acked(f),
+                    SentFrame::Stream(f) => run.add(streams, f),
                     SentFrame::Ack { largest } => acks.on_ack_of_ack(largest),
                     SentFrame::Crypto { offset, len } => one_rtt_crypto.on_acked(offset, len),
                     SentFrame::RetireConnectionId { .. } => remote_cids.on_retire_acked(),
@@ -77,7 +79,9 @@ impl Connection {
                     | SentFrame::Unreliable => {}
                 }
             }
-        })?;
+        });
+        run.finish(streams);
+        let mut summary = summary?;
         if let Some(keys) = self.one_rtt.as_deref_mut() {
             keys.on_ack(0, ack.largest, used)?;
         }

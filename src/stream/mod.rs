@@ -6,6 +6,7 @@
 //! [`Streams::on_lost`]. When a packet is built, sent or lost is not known here; paths, recovery
 //! and keys live elsewhere.
 
+mod acked;
 mod app;
 mod assembler;
 mod datagram;
@@ -23,6 +24,7 @@ mod send;
 mod send_buffer;
 mod set;
 
+pub use acked::AckedRun;
 pub use assembler::{Assembler, TooManyGaps};
 pub use datagram::{DatagramError, DatagramStats, Datagrams};
 pub use event::{
