@@ -155,9 +155,11 @@ impl Connection {
         }
         if path.ack_frequency.is_supported() && self.state.is_confirmed() {
             let window = path.cc.window() / path.mtu.current().max(1) as u64;
-            let slow_start = path.cc.in_slow_start();
-            path.ack_frequency
-                .on_ack(now, &path.rtt, window, slow_start);
+            // Many small messages end with their acknowledgements, and the peer may not begin more
+            // than so many before that (RFC 9000 §4.6): as in slow start, none is to wait.
+            let messages = in_flight < (self.streams.len() * path.mtu.current()) as u64;
+            let often = messages || path.cc.in_slow_start();
+            path.ack_frequency.on_ack(now, &path.rtt, window, often);
         }
     }
 

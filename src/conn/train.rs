@@ -85,6 +85,9 @@ impl ShortHeader {
     }
 }
 
+/// Frames in a packet from which on it leaves without waiting for others.
+const MESSAGES_ALONE: usize = 8;
+
 /// Bytes that a 1-RTT packet needs for its header, tag and the smallest useful frame.
 pub(super) const MIN_PACKET: usize = 1 + limits::MAX_CID_LEN + 4 + TAG_LEN + 8;
 
@@ -158,6 +161,11 @@ impl Connection {
             train.add(n);
             // A very short first datagram is an acknowledgement, and goes alone.
             if train.ended || train.size < mtu / 2 {
+                break;
+            }
+            // So does one of many small messages: the peer has work as soon as it has them, and one
+            // train for all would have both sides work in turns.
+            if self.scratch.len() >= MESSAGES_ALONE {
                 break;
             }
             if train.count == 1 {

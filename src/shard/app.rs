@@ -12,6 +12,7 @@ use crate::io::{Backend, IoError, IoStats, SocketOptions};
 use crate::stream::{Streams, Taken};
 use crate::wire::StreamId;
 use rustls::pki_types::ServerName;
+use std::cell::Cell;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
@@ -249,6 +250,8 @@ impl crate::conn::Application for NoData {}
 pub(super) struct Bridge<'a, A, F> {
     pub(super) app: &'a mut A,
     pub(super) foreign: F,
+    /// Counts the ends of streams: of requests, and of answers.
+    pub(super) ends: &'a Cell<u64>,
 }
 
 impl<A, F> crate::conn::Application for Bridge<'_, A, F>
@@ -265,6 +268,7 @@ where
         data: &[u8],
         fin: bool,
     ) -> Taken {
+        self.ends.set(self.ends.get() + u64::from(fin));
         self.app.on_stream_data(conn, streams, id, data, fin)
     }
 

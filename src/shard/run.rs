@@ -11,6 +11,9 @@ use std::cell::Cell;
 
 /// Trains that one connection sends before others have their turn.
 const TRAINS_PER_TURN: usize = 4;
+/// Ends of streams taken in one turn, for the same reason: what many small requests are answered
+/// with leaves while the rest is still to be read.
+const MESSAGES_PER_TURN: u64 = 8;
 /// Runs from other shards, and commands, taken in one turn.
 const MAIL_PER_TURN: usize = 256;
 /// Trains of handshakes taken in one turn. Each is as much work as thousands of other packets, and
@@ -73,6 +76,7 @@ impl<A: ShardApp> Shard<A> {
         let mut trains = 0;
         let mut others = 0;
         let (before, handshakes) = (endpoint.handshake_trains(), Cell::new(0));
+        let ends = Cell::new(0);
         let mut take = |app: &mut A, meta: &RecvMeta, data: &mut [u8]| {
             let foreign =
                 |dcid: &[u8], meta: &RecvMeta, datagram: &mut [u8]| match codec.shard_of(dcid) {
@@ -82,7 +86,8 @@ impl<A: ShardApp> Shard<A> {
                     }
                     _ => false,
                 };
-            endpoint.handle_train(now, meta, data, &mut Bridge { app, foreign });
+            let ends = &ends;
+            endpoint.handle_train(now, meta, data, &mut Bridge { app, foreign, ends });
             handshakes.set(endpoint.handshake_trains() - before);
         };
         backend.recv_while(&mut |meta, data| {
@@ -99,7 +104,7 @@ impl<A: ShardApp> Shard<A> {
             } else {
                 take(app, meta, data);
             }
-            handshakes.get() < HANDSHAKES_PER_TURN
+            handshakes.get() < HANDSHAKES_PER_TURN && ends.get() < MESSAGES_PER_TURN
         })?;
         self.stats.others += others;
         self.stats.trains += trains;
@@ -136,6 +141,7 @@ impl<A: ShardApp> Shard<A> {
                     &mut Bridge {
                         app: &mut *app,
                         foreign,
+                        ends: &Cell::new(0),
                     },
                 );
             }
