@@ -33,6 +33,8 @@ mod moved;
 mod recovery;
 #[path = "conn/tokens.rs"]
 mod tokens;
+#[path = "conn/trains.rs"]
+mod trains;
 #[path = "conn/version.rs"]
 mod version;
 #[path = "conn/zero_cid.rs"]
