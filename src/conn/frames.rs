@@ -10,7 +10,7 @@ use super::input::Packet;
 use crate::base::Timestamp;
 use crate::stream::StreamSink;
 use crate::wire::frame::{ConnectionClose, Frame, NewConnectionId};
-use crate::wire::{PacketType, Reader, Side, TransportError};
+use crate::wire::{Extensions, PacketType, Reader, Side, TransportError};
 
 /// What a packet's frames were.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +41,7 @@ impl Connection {
         };
         let mut r = Reader::new(packet.payload);
         while !r.is_empty() {
-            let frame = Frame::parse(&mut r)?;
+            let frame = Frame::parse(&mut r).map_err(|e| self.extensions.fault(e))?;
             if packet.ty != PacketType::OneRtt && !Frame::allowed_in(frame.ty(), packet.ty) {
                 return Err(TransportError::protocol_violation(
                     "a frame that this packet type does not admit",
@@ -125,6 +125,10 @@ impl Connection {
             Frame::Datagram(_) => Ok(()),
             Frame::AckFrequency(f) => self.on_ack_frequency(&f),
             Frame::ImmediateAck => self.on_immediate_ack(),
+            // We declare neither extension, so nothing was negotiated.
+            Frame::PathAck { .. } | Frame::Path(_) | Frame::Address(_) => {
+                Err(Extensions::unknown(frame.ty()))
+            }
             Frame::ConnectionClose(close) => {
                 self.on_close(now, &close);
                 Ok(())

@@ -7,7 +7,9 @@ use super::space::HandshakeSpace;
 use super::version::Negotiation;
 use crate::base::{RecvMeta, Timestamp};
 use crate::crypto::{KeyChange, OneRttKeys, initial_keys, retry};
-use crate::wire::{ConnectionId, PacketType, Side, TransportError, TransportParameters, Version};
+use crate::wire::{
+    ConnectionId, Extensions, PacketType, Side, TransportError, TransportParameters, Version,
+};
 
 /// The level that TLS writes at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -274,6 +276,8 @@ impl Connection {
         self.check_peer_versions(&params)?;
         self.ids.params_applied = true;
         self.enable_ack_frequency(&params);
+        let declared = super::params::local(&self.config, self.ids.local_scid);
+        self.extensions = Extensions::negotiated(&declared, &params);
         if params.grease_quic_bit && self.config.grease_quic_bit {
             self.fixed_bit.switch_on();
         }

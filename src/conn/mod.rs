@@ -63,7 +63,7 @@ use crate::crypto::{OneRttKeys, Session};
 use crate::path::cids::ResetToken;
 use crate::path::{Path, PathId, PathSet, Spin};
 use crate::stream::{Datagrams, Streams};
-use crate::wire::{ConnectionId, Side, TransportParameters};
+use crate::wire::{ConnectionId, Extensions, Side, TransportParameters};
 pub use admission::PrefixCaps;
 pub use application::Application;
 pub use config::TransportConfig;
@@ -123,6 +123,8 @@ pub struct Connection {
     streams: Streams,
     datagrams: Datagrams,
     peer_params: TransportParameters,
+    /// What both ends have declared; nothing before the peer's parameters are known.
+    extensions: Extensions,
     timers: Timers,
     events: Events,
     pending: Pending,
@@ -193,6 +195,7 @@ impl Connection {
             one_rtt_crypto: CryptoStream::default(),
             paths: PathSet::new(path),
             peer_params: TransportParameters::default(),
+            extensions: Extensions::default(),
             events: Events::default(),
             pending: Pending::default(),
             early: Vec::new(),

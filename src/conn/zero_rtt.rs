@@ -111,6 +111,8 @@ fn remembered(p: TransportParameters) -> TransportParameters {
         version_information: None,
         grease_quic_bit: false,
         min_ack_delay: None,
+        initial_max_path_id: None,
+        advertise_addresses: false,
         ..p
     }
 }
@@ -387,6 +389,7 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::path::PathId;
     use crate::wire::ConnectionId;
     use crate::wire::tparams::PreferredAddress;
 
@@ -422,6 +425,8 @@ mod tests {
                 cid,
                 reset_token,
             }),
+            initial_max_path_id: Some(PathId(3)),
+            advertise_addresses: true,
             ..kept.clone()
         };
         assert_eq!(remembered(all), kept);

@@ -13,6 +13,7 @@ pub mod set;
 pub mod spin;
 pub mod validate;
 
+pub use crate::base::PathId;
 use crate::base::{Ecn, FourTuple, Rng, SocketId, Timestamp, limits};
 use crate::recovery::{
     AckFrequencyRequests, AckPolicy, Algorithm, Controller, EcnValidator, MtuConfig, MtuDiscovery,
@@ -29,15 +30,6 @@ pub use validate::Validation;
 
 /// Packet numbers within which one is skipped on average, at least.
 const SKIP_WITHIN: u64 = 128;
-
-/// Identifies a path within its connection; 0 is the one that the handshake ran on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct PathId(pub u32);
-
-impl PathId {
-    /// The path of the handshake.
-    pub const ZERO: Self = Self(0);
-}
 
 /// What a path is built from, out of the connection's configuration.
 #[derive(Clone, Debug)]
