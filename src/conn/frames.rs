@@ -51,7 +51,7 @@ impl Connection {
             seen.ack_eliciting |= frame.is_ack_eliciting();
             if let Frame::Stream(stream) = frame {
                 seen.probing = false;
-                let rtt = self.paths.primary().rtt.smoothed();
+                let rtt = self.paths.current().rtt.smoothed();
                 self.streams
                     .on_stream(now, rtt, &stream, sink)
                     .map_err(|e| e.with_frame(frame.ty()))?;
@@ -137,13 +137,13 @@ impl Connection {
     }
 
     fn on_new_connection_id(&mut self, f: &NewConnectionId) -> Result<(), TransportError> {
-        let remote = &mut self.paths.primary_mut().remote_cids;
+        let remote = &mut self.paths.current_mut().remote_cids;
         remote.on_new(f.seq, f.retire_prior_to, f.cid, f.reset_token)
     }
 
     fn on_retire_connection_id(&mut self, seq: u64, used: &[u8]) -> Result<(), TransportError> {
         let used = crate::wire::ConnectionId::new(used).unwrap_or_default();
-        self.paths.primary_mut().local_cids.on_retire(seq, &used)
+        self.paths.current_mut().local_cids.on_retire(seq, &used)
     }
 
     /// Keeps RFC 9000 §19.20.
