@@ -9,6 +9,7 @@
 pub mod cids;
 mod moves;
 pub mod probe;
+pub mod schedule;
 pub mod set;
 pub mod spin;
 pub mod validate;
