@@ -26,7 +26,7 @@ pub fn provider(which: ProviderArg, cipher: Cipher) -> Result<Arc<CryptoProvider
 
 #[cfg(feature = "aws-lc-rs")]
 fn aws_lc_rs() -> Result<CryptoProvider, Failure> {
-    Ok(rustls::crypto::aws_lc_rs::default_provider())
+    Ok(corelane::crypto::aws_lc::provider())
 }
 
 #[cfg(not(feature = "aws-lc-rs"))]
