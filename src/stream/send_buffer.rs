@@ -140,9 +140,9 @@ impl SendBuffer {
         // Mostly it is all in the chunk of the last time.
         if let Some(chunk) = self.chunks.get(self.cursor)
             && let Some(at) = offset.checked_sub(chunk.start)
-            && let Some(piece) = chunk.data.get(at as usize..).and_then(|rest| rest.get(..n))
+            && chunk.data.len() as u64 >= at.saturating_add(n as u64)
         {
-            return w.bytes(piece);
+            return w.shared(&chunk.data, at as usize, n);
         }
         self.write_across(w, offset, n);
     }
@@ -154,15 +154,14 @@ impl SendBuffer {
             let Some(chunk) = self.chunks.get(self.cursor) else {
                 break;
             };
-            let rest = chunk.data.get((offset - chunk.start) as usize..);
-            let rest = rest.unwrap_or_default();
-            let piece = rest.get(..n).unwrap_or(rest);
-            w.bytes(piece);
-            offset += piece.len() as u64;
-            n -= piece.len();
-            if piece.is_empty() {
+            let at = (offset - chunk.start) as usize;
+            let piece = n.min(chunk.data.len().saturating_sub(at));
+            if piece == 0 {
                 break;
             }
+            w.shared(&chunk.data, at, piece);
+            offset += piece as u64;
+            n -= piece;
         }
         if n > 0 {
             let from = offset.saturating_sub(tail_start) as usize;
