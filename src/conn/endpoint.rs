@@ -553,6 +553,12 @@ impl Endpoint {
         self.stateless.poll(buf)
     }
 
+    /// Whether [`Endpoint::poll_transmit`] has something.
+    #[inline]
+    pub fn has_stateless(&self) -> bool {
+        !self.stateless.is_empty()
+    }
+
     /// Closes every connection with an application code; they drain on their own.
     pub fn close_all(&mut self, now: Timestamp, code: u64, reason: &[u8]) {
         let ids: Vec<ConnId> = self.ids().collect();
