@@ -11,6 +11,7 @@
 use super::keys::{Key, Keys, NextKeys};
 use super::protect::{self, SealError, Undecryptable};
 use crate::base::{Timestamp, limits};
+use crate::mem::prefetch;
 use crate::wire::TransportError;
 use crate::wire::header::KEY_PHASE;
 use rustls::quic::{HeaderProtectionKey, PacketKey};
@@ -154,6 +155,15 @@ impl OneRttKeys {
             sent_from: PathMarks::default(),
             received_from: PathMarks::default(),
         }
+    }
+
+    /// Brings both packet keys near; a hint.
+    #[inline]
+    pub fn warm(&self) {
+        prefetch(&*self.local.packet);
+        prefetch(&*self.local.header);
+        prefetch(&*self.remote.packet);
+        prefetch(&*self.remote.header);
     }
 
     /// Updates the keys already after so many packets, where that is sooner than the AEAD's limit
