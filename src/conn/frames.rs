@@ -84,7 +84,7 @@ impl Connection {
         stream: &Stream<'_>,
         sink: &mut dyn StreamSink,
     ) -> Result<(), TransportError> {
-        let rtt = self.paths.primary().rtt.smoothed();
+        let rtt = self.paths.current().rtt.smoothed();
         self.streams
             .on_stream(now, rtt, stream, sink)
             .map_err(|e| e.with_frame(stream.ty()))
