@@ -107,11 +107,11 @@ impl std::fmt::Debug for Reinjector {
 
 impl Reinjector {
     /// With that default choice of targets unless there is a `selector`.
-    pub const fn new(config: ReinjectionConfig, selector: Option<Box<dyn TargetSelector>>) -> Self {
+    pub fn new(config: ReinjectionConfig, selector: Option<Box<dyn TargetSelector>>) -> Self {
         Self {
             config,
             selector,
-            queues: SmallVec::new_const(),
+            queues: SmallVec::new(),
             reinjected: 0,
         }
     }
