@@ -296,6 +296,12 @@ pub enum Cc {
     Newreno,
     /// BBR version 3 (draft-ietf-ccwg-bbr)
     Bbr,
+    /// LIA (RFC 6356), coupled over the paths of a connection
+    Lia,
+    /// OLIA (draft-khalili-mptcp-congestion-control), coupled
+    Olia,
+    /// BALIA (draft-walid-mptcp-congestion-control), coupled
+    Balia,
 }
 
 /// `--quic-version`.

@@ -27,6 +27,9 @@ pub fn transport(args: &EngineArgs, time: Duration) -> Arc<TransportConfig> {
         Cc::Cubic => Algorithm::Cubic,
         Cc::Newreno => Algorithm::NewReno,
         Cc::Bbr => Algorithm::Bbr,
+        Cc::Lia => Algorithm::Lia,
+        Cc::Olia => Algorithm::Olia,
+        Cc::Balia => Algorithm::Balia,
     };
     t.pacing = !args.no_pacing;
     t.mtu = match args.mtu {
