@@ -134,11 +134,9 @@ impl Log {
             Direction::Down => down,
         };
         pick(&mut self.up, &mut self.down).count(size, fate);
-        if self.fronts.len() <= front {
-            self.fronts.resize_with(front + 1, Default::default);
+        if let Some((up, down)) = self.fronts.get_mut(front) {
+            pick(up, down).count(size, fate);
         }
-        let (up, down) = &mut self.fronts[front];
-        pick(up, down).count(size, fate);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::cross::{Cubic, SEGMENT};
 use crate::link::{Fate, Link, LinkConfig, Passage};
-use crate::log::{Direction, Entry, Log};
+use crate::log::{Counts, Direction, Entry, Log};
 use crate::path::{Change, Event, PathConfig};
 use crate::socket::Port;
 use std::cell::RefCell;
@@ -119,8 +119,11 @@ impl Config {
 
 const UNUSED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// A change that is asked for while the relay runs, and where to say that it is made.
-type Order = (usize, Change, std::sync::mpsc::Sender<bool>);
+/// What is asked of a running relay, and where the answer goes.
+enum Order {
+    Change(usize, Change, std::sync::mpsc::Sender<bool>),
+    Count(std::sync::mpsc::Sender<Vec<(Counts, Counts)>>),
+}
 
 /// A running relay. Dropping it stops it.
 pub struct Relay {
@@ -168,7 +171,18 @@ impl Relay {
     /// as in [`Config::schedule`]. False when there is no such path.
     pub fn change(&self, path: usize, change: Change) -> bool {
         let (done, is_done) = std::sync::mpsc::channel();
-        self.orders.send((path, change, done)).is_ok() && is_done.recv() == Ok(true)
+        let asked = self.orders.send(Order::Change(path, change, done));
+        asked.is_ok() && is_done.recv() == Ok(true)
+    }
+
+    /// What came to each of [`Self::addrs`] so far, to the server and to clients.
+    pub fn counts(&self) -> Vec<(Counts, Counts)> {
+        let (tell, told) = std::sync::mpsc::channel();
+        let asked = self.orders.send(Order::Count(tell));
+        asked
+            .ok()
+            .and_then(|()| told.recv().ok())
+            .unwrap_or_default()
     }
 
     /// Stops, and tells what was seen.
@@ -371,14 +385,17 @@ impl Core {
             fresh: Vec::new(),
             next_rebind: config.rebind.map(|r| r.every),
             config,
-            fronts,
             flows: Vec::new(),
             due: BinaryHeap::new(),
             order: 0,
             rebound: 0,
             old: Vec::new(),
             cross: Cubic::default(),
-            log: Log::default(),
+            log: Log {
+                fronts: vec![Default::default(); fronts.len()],
+                ..Log::default()
+            },
+            fronts,
         }
     }
 
@@ -637,7 +654,15 @@ async fn keep_time(shared: &Rc<Shared>) {
 }
 
 async fn obey(shared: Rc<Shared>, mut orders: mpsc::UnboundedReceiver<Order>) {
-    while let Some((path, change, done)) = orders.recv().await {
+    while let Some(order) = orders.recv().await {
+        let (path, change, done) = match order {
+            Order::Change(path, change, done) => (path, change, done),
+            Order::Count(tell) => {
+                // Who asked may have given up, here and below.
+                let _ = tell.send(shared.core.borrow().log.fronts.clone());
+                continue;
+            }
+        };
         let exists = path < shared.core.borrow().links.len();
         if exists {
             let new = shared.core.borrow_mut().apply(path, change);
@@ -645,7 +670,6 @@ async fn obey(shared: Rc<Shared>, mut orders: mpsc::UnboundedReceiver<Order>) {
                 spawn_local(serve_back(shared.clone(), flow, port));
             }
         }
-        // Who asked may have given up.
         let _ = done.send(exists);
     }
 }
