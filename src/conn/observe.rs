@@ -401,7 +401,7 @@ impl Connection {
     }
 
     fn standing(&self) -> Told {
-        let path = self.paths.primary();
+        let path = self.paths.current();
         let s = &self.stats;
         Told {
             phase: match self.state {

@@ -24,7 +24,7 @@ impl Connection {
         if !self.only_streams_wait() {
             return;
         }
-        let dcid = self.paths.primary().remote_cids.active();
+        let dcid = self.paths.current().remote_cids.active();
         let size = train.size;
         for _ in 0..self.admitted_packets(train) {
             if !self.streams.wants_to_send() || self.streams.has_control() {
@@ -52,7 +52,7 @@ impl Connection {
             }
             let len = w.position() + TAG_LEN;
             if !self.streams.wants_to_send() {
-                self.paths.primary_mut().window_limited = false;
+                self.paths.current_mut().window_limited = false;
             }
             let len = self.finish_one_rtt(now, &mut packet[..len], head, padded, false);
             train.add(len);
@@ -64,8 +64,8 @@ impl Connection {
 
     /// Whether a packet would hold stream data and no other frame.
     fn only_streams_wait(&self) -> bool {
-        let path = self.paths.primary();
-        let owed = self.pending.probes > 0 || self.pending.ping || self.pending.handshake_done;
+        let path = self.paths.current();
+        let owed = path.owed_probes > 0 || path.ping || self.pending.handshake_done;
         !owed
             && !path.acks.should_ack_now()
             && path.acks.deadline().is_none()
@@ -81,7 +81,7 @@ impl Connection {
 
     /// How many more packets `admit` would admit in full, and the train has room for.
     fn admitted_packets(&self, train: &Train) -> usize {
-        let path = self.paths.primary();
+        let path = self.paths.current();
         let size = train.size as u64;
         let sent = train.len as u64;
         let bytes = path

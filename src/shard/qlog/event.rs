@@ -5,10 +5,11 @@
 //! [`QLOG_RECORD_BYTES`](limits::QLOG_RECORD_BYTES) is left out and said to be.
 
 use super::json::{Array, Object};
+use super::multipath;
 use crate::base::{FourTuple, Timestamp, limits};
 use crate::conn::ConnectionError;
 use crate::conn::observe::{Begun, Observed, Phase, RecoveryState, SeenPacket, role};
-use crate::wire::frame::{Ack, ConnectionClose, Frame};
+use crate::wire::frame::{Ack, ConnectionClose, Frame, NewConnectionId};
 use crate::wire::{Code, Dir, PacketType, TransportParameters};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -338,6 +339,9 @@ fn parameters(d: &mut Object<'_>, p: &TransportParameters) {
     for (key, value) in numbers {
         d.number(key, value);
     }
+    if let Some(max) = p.initial_max_path_id {
+        d.number("initial_max_path_id", max.0.into());
+    }
 }
 
 fn closed(d: &mut Object<'_>, why: &ConnectionError) {
@@ -377,7 +381,7 @@ fn closed(d: &mut Object<'_>, why: &ConnectionError) {
 }
 
 /// RFC 9000's codes by the names that qlog gives them, others as numbers.
-fn code(d: &mut Object<'_>, key: &'static str, code: Code) {
+pub(super) fn code(d: &mut Object<'_>, key: &'static str, code: Code) {
     match code.name().filter(|_| code.alert().is_none()) {
         Some(name) => d.text(key, &name.to_ascii_lowercase()),
         None => d.number(key, code.0),
@@ -385,7 +389,7 @@ fn code(d: &mut Object<'_>, key: &'static str, code: Code) {
 }
 
 /// The beginning of what a peer has written.
-fn cut(text: &str) -> &str {
+pub(super) fn cut(text: &str) -> &str {
     let mut end = text.len().min(limits::REASON_BYTES);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -404,6 +408,12 @@ fn frame(d: &mut Object<'_>, f: &Frame<'_>, exponent: u8, end: usize) {
     d.text("frame_type", frame_name(f));
     match f {
         Frame::Padding | Frame::Ping | Frame::HandshakeDone | Frame::ImmediateAck => {}
+        Frame::PathAck { path, ack: a } => {
+            d.number("path_id", path.0.into());
+            ack(d, a, exponent, end);
+        }
+        Frame::Path(f) => multipath::path_frame(d, f),
+        Frame::Address(f) => multipath::address_frame(d, f),
         Frame::Ack(a) => ack(d, a, exponent, end),
         Frame::ResetStream(r) => {
             d.number("stream_id", r.id);
@@ -444,12 +454,7 @@ fn frame(d: &mut Object<'_>, f: &Frame<'_>, exponent: u8, end: usize) {
             d.text("stream_type", direction(*dir));
             d.number("limit", *limit);
         }
-        Frame::NewConnectionId(n) => {
-            d.number("sequence_number", n.seq);
-            d.number("retire_prior_to", n.retire_prior_to);
-            d.number("connection_id_length", n.cid.len() as u64);
-            d.hex("connection_id", n.cid.as_slice());
-        }
+        Frame::NewConnectionId(n) => new_connection_id(d, n),
         Frame::RetireConnectionId(seq) => d.number("sequence_number", *seq),
         Frame::PathChallenge(data) | Frame::PathResponse(data) => d.hex("data", data),
         Frame::ConnectionClose(close) => connection_close(d, close),
@@ -461,6 +466,13 @@ fn frame(d: &mut Object<'_>, f: &Frame<'_>, exponent: u8, end: usize) {
             d.number("reordering_threshold", f.reordering);
         }
     }
+}
+
+pub(super) fn new_connection_id(d: &mut Object<'_>, n: &NewConnectionId) {
+    d.number("sequence_number", n.seq);
+    d.number("retire_prior_to", n.retire_prior_to);
+    d.number("connection_id_length", n.cid.len() as u64);
+    d.hex("connection_id", n.cid.as_slice());
 }
 
 fn frame_name(f: &Frame<'_>) -> &'static str {
@@ -488,6 +500,9 @@ fn frame_name(f: &Frame<'_>) -> &'static str {
         Frame::Datagram(_) => "datagram",
         Frame::AckFrequency(_) => "ack_frequency",
         Frame::ImmediateAck => "immediate_ack",
+        Frame::PathAck { .. } => "path_ack",
+        Frame::Path(f) => multipath::path_frame_name(f),
+        Frame::Address(f) => multipath::address_frame_name(f),
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod event;
 mod json;
+mod multipath;
 mod writer;
 
 use crate::base::{Timestamp, limits};
