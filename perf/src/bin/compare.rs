@@ -1,7 +1,7 @@
 //! The one command: corelane, its peers and the machine's ceilings on the same work, interleaved.
 //!
 //! It builds nothing; `perf/run` builds and then runs this. Progress goes to stderr, the tables to
-//! stdout, every run to a JSON file and the medians to a picture, both written anew after each case.
+//! stdout, every run to a JSON file and the medians to a picture, both written after each case.
 
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
