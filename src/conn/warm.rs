@@ -27,7 +27,7 @@ impl Connection {
     /// The first step.
     #[inline]
     pub(super) fn warm(&self) {
-        prefetch(self.paths.primary());
+        prefetch(self.paths.current());
         prefetch(&self.streams);
         prefetch(&self.timers);
         prefetch(&self.state);
@@ -50,7 +50,7 @@ impl Connection {
         }
         prefetch(&self.peer_params.max_ack_delay);
         prefetch(&self.peer_params.ack_delay_exponent);
-        self.paths.primary().sent.warm();
+        self.paths.current().sent.warm();
         self.streams.warm();
     }
 
