@@ -15,6 +15,7 @@ mod fused;
 pub mod keys;
 pub mod nonce;
 pub mod protect;
+mod provider;
 pub mod random;
 pub(crate) mod remains;
 pub mod reset;
@@ -29,6 +30,7 @@ pub use keys::{InitialSuite, Key, Keys, NextKeys, initial_keys};
 pub use protect::{
     SAMPLE_LEN, SealError, TAG_LEN, Undecryptable, Unprotected, open, seal, unprotect,
 };
+pub use provider::default_provider;
 pub use reset::ResetKey;
 pub use tls::{ConfigError, ExportError, KeyChange, Session};
 pub use token::{Lifetimes, Token, TokenError, TokenKey};

@@ -4,9 +4,9 @@
 use super::app::Bridge;
 use super::{Shard, ShardApp, ShardStats, Turn, timer_key};
 use crate::base::{RecvMeta, Timestamp};
-use crate::conn::ConnId;
 use crate::conn::endpoint::Next;
-use crate::io::IoError;
+use crate::conn::{ConnId, Endpoint};
+use crate::io::{Arrival, IoError};
 use std::cell::Cell;
 
 /// Trains that one connection sends before others have their turn.
@@ -77,7 +77,7 @@ impl<A: ShardApp> Shard<A> {
         let mut others = 0;
         let (before, handshakes) = (endpoint.handshake_trains(), Cell::new(0));
         let ends = Cell::new(0);
-        let mut take = |app: &mut A, meta: &RecvMeta, data: &mut [u8]| {
+        let mut take = |endpoint: &mut Endpoint, app: &mut A, meta: &RecvMeta, data: &mut [u8]| {
             let foreign =
                 |dcid: &[u8], meta: &RecvMeta, datagram: &mut [u8]| match codec.shard_of(dcid) {
                     Some(owner) if usize::from(owner) != own => {
@@ -90,19 +90,26 @@ impl<A: ShardApp> Shard<A> {
             endpoint.handle_train(now, meta, data, &mut Bridge { app, foreign, ends });
             handshakes.set(endpoint.handshake_trains() - before);
         };
-        backend.recv_while(&mut |meta, data| {
+        backend.recv_ahead(&mut |arrival| {
+            let (meta, data) = match arrival {
+                Arrival::Coming(data) => {
+                    endpoint.expect(data);
+                    return true;
+                }
+                Arrival::Train(meta, data) => (meta, data),
+            };
             trains += 1;
             if let Some(demux) = demux {
                 demux.split(meta, data, &mut |quic, meta, part| {
                     if quic {
-                        take(app, meta, part);
+                        take(endpoint, app, meta, part);
                     } else {
                         others += 1;
                         app.on_other(outbox, meta, part);
                     }
                 });
             } else {
-                take(app, meta, data);
+                take(endpoint, app, meta, data);
             }
             handshakes.get() < HANDSHAKES_PER_TURN && ends.get() < MESSAGES_PER_TURN
         })?;
