@@ -243,7 +243,7 @@ pub struct EngineArgs {
     #[serde(rename = "window_bytes")]
     pub window: Option<u64>,
     /// Whose cryptography runs
-    #[arg(long, value_enum, default_value_t = ProviderArg::Ring)]
+    #[arg(long, value_enum, default_value_t = ProviderArg::default())]
     pub provider: ProviderArg,
 }
 
@@ -311,13 +311,15 @@ pub enum QuicVersion {
     V2,
 }
 
-/// `--provider`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+/// `--provider`: aws-lc-rs, the faster one, in a build that has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProviderArg {
     /// ring
+    #[cfg_attr(not(feature = "aws-lc-rs"), default)]
     Ring,
     /// aws-lc-rs, in a build with the feature of that name
+    #[cfg_attr(feature = "aws-lc-rs", default)]
     AwsLcRs,
 }
 

@@ -10,7 +10,7 @@ use super::input::Packet;
 use crate::base::Timestamp;
 use crate::stream::StreamSink;
 use crate::wire::frame::{ConnectionClose, Frame, NewConnectionId};
-use crate::wire::{PacketType, Reader, Side, TransportError};
+use crate::wire::{Extensions, PacketType, Reader, Side, TransportError};
 
 /// What a packet's frames were.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +41,7 @@ impl Connection {
         };
         let mut r = Reader::new(packet.payload);
         while !r.is_empty() {
-            let frame = Frame::parse(&mut r)?;
+            let frame = Frame::parse(&mut r).map_err(|e| self.extensions.fault(e))?;
             if packet.ty != PacketType::OneRtt && !Frame::allowed_in(frame.ty(), packet.ty) {
                 return Err(TransportError::protocol_violation(
                     "a frame that this packet type does not admit",
@@ -51,7 +51,7 @@ impl Connection {
             seen.ack_eliciting |= frame.is_ack_eliciting();
             if let Frame::Stream(stream) = frame {
                 seen.probing = false;
-                let rtt = self.paths.primary().rtt.smoothed();
+                let rtt = self.paths.current().rtt.smoothed();
                 self.streams
                     .on_stream(now, rtt, &stream, sink)
                     .map_err(|e| e.with_frame(frame.ty()))?;
@@ -125,6 +125,10 @@ impl Connection {
             Frame::Datagram(_) => Ok(()),
             Frame::AckFrequency(f) => self.on_ack_frequency(&f),
             Frame::ImmediateAck => self.on_immediate_ack(),
+            // We declare neither extension, so nothing was negotiated.
+            Frame::PathAck { .. } | Frame::Path(_) | Frame::Address(_) => {
+                Err(Extensions::unknown(frame.ty()))
+            }
             Frame::ConnectionClose(close) => {
                 self.on_close(now, &close);
                 Ok(())
@@ -133,13 +137,13 @@ impl Connection {
     }
 
     fn on_new_connection_id(&mut self, f: &NewConnectionId) -> Result<(), TransportError> {
-        let remote = &mut self.paths.primary_mut().remote_cids;
+        let remote = &mut self.paths.current_mut().remote_cids;
         remote.on_new(f.seq, f.retire_prior_to, f.cid, f.reset_token)
     }
 
     fn on_retire_connection_id(&mut self, seq: u64, used: &[u8]) -> Result<(), TransportError> {
         let used = crate::wire::ConnectionId::new(used).unwrap_or_default();
-        self.paths.primary_mut().local_cids.on_retire(seq, &used)
+        self.paths.current_mut().local_cids.on_retire(seq, &used)
     }
 
     /// Keeps RFC 9000 §19.20.

@@ -7,8 +7,11 @@
 //! layout lives in `wire`, CRYPTO reassembly and timers in `conn`.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "aws-lc-rs")]
+pub mod aws_lc;
 pub mod client_hello;
 pub mod early;
+mod fused;
 pub mod keys;
 pub mod nonce;
 pub mod protect;

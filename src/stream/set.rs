@@ -9,6 +9,7 @@ use super::early::Early;
 use super::event::{EventQueue, StreamEvent, bit};
 use super::flow::ConnectionFlow;
 use super::ids::{Known, LocalIds, PeerIds};
+use super::index::Index;
 use super::output::Control;
 use super::recv::RecvHalf;
 use super::schedule::{Need, Schedule};
@@ -17,8 +18,6 @@ use crate::base::{Timestamp, limits};
 use crate::mem::prefetch;
 use crate::wire::{Dir, Side, StreamId, TransportError, TransportParameters};
 use slab::Slab;
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 /// What we permit a peer, and how much we hold for the application.
@@ -101,39 +100,13 @@ struct PeerLimits {
     uni: u64,
 }
 
-/// Spreads stream IDs, which differ in few bits. A peer picks its IDs only within the open
-/// window, too narrow to make many collide in a multiply-and-fold.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &b in bytes {
-            self.write_u64(self.0 ^ u64::from(b));
-        }
-    }
-
-    #[inline]
-    fn write_u64(&mut self, v: u64) {
-        const ODD: u128 = 0xa076_1d64_78bd_642f;
-        let wide = u128::from(v ^ 0x9e37_79b9_7f4a_7c15) * ODD;
-        self.0 = (wide >> 64) as u64 ^ wide as u64;
-    }
-}
-
 /// All streams of a connection and its flow control. See the module.
 #[derive(Debug)]
 pub struct Streams {
     pub(super) side: Side,
     pub(super) config: StreamConfig,
     pub(super) slots: Slab<Slot>,
-    index: HashMap<u64, u32, BuildHasherDefault<IdHasher>>,
-    /// The stream that was looked up last, and its slot.
-    last: (u64, u32),
+    index: Index,
     /// By direction: `Dir as usize`.
     pub(super) local: [LocalIds; 2],
     pub(super) peer: [PeerIds; 2],
@@ -151,9 +124,6 @@ pub struct Streams {
     pub(super) glitches: u32,
 }
 
-/// The ID of no stream.
-const NO_STREAM: u64 = u64::MAX;
-
 impl Streams {
     /// No streams yet. Until [`Streams::set_peer_limits`] none can be opened.
     pub fn new(side: Side, config: &StreamConfig) -> Self {
@@ -161,8 +131,7 @@ impl Streams {
             side,
             config: *config,
             slots: Slab::new(),
-            index: HashMap::default(),
-            last: (NO_STREAM, 0),
+            index: Index::default(),
             local: Default::default(),
             peer: [
                 PeerIds::new(config.max_streams_bidi),
@@ -186,6 +155,7 @@ impl Streams {
         if let Some((_, slot)) = self.slots.iter().next() {
             prefetch(slot);
         }
+        self.index.warm();
         self.schedule.warm();
         self.control.warm();
         self.events.warm();
@@ -261,13 +231,8 @@ impl Streams {
 
     /// The slot of a stream that has one.
     #[inline]
-    pub(super) fn find(&mut self, id: StreamId) -> Option<u32> {
-        if self.last.0 == id.0 {
-            return Some(self.last.1);
-        }
-        let slot = *self.index.get(&id.0)?;
-        self.last = (id.0, slot);
-        Some(slot)
+    pub(super) fn find(&self, id: StreamId) -> Option<u32> {
+        self.index.get(id.0)
     }
 
     #[inline]
@@ -318,7 +283,6 @@ impl Streams {
         }) as u32;
         self.index.insert(id.0, slot);
         self.schedule.add(slot);
-        self.last = (id.0, slot);
         self.stats.streams_opened += 1;
         slot
     }
@@ -367,8 +331,7 @@ impl Streams {
         let Some(ids) = self.peer.get_mut(at) else {
             return Ok(None);
         };
-        let opened = ids.open(index)?;
-        let known = ids.make(index);
+        let (opened, known) = ids.open_to_use(index)?;
         if opened && let Some(flag) = self.events.opened.get_mut(at) {
             *flag = true;
         }
@@ -426,10 +389,7 @@ impl Streams {
         self.control.clear_all(slot, &mut s.control);
         self.schedule.set(slot, Need::Idle);
         self.slots.try_remove(slot as usize);
-        self.index.remove(&id.0);
-        if self.last.0 == id.0 {
-            self.last = (NO_STREAM, 0);
-        }
+        self.index.remove(id.0);
         self.stats.streams_closed += 1;
         if id.initiator() != self.side {
             let due = self
@@ -446,8 +406,7 @@ impl Streams {
     pub(crate) fn rest(&mut self) {
         if self.slots.is_empty() && self.slots.capacity() > 0 {
             self.slots = Slab::new();
-            self.index = HashMap::default();
-            self.last = (NO_STREAM, 0);
+            self.index = Index::default();
             self.schedule.rest();
             self.control.rest();
             self.events.rest();
