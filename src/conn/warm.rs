@@ -2,8 +2,8 @@
 //! each has left the near caches when its next packet comes, and waiting for its lines one after
 //! another would cost more than the packet itself.
 //!
-//! In steps, for one step finds what the next asks for: the connection, what it points to, its keys.
-//! The endpoint takes them some turns ahead. All are hints and change nothing.
+//! In steps, for one step finds what the next asks for: the connection, its path and what else it
+//! points to, its keys. The endpoint takes them some turns ahead. All are hints and change nothing.
 
 use super::Connection;
 use super::endpoint::{ConnId, Endpoint};
