@@ -123,7 +123,7 @@ pub struct Connection {
     paths: PathSet<SentFrame>,
     streams: Streams,
     datagrams: Datagrams,
-    peer_params: Box<TransportParameters>,
+    peer_params: TransportParameters,
     /// What both ends have declared; nothing before the peer's parameters are known.
     extensions: Extensions,
     timers: Timers,
@@ -195,7 +195,7 @@ impl Connection {
             one_rtt: None,
             one_rtt_crypto: CryptoStream::default(),
             paths: PathSet::new(path),
-            peer_params: Box::default(),
+            peer_params: TransportParameters::default(),
             extensions: Extensions::default(),
             events: Events::default(),
             pending: Pending::default(),
