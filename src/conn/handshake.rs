@@ -297,7 +297,7 @@ impl Connection {
         }
         self.timers.set_peer_idle(params.max_idle_timeout);
         self.timers.on_packet_received(now);
-        self.peer_params = params;
+        *self.peer_params = params;
         Ok(())
     }
 

@@ -56,6 +56,7 @@ pub mod totals;
 mod train;
 mod tuples;
 mod version;
+mod warm;
 mod zero_rtt;
 
 use crate::base::{FourTuple, Rng, SocketId, Timestamp};
@@ -122,7 +123,7 @@ pub struct Connection {
     paths: PathSet<SentFrame>,
     streams: Streams,
     datagrams: Datagrams,
-    peer_params: TransportParameters,
+    peer_params: Box<TransportParameters>,
     /// What both ends have declared; nothing before the peer's parameters are known.
     extensions: Extensions,
     timers: Timers,
@@ -194,7 +195,7 @@ impl Connection {
             one_rtt: None,
             one_rtt_crypto: CryptoStream::default(),
             paths: PathSet::new(path),
-            peer_params: TransportParameters::default(),
+            peer_params: Box::default(),
             extensions: Extensions::default(),
             events: Events::default(),
             pending: Pending::default(),

@@ -12,6 +12,7 @@ use super::fused::{self, Fused};
 use super::keys::{Key, Keys, NextKeys};
 use super::protect::{self, SealError, Undecryptable};
 use crate::base::{Timestamp, limits};
+use crate::mem::prefetch;
 use crate::wire::TransportError;
 use crate::wire::header::KEY_PHASE;
 use rustls::quic::{HeaderProtectionKey, PacketKey};
@@ -159,6 +160,15 @@ impl OneRttKeys {
             sent_from: PathMarks::default(),
             received_from: PathMarks::default(),
         }
+    }
+
+    /// Brings both packet keys near; a hint.
+    #[inline]
+    pub fn warm(&self) {
+        prefetch(&*self.local.packet);
+        prefetch(&*self.local.header);
+        prefetch(&*self.remote.packet);
+        prefetch(&*self.remote.header);
     }
 
     /// Updates the keys already after so many packets, where that is sooner than the AEAD's limit

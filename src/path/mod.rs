@@ -7,8 +7,11 @@
 //! connection's record of a frame that it sent.
 
 pub mod cids;
+pub mod duplicate;
+pub mod failure;
 mod moves;
 pub mod probe;
+pub mod reinject;
 pub mod schedule;
 pub mod set;
 pub mod spin;

@@ -24,6 +24,7 @@ mod schedule;
 mod send;
 mod send_buffer;
 mod set;
+mod slots;
 mod tail;
 
 pub use acked::AckedRun;

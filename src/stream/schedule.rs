@@ -7,6 +7,7 @@
 //! streams cost per packet what one does.
 
 use super::list::{Links, List};
+use crate::mem::prefetch_at;
 
 /// Bytes that a stream sends before the next one of its priority has its turn.
 pub(super) const QUANTUM: u32 = 16 * 1024;
@@ -155,6 +156,13 @@ impl Schedule {
         self.entries = Vec::new();
         self.free.others.shrink_to(0);
         self.paid.others.shrink_to(0);
+    }
+
+    /// Brings near what it begins with; a hint.
+    #[inline]
+    pub(super) fn warm(&self) {
+        self.links.warm();
+        prefetch_at(&self.entries, 0);
     }
 
     /// The next stream to send.

@@ -14,9 +14,9 @@ use super::output::Control;
 use super::recv::RecvHalf;
 use super::schedule::{Need, Schedule};
 use super::send::SendHalf;
+use super::slots::Slots;
 use crate::base::{Timestamp, limits};
 use crate::wire::{Dir, Side, StreamId, TransportError, TransportParameters};
-use slab::Slab;
 use std::time::Duration;
 
 /// What we permit a peer, and how much we hold for the application.
@@ -104,7 +104,7 @@ struct PeerLimits {
 pub struct Streams {
     pub(super) side: Side,
     pub(super) config: StreamConfig,
-    pub(super) slots: Slab<Slot>,
+    pub(super) slots: Slots,
     index: Index,
     /// By direction: `Dir as usize`.
     pub(super) local: [LocalIds; 2],
@@ -129,7 +129,7 @@ impl Streams {
         Self {
             side,
             config: *config,
-            slots: Slab::new(),
+            slots: Slots::default(),
             index: Index::default(),
             local: Default::default(),
             peer: [
@@ -148,6 +148,15 @@ impl Streams {
         }
     }
 
+    /// Brings near what the tables of streams begin with; a hint.
+    #[inline]
+    pub fn warm(&self) {
+        self.slots.warm();
+        self.schedule.warm();
+        self.control.warm();
+        self.events.warm();
+    }
+
     /// Takes over the peer's limits. A second call, after remembered ones for 0-RTT, raises them
     /// (RFC 9000 §7.4.1: they may not fall).
     pub fn set_peer_limits(&mut self, params: &TransportParameters) {
@@ -159,8 +168,8 @@ impl Streams {
         self.peer_limits = Some(new);
         let raise: Vec<(u32, StreamId)> = self
             .slots
-            .iter()
-            .map(|(slot, s)| (slot as u32, s.id))
+            .iter_mut()
+            .map(|(slot, s)| (slot, s.id))
             .collect();
         for (slot, id) in raise {
             let max = self.initial_max_data(id);
@@ -253,21 +262,13 @@ impl Streams {
 
     /// Gives a stream its state.
     pub(super) fn make(&mut self, id: StreamId) -> u32 {
-        let send = self
-            .sends(id)
-            .then(|| SendHalf::new(self.initial_max_data(id)));
-        let recv = self
-            .receives(id)
-            .then(|| RecvHalf::new(self.config.stream_window, self.clock.0));
-        let slot = self.slots.insert(Slot {
-            id,
-            send,
-            recv,
-            control: 0,
-            events: 0,
-            stop_code: None,
-            reset_code: 0,
-        }) as u32;
+        let sends = self.sends(id).then(|| self.initial_max_data(id));
+        let receives = self.receives(id);
+        let (slot, s) = self.slots.take(id);
+        if let Some(s) = s {
+            s.send = sends.map(SendHalf::new);
+            s.recv = receives.then(|| RecvHalf::new(self.config.stream_window, self.clock.0));
+        }
         self.index.insert(id.0, slot);
         self.schedule.add(slot);
         self.stats.streams_opened += 1;
@@ -375,7 +376,7 @@ impl Streams {
         let id = s.id;
         self.control.clear_all(slot, &mut s.control);
         self.schedule.set(slot, Need::Idle);
-        self.slots.try_remove(slot as usize);
+        self.slots.give_back(slot);
         self.index.remove(id.0);
         self.stats.streams_closed += 1;
         if id.initiator() != self.side {
@@ -391,8 +392,8 @@ impl Streams {
 
     /// Gives back memory that streams left behind, while none exists.
     pub(crate) fn rest(&mut self) {
-        if self.slots.is_empty() && self.slots.capacity() > 0 {
-            self.slots = Slab::new();
+        if self.slots.is_empty() && self.slots.has_memory() {
+            self.slots = Slots::default();
             self.index = Index::default();
             self.schedule.rest();
             self.control.rest();

@@ -54,6 +54,8 @@ pub struct ByStream<T> {
     /// A power of two, at most half of it taken; or nothing.
     places: Vec<Option<(StreamId, T)>>,
     len: usize,
+    /// Entries that are not where they are looked for first.
+    displaced: usize,
 }
 
 impl<T> Default for ByStream<T> {
@@ -61,6 +63,7 @@ impl<T> Default for ByStream<T> {
         Self {
             places: Vec::new(),
             len: 0,
+            displaced: 0,
         }
     }
 }
@@ -106,6 +109,7 @@ impl<T> ByStream<T> {
                 at = self.find(id).unwrap_or_else(|free| free);
             }
             self.len += 1;
+            self.displaced += usize::from(at != self.home(id));
             at
         });
         &mut self.places[at].get_or_insert_with(|| (id, make())).1
@@ -115,9 +119,11 @@ impl<T> ByStream<T> {
     fn grow(&mut self) {
         let mut larger = Vec::new();
         larger.resize_with((self.places.len() * 2).max(4), || None);
+        self.displaced = 0;
         for entry in std::mem::replace(&mut self.places, larger) {
             if let Some((id, _)) = entry {
                 let at = self.find(id).unwrap_or_else(|free| free);
+                self.displaced += usize::from(at != self.home(id));
                 self.places[at] = entry;
             }
         }
@@ -128,12 +134,17 @@ impl<T> ByStream<T> {
         let mut hole = self.find(id).ok()?;
         let (_, value) = self.places[hole].take()?;
         self.len -= 1;
+        self.displaced -= usize::from(hole != self.home(id));
+        if self.displaced == 0 {
+            return Some(value);
+        }
         // Whatever was pushed behind its place by the entry that is gone moves up.
         let mut at = self.after(hole);
         while let Some((id, _)) = &self.places[at] {
             let mask = self.places.len() - 1;
             let way = at.wrapping_sub(self.home(*id)) & mask;
             if way >= at.wrapping_sub(hole) & mask {
+                self.displaced -= usize::from(hole == self.home(*id));
                 self.places[hole] = self.places[at].take();
                 hole = at;
             }
