@@ -40,6 +40,8 @@ pub const PATH_RESPONSES: usize = 8;
 pub const PROBES: usize = 4;
 /// Paths of one connection, open or validating.
 pub const PATHS: usize = 8;
+/// Paths of one connection whose state is kept: as many again may be closed and not forgotten yet.
+pub const PATH_RECORDS: usize = 2 * PATHS;
 /// Connection IDs that we keep active per path, and let the peer issue to us.
 pub const ACTIVE_CIDS: usize = 4;
 /// RETIRE_CONNECTION_ID frames waiting to be acknowledged (RFC 9000 §5.1.2 suggests twice the

@@ -78,6 +78,10 @@ pub fn engine(
         IdleArg::Adaptive => Idle::default(),
         IdleArg::Park => Idle::Park,
     };
+    if let Some(bytes) = args.socket_buffer {
+        config.socket.recv_buffer = bytes as usize;
+        config.socket.send_buffer = bytes as usize;
+    }
     config.transport = transport;
     config
 }

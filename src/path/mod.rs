@@ -17,6 +17,7 @@ pub mod set;
 pub mod spin;
 pub mod validate;
 
+pub use crate::base::PathId;
 use crate::base::{Ecn, FourTuple, Rng, SocketId, Timestamp, limits};
 use crate::recovery::{
     AckFrequencyRequests, AckPolicy, Algorithm, Controller, EcnValidator, MtuConfig, MtuDiscovery,
@@ -33,15 +34,6 @@ pub use validate::Validation;
 
 /// Packet numbers within which one is skipped on average, at least.
 const SKIP_WITHIN: u64 = 128;
-
-/// Identifies a path within its connection; 0 is the one that the handshake ran on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct PathId(pub u32);
-
-impl PathId {
-    /// The path of the handshake.
-    pub const ZERO: Self = Self(0);
-}
 
 /// What a path is built from, out of the connection's configuration.
 #[derive(Clone, Debug)]
@@ -113,6 +105,12 @@ pub struct Path<F: Copy> {
     pub mark: Ecn,
     /// Bytes that pacing admits in the train being built.
     pub paced: u64,
+    /// When the pacer lets the next train go, while it holds one back.
+    pub paced_until: Option<Timestamp>,
+    /// Probes owed after a PTO (RFC 9002 §6.2.4).
+    pub owed_probes: u8,
+    /// A PING is to be sent here.
+    pub ping: bool,
     /// When a packet was last received.
     pub last_received: Timestamp,
     /// The next packet number to leave unused.
@@ -155,6 +153,9 @@ impl<F: Copy> Path<F> {
             window_limited: false,
             mark: Ecn::NotEct,
             paced: 0,
+            paced_until: None,
+            owed_probes: 0,
+            ping: false,
             last_received: now,
             skip_at: u64::MAX,
         }
