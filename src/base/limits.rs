@@ -40,6 +40,8 @@ pub const PATH_RESPONSES: usize = 8;
 pub const PROBES: usize = 4;
 /// Paths of one connection, open or validating.
 pub const PATHS: usize = 8;
+/// Paths of one connection whose state is kept: as many again may be closed and not forgotten yet.
+pub const PATH_RECORDS: usize = 2 * PATHS;
 /// Pairs of addresses between which a path failed and that wait before the next attempt.
 pub const FAILED_PAIRS: usize = 64;
 /// Interfaces and addresses of this machine that are followed; more are not looked at.

@@ -57,7 +57,7 @@ impl Connection {
             remote_cids,
             first_pn,
             ..
-        } = paths.primary_mut();
+        } = paths.current_mut();
         let mut elsewhere = Elsewhere::since(*first_pn);
         let mut run = AckedRun::default();
         let summary = sent.on_ack_received(ack.ranges, |pn, packet, frames| {
@@ -112,7 +112,7 @@ impl Connection {
         ecn: Option<EcnCounts>,
     ) {
         self.stats.packets_spuriously_lost += u64::from(summary.spurious_losses);
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         let in_flight = path.bytes_in_flight;
         path.bytes_in_flight = in_flight.saturating_sub(summary.acked_bytes);
         let Some((_, sent_at)) = summary.largest_newly_acked else {
@@ -134,10 +134,10 @@ impl Connection {
         // RFC 9002 §6.2.1: a client whose address the server may not have validated keeps its
         // backoff through acknowledgements of Initial packets.
         if self.side == Side::Server || ty != PacketType::Initial {
-            self.paths.primary_mut().pto_count = 0;
+            self.paths.current_mut().pto_count = 0;
         }
         self.detect_lost(now, ty);
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         if let Some(lost_at) = summary.spurious_lost_at {
             path.cc.on_spurious(summary.spurious_losses, lost_at);
         }
@@ -165,8 +165,8 @@ impl Connection {
 
     /// Declares packets lost and queues their frames again (RFC 9002 §6.1).
     pub(super) fn detect_lost(&mut self, now: Timestamp, ty: PacketType) {
-        let rtt = self.paths.primary().rtt.clone();
-        let cc = &mut self.paths.primary_mut().cc;
+        let rtt = self.paths.current().rtt.clone();
+        let cc = &mut self.paths.current_mut().cc;
         let summary = match ty {
             PacketType::Initial => {
                 let space = self.initial.as_deref_mut();
@@ -180,7 +180,7 @@ impl Connection {
                 let mut lost = std::mem::take(&mut self.scratch);
                 lost.clear();
                 let watch = &mut self.watch;
-                let path = self.paths.primary_mut();
+                let path = self.paths.current_mut();
                 let delay = self.peer_params.max_ack_delay;
                 let mut elsewhere = Elsewhere::since(path.first_pn);
                 let Path { sent, cc, .. } = path;
@@ -216,7 +216,7 @@ impl Connection {
     /// Keeps RFC 9000 §13.3.
     fn after_loss(&mut self, now: Timestamp, summary: &LostSummary) {
         self.stats.packets_lost += u64::from(summary.count);
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         path.bytes_in_flight = path.bytes_in_flight.saturating_sub(summary.bytes);
         // RFC 9000 §14.4: a lost MTU probe says nothing about congestion.
         if let Some(sent_at) = summary.largest_lost_sent {
@@ -235,7 +235,7 @@ impl Connection {
 
     /// Queues a frame of a lost packet anew, where what it said still matters (RFC 9000 §13.3).
     pub(super) fn send_again(&mut self, frame: SentFrame) {
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         match frame {
             SentFrame::Stream(f) => self.streams.on_lost(f),
             SentFrame::Crypto { offset, len } => {
@@ -257,7 +257,7 @@ impl Connection {
     pub(super) fn on_pto(&mut self, now: Timestamp, ty: PacketType) {
         const PROBES: u8 = 2;
         self.stats.ptos += 1;
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         path.pto_count += 1;
         if ty == PacketType::OneRtt && !path.only_probes_outstanding() && path.mtu.on_pto(now) {
             path.cc.on_mtu(path.mtu.current());
@@ -277,22 +277,22 @@ impl Connection {
         // even when that is nothing, for a server that has discarded its Handshake keys hears
         // nothing else. The PING makes it more than a probe of a path (RFC 9000 §9.1), so that the
         // server follows a client whose address changed.
-        let in_flight = self.paths.primary().sent.ack_eliciting_in_flight() > 0;
+        let in_flight = self.paths.current().sent.ack_eliciting_in_flight() > 0;
         let goes_along = in_flight || (self.side == Side::Client && self.may_send_one_rtt());
         if ty != PacketType::OneRtt && goes_along {
             self.probe_one_rtt(1);
-            self.pending.ping = true;
+            self.paths.current_mut().ping = true;
         }
     }
 
     /// Owes `probes` packets of the 1-RTT space, made of the oldest data in flight.
     fn probe_one_rtt(&mut self, probes: u8) {
-        self.pending.probes = probes;
+        self.paths.current_mut().owed_probes = probes;
         let mut again = std::mem::take(&mut self.scratch);
         again.clear();
         let mut left = probes;
         self.paths
-            .primary()
+            .current()
             .sent
             .for_each_outstanding(|_, packet, frames| {
                 if packet.ack_eliciting && left > 0 && !packet.mtu_probe {

@@ -99,7 +99,7 @@ impl Connection {
 
     /// Bytes for frames in a full 1-RTT packet.
     pub(super) fn datagram_room(&self) -> usize {
-        let path = self.paths.primary();
+        let path = self.paths.current();
         let header = if self.zero_rtt.can_send() {
             self.zero_rtt_header()
         } else {

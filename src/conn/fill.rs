@@ -34,7 +34,7 @@ impl Connection {
             scratch,
             ..
         } = self;
-        let path = paths.primary_mut();
+        let path = paths.current_mut();
         write_ack(
             now,
             path,
@@ -60,7 +60,8 @@ impl Connection {
             self.pending.handshake_done = false;
             scratch.push(SentFrame::HandshakeDone);
         }
-        write_path_control(now, path, w, scratch, self.pending.probes > 0);
+        let probing = path.owed_probes > 0;
+        write_path_control(now, path, w, scratch, probing);
         self.new_tokens.write(w, scratch);
         if streams.has_control() {
             streams.write_control(w, &mut |f| scratch.push(SentFrame::Stream(f)));
@@ -73,7 +74,7 @@ impl Connection {
         }
         let elicits = scratch.iter().any(|f| !matches!(f, SentFrame::Ack { .. }));
         // A PING that was asked for goes beside other frames: those may all be probing frames.
-        let owed = std::mem::take(&mut self.pending.ping) || (self.pending.probes > 0 && !elicits);
+        let owed = std::mem::take(&mut path.ping) || (path.owed_probes > 0 && !elicits);
         if owed && w.remaining() > 0 {
             frame::write_ping(w);
             scratch.push(SentFrame::Unreliable);

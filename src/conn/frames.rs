@@ -9,7 +9,7 @@ use super::error::ConnectionError;
 use super::input::Packet;
 use crate::base::Timestamp;
 use crate::stream::StreamSink;
-use crate::wire::frame::{ConnectionClose, Frame, NewConnectionId};
+use crate::wire::frame::{ConnectionClose, Frame, NewConnectionId, Stream};
 use crate::wire::{Extensions, PacketType, Reader, Side, TransportError};
 
 /// What a packet's frames were.
@@ -41,6 +41,13 @@ impl Connection {
         };
         let mut r = Reader::new(packet.payload);
         while !r.is_empty() {
+            if packet.ty == PacketType::OneRtt
+                && let Some(stream) = Stream::next(&mut r)?
+            {
+                (seen.ack_eliciting, seen.probing) = (true, false);
+                self.on_stream(now, &stream, sink)?;
+                continue;
+            }
             let frame = Frame::parse(&mut r).map_err(|e| self.extensions.fault(e))?;
             if packet.ty != PacketType::OneRtt && !Frame::allowed_in(frame.ty(), packet.ty) {
                 return Err(TransportError::protocol_violation(
@@ -51,10 +58,7 @@ impl Connection {
             seen.ack_eliciting |= frame.is_ack_eliciting();
             if let Frame::Stream(stream) = frame {
                 seen.probing = false;
-                let rtt = self.paths.primary().rtt.smoothed();
-                self.streams
-                    .on_stream(now, rtt, &stream, sink)
-                    .map_err(|e| e.with_frame(frame.ty()))?;
+                self.on_stream(now, &stream, sink)?;
             } else if let Frame::Datagram(first) = frame {
                 seen.probing = false;
                 self.on_datagrams(packet, first, &mut r, sink)?;
@@ -71,6 +75,19 @@ impl Connection {
         }
         self.charge_glitches(now)?;
         Ok(seen)
+    }
+
+    #[inline]
+    fn on_stream(
+        &mut self,
+        now: Timestamp,
+        stream: &Stream<'_>,
+        sink: &mut dyn StreamSink,
+    ) -> Result<(), TransportError> {
+        let rtt = self.paths.current().rtt.smoothed();
+        self.streams
+            .on_stream(now, rtt, stream, sink)
+            .map_err(|e| e.with_frame(stream.ty()))
     }
 
     /// Keeps RFC 9000 §19.17.
@@ -137,13 +154,13 @@ impl Connection {
     }
 
     fn on_new_connection_id(&mut self, f: &NewConnectionId) -> Result<(), TransportError> {
-        let remote = &mut self.paths.primary_mut().remote_cids;
+        let remote = &mut self.paths.current_mut().remote_cids;
         remote.on_new(f.seq, f.retire_prior_to, f.cid, f.reset_token)
     }
 
     fn on_retire_connection_id(&mut self, seq: u64, used: &[u8]) -> Result<(), TransportError> {
         let used = crate::wire::ConnectionId::new(used).unwrap_or_default();
-        self.paths.primary_mut().local_cids.on_retire(seq, &used)
+        self.paths.current_mut().local_cids.on_retire(seq, &used)
     }
 
     /// Keeps RFC 9000 §19.20.

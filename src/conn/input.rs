@@ -52,7 +52,7 @@ impl Connection {
         for datagram in data.chunks_mut(meta.segment_size.max(1)) {
             self.handle_udp_datagram(now, meta, datagram, sink);
         }
-        self.paths.primary_mut().acks.end_of_train();
+        self.paths.current_mut().acks.end_of_train();
         for space in [&mut self.initial, &mut self.handshake]
             .into_iter()
             .flatten()
@@ -71,7 +71,7 @@ impl Connection {
     ) {
         self.stats.udp_datagrams_received += 1;
         self.stats.udp_bytes_received += datagram.len() as u64;
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         let from_peer = meta.path.remote == path.tuple.remote;
         if self.state.is_closed() {
             // RFC 9000 §10.2.1: an address that is not proven gets no answer.
@@ -115,7 +115,7 @@ impl Connection {
     fn is_for_us(&self, packet: &[u8]) -> bool {
         header::dcid(packet, self.ids.local_scid.len())
             .and_then(ConnectionId::new)
-            .is_some_and(|dcid| self.paths.primary().local_cids.contains(&dcid))
+            .is_some_and(|dcid| self.paths.current().local_cids.contains(&dcid))
     }
 
     /// Handles one long-header packet of a datagram of `size` bytes; returns the bytes it took.
@@ -227,7 +227,7 @@ impl Connection {
     }
 
     fn accepts_dcid(&self, dcid: &ConnectionId) -> bool {
-        self.paths.primary().local_cids.contains(dcid)
+        self.paths.current().local_cids.contains(dcid)
             || (self.side == Side::Server && *dcid == self.ids.client_dcid())
     }
 
@@ -302,7 +302,7 @@ impl Connection {
     /// others have it too.
     fn is_the_peers(&mut self, scid: ConnectionId) -> bool {
         let known = *self.ids.remote_scid.get_or_insert_with(|| {
-            self.paths.primary_mut().remote_cids.set_first(scid);
+            self.paths.current_mut().remote_cids.set_first(scid);
             scid
         });
         known == scid
@@ -338,7 +338,7 @@ impl Connection {
         let Some(keys) = self.one_rtt.as_deref_mut() else {
             return Ok(());
         };
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         let pn_offset = 1 + self.ids.local_scid.len();
         let fixed = self.config.grease_quic_bit
             || packet.first().is_some_and(|b| b & header::FIXED_BIT != 0);
@@ -360,11 +360,9 @@ impl Connection {
             Err(OpenError::Fatal(e)) => return Err(e),
         };
         if opened.keys == UsedKeys::New {
-            // RFC 9001 §6.5: old keys stay for three PTO.
-            let pto = path.rtt.pto(self.peer_params.max_ack_delay);
-            keys.keep_previous_until(now + pto * 3);
-            self.stats.key_updates = keys.updates();
+            self.on_new_keys(now);
         }
+        let path = self.paths.current_mut();
         if path.acks.is_duplicate(pn) {
             self.stats.packets_duplicate += 1;
             return Ok(());
@@ -393,6 +391,17 @@ impl Connection {
             used,
         };
         self.handle_packet(now, &packet, sink)
+    }
+
+    /// A packet opened with keys that none was opened with before: the old ones stay for three PTO
+    /// of the slowest path (RFC 9001 §6.5).
+    #[cold]
+    fn on_new_keys(&mut self, now: Timestamp) {
+        let until = now + self.largest_pto() * 3;
+        if let Some(keys) = self.one_rtt.as_deref_mut() {
+            keys.keep_previous_until(until);
+            self.stats.key_updates = keys.updates();
+        }
     }
 
     /// A short-header packet that does not authenticate may be a stateless reset
@@ -478,7 +487,7 @@ impl Connection {
         self.stats.packets_received += 1;
         self.watch.received(packet);
         let seen = self.handle_frames(now, packet, sink)?;
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         path.last_received = now;
         let ecn = packet.meta.ecn;
         // RFC 9000 §13.2.5: the time that a packet waited for its keys is part of our delay.

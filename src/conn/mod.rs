@@ -56,6 +56,7 @@ pub mod totals;
 mod train;
 mod tuples;
 mod version;
+mod warm;
 mod zero_rtt;
 
 use crate::base::{FourTuple, Rng, SocketId, Timestamp};
@@ -97,9 +98,6 @@ use zero_rtt::ZeroRtt;
 #[derive(Debug, Default)]
 struct Pending {
     handshake_done: bool,
-    ping: bool,
-    /// Probes owed in the 1-RTT space after a PTO.
-    probes: u8,
 }
 
 /// A packet that came before its keys, kept whole.
@@ -125,7 +123,7 @@ pub struct Connection {
     paths: PathSet<SentFrame>,
     streams: Streams,
     datagrams: Datagrams,
-    peer_params: TransportParameters,
+    peer_params: Box<TransportParameters>,
     /// What both ends have declared; nothing before the peer's parameters are known.
     extensions: Extensions,
     timers: Timers,
@@ -197,7 +195,7 @@ impl Connection {
             one_rtt: None,
             one_rtt_crypto: CryptoStream::default(),
             paths: PathSet::new(path),
-            peer_params: TransportParameters::default(),
+            peer_params: Box::default(),
             extensions: Extensions::default(),
             events: Events::default(),
             pending: Pending::default(),
@@ -285,24 +283,24 @@ impl Connection {
 
     /// The socket in use.
     pub fn socket(&self) -> SocketId {
-        self.paths.primary().socket
+        self.paths.current().socket
     }
 
     /// Whether the connection sends, probes or may still hear something by that socket.
     pub fn uses_socket(&self, socket: SocketId) -> bool {
-        let path = self.paths.primary();
+        let path = self.paths.current();
         path.socket == socket || path.probes.iter().any(|p| p.socket == socket)
     }
 
     /// Whether the peer has proven that it is where datagrams go now. A server that decides by its
     /// client's address asks this first: a source address alone may be forged (RFC 9000 §8).
     pub fn is_address_validated(&self) -> bool {
-        self.paths.primary().validation.is_validated()
+        self.paths.current().validation.is_validated()
     }
 
     /// The addresses in use.
     pub fn path(&self) -> FourTuple {
-        self.paths.primary().tuple
+        self.paths.current().tuple
     }
 
     /// What the connection counted.
@@ -315,7 +313,7 @@ impl Connection {
 
     /// What is known of the path in use.
     pub fn path_stats(&self) -> PathStats {
-        let p = self.paths.primary();
+        let p = self.paths.current();
         PathStats {
             smoothed_rtt: p.rtt.smoothed(),
             min_rtt: p.rtt.min(),
@@ -343,12 +341,12 @@ impl Connection {
 
     /// The connection ID of our preferred address, which the transport parameters announce.
     pub(crate) fn set_preferred_cid(&mut self, cid: ConnectionId, token: [u8; 16]) {
-        self.paths.primary_mut().local_cids.set_second(cid, token);
+        self.paths.current_mut().local_cids.set_second(cid, token);
     }
 
     /// A token proved the peer's address (RFC 9000 §8.1.2).
     pub(crate) fn set_address_validated(&mut self) {
-        self.paths.primary_mut().validation.set_validated();
+        self.paths.current_mut().validation.set_validated();
     }
 
     /// Moves to new packet protection keys (RFC 9001 §6). False when it is too early: the
@@ -370,7 +368,7 @@ impl Connection {
     /// Connection IDs to issue to the peer; give them to [`Connection::issue_cid`].
     pub(crate) fn cids_wanted(&self) -> usize {
         if self.state.is_established() {
-            self.paths.primary().local_cids.wanted()
+            self.paths.current().local_cids.wanted()
         } else {
             0
         }
@@ -378,12 +376,12 @@ impl Connection {
 
     /// Issues a connection ID that now routes here.
     pub(crate) fn issue_cid(&mut self, cid: ConnectionId, token: [u8; 16]) {
-        self.paths.primary_mut().local_cids.issue(cid, token);
+        self.paths.current_mut().local_cids.issue(cid, token);
     }
 
     /// A connection ID that no longer routes here.
     pub(crate) fn poll_retired_cid(&mut self) -> Option<ConnectionId> {
-        self.paths.primary_mut().local_cids.poll_retired()
+        self.paths.current_mut().local_cids.poll_retired()
     }
 
     /// The token by which the peer resets the connection, while it can.
@@ -391,7 +389,7 @@ impl Connection {
         if self.state.is_closed() {
             return None;
         }
-        self.paths.primary().remote_cids.active_token()
+        self.paths.current().remote_cids.active_token()
     }
 
     /// Every connection ID that routes here.

@@ -8,8 +8,12 @@
 
 pub mod candidates;
 pub mod cids;
+pub mod duplicate;
+pub mod failure;
 mod moves;
 pub mod probe;
+pub mod reinject;
+pub mod schedule;
 pub mod set;
 pub mod spin;
 pub mod validate;
@@ -102,6 +106,12 @@ pub struct Path<F: Copy> {
     pub mark: Ecn,
     /// Bytes that pacing admits in the train being built.
     pub paced: u64,
+    /// When the pacer lets the next train go, while it holds one back.
+    pub paced_until: Option<Timestamp>,
+    /// Probes owed after a PTO (RFC 9002 §6.2.4).
+    pub owed_probes: u8,
+    /// A PING is to be sent here.
+    pub ping: bool,
     /// When a packet was last received.
     pub last_received: Timestamp,
     /// The next packet number to leave unused.
@@ -144,6 +154,9 @@ impl<F: Copy> Path<F> {
             window_limited: false,
             mark: Ecn::NotEct,
             paced: 0,
+            paced_until: None,
+            owed_probes: 0,
+            ping: false,
             last_received: now,
             skip_at: u64::MAX,
         }

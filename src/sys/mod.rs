@@ -5,5 +5,6 @@
 
 pub mod affinity;
 pub mod clock;
+pub mod device;
 pub mod netlink;
 pub mod reuseport;
