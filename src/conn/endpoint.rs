@@ -19,6 +19,7 @@ use super::stateless::Stateless;
 use super::token_store::{TokenMemory, TokenStore};
 use super::totals::Ledger;
 use super::version::{ClientStart, Negotiation, ServerTls};
+use super::warm::Expected;
 use super::{Connection, ConnectionInit, ConnectionStats, TransportConfig};
 use crate::base::{FourTuple, Rng, SocketId, Timestamp, Transmit, limits};
 use crate::crypto::{ConfigError, InitialSuite, Lifetimes, ResetKey, Session, TokenKey, early};
@@ -181,9 +182,11 @@ pub struct Endpoint {
     pub(super) steered: bool,
     /// QUIC is told by the fixed bit from another protocol.
     pub(super) keeps_fixed_bit: bool,
-    entries: Vec<Option<Entry>>,
+    pub(super) entries: Vec<Option<Entry>>,
     free: Vec<(u32, u32)>,
-    ready: VecDeque<ConnId>,
+    pub(super) ready: VecDeque<ConnId>,
+    /// See [`warm`](super::warm).
+    pub(super) expected: Expected,
     pub(super) admission: Admission,
     pub(super) held: HeldAttempts,
     pub(super) stateless: Stateless,
@@ -235,6 +238,7 @@ impl Endpoint {
             entries: Vec::new(),
             free: Vec::new(),
             ready: VecDeque::new(),
+            expected: Expected::default(),
             admission: Admission::new(config.prefix_caps),
             held: HeldAttempts::default(),
             stateless: Stateless::new(rng.fork()),
@@ -453,6 +457,7 @@ impl Endpoint {
                     self.ledger.note(id);
                 }
                 self.upkeep(id);
+                self.warm_ready();
                 return Some(id);
             }
         }
@@ -576,6 +581,12 @@ impl Endpoint {
     /// A stateless packet to send: Retry, Version Negotiation, reset, refusal.
     pub fn poll_transmit(&mut self, buf: &mut [u8]) -> Option<Transmit> {
         self.stateless.poll(buf)
+    }
+
+    /// Whether [`Endpoint::poll_transmit`] has something.
+    #[inline]
+    pub fn has_stateless(&self) -> bool {
+        !self.stateless.is_empty()
     }
 
     /// Closes every connection with an application code; they drain on their own.

@@ -10,7 +10,7 @@ use super::input::Packet;
 use crate::base::Timestamp;
 use crate::path::PathId;
 use crate::stream::StreamSink;
-use crate::wire::frame::{ConnectionClose, Frame, NewConnectionId, PathFrame};
+use crate::wire::frame::{ConnectionClose, Frame, NewConnectionId, PathFrame, Stream};
 use crate::wire::{Extensions, PacketType, Reader, Side, TransportError};
 
 /// What a packet's frames were.
@@ -42,6 +42,13 @@ impl Connection {
         };
         let mut r = Reader::new(packet.payload);
         while !r.is_empty() {
+            if packet.ty == PacketType::OneRtt
+                && let Some(stream) = Stream::next(&mut r)?
+            {
+                (seen.ack_eliciting, seen.probing) = (true, false);
+                self.on_stream(now, &stream, sink)?;
+                continue;
+            }
             let frame = Frame::parse(&mut r).map_err(|e| self.extensions.fault(e))?;
             if packet.ty != PacketType::OneRtt && !Frame::allowed_in(frame.ty(), packet.ty) {
                 return Err(TransportError::protocol_violation(
@@ -52,10 +59,7 @@ impl Connection {
             seen.ack_eliciting |= frame.is_ack_eliciting();
             if let Frame::Stream(stream) = frame {
                 seen.probing = false;
-                let rtt = self.paths.current().rtt.smoothed();
-                self.streams
-                    .on_stream(now, rtt, &stream, sink)
-                    .map_err(|e| e.with_frame(frame.ty()))?;
+                self.on_stream(now, &stream, sink)?;
             } else if let Frame::Datagram(first) = frame {
                 seen.probing = false;
                 self.on_datagrams(packet, first, &mut r, sink)?;
@@ -72,6 +76,19 @@ impl Connection {
         }
         self.charge_glitches(now)?;
         Ok(seen)
+    }
+
+    #[inline]
+    fn on_stream(
+        &mut self,
+        now: Timestamp,
+        stream: &Stream<'_>,
+        sink: &mut dyn StreamSink,
+    ) -> Result<(), TransportError> {
+        let rtt = self.paths.current().rtt.smoothed();
+        self.streams
+            .on_stream(now, rtt, stream, sink)
+            .map_err(|e| e.with_frame(stream.ty()))
     }
 
     /// Keeps RFC 9000 §19.17.

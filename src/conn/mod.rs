@@ -58,6 +58,7 @@ pub mod totals;
 mod train;
 mod tuples;
 mod version;
+mod warm;
 mod zero_rtt;
 
 use crate::base::{FourTuple, Rng, SocketId, Timestamp};
@@ -143,7 +144,7 @@ pub struct Connection {
     acked_elsewhere: bool,
     streams: Streams,
     datagrams: Datagrams,
-    peer_params: TransportParameters,
+    peer_params: Box<TransportParameters>,
     /// What both ends have declared; nothing before the peer's parameters are known.
     extensions: Extensions,
     timers: Timers,
@@ -218,7 +219,7 @@ impl Connection {
             multipath: None,
             load: Load::All,
             acked_elsewhere: false,
-            peer_params: TransportParameters::default(),
+            peer_params: Box::default(),
             extensions: Extensions::default(),
             events: Events::default(),
             pending: Pending::default(),

@@ -264,6 +264,12 @@ impl Watch {
         }
     }
 
+    /// Whether anybody sees packets.
+    #[inline]
+    pub(super) const fn is_watching(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// A packet that is not sealed yet; its payload begins at `payload_at`, room for the tag is at
     /// its end.
     #[inline]

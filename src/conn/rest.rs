@@ -31,6 +31,7 @@ impl Connection {
         self.new_tokens.rest();
         self.scratch = Vec::new();
         self.early = Vec::new();
+        self.rng.rest();
         if let Some(keys) = self.one_rtt.as_deref_mut() {
             keys.rest();
         }

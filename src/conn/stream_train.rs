@@ -10,7 +10,7 @@ use super::train::Train;
 use super::{Connection, Load};
 use crate::base::{Timestamp, limits};
 use crate::crypto::TAG_LEN;
-use crate::wire::Writer;
+use bytes::Bytes;
 
 impl Connection {
     /// Goes on with a train whose first packet is written. Leaves it where something else is to be
@@ -33,7 +33,8 @@ impl Connection {
             let Some(packet) = buf.get_mut(train.len..train.len + size) else {
                 return;
             };
-            let mut w = Writer::new(&mut packet[..size - TAG_LEN]);
+            let mut tail = Bytes::new();
+            let mut w = self.writer(&mut packet[..size - TAG_LEN], &mut tail);
             let Some(head) = self.begin_one_rtt(now, &mut w, dcid) else {
                 return;
             };
@@ -54,7 +55,7 @@ impl Connection {
             if !self.streams.wants_to_send() {
                 self.paths.current_mut().window_limited = false;
             }
-            let len = self.finish_one_rtt(now, &mut packet[..len], head, padded, false);
+            let len = self.finish_one_rtt(now, &mut packet[..len], head, padded, false, &tail);
             train.add(len);
             if train.ended {
                 return;

@@ -10,11 +10,12 @@ use super::space::SentFrame;
 use super::state::State;
 use super::{Connection, Load};
 use crate::base::{Timestamp, Transmit, limits};
-use crate::crypto::TAG_LEN;
+use crate::crypto::{OneRttKeys, TAG_LEN};
 use crate::path::{Path, PathState};
 use crate::recovery::SentPacket;
 use crate::wire::frame;
 use crate::wire::{ConnectionId, PacketType, Writer, header, packet_number};
+use bytes::Bytes;
 
 /// What a datagram may hold, given congestion window, pacing and probes owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -300,7 +301,8 @@ impl Connection {
             return 0;
         }
         let room = buf.len() - TAG_LEN;
-        let mut w = Writer::new(&mut buf[..room]);
+        let mut tail = Bytes::new();
+        let mut w = self.writer(&mut buf[..room], &mut tail);
         let dcid = self.paths.current().remote_cids.active();
         let Some(head) = self.begin_one_rtt(now, &mut w, dcid) else {
             return 0;
@@ -322,7 +324,18 @@ impl Connection {
             w.zeros(target - w.position());
         }
         let len = w.position() + TAG_LEN;
-        self.finish_one_rtt(now, &mut buf[..len], head, padded, false)
+        self.finish_one_rtt(now, &mut buf[..len], head, padded, false, &tail)
+    }
+
+    /// A writer for a packet that ends with `tail`, or holds everything itself: where the keys seal
+    /// in place only, and where somebody watches, who sees packets before they are sealed.
+    #[inline]
+    pub(super) fn writer<'a>(&self, packet: &'a mut [u8], tail: &'a mut Bytes) -> Writer<'a> {
+        let takes_tail = |keys: &OneRttKeys| keys.takes_tail() && !self.watch.is_watching();
+        match self.one_rtt.as_deref().is_some_and(takes_tail) {
+            true => Writer::with_tail(packet, tail),
+            false => Writer::new(packet),
+        }
     }
 
     /// Writes the header of the next 1-RTT packet. `None` when there are no keys, no room to
@@ -395,7 +408,7 @@ impl Connection {
     }
 
     /// Seals a packet, whose frames are in `scratch`, and enters it into loss recovery. Returns its
-    /// length.
+    /// length. Its last bytes are `tail`, for which it has the room.
     pub(super) fn finish_one_rtt(
         &mut self,
         now: Timestamp,
@@ -403,6 +416,7 @@ impl Connection {
         head: ShortHeader,
         padded: bool,
         mtu_probe: bool,
+        tail: &[u8],
     ) -> usize {
         let len = packet.len();
         let path = self.paths.current_mut();
@@ -417,7 +431,9 @@ impl Connection {
         self.fixed_bit.apply(packet, &mut self.rng);
         let payload_at = pn_offset + pn_len;
         self.watch.sent(PacketType::OneRtt, pn, packet, payload_at);
-        if keys.seal(path.id.0, pn, packet, pn_offset, pn_len).is_err() {
+        let at = (pn_offset, pn_len);
+        let sealed = keys.seal_with_tail(path.id.0, pn, packet, at, tail);
+        if sealed.is_err() {
             return 0;
         }
         let ack_eliciting = self.scratch.iter().any(|f| !f.is_ack());
@@ -515,6 +531,6 @@ impl Connection {
         w.zeros(w.remaining());
         self.scratch.clear();
         self.scratch.push(SentFrame::Unreliable);
-        self.finish_one_rtt(now, buf, head, true, mtu_probe)
+        self.finish_one_rtt(now, buf, head, true, mtu_probe, &[])
     }
 }

@@ -1,10 +1,12 @@
 //! Memory that the kernel or a device reads and writes while we do other things.
 //!
 //! [`region`] maps it, [`pool`] cuts it into fixed buffers that are lent out as leases. Nothing
-//! here knows what the bytes mean.
+//! here knows what the bytes mean. [`prefetch`] is for any memory.
 
 pub mod pool;
+mod prefetch;
 pub mod region;
 
 pub use pool::{Lease, Pool};
+pub use prefetch::{prefetch, prefetch_at};
 pub use region::{Pages, Region};

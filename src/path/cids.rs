@@ -42,7 +42,7 @@ pub struct LocalCids {
     next_seq: u64,
     /// How many the peer stores (its active_connection_id_limit); 0 until its parameters came.
     peer_limit: u64,
-    retired: SmallVec<[ConnectionId; limits::ACTIVE_CIDS]>,
+    retired: Vec<ConnectionId>,
     /// The one that the peer used when it last moved.
     moved_with: u64,
 }
@@ -227,7 +227,7 @@ pub struct RemoteCids {
     /// The path is not in use yet: its connection IDs may come in any order.
     waiting: bool,
     /// Sequence numbers whose RETIRE_CONNECTION_ID waits to be sent.
-    to_retire: SmallVec<[u64; limits::ACTIVE_CIDS]>,
+    to_retire: Vec<u64>,
     /// RETIRE_CONNECTION_ID frames sent and not acknowledged.
     retiring: usize,
 }

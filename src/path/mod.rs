@@ -7,9 +7,13 @@
 //! connection's record of a frame that it sent.
 
 pub mod cids;
+pub mod duplicate;
+pub mod failure;
 pub mod ids;
 mod moves;
 pub mod probe;
+pub mod reinject;
+pub mod schedule;
 pub mod set;
 pub mod spin;
 pub mod status;

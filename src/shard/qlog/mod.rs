@@ -9,6 +9,7 @@
 //! count time in 32-bit floats, which lose microseconds within seconds.
 
 mod event;
+mod frame;
 mod json;
 mod multipath;
 mod writer;

@@ -1,7 +1,8 @@
 //! The frames of the multipath extension and of our own that advertises addresses, as qlog shows
 //! them. The schema of QUIC's events has no names for them; these follow its way of naming.
 
-use super::event::{code, cut, new_connection_id};
+use super::event::{code, cut};
+use super::frame::new_connection_id;
 use super::json::Object;
 use crate::wire::frame::{AddressFrame, PathFrame, PathStatus};
 
