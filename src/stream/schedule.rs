@@ -163,8 +163,6 @@ impl Schedule {
     pub(super) fn warm(&self) {
         self.links.warm();
         prefetch_at(&self.entries, 0);
-        prefetch_at(&self.free, 0);
-        prefetch_at(&self.paid, 0);
     }
 
     /// The next stream to send.

@@ -16,7 +16,6 @@ use super::schedule::{Need, Schedule};
 use super::send::SendHalf;
 use super::slots::Slots;
 use crate::base::{Timestamp, limits};
-use crate::mem::prefetch;
 use crate::wire::{Dir, Side, StreamId, TransportError, TransportParameters};
 use std::time::Duration;
 
@@ -152,9 +151,7 @@ impl Streams {
     /// Brings near what the tables of streams begin with; a hint.
     #[inline]
     pub fn warm(&self) {
-        if let Some((_, slot)) = self.slots.iter().next() {
-            prefetch(slot);
-        }
+        self.slots.warm();
         self.schedule.warm();
         self.control.warm();
         self.events.warm();

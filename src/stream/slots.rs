@@ -1,6 +1,7 @@
 //! Where the state of streams lives: slots with numbers, used again when their stream is gone.
 
 use super::set::Slot;
+use crate::mem::{prefetch, prefetch_at};
 use crate::wire::StreamId;
 
 /// The ID in a slot that no stream has.
@@ -40,6 +41,15 @@ impl Slots {
         let all = self.all.iter_mut().enumerate();
         all.filter(|(_, s)| s.id != NO_STREAM)
             .map(|(slot, s)| (slot as u32, s))
+    }
+
+    /// Brings the first slots near; a hint.
+    #[inline]
+    pub(super) fn warm(&self) {
+        if let Some(first) = self.all.first() {
+            prefetch(first);
+        }
+        prefetch_at(&self.free, 0);
     }
 
     /// A slot for `id`: its number, and its state with neither half.
