@@ -8,7 +8,7 @@ use super::space::SentFrame;
 use super::{Connection, HandshakeSpace};
 use crate::base::{Ecn, Timestamp};
 use crate::crypto::UsedKeys;
-use crate::path::Path;
+use crate::path::{Path, PathId};
 use crate::recovery::ecn::Outcome;
 use crate::recovery::{
     AckEvent, AckSummary, Congestion, Controller, LostSummary, Rtt, SentPacket, SentSpace,
@@ -41,7 +41,10 @@ impl Connection {
     }
 
     fn ack_one_rtt(&mut self, used: UsedKeys, ack: &Ack<'_>) -> Result<AckSummary, TransportError> {
-        self.zero_rtt.check_ack(ack)?;
+        if self.paths.current().id == PathId::ZERO {
+            self.zero_rtt.check_ack(ack)?;
+        }
+        let mut others = Vec::new();
         let Self {
             paths,
             streams,
@@ -50,6 +53,7 @@ impl Connection {
             ..
         } = self;
         let Path {
+            id,
             sent,
             acks,
             mtu,
@@ -76,14 +80,24 @@ impl Connection {
                     SentFrame::HandshakeDone
                     | SentFrame::NewConnectionId { .. }
                     | SentFrame::AckFrequency { .. }
+                    | SentFrame::PathAbandon { .. }
+                    | SentFrame::PathStatus { .. }
+                    | SentFrame::PathNewConnectionId { .. }
+                    | SentFrame::MaxPathId { .. }
                     | SentFrame::Unreliable => {}
+                    SentFrame::PathAck { .. } | SentFrame::PathRetireConnectionId { .. } => {
+                        others.push(*frame);
+                    }
                 }
             }
         });
         run.finish(streams);
         let mut summary = summary?;
         if let Some(keys) = self.one_rtt.as_deref_mut() {
-            keys.on_ack(0, ack.largest, used)?;
+            keys.on_ack(id.0, ack.largest, used)?;
+        }
+        for frame in others {
+            self.on_path_frame_acked(frame);
         }
         elsewhere.leave_out_of_ack(&mut summary);
         Ok(summary)
@@ -119,7 +133,13 @@ impl Connection {
             return;
         };
         // RFC 9002 §5.1: only newly acknowledged ack-eliciting packets make a sample.
-        if summary.largest_is_new && summary.acked_ack_eliciting {
+        path.counters.packets_acked += u64::from(summary.newly_acked);
+        path.counters.bytes_acked += summary.acked_bytes;
+        path.counters.last_ack = Some(now);
+        if summary.largest_is_new
+            && summary.acked_ack_eliciting
+            && path.admits_sample(now, self.acked_elsewhere)
+        {
             // RFC 9002 §5.3: an acknowledgement that waited for its keys came when it arrived.
             let arrived = self.waited_since.unwrap_or(now);
             path.rtt.on_sample(now, arrived - sent_at, delay);
@@ -218,6 +238,8 @@ impl Connection {
         self.stats.packets_lost += u64::from(summary.count);
         let path = self.paths.current_mut();
         path.bytes_in_flight = path.bytes_in_flight.saturating_sub(summary.bytes);
+        path.counters.packets_lost += u64::from(summary.count);
+        path.counters.bytes_lost += summary.bytes;
         // RFC 9000 §14.4: a lost MTU probe says nothing about congestion.
         if let Some(sent_at) = summary.largest_lost_sent {
             if path
@@ -248,7 +270,12 @@ impl Connection {
                 path.remote_cids.on_retire_lost(seq);
             }
             SentFrame::AckFrequency { seq } => path.ack_frequency.on_lost(seq),
-            SentFrame::Ack { .. } | SentFrame::Unreliable => {}
+            SentFrame::Ack { .. } | SentFrame::PathAck { .. } | SentFrame::Unreliable => {}
+            SentFrame::PathAbandon { .. }
+            | SentFrame::PathStatus { .. }
+            | SentFrame::PathNewConnectionId { .. }
+            | SentFrame::PathRetireConnectionId { .. }
+            | SentFrame::MaxPathId { .. } => self.send_path_frame_again(frame),
         }
     }
 
@@ -259,12 +286,14 @@ impl Connection {
         self.stats.ptos += 1;
         let path = self.paths.current_mut();
         path.pto_count += 1;
+        path.counters.ptos += 1;
         if ty == PacketType::OneRtt && !path.only_probes_outstanding() && path.mtu.on_pto(now) {
             path.cc.on_mtu(path.mtu.current());
         }
         match ty {
             PacketType::Initial => probe_handshake(self.initial.as_deref_mut(), PROBES),
             PacketType::Handshake => probe_handshake(self.handshake.as_deref_mut(), PROBES),
+            _ if self.move_in_flight() => {}
             _ => self.probe_one_rtt(PROBES),
         }
         // RFC 9002 §6.2.4: so does what the Handshake space has in flight.
@@ -305,13 +334,21 @@ impl Connection {
                     ControlFlow::Break(())
                 }
             });
-        for frame in again.drain(..) {
+        self.send_all_again(&mut again);
+        self.scratch = again;
+    }
+
+    /// Queues the frames of packets anew that are not lost yet.
+    pub(super) fn send_all_again(&mut self, frames: &mut Vec<SentFrame>) {
+        for frame in frames.drain(..) {
             // Retirements are counted once a frame; the loss of this one will repeat it.
-            if !matches!(frame, SentFrame::RetireConnectionId { .. }) {
+            if !matches!(
+                frame,
+                SentFrame::RetireConnectionId { .. } | SentFrame::PathRetireConnectionId { .. }
+            ) {
                 self.send_again(frame);
             }
         }
-        self.scratch = again;
     }
 }
 

@@ -142,6 +142,8 @@ pub(super) struct Cold {
     pub(super) summed: ConnectionStats,
     /// The addresses by which the router finds a connection without a connection ID.
     addresses: Option<Box<(SocketId, FourTuple)>>,
+    /// The tokens of further paths by which the router finds the connection.
+    other_tokens: Vec<ResetToken>,
     /// The network that its handshake counts for.
     prefix: Option<Prefix>,
 }
@@ -361,6 +363,7 @@ impl Endpoint {
                     initial_dcid,
                     summed: ConnectionStats::default(),
                     addresses,
+                    other_tokens: Vec::new(),
                     prefix: None,
                 }),
             });
@@ -488,6 +491,7 @@ impl Endpoint {
                 self.router.set_reset_token(id, old, token);
             }
         }
+        self.route_other_resets(id);
         while let Some(cid) = self.entry(id).and_then(|e| e.conn.poll_retired_cid()) {
             self.router.remove(&cid, Route::Connection(id));
         }
@@ -499,6 +503,24 @@ impl Endpoint {
             let prefix = e.cold.prefix.take();
             self.half_open -= 1;
             self.admission.end(prefix);
+        }
+    }
+
+    /// The same for the reset tokens of paths beyond the first.
+    fn route_other_resets(&mut self, id: ConnId) {
+        let Some(e) = self.entry(id) else {
+            return;
+        };
+        if e.cold.other_tokens.is_empty() && !e.conn.has_other_paths() {
+            return;
+        }
+        let now: Vec<ResetToken> = e.conn.other_reset_tokens().collect();
+        let before = std::mem::replace(&mut e.cold.other_tokens, now.clone());
+        for old in before.iter().filter(|t| !now.contains(t)) {
+            self.router.set_reset_token(id, Some(*old), None);
+        }
+        for new in now.iter().filter(|t| !before.contains(t)) {
+            self.router.set_reset_token(id, None, Some(*new));
         }
     }
 
@@ -534,6 +556,9 @@ impl Endpoint {
             self.router.remove(&cid, Route::Connection(id));
         }
         self.router.set_reset_token(id, e.reset_token, None);
+        for token in e.cold.other_tokens {
+            self.router.set_reset_token(id, Some(token), None);
+        }
         self.ledger
             .on_gone(&e.cold.summed, &e.conn.stats(), &e.conn.path_stats());
         if let Some(found_by) = e.cold.addresses {

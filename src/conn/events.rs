@@ -2,6 +2,7 @@
 
 use super::error::ConnectionError;
 use super::migrate::MigrationFailure;
+use super::multipath::PathEvent;
 use crate::base::{BoundedQueue, FourTuple, limits};
 use crate::stream::StreamEvent;
 
@@ -39,6 +40,8 @@ pub enum Event {
     Migrated(FourTuple),
     /// This client did not come to use these addresses; everything goes on over the present ones.
     MigrationFailed(FourTuple, MigrationFailure),
+    /// Something happened to one of several paths.
+    Path(PathEvent),
     /// The connection is over; no event follows.
     Closed(ConnectionError),
 }

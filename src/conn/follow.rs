@@ -138,10 +138,4 @@ impl Connection {
         let former = self.paths.current().former.as_ref();
         former.is_some_and(|f| f.tuple.remote == meta.path.remote)
     }
-
-    /// Whether a stateless reset that came by `meta` may be the peer's: RFC 9000 §10.3.1 binds a
-    /// token to the address that its connection ID is used towards.
-    pub(crate) fn is_reset_from(&self, meta: &RecvMeta) -> bool {
-        self.paths.current().tuple.remote == meta.path.remote
-    }
 }

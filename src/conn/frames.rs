@@ -8,8 +8,9 @@ use super::Connection;
 use super::error::ConnectionError;
 use super::input::Packet;
 use crate::base::Timestamp;
+use crate::path::PathId;
 use crate::stream::StreamSink;
-use crate::wire::frame::{ConnectionClose, Frame, NewConnectionId, Stream};
+use crate::wire::frame::{ConnectionClose, Frame, NewConnectionId, PathFrame, Stream};
 use crate::wire::{Extensions, PacketType, Reader, Side, TransportError};
 
 /// What a packet's frames were.
@@ -99,6 +100,9 @@ impl Connection {
     ) -> Result<(), TransportError> {
         match frame {
             Frame::Padding | Frame::Ping => Ok(()),
+            Frame::Ack(ack) if self.multipath.is_some() && packet.ty == PacketType::OneRtt => {
+                self.on_path_ack(now, packet, PathId::ZERO, &ack)
+            }
             Frame::Ack(ack) => self.on_ack(now, packet, &ack),
             Frame::Crypto { offset, data } => self.on_crypto(now, packet.ty, offset, data),
             // Handled by the caller, which has the sink.
@@ -126,8 +130,8 @@ impl Connection {
                 Ok(())
             }
             Frame::NewToken(token) => self.on_new_token(token),
-            Frame::NewConnectionId(f) => self.on_new_connection_id(&f),
-            Frame::RetireConnectionId(seq) => self.on_retire_connection_id(seq, packet.dcid),
+            Frame::NewConnectionId(new) => self.on_new_connection_id(now, packet, new),
+            Frame::RetireConnectionId(seq) => self.on_retire_connection_id(now, packet, seq),
             Frame::PathChallenge(data) => {
                 self.on_path_challenge(now, packet, data);
                 Ok(())
@@ -142,10 +146,10 @@ impl Connection {
             Frame::Datagram(_) => Ok(()),
             Frame::AckFrequency(f) => self.on_ack_frequency(&f),
             Frame::ImmediateAck => self.on_immediate_ack(),
-            // We declare neither extension, so nothing was negotiated.
-            Frame::PathAck { .. } | Frame::Path(_) | Frame::Address(_) => {
-                Err(Extensions::unknown(frame.ty()))
-            }
+            Frame::PathAck { path, ack } => self.on_path_ack(now, packet, path, &ack),
+            Frame::Path(f) => self.on_path_frame(now, packet.dcid, &f),
+            // We do not declare the extension, so it was not negotiated.
+            Frame::Address(_) => Err(Extensions::unknown(frame.ty())),
             Frame::ConnectionClose(close) => {
                 self.on_close(now, &close);
                 Ok(())
@@ -153,13 +157,34 @@ impl Connection {
         }
     }
 
-    fn on_new_connection_id(&mut self, f: &NewConnectionId) -> Result<(), TransportError> {
+    fn on_new_connection_id(
+        &mut self,
+        now: Timestamp,
+        packet: &Packet<'_>,
+        new: NewConnectionId,
+    ) -> Result<(), TransportError> {
+        if self.multipath.is_some() {
+            // Multipath §3.2: it is about the first path.
+            let path = PathId::ZERO;
+            let frame = PathFrame::NewConnectionId { path, new };
+            return self.on_path_frame(now, packet.dcid, &frame);
+        }
         let remote = &mut self.paths.current_mut().remote_cids;
-        remote.on_new(f.seq, f.retire_prior_to, f.cid, f.reset_token)
+        remote.on_new(new.seq, new.retire_prior_to, new.cid, new.reset_token)
     }
 
-    fn on_retire_connection_id(&mut self, seq: u64, used: &[u8]) -> Result<(), TransportError> {
-        let used = crate::wire::ConnectionId::new(used).unwrap_or_default();
+    fn on_retire_connection_id(
+        &mut self,
+        now: Timestamp,
+        packet: &Packet<'_>,
+        seq: u64,
+    ) -> Result<(), TransportError> {
+        if self.multipath.is_some() {
+            let path = PathId::ZERO;
+            let frame = PathFrame::RetireConnectionId { path, seq };
+            return self.on_path_frame(now, packet.dcid, &frame);
+        }
+        let used = crate::wire::ConnectionId::new(packet.dcid).unwrap_or_default();
         self.paths.current_mut().local_cids.on_retire(seq, &used)
     }
 

@@ -295,6 +295,7 @@ impl Connection {
                 .on_new(1, 0, p.cid, p.reset_token)
                 .map_err(|e| TransportError::transport_parameter_error(e.reason))?;
         }
+        self.begin_multipath(&params)?;
         self.timers.set_peer_idle(params.max_idle_timeout);
         self.timers.on_packet_received(now);
         self.peer_params = params;

@@ -8,8 +8,8 @@ use super::Connection;
 use super::events::Event;
 use crate::base::{FourTuple, SocketId, Timestamp};
 use crate::path::validate::Start;
-use crate::path::{Probe, Purpose, Spin, Validation};
-use crate::wire::Side;
+use crate::path::{PathState, Probe, Purpose, Spin, Validation};
+use crate::wire::{Code, Side};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -79,6 +79,7 @@ impl Connection {
         socket: SocketId,
         tuple: FourTuple,
     ) -> Result<(), MigrateError> {
+        self.take_main_path();
         self.may_migrate(tuple.remote)?;
         let path = self.paths.current();
         if (path.socket, path.tuple) == (socket, tuple) {
@@ -111,6 +112,7 @@ impl Connection {
         socket: SocketId,
         tuple: FourTuple,
     ) -> Result<(), MigrateError> {
+        self.take_main_path();
         self.may_migrate(tuple.remote)?;
         if tuple.remote != self.paths.current().tuple.remote {
             return Err(MigrateError::Remote(tuple.remote));
@@ -127,7 +129,7 @@ impl Connection {
     /// Where a socket at `local` reaches the server: at its address in use, or at its preferred one
     /// if that alone is of the socket's family (RFC 9000 §9.6.3).
     pub fn remote_from(&self, local: SocketAddr) -> Option<SocketAddr> {
-        let present = self.paths.current().tuple.remote;
+        let present = self.main_path().tuple.remote;
         let dual = local.is_ipv6() && local.ip().is_unspecified();
         if local.is_ipv4() == present.is_ipv4() || dual {
             return Some(present);
@@ -276,7 +278,11 @@ impl Connection {
 
     /// The path in use is validated, the datagram size included.
     pub(super) fn on_path_validated(&mut self) {
-        let tuple = self.paths.current().tuple;
+        let path = self.paths.current();
+        if path.state == PathState::Validating {
+            return self.on_new_path_validated();
+        }
+        let tuple = path.tuple;
         self.events.push(match self.side {
             Side::Client => Event::Migrated(tuple),
             Side::Server => Event::PeerAddressValidated,
@@ -286,7 +292,11 @@ impl Connection {
     /// The path in use did not answer: a server goes back to where its client was last proven to
     /// be (RFC 9000 §9.3.2); a client has nowhere better to go.
     pub(super) fn on_path_failed(&mut self, now: Timestamp) {
-        let tuple = self.paths.current().tuple;
+        let path = self.paths.current();
+        let (id, tuple) = (path.id, path.tuple);
+        if path.state == PathState::Validating {
+            return self.on_new_path_failed(now);
+        }
         if self.side == Side::Client {
             let why = MigrationFailure::NoAnswer;
             self.events.push(Event::MigrationFailed(tuple, why));
@@ -295,7 +305,11 @@ impl Connection {
         if self.move_back(now) {
             self.events.push(Event::PeerAddressChanged);
         } else if !self.paths.current().validation.is_validated() {
-            self.end_silently(super::ConnectionError::TimedOut);
+            if self.multipath.is_some() && !self.paths.is_single() {
+                self.abandon_path(now, id, Code::PATH_UNSTABLE_OR_POOR, false);
+            } else {
+                self.end_silently(super::ConnectionError::TimedOut);
+            }
         }
     }
 

@@ -37,11 +37,13 @@ mod handshake;
 pub mod incoming;
 mod input;
 mod migrate;
+pub mod multipath;
 mod new_token;
 pub mod observe;
 mod params;
 mod preferred;
 mod probing;
+mod resets;
 mod rest;
 mod router;
 mod space;
@@ -81,6 +83,8 @@ pub use guard::{PortGuard, PortVerdict};
 use handshake::HandshakeIds;
 pub use incoming::{Decision, Incoming, IncomingId};
 pub use migrate::{MigrateError, MigrationFailure};
+use multipath::Multipath;
+pub use multipath::{ClosePathError, OpenPathError, PathEvent, PathInfo};
 use new_token::NewTokens;
 use observe::{Begun, Watch};
 pub use preferred::PreferredAddresses;
@@ -98,6 +102,17 @@ use zero_rtt::ZeroRtt;
 #[derive(Debug, Default)]
 struct Pending {
     handshake_done: bool,
+}
+
+/// What a packet may hold beyond what belongs to its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Load {
+    /// Nothing.
+    Own,
+    /// Frames about paths, and acknowledgements of others.
+    Control,
+    /// Whatever waits.
+    All,
 }
 
 /// A packet that came before its keys, kept whole.
@@ -121,6 +136,12 @@ pub struct Connection {
     one_rtt: Option<Box<OneRttKeys>>,
     one_rtt_crypto: CryptoStream,
     paths: PathSet<SentFrame>,
+    /// What there is beyond the paths, if both sides take several.
+    multipath: Option<Box<Multipath>>,
+    /// What the path in hand is to carry.
+    load: Load,
+    /// The acknowledgement in hand came over another path than what it acknowledges.
+    acked_elsewhere: bool,
     streams: Streams,
     datagrams: Datagrams,
     peer_params: TransportParameters,
@@ -195,6 +216,9 @@ impl Connection {
             one_rtt: None,
             one_rtt_crypto: CryptoStream::default(),
             paths: PathSet::new(path),
+            multipath: None,
+            load: Load::All,
+            acked_elsewhere: false,
             peer_params: TransportParameters::default(),
             extensions: Extensions::default(),
             events: Events::default(),
@@ -271,6 +295,9 @@ impl Connection {
         match self.state {
             State::Closing { send, .. } => send,
             State::Draining | State::Drained => false,
+            _ if self.multipath.is_some() => {
+                self.connection_wants_to_send() || self.some_path_wants_to_send()
+            }
             _ => self.initial.is_some() || self.handshake.is_some() || self.has_one_rtt_to_send(),
         }
     }
@@ -283,24 +310,25 @@ impl Connection {
 
     /// The socket in use.
     pub fn socket(&self) -> SocketId {
-        self.paths.current().socket
+        self.main_path().socket
     }
 
     /// Whether the connection sends, probes or may still hear something by that socket.
     pub fn uses_socket(&self, socket: SocketId) -> bool {
-        let path = self.paths.current();
-        path.socket == socket || path.probes.iter().any(|p| p.socket == socket)
+        self.paths
+            .iter()
+            .any(|path| path.socket == socket || path.probes.iter().any(|p| p.socket == socket))
     }
 
     /// Whether the peer has proven that it is where datagrams go now. A server that decides by its
     /// client's address asks this first: a source address alone may be forged (RFC 9000 §8).
     pub fn is_address_validated(&self) -> bool {
-        self.paths.current().validation.is_validated()
+        self.main_path().validation.is_validated()
     }
 
-    /// The addresses in use.
+    /// The addresses in use; of several paths, the first one's.
     pub fn path(&self) -> FourTuple {
-        self.paths.current().tuple
+        self.main_path().tuple
     }
 
     /// What the connection counted.
@@ -311,17 +339,9 @@ impl Connection {
         }
     }
 
-    /// What is known of the path in use.
+    /// What is known of the path in use; of several, the first.
     pub fn path_stats(&self) -> PathStats {
-        let p = self.paths.current();
-        PathStats {
-            smoothed_rtt: p.rtt.smoothed(),
-            min_rtt: p.rtt.min(),
-            rttvar: p.rtt.var(),
-            congestion_window: p.cc.window(),
-            bytes_in_flight: p.bytes_in_flight,
-            mtu: p.mtu.current(),
-        }
+        multipath::stats_of(self.main_path())
     }
 
     /// The next event; `None` when there is none for now.
@@ -365,35 +385,12 @@ impl Connection {
         !self.events.is_empty() || self.streams.has_events() || self.datagrams.is_unblocked()
     }
 
-    /// Connection IDs to issue to the peer; give them to [`Connection::issue_cid`].
-    pub(crate) fn cids_wanted(&self) -> usize {
-        if self.state.is_established() {
-            self.paths.current().local_cids.wanted()
-        } else {
-            0
-        }
-    }
-
-    /// Issues a connection ID that now routes here.
-    pub(crate) fn issue_cid(&mut self, cid: ConnectionId, token: [u8; 16]) {
-        self.paths.current_mut().local_cids.issue(cid, token);
-    }
-
-    /// A connection ID that no longer routes here.
-    pub(crate) fn poll_retired_cid(&mut self) -> Option<ConnectionId> {
-        self.paths.current_mut().local_cids.poll_retired()
-    }
-
-    /// The token by which the peer resets the connection, while it can.
+    /// The token by which the peer resets the connection over its first path, while it can.
     pub(crate) fn reset_token(&self) -> Option<ResetToken> {
         if self.state.is_closed() {
             return None;
         }
-        self.paths.current().remote_cids.active_token()
-    }
-
-    /// Every connection ID that routes here.
-    pub(crate) fn local_cids(&self) -> impl Iterator<Item = &ConnectionId> {
-        self.paths.iter().flat_map(|p| p.local_cids.iter())
+        let first = self.paths.get(PathId::ZERO).filter(|p| !p.is_abandoned());
+        first.and_then(|p| p.remote_cids.active_token())
     }
 }

@@ -407,7 +407,7 @@ impl Connection {
     }
 
     fn standing(&self) -> Told {
-        let path = self.paths.current();
+        let path = self.main_path();
         let s = &self.stats;
         Told {
             phase: match self.state {

@@ -7,28 +7,34 @@ use super::Connection;
 use super::events::Event;
 use super::input::Packet;
 use super::migrate::MigrationFailure;
+use super::space::SentFrame;
 use super::train::MIN_PACKET;
 use crate::base::{Ecn, Timestamp, Transmit, limits};
 use crate::path::probe::is_by;
 use crate::path::validate::{Response, ValidationTimeout};
-use crate::path::{Probe, Purpose};
+use crate::path::{Path, Probe, Purpose};
 use crate::wire::{Side, frame};
 use smallvec::SmallVec;
 
 /// The smallest datagram with one such frame.
 const LEAST: u64 = MIN_PACKET as u64 + 1;
 
+/// Whether a datagram waits for an address beside the path's own.
+#[inline]
+pub(super) fn is_probing(path: &Path<SentFrame>) -> bool {
+    !path.probes.is_empty() && path.probes.ready(LEAST).is_some()
+}
+
 impl Connection {
     /// Whether a datagram waits for an address that is not in use.
     #[inline]
     pub(super) fn has_probe_to_send(&self) -> bool {
-        let probes = &self.paths.current().probes;
-        !probes.is_empty() && probes.ready(LEAST).is_some()
+        is_probing(self.paths.current())
     }
 
     /// The socket that the next datagram leaves by.
     pub fn next_socket(&self) -> crate::base::SocketId {
-        let path = self.paths.current();
+        let path = self.next_path();
         let probe = path.probes.ready(LEAST);
         probe
             .and_then(|at| path.probes.iter().nth(at))

@@ -5,9 +5,9 @@
 //! The packets are those that `train` would build, which also builds whatever comes before and
 //! behind them.
 
-use super::Connection;
 use super::space::SentFrame;
 use super::train::Train;
+use super::{Connection, Load};
 use crate::base::{Timestamp, limits};
 use crate::crypto::TAG_LEN;
 use bytes::Bytes;
@@ -70,6 +70,8 @@ impl Connection {
         !owed
             && !path.acks.should_ack_now()
             && path.acks.deadline().is_none()
+            && self.load == Load::All
+            && !self.path_control_waits()
             && !self.datagrams.wants_to_send()
             && !self.one_rtt_crypto.wants_to_send()
             && !path.validation.wants_to_send()

@@ -7,8 +7,8 @@ use super::error::ConnectionError;
 use super::space::{HandshakeSpace, SentFrame};
 use super::{Connection, TransportConfig};
 use crate::base::{Timestamp, limits};
-use crate::path::Path;
 use crate::path::validate::ValidationTimeout;
+use crate::path::{Path, PathState};
 use crate::recovery::{SentSpace, pto};
 use crate::wire::{PacketType, Side};
 use std::time::Duration;
@@ -110,6 +110,7 @@ impl Connection {
             at = earlier(at, space.acks.deadline());
         }
         at = earlier(at, self.rest_deadline());
+        at = earlier(at, self.multipath.as_deref().and_then(|m| m.deadline()));
         for path in self.paths.iter() {
             at = earlier(at, self.path_deadline(path));
         }
@@ -119,6 +120,9 @@ impl Connection {
     /// When a path is due for something.
     fn path_deadline(&self, path: &Path<SentFrame>) -> Option<Timestamp> {
         let mut at = earlier(path.paced_until, path.acks.deadline());
+        if let PathState::Abandoned(until) = path.state {
+            at = earlier(at, until);
+        }
         at = earlier(at, path.validation.deadline());
         if !path.probes.is_empty() {
             at = earlier(at, path.probes.deadline());
@@ -201,6 +205,7 @@ impl Connection {
         }
         if due(self.timers.keep_alive) {
             self.timers.keep_alive = None;
+            self.take_main_path();
             self.paths.current_mut().ping = true;
         }
         if let Some(keys) = self.one_rtt.as_deref_mut() {
@@ -217,6 +222,7 @@ impl Connection {
             self.rest();
         }
         self.for_each_path(|c| c.handle_path_timeout(now));
+        self.handle_multipath_timeout(now);
     }
 
     /// Does something with every path in hand, one after another.
@@ -237,6 +243,9 @@ impl Connection {
     /// Does what is due at `now` for the path in hand.
     /// Keeps RFC 9000 §9.3.2.
     fn handle_path_timeout(&mut self, now: Timestamp) {
+        if self.is_path_over(now) {
+            return self.forget_path(self.paths.current().id);
+        }
         let path = self.paths.current_mut();
         if path.paced_until.is_some_and(|at| at <= now) {
             path.paced_until = None;

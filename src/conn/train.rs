@@ -4,12 +4,14 @@
 //! what UDP_SEGMENT can send. A train goes to one address with one ECN mark. The handshake's
 //! coalesced datagrams are `build`'s business and go alone.
 
-use super::Connection;
 use super::blocks;
+use super::probing::is_probing;
 use super::space::SentFrame;
 use super::state::State;
+use super::{Connection, Load};
 use crate::base::{Timestamp, Transmit, limits};
 use crate::crypto::{OneRttKeys, TAG_LEN};
+use crate::path::{Path, PathState};
 use crate::recovery::SentPacket;
 use crate::wire::frame;
 use crate::wire::{ConnectionId, PacketType, Writer, header, packet_number};
@@ -100,11 +102,20 @@ impl Connection {
     pub fn poll_transmit(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         self.watch.at(now);
         if let State::Closing { .. } = self.state {
+            self.take_best_path();
             return self.poll_close(now, buf);
         }
         if self.state.is_closed() {
             return None;
         }
+        if self.multipath.is_some() {
+            return self.poll_paths(now, buf);
+        }
+        self.poll_path(now, buf)
+    }
+
+    /// The next train of the path in hand.
+    pub(super) fn poll_path(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         if self.has_probe_to_send()
             && let Some(transmit) = self.poll_probe(now, buf)
         {
@@ -123,7 +134,9 @@ impl Connection {
         };
         if len == 0 {
             if !self.streams.wants_to_send() && !self.datagrams.wants_to_send() {
-                self.paths.current_mut().cc.on_out_of_data(now);
+                let path = self.paths.current_mut();
+                path.cc.on_out_of_data(now);
+                path.window_limited = false;
             }
             return None;
         }
@@ -136,6 +149,7 @@ impl Connection {
         self.stats.udp_bytes_sent += len as u64;
         let path = self.paths.current_mut();
         path.validation.on_sent(len);
+        path.counters.bytes_sent += len as u64;
         Transmit {
             socket: path.socket,
             path: path.tuple,
@@ -212,20 +226,36 @@ impl Connection {
     /// Keeps RFC 9000 §8.2.2.
     #[inline]
     pub(super) fn has_one_rtt_to_send(&self) -> bool {
-        let path = self.paths.current();
+        let any = match self.load {
+            Load::All => self.connection_wants_to_send(),
+            Load::Control => self.path_control_waits(),
+            Load::Own => false,
+        };
+        any || self.path_wants_to_send(self.paths.current())
+    }
+
+    /// Whether something waits that goes by any path.
+    #[inline]
+    pub(super) fn connection_wants_to_send(&self) -> bool {
         self.streams.wants_to_send()
-            || path.acks.should_ack_now()
             || self.datagrams.wants_to_send()
-            || path.owed_probes > 0
-            || path.ping
             || self.pending.handshake_done
             || self.one_rtt_crypto.wants_to_send()
-            || path.validation.wants_to_send()
-            || path.local_cids.wants_to_send()
-            || path.remote_cids.wants_to_send()
-            || path.ack_frequency.wants_to_send()
-            || self.has_probe_to_send()
             || self.new_tokens.wants_to_send()
+            || self.path_control_waits()
+    }
+
+    /// Whether something waits that goes by this path alone.
+    #[inline]
+    pub(super) fn path_wants_to_send(&self, path: &Path<SentFrame>) -> bool {
+        (path.acks.should_ack_now() && !path.acks_away)
+            || path.owed_probes > 0
+            || path.ping
+            || path.validation.wants_to_send()
+            || (self.multipath.is_none()
+                && (path.local_cids.wants_to_send() || path.remote_cids.wants_to_send()))
+            || path.ack_frequency.wants_to_send()
+            || is_probing(path)
     }
 
     /// What a datagram of `size` bytes may hold after `before` bytes of the same train.
@@ -406,10 +436,7 @@ impl Connection {
         if sealed.is_err() {
             return 0;
         }
-        let ack_eliciting = self
-            .scratch
-            .iter()
-            .any(|f| !matches!(f, SentFrame::Ack { .. }));
+        let ack_eliciting = self.scratch.iter().any(|f| !f.is_ack());
         self.record_one_rtt(now, len, ack_eliciting, padded, mtu_probe);
         len
     }
@@ -455,7 +482,11 @@ impl Connection {
     /// full.
     fn mtu_probe(&mut self, now: Timestamp, buf: &mut [u8]) -> usize {
         let path = self.paths.current_mut();
-        if !self.state.is_confirmed() || path.owed_probes > 0 || !path.validation.is_validated() {
+        if !self.state.is_confirmed()
+            || path.owed_probes > 0
+            || !path.validation.is_validated()
+            || path.state != PathState::Open
+        {
             return 0;
         }
         let Some(size) = path.mtu.poll_probe(now) else {

@@ -56,6 +56,7 @@ impl Connection {
     /// The third step.
     #[inline]
     pub(super) fn warm_keys(&self) {
+        self.paths.current().sent.warm();
         if let Some(keys) = self.one_rtt.as_deref() {
             keys.warm();
         }

@@ -70,7 +70,7 @@ impl<F: Copy> PathSet<F> {
 
     /// Adds a path and takes it up; false when the set is full.
     pub fn insert(&mut self, path: Path<F>) -> bool {
-        if self.len() >= limits::PATH_RECORDS {
+        if !self.has_room() {
             return false;
         }
         let before = std::mem::replace(&mut self.hand, Box::new(path));
@@ -111,6 +111,11 @@ impl<F: Copy> PathSet<F> {
         let mut ids: PathIds = self.iter().map(|p| p.id).collect();
         ids.sort_unstable();
         ids
+    }
+
+    /// Whether another path can be added.
+    pub fn has_room(&self) -> bool {
+        self.len() < limits::PATH_RECORDS
     }
 
     /// How many there are.

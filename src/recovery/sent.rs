@@ -450,6 +450,12 @@ impl<F: Copy> SentSpace<F> {
         self.largest_acked
     }
 
+    /// Packets sent, those that were skipped left out.
+    #[inline]
+    pub const fn packets_sent(&self) -> u64 {
+        self.next - self.skipped_count as u64
+    }
+
     /// Whether no packet is outstanding.
     #[inline]
     pub const fn is_empty(&self) -> bool {
