@@ -227,7 +227,10 @@ proptest! {
                 state: states[usize::from(state)],
             })
             .collect();
-        let remotes: Vec<_> = remotes.into_iter().map(|(v6, n)| SocketAddr::new(ip(v6, n), 443)).collect();
+        let remotes: Vec<_> = remotes
+            .into_iter()
+            .map(|(v6, n)| SocketAddr::new(ip(v6, n), 443))
+            .collect();
         let failures = Failures::default();
         let mut present = Vec::new();
         let mut choice = Choice {
