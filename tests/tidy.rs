@@ -28,7 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("crypto", &["wire", "mem", "base"]),
     ("recovery", &["wire", "mem", "base"]),
     ("stream", &["recovery", "crypto", "wire", "mem", "base"]),
-    ("path", &["recovery", "crypto", "wire", "base"]),
+    ("path", &["recovery", "crypto", "wire", "mem", "base"]),
     (
         "conn",
         &[

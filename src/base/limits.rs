@@ -42,6 +42,10 @@ pub const PROBES: usize = 4;
 pub const PATHS: usize = 8;
 /// Paths of one connection whose state is kept: as many again may be closed and not forgotten yet.
 pub const PATH_RECORDS: usize = 2 * PATHS;
+/// Pairs of addresses between which a path failed and that wait before the next attempt.
+pub const FAILED_PAIRS: usize = 64;
+/// Interfaces and addresses of this machine that are followed; more are not looked at.
+pub const INTERFACES: usize = 1024;
 /// PATH_ABANDON frames that wait to be sent.
 pub const PATH_ABANDONS: usize = 4 * PATHS;
 /// Connection IDs that we keep active per path, and let the peer issue to us.

@@ -31,6 +31,29 @@ impl FourTuple {
     }
 }
 
+/// An address of this machine, and whether new paths may start from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LocalAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// The index of the interface that has it; the scope of a link-local address.
+    pub interface: u32,
+    /// How far it can be relied on.
+    pub state: AddressState,
+}
+
+/// How far an address can be relied on (RFC 4862 §2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AddressState {
+    /// It is in use.
+    #[default]
+    Preferred,
+    /// It is valid yet on its way out: what uses it may go on, and nothing new is to begin.
+    Deprecated,
+    /// It is not known to be unique yet, or known not to be.
+    Tentative,
+}
+
 /// Identifies a path within its connection; 0 is the one that the handshake ran on (multipath
 /// §1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -298,7 +298,7 @@ impl Connection {
         self.begin_multipath(&params)?;
         self.timers.set_peer_idle(params.max_idle_timeout);
         self.timers.on_packet_received(now);
-        *self.peer_params = params;
+        self.peer_params = params;
         Ok(())
     }
 

@@ -146,7 +146,7 @@ pub struct Connection {
     acked_elsewhere: bool,
     streams: Streams,
     datagrams: Datagrams,
-    peer_params: Box<TransportParameters>,
+    peer_params: TransportParameters,
     /// What both ends have declared; nothing before the peer's parameters are known.
     extensions: Extensions,
     timers: Timers,
@@ -222,7 +222,7 @@ impl Connection {
             nonces: NonceGuard::default(),
             load: Load::All,
             acked_elsewhere: false,
-            peer_params: Box::default(),
+            peer_params: TransportParameters::default(),
             extensions: Extensions::default(),
             events: Events::default(),
             pending: Pending::default(),

@@ -2,8 +2,8 @@
 //! each has left the near caches when its next packet comes, and waiting for its lines one after
 //! another would cost more than the packet itself.
 //!
-//! In steps, for one step finds what the next asks for: the connection, what it points to, its keys.
-//! The endpoint takes them some turns ahead. All are hints and change nothing.
+//! In steps, for one step finds what the next asks for: the connection, its path and what else it
+//! points to, its keys. The endpoint takes them some turns ahead. All are hints and change nothing.
 
 use super::Connection;
 use super::endpoint::{ConnId, Endpoint};
@@ -39,7 +39,8 @@ impl Connection {
         prefetch(&self.one_rtt);
         prefetch(&self.zero_rtt);
         prefetch(&self.ids.version);
-        prefetch(&self.peer_params);
+        prefetch(&self.peer_params.max_ack_delay);
+        prefetch(&self.peer_params.ack_delay_exponent);
     }
 
     /// The second step.
@@ -48,8 +49,6 @@ impl Connection {
         if let Some(keys) = self.one_rtt.as_deref() {
             prefetch(keys);
         }
-        prefetch(&self.peer_params.max_ack_delay);
-        prefetch(&self.peer_params.ack_delay_exponent);
         prefetch(self.paths.current());
         self.streams.warm();
     }
@@ -61,6 +60,7 @@ impl Connection {
         if let Some(keys) = self.one_rtt.as_deref() {
             keys.warm();
         }
+        self.paths.current().sent.warm();
     }
 }
 

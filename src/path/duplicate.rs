@@ -1,8 +1,8 @@
 //! Which frames are sent on several paths at once, and how much of that there may be.
 //!
 //! A policy, not a mechanism: a copy is the same frames in a packet of the other path, with that
-//! path's packet number and keys, sealed there. A packet is never sent twice. Copies are paid from a
-//! budget, a share of what is sent anyway and a burst, so that duplication cannot take the paths
+//! path's packet number and keys, sealed there. A packet is never sent twice. Copies are paid from
+//! a budget, a share of what is sent anyway and a burst, so that duplication cannot take the paths
 //! over, whatever an application marks.
 
 use super::PathId;

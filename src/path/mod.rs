@@ -6,6 +6,7 @@
 //! until the multipath extension opens more. Streams, keys and frames live elsewhere; `F` is the
 //! connection's record of a frame that it sent.
 
+pub mod candidates;
 pub mod cids;
 pub mod duplicate;
 pub mod failure;

@@ -47,8 +47,8 @@ impl Default for ReinjectionConfig {
     }
 }
 
-/// Something that waits for its acknowledgement: the latest copy of it, once there are several. What
-/// was acknowledged or declared lost is none.
+/// Something that waits for its acknowledgement: the latest copy of it, once there are several.
+/// What was acknowledged or declared lost is none.
 #[derive(Clone, Copy, Debug)]
 pub struct Outstanding {
     /// The path that it was last sent on.

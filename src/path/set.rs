@@ -15,6 +15,7 @@ pub type PathIds = SmallVec<[PathId; limits::PATHS]>;
 #[derive(Debug)]
 pub struct PathSet<F: Copy> {
     hand: Box<Path<F>>,
+    #[expect(clippy::vec_box, reason = "taking a path up swaps pointers, not paths")]
     others: Vec<Box<Path<F>>>,
 }
 

@@ -5,6 +5,7 @@
 //! map: a long-lived stream costs those that pass it by no more than that, whoever chose them. The
 //! table has room for twice the streams that exist.
 
+use crate::mem::prefetch;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -58,6 +59,14 @@ impl Index {
     #[inline]
     fn place(&self, id: u64) -> usize {
         ((id >> 2) ^ (id << 2)) as usize & self.table.len().wrapping_sub(1)
+    }
+
+    /// Brings a small table near; a hint.
+    #[inline]
+    pub(super) fn warm(&self) {
+        if let Some(first) = self.table.get(..FIRST) {
+            prefetch(first);
+        }
     }
 
     /// The slot of `id`.

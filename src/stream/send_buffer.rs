@@ -2,9 +2,10 @@
 //! flight, what was lost. What an offset holds never changes (RFC 9000 §2.2).
 //!
 //! Large data is kept as the reference that the application gave; small writes are gathered (see
-//! `tail`) in chunks of [`GATHER`] bytes, so overhead per byte stays bounded. Chunks go as their last
-//! byte is acknowledged. In-order sending and acknowledging is a cursor moving over the chunks; the
-//! range sets are touched only after loss or reordering. An idle stream's buffer owns no chunks.
+//! `tail`) in chunks of [`GATHER`] bytes, so overhead per byte stays bounded. Chunks go as their
+//! last byte is acknowledged. In-order sending and acknowledging is a cursor moving over the
+//! chunks; the range sets are touched only after loss or reordering. An idle stream's buffer owns
+//! no chunks.
 
 use super::range_set::RangeSet;
 use super::tail::Tail;

@@ -152,6 +152,7 @@ impl Streams {
     #[inline]
     pub fn warm(&self) {
         self.slots.warm();
+        self.index.warm();
         self.schedule.warm();
         self.control.warm();
         self.events.warm();

@@ -59,15 +59,12 @@ impl Slots {
             Some(slot) => slot,
             None => self.grow(),
         };
-        let place = self.all.get_mut(slot as usize);
-        (
-            slot,
-            place.map(|s| {
-                (s.id, s.control, s.events) = (id, 0, 0);
-                (s.stop_code, s.reset_code) = (None, 0);
-                s
-            }),
-        )
+        let mut place = self.all.get_mut(slot as usize);
+        if let Some(s) = &mut place {
+            (s.id, s.control, s.events) = (id, 0, 0);
+            (s.stop_code, s.reset_code) = (None, 0);
+        }
+        (slot, place)
     }
 
     #[cold]

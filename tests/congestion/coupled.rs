@@ -1,5 +1,6 @@
 //! Coupled controllers on a model of bottlenecks: packets, queues, acknowledgements and losses, and
-//! nothing of the rest of a connection. What a flow of two paths gets, and what it leaves to others.
+//! nothing of the rest of a connection. What a flow of two paths gets, and what it leaves to
+//! others.
 //!
 //! Queues drop at random from their half on, so that losses hit flows in proportion to what they
 //! send and no phase effect decides; every course follows from its seed.

@@ -1,10 +1,10 @@
 //! BLEST, blocking estimation (Ferlin, Alay, Mehani, Boreli, IFIP Networking 2016).
 //!
-//! What is under way on a slow path holds a part of the peer's flow control window until it arrives.
-//! When the fastest path is full, the next is used only if the window leaves room for all that the
-//! fastest could send meanwhile: `X = MTU * (CWND + (r - 1)/2) * r` with `r = RTT_s / RTT_f`, times a
-//! correction that grows by 0.04 whenever the window blocked within a slow round trip and falls by
-//! 0.01 otherwise, within 1.0 to 1.3.
+//! What is under way on a slow path holds a part of the peer's flow control window until it
+//! arrives. When the fastest path is full, the next is used only if the window leaves room for all
+//! that the fastest could send meanwhile: `X = MTU * (CWND + (r - 1)/2) * r` with `r = RTT_s /
+//! RTT_f`, times a correction that grows by 0.04 whenever the window blocked within a slow round
+//! trip and falls by 0.01 otherwise, within 1.0 to 1.3.
 
 use super::patience::Patience;
 use super::{Decision, PathView, Scheduler, SchedulerContext};

@@ -1,8 +1,8 @@
 //! Minimum RTT with a bias: between the fastest path alone and equal shares.
 //!
-//! The score is `b * minRTT/RTT + (1 - b) * (1 - share)`; the highest wins. `share` is a path's part
-//! of the bytes sent lately: what is older counts ever less, so a late path does not get everything
-//! until it has caught up with a history.
+//! The score is `b * minRTT/RTT + (1 - b) * (1 - share)`; the highest wins. `share` is a path's
+//! part of the bytes sent lately: what is older counts ever less, so a late path does not get
+//! everything until it has caught up with a history.
 
 use super::table::PathTable;
 use super::{Decision, Scheduler, SchedulerContext};

@@ -5,8 +5,8 @@
 //! acknowledgements alone, a single path and the check of the answer, is [`Selector`]'s, which a
 //! connection holds. [`SchedulerKind`] names the schedulers that are built in.
 //!
-//! Every scheduler keeps to [`Candidates`]: no path that is not validated, none that may have failed
-//! while another has not, no backup path while an available one is usable, and none whose
+//! Every scheduler keeps to [`Candidates`]: no path that is not validated, none that may have
+//! failed while another has not, no backup path while an available one is usable, and none whose
 //! congestion window or pacer holds it back. Decisions follow from their inputs alone: no clock, no
 //! randomness, ties go to the lower path ID.
 

@@ -16,7 +16,7 @@ pub struct LinkConfig {
     pub rate: Option<u64>,
     /// Datagrams that wait for the transmitter; more are dropped.
     pub queue: usize,
-    /// Bytes that wait for the transmitter, headers included; a datagram that finds more is dropped.
+    /// Bytes that wait for the transmitter, headers included; who finds more there is dropped.
     pub queue_bytes: Option<usize>,
     /// The longest wait for the transmitter; a datagram that would wait longer is dropped.
     pub queue_time: Option<Duration>,

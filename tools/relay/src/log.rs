@@ -24,8 +24,8 @@ pub struct Entry {
     pub flow: usize,
     /// How often the client had been rebound when the datagram came to the relay.
     pub rebound: u32,
-    /// Which of the relay's addresses the client used, 0 being the first; of a relay of paths, which
-    /// path.
+    /// Which of the relay's addresses the client used, 0 being the first; of a relay of paths,
+    /// which path.
     pub front: usize,
     /// The two ECN bits.
     pub ecn: u8,

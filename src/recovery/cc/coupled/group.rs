@@ -1,6 +1,6 @@
 //! The windows and round-trip times of a connection's paths, and what follows for one of them.
 //!
-//! All three algorithms raise window `w` by `gain * MTU * acked / w`, so that a gain of 1 is NewReno.
+//! All three algorithms raise window `w` by `gain * MTU * acked / w`; a gain of 1 is NewReno.
 //! With `x = w / RTT` of a path, `S` the sum of `x` over all paths and `max` over all paths:
 //! LIA: `min(1, w * max(w / RTT^2) / S^2)`, which is RFC 6356's `alpha * w / w_total`;
 //! OLIA: `(x / S)^2 + a`, where `a` moves window from the largest to the best paths;

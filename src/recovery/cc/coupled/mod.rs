@@ -2,10 +2,10 @@
 //! bottleneck than one flow would.
 //!
 //! LIA (RFC 6356), OLIA (draft-khalili-mptcp-congestion-control) and BALIA
-//! (draft-walid-mptcp-congestion-control) are NewReno with another increase in congestion avoidance,
-//! BALIA with another decrease too. Slow start, recovery periods and the floor are NewReno's.
-//! What the other paths contribute comes as a [`CoupledGroup`] before each acknowledgement; without
-//! one, as with a single path, all three are NewReno exactly.
+//! (draft-walid-mptcp-congestion-control) are NewReno with another increase in congestion
+//! avoidance, BALIA with another decrease too. Slow start, recovery periods and the floor are
+//! NewReno's. What the other paths contribute comes as a [`CoupledGroup`] before each
+//! acknowledgement; without one, as with a single path, all three are NewReno exactly.
 
 mod group;
 

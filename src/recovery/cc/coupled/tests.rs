@@ -110,7 +110,8 @@ fn lia_by_hand() {
 }
 
 /// RFC 6356 §3: never more than a flow of its own would take. 100,000 bytes at 100 ms beside 10,000
-/// at 10 ms: S = 2e6, max = 10,000 / 0.01^2 = 1e8, and path 0 would gain 100,000 * 1e8 / 4e12 = 2.5.
+/// at 10 ms: S = 2e6, max = 10,000 / 0.01^2 = 1e8, and path 0 would gain 100,000 * 1e8 / 4e12 =
+/// 2.5.
 #[test]
 fn lia_is_capped_at_newreno() {
     let paths = [(100_000, 100, 0), (10_000, 10, 0)];
@@ -368,7 +369,7 @@ proptest! {
         told: bool,
     ) {
         for algorithm in COUPLED {
-            let mut pair = [Controller::new(Algorithm::NewReno, 1200), Controller::new(algorithm, 1200)];
+            let mut pair = [Algorithm::NewReno, algorithm].map(|a| Controller::new(a, 1200));
             let rtt = rtt(50);
             let mut now = 1000;
             for (op, bytes) in &steps {
@@ -381,8 +382,12 @@ proptest! {
                     }
                     match op {
                         0..=16 => ack(c, &rtt, now, *bytes.min(&c.window())),
-                        17 => drop(c.on_congestion_event(at(now), at(now - 5), Congestion::Loss(2))),
-                        18 => drop(c.on_spurious(2, at(now))),
+                        17 => {
+                            c.on_congestion_event(at(now), at(now - 5), Congestion::Loss(2));
+                        }
+                        18 => {
+                            c.on_spurious(2, at(now));
+                        }
                         _ => c.on_persistent_congestion(at(now)),
                     }
                 }
