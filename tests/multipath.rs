@@ -4,5 +4,11 @@ mod common;
 
 #[path = "multipath/basics.rs"]
 mod basics;
+#[path = "multipath/faults.rs"]
+mod faults;
 #[path = "multipath/rig.rs"]
 mod rig;
+#[path = "multipath/rules.rs"]
+mod rules;
+#[path = "multipath/seeds.rs"]
+mod seeds;

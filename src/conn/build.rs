@@ -202,6 +202,7 @@ impl Connection {
         let len = w.position() + TAG_LEN;
         let packet = buf.get_mut(..len)?;
         self.watch.sent(PacketType::OneRtt, pn, packet, at + pn_len);
+        self.nonces.on_seal(path.id.0, pn);
         keys.seal(path.id.0, pn, packet, at, pn_len).ok()?;
         self.stats.packets_sent += 1;
         Some(len)

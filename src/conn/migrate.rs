@@ -8,7 +8,7 @@ use super::Connection;
 use super::events::Event;
 use crate::base::{FourTuple, SocketId, Timestamp};
 use crate::path::validate::Start;
-use crate::path::{PathState, Probe, Purpose, Spin, Validation};
+use crate::path::{PathId, PathState, Probe, Purpose, Spin, Validation};
 use crate::wire::{Code, Side};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -42,6 +42,9 @@ pub enum MigrateError {
     /// The server is neither in use nor preferred there (RFC 9000 §9).
     #[error("{0} is not the address of the server in use, nor its preferred one")]
     Remote(SocketAddr),
+    /// The path is not open.
+    #[error("there is no such path, or it is not open")]
+    NoPath,
     /// Too many addresses are being probed.
     #[error("too many addresses are being probed: wait for one to answer or fail")]
     Busy,
@@ -79,7 +82,25 @@ impl Connection {
         socket: SocketId,
         tuple: FourTuple,
     ) -> Result<(), MigrateError> {
-        self.take_main_path();
+        let id = self.main_path().id;
+        self.migrate_path(now, id, socket, tuple)
+    }
+
+    /// Moves one of several paths of a client as [`Connection::migrate`] moves the only one, while
+    /// the others go on (multipath §3.1.2).
+    ///
+    /// # Errors
+    /// [`MigrateError`]; nothing was sent then.
+    pub fn migrate_path(
+        &mut self,
+        now: Timestamp,
+        id: PathId,
+        socket: SocketId,
+        tuple: FourTuple,
+    ) -> Result<(), MigrateError> {
+        if !self.paths.select(id) || self.paths.current().state != PathState::Open {
+            return Err(MigrateError::NoPath);
+        }
         self.may_migrate(tuple.remote)?;
         let path = self.paths.current();
         if (path.socket, path.tuple) == (socket, tuple) {

@@ -62,6 +62,7 @@ mod warm;
 mod zero_rtt;
 
 use crate::base::{FourTuple, Rng, SocketId, Timestamp};
+use crate::crypto::nonce::NonceGuard;
 use crate::crypto::{OneRttKeys, Session};
 use crate::path::cids::ResetToken;
 use crate::path::{Path, PathId, PathSet, Spin};
@@ -138,6 +139,7 @@ pub struct Connection {
     paths: PathSet<SentFrame>,
     /// What there is beyond the paths, if both sides take several.
     multipath: Option<Box<Multipath>>,
+    nonces: NonceGuard,
     /// What the path in hand is to carry.
     load: Load,
     /// The acknowledgement in hand came over another path than what it acknowledges.
@@ -217,6 +219,7 @@ impl Connection {
             one_rtt_crypto: CryptoStream::default(),
             paths: PathSet::new(path),
             multipath: None,
+            nonces: NonceGuard::default(),
             load: Load::All,
             acked_elsewhere: false,
             peer_params: TransportParameters::default(),
@@ -295,10 +298,12 @@ impl Connection {
         match self.state {
             State::Closing { send, .. } => send,
             State::Draining | State::Drained => false,
-            _ if self.multipath.is_some() => {
-                self.connection_wants_to_send() || self.some_path_wants_to_send()
+            _ => {
+                self.initial.is_some()
+                    || self.handshake.is_some()
+                    || self.has_one_rtt_to_send()
+                    || (self.multipath.is_some() && self.some_path_wants_to_send())
             }
-            _ => self.initial.is_some() || self.handshake.is_some() || self.has_one_rtt_to_send(),
         }
     }
 

@@ -398,6 +398,7 @@ impl Connection {
         let payload_at = head.pn_offset + head.pn_len;
         self.watch
             .sent(PacketType::OneRtt, head.pn, buf, payload_at);
+        self.nonces.on_seal(path.id.0, head.pn);
         let sealed = keys.seal(path.id.0, head.pn, buf, head.pn_offset, head.pn_len);
         if sealed.is_err() {
             return 0;
@@ -432,6 +433,7 @@ impl Connection {
         let payload_at = pn_offset + pn_len;
         self.watch.sent(PacketType::OneRtt, pn, packet, payload_at);
         let at = (pn_offset, pn_len);
+        self.nonces.on_seal(path.id.0, pn);
         let sealed = keys.seal_with_tail(path.id.0, pn, packet, at, tail);
         if sealed.is_err() {
             return 0;

@@ -508,6 +508,25 @@ mod tests {
         r
     }
 
+    /// Multipath §3.2: what is issued for a path before its use may come in any order, and none of
+    /// it is used up.
+    #[test]
+    fn connection_ids_wait_for_their_path() {
+        let mut r = RemoteCids::waiting();
+        assert!(!r.is_usable() && r.next_seq() == 0);
+        assert_eq!(r.on_new(1, 0, cid(11), [1; 16]), Ok(()));
+        assert_eq!(r.on_new(0, 0, cid(10), [0; 16]), Ok(()));
+        assert!(r.is_usable() && !r.wants_to_send() && r.next_seq() == 2);
+        r.start_use();
+        assert_eq!(r.active(), cid(10));
+        r.end_use();
+        assert_eq!(r.on_new(2, 0, cid(12), [2; 16]), Ok(()));
+        r.start_use();
+        assert!(r.contains(&cid(12)));
+        r.abandon();
+        assert!(!r.is_usable() && !r.wants_to_send() && r.active_token().is_none());
+    }
+
     #[test]
     fn rising_retire_prior_to_without_acks_is_bounded() {
         let mut r = remote();

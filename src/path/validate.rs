@@ -145,6 +145,12 @@ impl Validation {
         }));
     }
 
+    /// Asks and answers nothing more.
+    pub fn stop(&mut self) {
+        self.challenge = None;
+        self.responses.clear();
+    }
+
     /// A PATH_CHALLENGE arrived: queues the answer, or drops it when too many wait.
     pub fn on_challenge(&mut self, data: [u8; 8]) -> bool {
         self.responses.push(data).is_ok()

@@ -1,7 +1,7 @@
 //! A client with two addresses, a server with two, and what the tests of paths ask of them.
 
 use crate::common::pair::{CLIENT, Pair, SERVER, Setup};
-use corelane::base::{FourTuple, SocketId};
+use corelane::base::{Ecn, FourTuple, Rng, SocketId};
 use corelane::conn::{ConnId, Event, OpenPathError, PathEvent, PathInfo, TransportConfig};
 use corelane::path::{PathId, PathState, PathStatus};
 use corelane::wire::{Dir, StreamId};
@@ -26,6 +26,16 @@ pub struct Traffic {
     pub bytes: BTreeMap<SocketAddr, usize>,
     /// Datagrams from or to these addresses vanish.
     pub dark: Vec<SocketAddr>,
+    /// Datagrams to these addresses vanish.
+    pub deaf: Vec<SocketAddr>,
+    /// Bytes that went to each address.
+    pub bytes_to: BTreeMap<SocketAddr, usize>,
+    /// What a NAT makes of the first address, for as long as it does.
+    pub nat: Option<(SocketAddr, SocketAddr)>,
+    /// Datagrams that left with an ECN mark, by source.
+    pub marked: BTreeMap<SocketAddr, usize>,
+    /// One datagram in so many is lost, and as many come late.
+    pub trouble: u64,
 }
 
 /// See the module.
@@ -39,6 +49,7 @@ pub struct Rig {
 pub fn config(max_paths: u32) -> TransportConfig {
     let mut config = TransportConfig::default();
     config.max_paths = max_paths;
+    config.mtu.max = 1452;
     config
 }
 
@@ -61,17 +72,40 @@ impl Rig {
     }
 
     pub fn from_pair(mut pair: Pair) -> Self {
+        let (client, server) = pair.connected();
+        Self::around(pair, client, server)
+    }
+
+    /// A connection that is there already.
+    pub fn around(mut pair: Pair, client: ConnId, server: ConnId) -> Self {
         pair.sides[CLIENT].more.push(at(CLIENT_1));
         pair.sides[SERVER].more.push(at(SERVER_1));
         let traffic = Arc::new(Mutex::new(Traffic::default()));
         let seen = traffic.clone();
-        pair.filter = Box::new(move |p| {
+        let mut rng = Rng::from_u64(99);
+        pair.filter = Box::new(move |mut p| {
             let mut t = seen.lock().expect("no panic");
             *t.bytes.entry(p.source).or_default() += p.bytes.len();
-            let dark = t.dark.contains(&p.source) || t.dark.contains(&p.to);
-            if dark { vec![] } else { vec![p] }
+            *t.marked.entry(p.source).or_default() += usize::from(p.ecn == Ecn::Ect0);
+            *t.bytes_to.entry(p.to).or_default() += p.bytes.len();
+            if t.dark.contains(&p.source) || t.dark.contains(&p.to) || t.deaf.contains(&p.to) {
+                return vec![];
+            }
+            if t.trouble > 0 && rng.below(t.trouble) == 0 {
+                return vec![];
+            }
+            if t.trouble > 0 && rng.below(t.trouble) == 0 {
+                p.now += Duration::from_millis(1 + rng.below(15));
+            }
+            if let Some((inside, outside)) = t.nat {
+                if p.source == inside {
+                    p.source = outside;
+                } else if p.to == outside {
+                    p.to = inside;
+                }
+            }
+            vec![p]
         });
-        let (client, server) = pair.connected();
         Self {
             pair,
             client,
@@ -108,11 +142,16 @@ impl Rig {
 
     /// A connection with two open paths.
     pub fn two_paths() -> Self {
-        let mut rig = Self::new(4);
+        Self::new(4).and_second()
+    }
+
+    /// The same connection, with its second path open.
+    pub fn and_second(mut self) -> Self {
+        let rig = &mut self;
         let id = rig.open(PathStatus::Available).expect("opens");
         rig.run_ms(200);
         rig.expect_open(id);
-        rig
+        self
     }
 
     #[track_caller]
@@ -169,6 +208,16 @@ impl Rig {
 
     pub fn forget_traffic(&self) {
         self.traffic.lock().expect("no panic").bytes.clear();
+    }
+
+    pub fn trouble(&self, one_in: u64) {
+        self.traffic.lock().expect("no panic").trouble = one_in;
+    }
+
+    /// A NAT gives the client's address another port from now on.
+    pub fn rebind(&self, inside: SocketAddr, port: u16) {
+        let outside = SocketAddr::new(inside.ip(), port);
+        self.traffic.lock().expect("no panic").nat = Some((inside, outside));
     }
 
     pub fn darken(&self, addr: SocketAddr) {

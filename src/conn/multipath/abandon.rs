@@ -10,7 +10,7 @@ use super::super::error::ConnectionError;
 use super::super::state::CloseFrame;
 use super::PathEvent;
 use crate::base::Timestamp;
-use crate::path::{PathId, PathState, Probes, Validation};
+use crate::path::{PathId, PathState, Probes};
 use crate::wire::{Code, TransportError};
 
 /// Why a path cannot be closed.
@@ -79,7 +79,7 @@ impl Connection {
             return;
         };
         path.state = PathState::Abandoned(by_peer.then(|| now + pto * 3));
-        path.validation = Validation::default();
+        path.validation.stop();
         path.probes = Probes::default();
         path.former = None;
         path.owed_probes = 0;

@@ -21,9 +21,10 @@ pub(super) use send::write_acks_away;
 use super::Connection;
 use super::events::Event;
 use super::params;
+use super::space::SentFrame;
 use crate::base::{Timestamp, limits};
 use crate::path::cids::ResetToken;
-use crate::path::{LocalCids, PathId, PathLimits, PathStatus, RemoteCids, Statuses};
+use crate::path::{LocalCids, Path, PathId, PathLimits, PathStatus, RemoteCids, Statuses};
 use crate::wire::{Code, ConnectionId, TransportError, TransportParameters};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -188,12 +189,13 @@ impl Connection {
     }
 
     /// The path to go by where none is named: the first of those that are not abandoned.
-    pub(super) fn main_path(&self) -> &crate::path::Path<super::SentFrame> {
+    pub(super) fn main_path(&self) -> &Path<SentFrame> {
         let hand = self.paths.current();
         if self.paths.is_single() {
             return hand;
         }
-        let first = self.paths.iter().min_by_key(|p| (p.is_abandoned(), p.id));
+        let order = |p: &&Path<SentFrame>| (p.is_abandoned(), !p.remote_cids.is_usable(), p.id);
+        let first = self.paths.iter().min_by_key(order);
         first.unwrap_or(hand)
     }
 

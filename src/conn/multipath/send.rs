@@ -144,10 +144,13 @@ impl Connection {
     }
 
     /// Whether something waits that concerns paths and goes by any.
+    #[inline]
     pub(in super::super) fn path_control_waits(&self) -> bool {
-        let Some(m) = self.multipath.as_deref() else {
-            return false;
-        };
+        let m = self.multipath.as_deref();
+        m.is_some_and(|m| self.path_control_waits_in(m))
+    }
+
+    fn path_control_waits_in(&self, m: &Multipath) -> bool {
         let acks = |p: &Path<SentFrame>| p.acks_away && p.acks.should_ack_now();
         m.wants_to_send(&self.paths) || self.paths.iter().any(acks)
     }

@@ -83,3 +83,12 @@ fn same_as_ring([chacha, aes]: [SupportedCipherSuite; 2]) {
         }
     }
 }
+
+#[test]
+#[should_panic(expected = "path 3: packet 7 after 7")]
+fn a_packet_number_that_comes_back_is_told() {
+    let mut guard = NonceGuard::default();
+    for (path, pn) in [(0, 7), (3, 7), (0, 8), (3, 7)] {
+        guard.on_seal(path, pn);
+    }
+}
