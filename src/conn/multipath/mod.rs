@@ -68,7 +68,7 @@ struct Ahead {
 pub(super) struct Multipath {
     limits: PathLimits,
     /// Paths not in use yet, in the order of their identifiers.
-    ahead: Vec<Box<Ahead>>,
+    ahead: Vec<Ahead>,
     /// The peer's active_connection_id_limit.
     cid_limit: u64,
     /// The server's address during the handshake.
@@ -107,20 +107,20 @@ impl Multipath {
         for id in ids {
             let mut local_cids = LocalCids::default();
             local_cids.set_peer_limit(self.cid_limit);
-            self.ahead.push(Box::new(Ahead {
+            self.ahead.push(Ahead {
                 id: PathId(id),
                 local_cids,
                 remote_cids: RemoteCids::waiting(),
                 status: Statuses::default(),
                 gone_at: None,
-            }));
+            });
         }
     }
 
     /// The path of that identifier, if it is not in use yet and was not abandoned.
     fn ahead(&mut self, id: PathId) -> Option<&mut Ahead> {
         let ahead = self.ahead.iter_mut().find(|a| a.id == id)?;
-        Some(&mut **ahead).filter(|a| a.gone_at.is_none())
+        Some(ahead).filter(|a| a.gone_at.is_none())
     }
 
     /// A path was abandoned; its peer is told.
@@ -278,8 +278,8 @@ impl Connection {
         let Some(m) = self.multipath.as_deref_mut() else {
             return;
         };
-        let gone = |a: &mut Box<Ahead>| a.gone_at.is_some_and(|at| at <= now);
-        let gone: Vec<Box<Ahead>> = m.ahead.extract_if(.., gone).collect();
+        let gone = |a: &mut Ahead| a.gone_at.is_some_and(|at| at <= now);
+        let gone: Vec<Ahead> = m.ahead.extract_if(.., gone).collect();
         for ahead in gone {
             m.on_forgotten(ahead.local_cids);
         }

@@ -101,7 +101,7 @@ impl Connection {
 
     /// Takes the first identifier that is not in use, if both sides have issued connection IDs for
     /// it; else the peer is told what lacks (multipath §3.2.1).
-    fn take_ahead(&mut self) -> Result<Box<Ahead>, OpenPathError> {
+    fn take_ahead(&mut self) -> Result<Ahead, OpenPathError> {
         let m = self.multipath.as_deref_mut();
         let m = m
             .filter(|_| self.paths.has_room())
@@ -124,20 +124,14 @@ impl Connection {
     }
 
     /// Adds a path over `tuple`, for which there is room, and takes it up.
-    fn begin_path(
-        &mut self,
-        now: Timestamp,
-        socket: SocketId,
-        tuple: FourTuple,
-        ahead: Box<Ahead>,
-    ) {
+    fn begin_path(&mut self, now: Timestamp, socket: SocketId, tuple: FourTuple, ahead: Ahead) {
         let Ahead {
             id,
             local_cids,
             mut remote_cids,
             status,
             ..
-        } = *ahead;
+        } = ahead;
         remote_cids.start_use();
         let mut path = Path::new(id, socket, tuple, &self.config.path(), now);
         path.state = PathState::Validating;
@@ -199,7 +193,7 @@ impl Connection {
             && self.paths.has_room()
             && self.config.port_guard.admits(present, meta.path.remote);
         let m = self.multipath.as_deref_mut().filter(|_| admitted)?;
-        let is_for = |a: &Box<Ahead>| a.gone_at.is_none() && a.local_cids.contains(dcid);
+        let is_for = |a: &Ahead| a.gone_at.is_none() && a.local_cids.contains(dcid);
         let at = m.ahead.iter().position(is_for)?;
         let ahead = m.ahead.remove(at);
         let id = ahead.id;
@@ -227,13 +221,13 @@ impl Connection {
             return;
         }
         if let (Some(path), Some(m)) = (self.paths.remove(id), self.multipath.as_deref_mut()) {
-            let mut ahead = Box::new(Ahead {
+            let mut ahead = Ahead {
                 id,
                 local_cids: path.local_cids,
                 remote_cids: path.remote_cids,
                 status: path.status,
                 gone_at: None,
-            });
+            };
             ahead.remote_cids.end_use();
             let at = m.ahead.iter().position(|a| a.id > id);
             m.ahead.insert(at.unwrap_or(m.ahead.len()), ahead);

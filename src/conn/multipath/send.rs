@@ -349,7 +349,7 @@ impl Multipath {
     fn write_blocked(&mut self, w: &mut Writer<'_>, scratch: &mut Vec<SentFrame>) {
         let max = self.limits.peer_max();
         let paths = self.paths_blocked.then_some(PathFrame::PathsBlocked(max));
-        let next_seq = |a: &Box<super::Ahead>| a.remote_cids.next_seq();
+        let next_seq = |a: &super::Ahead| a.remote_cids.next_seq();
         let cids = self.cids_blocked.map(|path| PathFrame::CidsBlocked {
             path,
             next_seq: self.ahead.iter().find(|a| a.id == path).map_or(0, next_seq),
