@@ -6,12 +6,14 @@
 //! application may ask (`info`). A connection that did not negotiate the extension has none of it.
 
 mod abandon;
+mod config;
 mod frames;
 mod info;
 mod open;
 mod send;
 
 pub use abandon::ClosePathError;
+pub use config::MultipathConfig;
 pub use info::PathInfo;
 pub(super) use info::stats_of;
 pub use open::OpenPathError;
