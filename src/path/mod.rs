@@ -241,7 +241,11 @@ impl<F: Copy> Path<F> {
     /// Whether it has not answered for a probe timeout, or may have failed: what else works is
     /// better.
     pub fn is_suspect(&self) -> bool {
-        self.pto_count > 0 || self.failure.as_deref().is_some_and(FailureDetector::is_failed)
+        self.pto_count > 0
+            || self
+                .failure
+                .as_deref()
+                .is_some_and(FailureDetector::is_failed)
     }
 
     /// Whether an acknowledgement, which came over another path if `elsewhere`, makes an RTT sample

@@ -16,6 +16,7 @@ mod flow;
 mod ids;
 mod index;
 mod input;
+mod lanes;
 mod list;
 mod outlook;
 mod output;
@@ -35,6 +36,7 @@ pub use event::{
     BufferAll, OpenError, ReadChunk, ReadError, ReadOutcome, StreamEvent, StreamSink, Taken,
     WriteError,
 };
+pub(crate) use lanes::{Aim, Lane, LaneError};
 pub use outlook::Outlook;
 pub use output::SentFrame;
 pub use range_set::RangeSet;

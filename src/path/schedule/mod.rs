@@ -27,10 +27,10 @@ mod weighted;
 
 use super::PathId;
 use crate::base::Timestamp;
+pub use crate::path::PathStatus;
 pub use backup::Backup;
 pub use blest::Blest;
 pub use candidates::Candidates;
-pub use crate::path::PathStatus;
 pub use context::{Decision, PacketView, PathIds, PathView, Pin, SchedulerContext};
 pub use ecf::Ecf;
 pub use kind::{ParseSchedulerError, SchedulerFactory, SchedulerKind};
