@@ -6,6 +6,10 @@ mod common;
 mod basics;
 #[path = "multipath/faults.rs"]
 mod faults;
+#[path = "multipath/gains.rs"]
+mod gains;
+#[path = "multipath/links.rs"]
+mod links;
 #[path = "multipath/rig.rs"]
 mod rig;
 #[path = "multipath/rules.rs"]

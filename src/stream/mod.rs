@@ -16,7 +16,9 @@ mod flow;
 mod ids;
 mod index;
 mod input;
+mod lanes;
 mod list;
+mod outlook;
 mod output;
 mod range_set;
 mod recv;
@@ -34,6 +36,8 @@ pub use event::{
     BufferAll, OpenError, ReadChunk, ReadError, ReadOutcome, StreamEvent, StreamSink, Taken,
     WriteError,
 };
+pub(crate) use lanes::{Aim, Lane, LaneError};
+pub use outlook::Outlook;
 pub use output::SentFrame;
 pub use range_set::RangeSet;
 pub use recv::RecvState;
