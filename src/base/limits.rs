@@ -46,6 +46,12 @@ pub const PATH_RECORDS: usize = 2 * PATHS;
 pub const FAILED_PAIRS: usize = 64;
 /// Interfaces and addresses of this machine that are followed; more are not looked at.
 pub const INTERFACES: usize = 1024;
+/// Packets whose copies wait for the windows of other paths.
+pub const COPIES: usize = 512;
+/// Streams and datagrams whose copies an application may ask for, and streams with a deadline.
+pub const CHOSEN: usize = 1024;
+/// Packets of which is known on which paths their frames were before.
+pub const REINJECTED: usize = 4096;
 /// PATH_ABANDON frames that wait to be sent.
 pub const PATH_ABANDONS: usize = 4 * PATHS;
 /// Connection IDs that we keep active per path, and let the peer issue to us.

@@ -85,7 +85,9 @@ use handshake::HandshakeIds;
 pub use incoming::{Decision, Incoming, IncomingId};
 pub use migrate::{MigrateError, MigrationFailure};
 use multipath::Multipath;
-pub use multipath::{ClosePathError, MultipathConfig, OpenPathError, PathEvent, PathInfo};
+pub use multipath::{
+    ClosePathError, CopyStats, MultipathConfig, OpenPathError, PathEvent, PathInfo,
+};
 use new_token::NewTokens;
 use observe::{Begun, Watch};
 pub use preferred::PreferredAddresses;

@@ -7,13 +7,17 @@
 
 mod abandon;
 mod config;
+mod copies;
+mod duplication;
 mod frames;
 mod info;
 mod open;
+mod reinjection;
 mod send;
 
 pub use abandon::ClosePathError;
 pub use config::MultipathConfig;
+pub use copies::CopyStats;
 pub use info::PathInfo;
 pub(super) use info::stats_of;
 pub use open::OpenPathError;
@@ -85,6 +89,8 @@ pub(super) struct Multipath {
     retired: Vec<ConnectionId>,
     /// The last path was abandoned: the connection ends then, unless another is opened.
     last_chance: Option<(Timestamp, Code)>,
+    /// What is sent on several paths, while anything is.
+    copies: Option<Box<copies::Copies>>,
 }
 
 impl Multipath {
@@ -99,6 +105,7 @@ impl Multipath {
             cids_blocked: None,
             retired: Vec::new(),
             last_chance: None,
+            copies: None,
         };
         m.admit(1..=local.0);
         m
@@ -187,6 +194,10 @@ impl Connection {
         let remote = self.paths.current().tuple.remote;
         let limit = params.active_connection_id_limit;
         self.multipath = Some(Box::new(Multipath::new(own, peer, limit, remote)));
+        let config = &self.config.multipath;
+        let (duplication, reinjection) = (config.duplication, config.reinjection.clone());
+        self.set_duplication(duplication);
+        self.set_reinjection(reinjection, None);
         Ok(())
     }
 

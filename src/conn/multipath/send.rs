@@ -33,6 +33,10 @@ impl Connection {
         buf: &mut [u8],
     ) -> Option<Transmit> {
         self.settle_acks();
+        self.reinject(now);
+        if let Some(transmit) = self.poll_copies(now, buf) {
+            return Some(transmit);
+        }
         let carrier = self.carrier(now);
         for id in self.paths.ids() {
             if Some(id) == carrier || !self.paths.select(id) || !self.paths.current().can_send() {
@@ -159,7 +163,7 @@ impl Connection {
     pub(in super::super) fn some_path_wants_to_send(&self) -> bool {
         let can = |p: &&Path<SentFrame>| p.can_send();
         let mut paths = self.paths.iter().filter(can);
-        paths.any(|p| self.path_wants_to_send(p))
+        self.copies_wait() || paths.any(|p| self.path_wants_to_send(p))
     }
 
     /// A probe timeout of the path in hand: while another path works, all that is in flight goes
@@ -181,7 +185,7 @@ impl Connection {
         let from = path.moved_below;
         path.moved_below = path.sent.next_packet_number();
         path.sent.for_each_outstanding(|pn, packet, frames| {
-            if pn >= from && packet.ack_eliciting {
+            if pn >= from && packet.ack_eliciting && !packet.spare {
                 again.extend_from_slice(frames);
             }
             ControlFlow::Continue(())
@@ -197,8 +201,11 @@ impl Connection {
         let mut again = std::mem::take(&mut self.scratch);
         again.clear();
         let path = self.paths.current_mut();
-        path.sent
-            .discard(|_, _, frames| again.extend_from_slice(frames));
+        path.sent.discard(|_, packet, frames| {
+            if !packet.spare {
+                again.extend_from_slice(frames);
+            }
+        });
         path.bytes_in_flight = 0;
         for frame in again.drain(..) {
             self.send_again(frame);
