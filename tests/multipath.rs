@@ -4,6 +4,8 @@ mod common;
 
 #[path = "multipath/basics.rs"]
 mod basics;
+#[path = "multipath/copies.rs"]
+mod copies;
 #[path = "multipath/faults.rs"]
 mod faults;
 #[path = "multipath/rig.rs"]

@@ -144,6 +144,8 @@ impl Connection {
             let arrived = self.waited_since.unwrap_or(now);
             path.rtt.on_sample(now, arrived - sent_at, delay);
         }
+        self.couple();
+        let path = self.paths.current_mut();
         if summary.largest_advanced
             && let Outcome::Congestion(marks) = path.ecn.on_ack(space_index(ty), summary.ect0, ecn)
         {
@@ -156,7 +158,11 @@ impl Connection {
         if self.side == Side::Server || ty != PacketType::Initial {
             self.paths.current_mut().pto_count = 0;
         }
+        if self.multipath.is_some() {
+            self.note_acked(now, summary.acked_bytes);
+        }
         self.detect_lost(now, ty);
+        self.couple();
         let path = self.paths.current_mut();
         if let Some(lost_at) = summary.spurious_lost_at {
             path.cc.on_spurious(summary.spurious_losses, lost_at);
@@ -246,6 +252,10 @@ impl Connection {
     /// Keeps RFC 9000 §13.3.
     fn after_loss(&mut self, now: Timestamp, summary: &LostSummary) {
         self.stats.packets_lost += u64::from(summary.count);
+        if self.multipath.is_some() {
+            self.note_lost(now, summary.bytes);
+        }
+        self.couple();
         let path = self.paths.current_mut();
         path.bytes_in_flight = path.bytes_in_flight.saturating_sub(summary.bytes);
         path.counters.packets_lost += u64::from(summary.count);
@@ -299,6 +309,9 @@ impl Connection {
         path.counters.ptos += 1;
         if ty == PacketType::OneRtt && !path.only_probes_outstanding() && path.mtu.on_pto(now) {
             path.cc.on_mtu(path.mtu.current());
+        }
+        if self.multipath.is_some() {
+            self.note_silent(now);
         }
         match ty {
             PacketType::Initial => probe_handshake(self.initial.as_deref_mut(), PROBES),

@@ -4,6 +4,7 @@
 //! [`Connection::poll_timeout`] looks at.
 
 use super::error::ConnectionError;
+use super::multipath::failure_deadline;
 use super::space::{HandshakeSpace, SentFrame};
 use super::{Connection, TransportConfig};
 use crate::base::{Timestamp, limits};
@@ -127,6 +128,9 @@ impl Connection {
         at = earlier(at, path.validation.deadline());
         if !path.probes.is_empty() {
             at = earlier(at, path.probes.deadline());
+        }
+        if path.failure.is_some() {
+            at = earlier(at, failure_deadline(path));
         }
         earlier(at, self.loss_timer(path).map(|t| t.at))
     }
@@ -268,6 +272,9 @@ impl Connection {
                 pto::Cause::LossTime => self.detect_lost(now, ty),
                 pto::Cause::Probe => self.on_pto(now, ty),
             }
+        }
+        if self.multipath.is_some() {
+            self.check_for_failure(now);
         }
     }
 }

@@ -18,6 +18,7 @@ mod ids;
 mod index;
 mod input;
 mod list;
+mod outlook;
 mod output;
 mod range_set;
 mod recv;
@@ -35,6 +36,7 @@ pub use event::{
     BufferAll, OpenError, ReadChunk, ReadError, ReadOutcome, StreamEvent, StreamSink, Taken,
     WriteError,
 };
+pub use outlook::Outlook;
 pub use output::SentFrame;
 pub use range_set::RangeSet;
 pub use recv::RecvState;

@@ -165,6 +165,19 @@ impl Schedule {
         prefetch_at(&self.entries, 0);
     }
 
+    /// The priority of the next stream to send, and whether that takes no credit.
+    pub(super) fn outlook(&self, credit: bool) -> Option<(i8, bool)> {
+        let entry = self.entries.get(self.next(credit)? as usize)?;
+        Some((entry.priority, entry.need == Need::Nothing))
+    }
+
+    /// The streams that have new data, in no order between priorities.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = u32> {
+        let others = self.paid.others.iter().map(|l| &l.list);
+        let lists = std::iter::once(&self.paid.usual).chain(others);
+        lists.flat_map(|list| list.iter(&self.links))
+    }
+
     /// The next stream to send.
     #[inline]
     pub(super) fn next(&self, credit: bool) -> Option<u32> {

@@ -119,6 +119,12 @@ impl SendHalf {
         self.buffer.len()
     }
 
+    /// Bytes that were never sent and that the peer's limit for the stream admits.
+    pub(super) fn waiting(&self) -> u64 {
+        let end = self.buffer.end().min(self.max_data);
+        end.saturating_sub(self.buffer.next())
+    }
+
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
         self.buffer.memory()

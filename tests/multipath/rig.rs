@@ -36,6 +36,10 @@ pub struct Traffic {
     pub marked: BTreeMap<SocketAddr, usize>,
     /// One datagram in so many is lost, and as many come late.
     pub trouble: u64,
+    /// Of a hundred datagrams from an address so many are lost.
+    pub lossy: Option<(SocketAddr, u64)>,
+    /// Longer datagrams from an address vanish.
+    pub narrow: Option<(SocketAddr, usize)>,
 }
 
 /// See the module.
@@ -92,6 +96,14 @@ impl Rig {
                 return vec![];
             }
             if t.trouble > 0 && rng.below(t.trouble) == 0 {
+                return vec![];
+            }
+            let lossy = t.lossy.filter(|(from, _)| *from == p.source);
+            if lossy.is_some_and(|(_, percent)| rng.below(100) < percent) {
+                return vec![];
+            }
+            let narrow = t.narrow.filter(|(from, _)| *from == p.source);
+            if narrow.is_some_and(|(_, most)| p.bytes.len() > most) {
                 return vec![];
             }
             if t.trouble > 0 && rng.below(t.trouble) == 0 {
@@ -212,6 +224,16 @@ impl Rig {
 
     pub fn trouble(&self, one_in: u64) {
         self.traffic.lock().expect("no panic").trouble = one_in;
+    }
+
+    /// Loses so many datagrams of a hundred that leave an address.
+    pub fn lose(&self, from: SocketAddr, percent: u64) {
+        self.traffic.lock().expect("no panic").lossy = Some((from, percent));
+    }
+
+    /// Longer datagrams from an address vanish from now on.
+    pub fn shrink(&self, from: SocketAddr, most: usize) {
+        self.traffic.lock().expect("no panic").narrow = Some((from, most));
     }
 
     /// A NAT gives the client's address another port from now on.

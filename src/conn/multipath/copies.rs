@@ -12,11 +12,12 @@ use super::super::datagrams::write_datagram;
 use super::super::space::SentFrame;
 use super::super::train::{Admission, MIN_PACKET, Train};
 use super::reinjection::Reinjection;
+use super::select::view;
 use crate::base::{Timestamp, Transmit, limits};
 use crate::crypto::TAG_LEN;
 use crate::path::duplicate::Duplicator;
-use crate::path::schedule::{PathIds, PathStatus, PathView};
-use crate::path::{Path, PathId, PathState};
+use crate::path::schedule::{PathIds, PathView};
+use crate::path::{PathId, PathState};
 use crate::wire::StreamId;
 use crate::wire::Writer;
 use std::collections::VecDeque;
@@ -247,6 +248,14 @@ impl Copies {
 }
 
 impl Connection {
+    /// What the configuration asks for, of a connection that may have several paths.
+    pub(super) fn begin_copies(&mut self) {
+        let config = &self.config.multipath;
+        let (duplication, reinjection) = (config.duplication, config.reinjection.clone());
+        self.set_duplication(duplication);
+        self.set_reinjection(reinjection, None);
+    }
+
     /// The open paths as a scheduler sees them.
     pub(super) fn path_views(&mut self, now: Timestamp) -> Vec<PathView> {
         let open = self.paths.iter_mut();
@@ -293,8 +302,10 @@ impl Connection {
                     copies.drop_target(*id);
                     continue;
                 }
+                let before = conn.paths.current().bytes_in_flight;
                 let transmit = conn.copy_train(now, buf, copies);
                 if transmit.is_some() {
+                    conn.note_train(now, before);
                     return transmit;
                 }
             }
@@ -484,27 +495,5 @@ impl Connection {
             batch.items.pop_front();
         }
         true
-    }
-}
-
-/// A path as a scheduler sees it.
-fn view(path: &mut Path<SentFrame>, now: Timestamp) -> PathView {
-    let mtu = path.mtu.current().min(path.allowance());
-    let paced = path.pacing_budget(now) < mtu as u64;
-    let status = match path.status.is_backup() {
-        true => PathStatus::Backup,
-        false => PathStatus::Available,
-    };
-    PathView {
-        rtt_var: path.rtt.var(),
-        min_rtt: path.rtt.min(),
-        has_rtt_sample: true,
-        bytes_in_flight: path.bytes_in_flight,
-        pacing_release: if paced { path.pacing_release() } else { None },
-        validated: mtu >= MIN_PACKET,
-        our_status: status,
-        potentially_failed: path.is_suspect(),
-        bytes_sent: path.counters.bytes_sent,
-        ..PathView::new(path.id, path.rtt.smoothed(), mtu, path.cc.window())
     }
 }

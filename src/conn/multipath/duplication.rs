@@ -107,7 +107,8 @@ impl Connection {
 
     /// Where the train being built goes besides the path in hand.
     fn redundant_targets(&self) -> PathIds {
-        PathIds::default()
+        let m = self.multipath.as_deref();
+        m.map_or_else(PathIds::default, |m| m.choice.copies)
     }
 
     /// Whether packets are looked at for what is to be copied.

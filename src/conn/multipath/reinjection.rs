@@ -107,7 +107,7 @@ impl Reinjection {
 }
 
 /// Whether a packet of such frames can be sent again on another path as it is.
-fn is_movable(frames: &[SentFrame]) -> bool {
+pub(super) fn is_movable(frames: &[SentFrame]) -> bool {
     let movable = |f: &SentFrame| {
         matches!(
             f,

@@ -5,21 +5,11 @@
 
 use super::Candidates;
 use crate::base::{Timestamp, limits};
-use crate::path::PathId;
+use crate::path::{PathId, PathStatus};
 use std::time::Duration;
 
 /// Packets under way on a path without a round-trip time, so that it gets one.
 const MEASURING_PACKETS: u64 = 2;
-
-/// Whether a path is for everyday use (draft-ietf-quic-multipath-21 §4.3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PathStatus {
-    /// It is.
-    #[default]
-    Available,
-    /// Only while no available path can be used.
-    Backup,
-}
 
 /// One path, as far as the choice goes.
 #[derive(Clone, Copy, Debug)]
