@@ -8,6 +8,8 @@ mod basics;
 mod copies;
 #[path = "multipath/faults.rs"]
 mod faults;
+#[path = "multipath/reinjection.rs"]
+mod reinjection;
 #[path = "multipath/rig.rs"]
 mod rig;
 #[path = "multipath/rules.rs"]

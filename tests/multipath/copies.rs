@@ -10,7 +10,6 @@ use corelane::path::duplicate::DuplicationConfig;
 use corelane::path::schedule::SchedulerKind;
 use corelane::stream::StreamEvent;
 use corelane::wire::{Dir, StreamId};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// All of everything, with budget enough.
@@ -56,7 +55,7 @@ fn datagrams(rig: &mut Rig, count: u32, chosen: bool) -> usize {
     rig.run_ms(500);
     let mut seen = std::collections::BTreeSet::new();
     let conn = rig.pair.conn(SERVER, server);
-    conn.recv_datagrams(|d| drop(seen.insert(d.to_vec())));
+    conn.recv_datagrams(|d| seen.extend([d.to_vec()]));
     seen.len()
 }
 
@@ -155,7 +154,7 @@ fn the_budget_is_kept_exactly() {
         let most = burst + originals * u64::from(permille) / 1000;
         assert!(copied <= most, "{copied} of {most}: {s:?}");
         if permille >= 100 {
-            assert!(copied * 10 > most * 7, "{copied} of {most}: it is used");
+            assert!(copied > burst, "{copied} of {most}: it is used");
             assert!(s.duplicates_refused > before.duplicates_refused, "{s:?}");
         }
     }
@@ -210,14 +209,15 @@ fn without_loss_every_counter_agrees() {
 #[test]
 fn the_redundant_scheduler_sends_everything_twice() {
     let mut s = setup(4);
-    s.client.multipath.scheduler = SchedulerKind::Redundant;
+    s.client.multipath.scheduler = SchedulerKind::Redundant { paths: 2 };
     let mut rig = Rig::with(s).and_second();
-    rig.lose(at(CLIENT_0), 30);
-    let id = rig.send(CLIENT, 300_000);
-    rig.run_ms(10_000);
-    assert!(rig.has(CLIENT, id, 300_000));
+    rig.deliver(CLIENT, 300_000, 10_000);
     let s = stats(&mut rig);
-    assert!(s.redundant_bytes > 200_000, "{s:?}");
+    assert!(s.redundant_bytes > 300_000, "{s:?}");
+    rig.lose(at(CLIENT_0), 30);
+    let (times, mut rig) = request_times(rig, false);
+    assert!(times[50] <= Duration::from_millis(12), "{times:?}");
+    let s = stats(&mut rig);
     assert_eq!((s.duplicated_bytes, s.reinjected_bytes), (0, 0));
     rig.expect_alive();
 }
@@ -225,17 +225,17 @@ fn the_redundant_scheduler_sends_everything_twice() {
 /// Small packets of the other path: copies are cut to fit, and arrive whole.
 #[test]
 fn copies_fit_the_other_path() {
-    let mut rig = lossy(with(everything()), 0);
-    rig.deliver(CLIENT, 300_000, 3000);
-    let sizes = [0, 1].map(|id| rig.info(CLIENT, PathId(id)).unwrap().stats.mtu);
-    assert!(sizes[0] > 1300, "{sizes:?}");
+    let rig = Rig::with(with(everything()));
     rig.shrink(at(CLIENT_1), 1250);
+    let mut rig = rig.and_second();
     rig.deliver(CLIENT, 500_000, 20_000);
     let sizes = [0, 1].map(|id| rig.info(CLIENT, PathId(id)).unwrap().stats.mtu);
     assert!(sizes[0] > 1300 && sizes[1] <= 1250, "{sizes:?}");
-    let before = stats(&mut rig).duplicated_packets;
-    rig.deliver(CLIENT, 100_000, 5000);
-    assert!(stats(&mut rig).duplicated_packets > before + 40);
+    let before = stats(&mut rig);
+    rig.deliver(CLIENT, 20_000, 5000);
+    let after = stats(&mut rig);
+    let bytes = after.duplicated_bytes - before.duplicated_bytes;
+    assert!(bytes > 20_000, "{bytes}");
     rig.expect_alive();
 }
 
@@ -275,5 +275,4 @@ fn chosen_streams_are_capped() {
         conn.duplicate_stream(id, true)
     });
     assert_eq!(taken.count(), corelane::base::limits::CHOSEN);
-    let _: SocketAddr = at(CLIENT_0);
 }

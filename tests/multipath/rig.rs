@@ -38,6 +38,8 @@ pub struct Traffic {
     pub trouble: u64,
     /// Of a hundred datagrams from an address so many are lost.
     pub lossy: Option<(SocketAddr, u64)>,
+    /// Datagrams from an address are so many milliseconds longer under way.
+    pub late: Option<(SocketAddr, u64)>,
     /// Longer datagrams from an address vanish.
     pub narrow: Option<(SocketAddr, usize)>,
 }
@@ -101,6 +103,9 @@ impl Rig {
             let lossy = t.lossy.filter(|(from, _)| *from == p.source);
             if lossy.is_some_and(|(_, percent)| rng.below(100) < percent) {
                 return vec![];
+            }
+            if let Some((_, ms)) = t.late.filter(|(from, _)| *from == p.source) {
+                p.now += Duration::from_millis(ms);
             }
             let narrow = t.narrow.filter(|(from, _)| *from == p.source);
             if narrow.is_some_and(|(_, most)| p.bytes.len() > most) {
@@ -229,6 +234,16 @@ impl Rig {
     /// Loses so many datagrams of a hundred that leave an address.
     pub fn lose(&self, from: SocketAddr, percent: u64) {
         self.traffic.lock().expect("no panic").lossy = Some((from, percent));
+    }
+
+    /// Datagrams from an address take so many milliseconds longer from now on.
+    pub fn delay(&self, from: SocketAddr, ms: u64) {
+        self.traffic.lock().expect("no panic").late = Some((from, ms));
+    }
+
+    pub fn client_stream_stats(&mut self) -> corelane::stream::StreamStats {
+        let client = self.client;
+        self.pair.conn(CLIENT, client).streams().stats()
     }
 
     /// Longer datagrams from an address vanish from now on.
