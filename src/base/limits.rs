@@ -48,6 +48,12 @@ pub const FAILED_PAIRS: usize = 64;
 pub const INTERFACES: usize = 1024;
 /// Paths, or ways to be sent on one, that streams are pinned to at once.
 pub const PINNED_PATHS: usize = 2 * PATH_RECORDS;
+/// Packets whose copies wait for the windows of other paths.
+pub const COPIES: usize = 512;
+/// Streams and datagrams whose copies an application may ask for, and streams with a deadline.
+pub const CHOSEN: usize = 1024;
+/// Packets of which is known on which paths their frames were before.
+pub const REINJECTED: usize = 4096;
 /// PATH_ABANDON frames that wait to be sent.
 pub const PATH_ABANDONS: usize = 4 * PATHS;
 /// Connection IDs that we keep active per path, and let the peer issue to us.

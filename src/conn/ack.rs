@@ -203,6 +203,7 @@ impl Connection {
                 lose_handshake(now, ty, space, &rtt, cc, &mut self.watch)
             }
             _ => {
+                let reinjects = self.reinjects();
                 let mut lost = std::mem::take(&mut self.scratch);
                 lost.clear();
                 let watch = &mut self.watch;
@@ -210,9 +211,15 @@ impl Connection {
                 let delay = self.peer_params.max_ack_delay;
                 let mut elsewhere = Elsewhere::since(path.first_pn);
                 let Path { sent, cc, .. } = path;
+                let mut packets = Vec::new();
                 let mut summary = sent.detect_lost(now, &rtt, delay, |pn, packet, frames| {
                     watch.lost(ty, pn, packet.size);
-                    lost.extend_from_slice(frames);
+                    if !packet.spare {
+                        if reinjects {
+                            packets.push((pn, packet.time_sent, lost.len()));
+                        }
+                        lost.extend_from_slice(frames);
+                    }
                     if !elsewhere.counts(pn, packet) {
                         tell_lost(cc, now, pn, packet);
                     }
@@ -227,8 +234,11 @@ impl Connection {
                     }
                     path.ecn.on_lost(summary.ect0);
                 }
-                for frame in lost.drain(..) {
-                    self.send_again(frame);
+                for frame in &lost {
+                    self.send_again(*frame);
+                }
+                if reinjects {
+                    self.reinject_lost(now, &packets, &lost);
                 }
                 self.scratch = lost;
                 Some(summary)
@@ -337,7 +347,7 @@ impl Connection {
             .current()
             .sent
             .for_each_outstanding(|_, packet, frames| {
-                if packet.ack_eliciting && left > 0 && !packet.mtu_probe {
+                if packet.ack_eliciting && left > 0 && !packet.mtu_probe && !packet.spare {
                     left -= 1;
                     again.extend_from_slice(frames);
                 }

@@ -112,6 +112,7 @@ impl Connection {
         }
         at = earlier(at, self.rest_deadline());
         at = earlier(at, self.multipath.as_deref().and_then(|m| m.deadline()));
+        at = earlier(at, self.reinjection_deadline());
         for path in self.paths.iter() {
             at = earlier(at, self.path_deadline(path));
         }
@@ -227,6 +228,7 @@ impl Connection {
         }
         self.for_each_path(|c| c.handle_path_timeout(now));
         self.handle_multipath_timeout(now);
+        self.reinject(now);
     }
 
     /// Does something with every path in hand, one after another.

@@ -89,6 +89,14 @@ pub struct PathCounters {
     pub packets_lost: u64,
     /// Bytes of them.
     pub bytes_lost: u64,
+    /// Packets sent here that hold copies of what another path carried first.
+    pub packets_duplicated: u64,
+    /// Bytes of them.
+    pub bytes_duplicated: u64,
+    /// Packets sent here with what was lost or overdue on another path.
+    pub packets_reinjected: u64,
+    /// Bytes of them.
+    pub bytes_reinjected: u64,
     /// Probe timeouts.
     pub ptos: u64,
     /// Times that it may have failed.

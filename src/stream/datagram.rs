@@ -326,6 +326,17 @@ impl Datagrams {
         }
     }
 
+    /// Datagrams that left the queue, sent or not.
+    pub(crate) const fn passed(&self) -> u64 {
+        self.stats.tx + self.stats.tx_too_large
+    }
+
+    /// What [`Datagrams::passed`] will be when the next one that is queued is about to leave.
+    pub(crate) fn next_place(&self) -> u64 {
+        let waiting = self.runs.iter().map(|r| u64::from(r.count));
+        self.passed() + waiting.sum::<u64>()
+    }
+
     /// Queues a received datagram, in place of the oldest ones where there is no room.
     pub fn on_datagram(&mut self, data: &[u8]) {
         self.stats.rx += 1;

@@ -7,6 +7,7 @@
 //! and keys live elsewhere.
 
 mod acked;
+mod again;
 mod app;
 mod assembler;
 mod datagram;

@@ -7,17 +7,21 @@
 
 mod abandon;
 mod config;
+mod copies;
 mod coupling;
+mod duplication;
 mod failure;
 mod frames;
 mod info;
 mod open;
 mod pins;
+mod reinjection;
 mod select;
 mod send;
 
 pub use abandon::ClosePathError;
 pub use config::MultipathConfig;
+pub use copies::CopyStats;
 pub(super) use failure::failure_deadline;
 pub use info::PathInfo;
 pub(super) use info::stats_of;
@@ -99,6 +103,8 @@ pub(super) struct Multipath {
     retired: Vec<ConnectionId>,
     /// The last path was abandoned: the connection ends then, unless another is opened.
     last_chance: Option<(Timestamp, Code)>,
+    /// What is sent on several paths, while anything is.
+    copies: Option<Box<copies::Copies>>,
     /// Chooses the paths of trains.
     choice: Choice,
     /// Datagrams that wait for paths of their own.
@@ -122,6 +128,7 @@ impl Multipath {
             cids_blocked: None,
             retired: Vec::new(),
             last_chance: None,
+            copies: None,
             choice: Choice::new(Selector::new(&config.scheduler)),
             pinned: Pinned::default(),
         };
@@ -216,6 +223,7 @@ impl Connection {
         let multipath = Multipath::new(config, (own, peer), limit, remote);
         self.multipath = Some(Box::new(multipath));
         self.watch_for_failure();
+        self.begin_copies();
         Ok(())
     }
 

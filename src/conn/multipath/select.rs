@@ -140,7 +140,7 @@ impl Connection {
 }
 
 /// A path as a scheduler sees it.
-fn view(path: &mut Path<SentFrame>, now: Timestamp) -> PathView {
+pub(super) fn view(path: &mut Path<SentFrame>, now: Timestamp) -> PathView {
     let mtu = path.mtu.current().min(path.allowance());
     let paced = path.pacing_budget(now) < mtu as u64;
     PathView {

@@ -9,7 +9,9 @@ use super::super::space::SentFrame;
 use super::super::train::MIN_PACKET;
 use super::super::{Connection, Load};
 use super::Multipath;
+use super::reinjection::is_movable;
 use crate::base::{Timestamp, Transmit};
+use crate::path::schedule::PathIds;
 use crate::path::{Path, PathId, PathSet, PathState};
 use crate::stream::Aim;
 use crate::wire::Writer;
@@ -33,6 +35,10 @@ impl Connection {
         buf: &mut [u8],
     ) -> Option<Transmit> {
         self.settle_acks();
+        self.reinject(now);
+        if let Some(transmit) = self.poll_copies(now, buf) {
+            return Some(transmit);
+        }
         let carrier = self.carrier(now);
         for id in self.paths.ids() {
             if Some(id) == carrier || !self.paths.select(id) || !self.paths.current().can_send() {
@@ -66,6 +72,9 @@ impl Connection {
         let transmit = self.poll_one_of_paths(now, buf);
         self.load = Load::All;
         self.streams.aim(Aim::Every);
+        if let Some(m) = self.multipath.as_deref_mut() {
+            m.choice.copies = PathIds::default();
+        }
         transmit
     }
 
@@ -73,6 +82,12 @@ impl Connection {
     pub(super) fn poll_one_of_paths(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         let before = self.paths.current().bytes_in_flight;
         let transmit = self.poll_path(now, buf)?;
+        self.note_train(now, before);
+        Some(transmit)
+    }
+
+    /// A train left on the path in hand, which had so many bytes in flight `before`.
+    pub(super) fn note_train(&mut self, now: Timestamp, before: u64) {
         let path = self.paths.current_mut();
         if path.sent.ack_eliciting_in_flight() > 0
             && let Some(detector) = path.failure.as_deref_mut()
@@ -85,7 +100,6 @@ impl Connection {
         {
             m.choice.selector.on_sent(now, path.id, bytes);
         }
-        Some(transmit)
     }
 
     /// The path that the next train of what belongs to none leaves by.
@@ -162,7 +176,9 @@ impl Connection {
     pub(in super::super) fn some_path_wants_to_send(&self) -> bool {
         let can = |p: &&Path<SentFrame>| p.can_send();
         let mut paths = self.paths.iter().filter(can);
-        self.pinned_datagrams_wait() || paths.any(|p| self.path_wants_to_send(p))
+        self.pinned_datagrams_wait()
+            || self.copies_wait()
+            || paths.any(|p| self.path_wants_to_send(p))
     }
 
     /// An acknowledgement took bytes of the path in hand out of flight.
@@ -205,12 +221,19 @@ impl Connection {
         let path = self.paths.current_mut();
         let from = path.moved_below;
         path.moved_below = path.sent.next_packet_number();
+        let mut moved = Vec::new();
         path.sent.for_each_outstanding(|pn, packet, frames| {
-            if pn >= from && packet.ack_eliciting {
+            if pn >= from && packet.ack_eliciting && !packet.spare {
                 again.extend_from_slice(frames);
+                if is_movable(frames) {
+                    moved.push(pn);
+                }
             }
             ControlFlow::Continue(())
         });
+        for pn in moved {
+            path.sent.set_spare(pn);
+        }
         self.send_all_again(&mut again);
         self.scratch = again;
         self.paths.current_mut().owed_probes = 2;
@@ -222,8 +245,11 @@ impl Connection {
         let mut again = std::mem::take(&mut self.scratch);
         again.clear();
         let path = self.paths.current_mut();
-        path.sent
-            .discard(|_, _, frames| again.extend_from_slice(frames));
+        path.sent.discard(|_, packet, frames| {
+            if !packet.spare {
+                again.extend_from_slice(frames);
+            }
+        });
         path.bytes_in_flight = 0;
         for frame in again.drain(..) {
             self.send_again(frame);
