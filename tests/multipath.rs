@@ -12,6 +12,8 @@ mod faults;
 mod gains;
 #[path = "multipath/links.rs"]
 mod links;
+#[path = "multipath/pins.rs"]
+mod pins;
 #[path = "multipath/reinjection.rs"]
 mod reinjection;
 #[path = "multipath/rig.rs"]

@@ -4,6 +4,7 @@
 //! whether their congestion control is coupled is its `congestion`: CUBIC, NewReno and BBR run on
 //! each path alone, LIA, OLIA and BALIA look at all of them.
 
+use super::hooks::PathControllers;
 use crate::path::duplicate::DuplicationConfig;
 use crate::path::failure::FailureConfig;
 use crate::path::reinject::ReinjectionConfig;
@@ -31,4 +32,6 @@ pub struct MultipathConfig {
     /// What is sent again on another path before it counts as lost. Default nothing, but what is
     /// in flight on a path whose probe timeout fires.
     pub reinjection: Option<ReinjectionConfig>,
+    /// Who sees and decides what an embedder wants to see and decide itself. Default nobody.
+    pub controller: Option<PathControllers>,
 }

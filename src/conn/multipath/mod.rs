@@ -12,6 +12,7 @@ mod coupling;
 mod duplication;
 mod failure;
 mod frames;
+mod hooks;
 mod info;
 mod open;
 mod pins;
@@ -23,6 +24,7 @@ pub use abandon::ClosePathError;
 pub use config::MultipathConfig;
 pub use copies::CopyStats;
 pub(super) use failure::failure_deadline;
+pub use hooks::{PathController, PathControllers};
 pub use info::PathInfo;
 pub(super) use info::stats_of;
 pub use open::OpenPathError;
@@ -39,6 +41,7 @@ use crate::path::cids::ResetToken;
 use crate::path::schedule::Selector;
 use crate::path::{LocalCids, Path, PathId, PathLimits, PathStatus, RemoteCids, Statuses};
 use crate::wire::{Code, ConnectionId, TransportError, TransportParameters};
+use hooks::Hooks;
 use pins::Pinned;
 use select::Choice;
 use std::net::SocketAddr;
@@ -109,6 +112,8 @@ pub(super) struct Multipath {
     choice: Choice,
     /// Datagrams that wait for paths of their own.
     pinned: Pinned,
+    /// The embedder's controller.
+    hooks: Hooks,
 }
 
 impl Multipath {
@@ -131,6 +136,7 @@ impl Multipath {
             copies: None,
             choice: Choice::new(Selector::new(&config.scheduler)),
             pinned: Pinned::default(),
+            hooks: Hooks::default(),
         };
         m.admit(1..=local.0);
         m
@@ -220,10 +226,17 @@ impl Connection {
         let remote = self.paths.current().tuple.remote;
         let limit = params.active_connection_id_limit;
         let config = &self.config.multipath;
-        let multipath = Multipath::new(config, (own, peer), limit, remote);
+        let mut multipath = Multipath::new(config, (own, peer), limit, remote);
+        multipath.hooks = Hooks::new(config, self.side);
+        let (id, tuple) = (self.paths.current().id, self.paths.current().tuple);
+        let mut selector = None;
+        if let Some(hook) = multipath.hook() {
+            hook.path_registered(id, tuple);
+            selector = hook.target_selector();
+        }
         self.multipath = Some(Box::new(multipath));
         self.watch_for_failure();
-        self.begin_copies();
+        self.begin_copies(selector);
         Ok(())
     }
 
@@ -330,6 +343,7 @@ impl Connection {
     }
 
     pub(super) fn push_path_event(&mut self, event: PathEvent) {
+        self.hook_event(event);
         self.events.push(Event::Path(event));
     }
 }
