@@ -6,6 +6,8 @@ mod common;
 mod basics;
 #[path = "multipath/copies.rs"]
 mod copies;
+#[path = "multipath/coupled.rs"]
+mod coupled;
 #[path = "multipath/faults.rs"]
 mod faults;
 #[path = "multipath/gains.rs"]
