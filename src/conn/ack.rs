@@ -133,7 +133,10 @@ impl Connection {
             return;
         };
         // RFC 9002 §5.1: only newly acknowledged ack-eliciting packets make a sample.
-        path.counters.packets_acked += u64::from(summary.newly_acked);
+        if space_index(ty) == 2 {
+            // Of the packets that the path counts as sent.
+            path.counters.packets_acked += u64::from(summary.newly_acked);
+        }
         path.counters.bytes_acked += summary.acked_bytes;
         path.counters.last_ack = Some(now);
         if summary.largest_is_new

@@ -81,7 +81,7 @@ pub struct PathCounters {
     pub bytes_sent: u64,
     /// Bytes of UDP payload received.
     pub bytes_received: u64,
-    /// Packets acknowledged.
+    /// Packets acknowledged, but those of the handshake.
     pub packets_acked: u64,
     /// Bytes of them that were in flight.
     pub bytes_acked: u64,

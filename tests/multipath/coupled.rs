@@ -32,7 +32,6 @@ fn share(algorithm: Algorithm) -> f64 {
         assert!(rates[0] + rates[1] > 14.0, "the link is used: {rates:?}");
         lab.rig.expect_alive();
     }
-    println!("{algorithm:?}: {two} and {one}");
     2.0 * two / (two + one)
 }
 
@@ -59,7 +58,6 @@ fn disjoint_paths_are_added_up() {
             lab.flow(CLIENT);
             lab.run_ms(5000);
             let rate = lab.rates(20_000)[0];
-            println!("{algorithm:?} {delays:?}: {rate}");
             assert!(
                 rate > 16.0,
                 "{algorithm:?} over {delays:?} ms: {rate} of 20 Mbit/s"

@@ -56,7 +56,7 @@ fn every_scheduler_delivers_every_byte_once() {
                 let info = lab.info(side, id);
                 let c = info.counters;
                 assert_eq!(info.stats.bytes_in_flight, 0, "{kind}: {info:?}");
-                assert!(c.packets_acked + c.packets_lost <= info.packets_sent + c.packets_lost);
+                assert!(c.packets_acked <= info.packets_sent, "{info:?}");
                 assert!(c.bytes_acked <= c.bytes_sent, "{info:?}");
             }
         }
@@ -75,7 +75,6 @@ fn two_paths_carry_the_sum() {
             lab.flow(CLIENT);
             let first = lab.rates(2000)[0];
             let rate = lab.rates(8000)[0];
-            println!("{kind} {delays:?}: {first} {rate}");
             assert!(rate >= 38.0, "{kind} over {delays:?} ms: {rate} Mbit/s");
             let all = (first * 2.0 + rate * 8.0) / 10.0;
             assert!(all >= 37.0, "{kind} over {delays:?} ms: {all} Mbit/s");
@@ -100,7 +99,6 @@ fn a_dark_link_stalls_nothing_for_long() {
         lab.darken(dark, true);
         let rate = lab.rates(3000)[0];
         let (stall, most) = (lab.flows[flow].longest_stall, (pto * 3).max(300 * MS));
-        println!("dark {dark} from {from}: {stall:?} of {most:?}, {rate} Mbit/s");
         assert!(stall <= most, "link {dark}: {stall:?}, a PTO is {pto:?}");
         assert!(rate > 15.0, "the other link goes on: {rate} Mbit/s");
         let id = PathId(dark as u32);
@@ -110,7 +108,6 @@ fn a_dark_link_stalls_nothing_for_long() {
         assert!(lab.rig.saw(from, PathEvent::Recovered(id)));
         assert_eq!(lab.info(from, id.0).pto_count, 0);
         let rate = lab.rates(3000)[0];
-        println!("back {dark} from {from}: {rate} Mbit/s");
         assert!(rate > 34.0, "both links are used again: {rate} Mbit/s");
         lab.rig.expect_alive();
     }

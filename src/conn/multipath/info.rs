@@ -26,7 +26,7 @@ pub struct PathInfo {
     pub pto_count: u32,
     /// Round-trip times, window, datagram size.
     pub stats: PathStats,
-    /// Packets sent.
+    /// Packets sent, but those of the handshake.
     pub packets_sent: u64,
     /// What it counted otherwise.
     pub counters: PathCounters,
