@@ -3,13 +3,15 @@
 //! Per-path code runs for the path in hand (`crate::path::set`); here is what decides which that
 //! is, and what is about path identifiers: their limits, connection IDs issued ahead, paths opened
 //! (`open`), abandoned (`abandon`), used (`send`), the frames of all that (`frames`), what an
-//! application may ask (`info`). A connection that did not negotiate the extension has none of it.
+//! application may ask (`info`), and sockets
+//! that take nothing (`sockets`). A connection that did not negotiate the extension has none of it.
 
 mod abandon;
 mod frames;
 mod info;
 mod open;
 mod send;
+mod sockets;
 
 pub use abandon::ClosePathError;
 pub use info::PathInfo;
