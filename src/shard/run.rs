@@ -22,6 +22,8 @@ const MAIL_PER_TURN: usize = 256;
 const HANDSHAKES_PER_TURN: u64 = 8;
 /// Connections served in one turn.
 const CONNECTIONS_PER_TURN: usize = 1024;
+/// A single packet below this length is no bulk data, bytes.
+const SHORT: usize = 16 * 1024;
 /// The wheel's key of the application.
 const APP_TIMER: u32 = 0;
 
@@ -274,11 +276,12 @@ impl<A: ShardApp> Shard<A> {
             let Some(transmit) = conn.poll_transmit(now, &mut buffer) else {
                 return Ok(if held { Sent::Blocked } else { Sent::All });
             };
-            let alone = transmit.segments() == 1 && !self.endpoint.has_ready();
+            let short = transmit.segments() == 1 && transmit.len < SHORT;
+            let alone = short && !self.endpoint.has_ready();
             self.backend.send(buffer, transmit);
             if alone {
                 // The peer may well wait for this one, and most of what is left of the turn is
-                // looking for more to do.
+                // looking for more to do. A jumbo packet is a train of its own.
                 self.backend.flush()?;
             }
         }
