@@ -113,6 +113,8 @@ pub const GLITCH_BURST: u32 = 10_000;
 pub const GLITCH_RATE: u32 = 1_000;
 /// Events waiting for the application of one connection; the engine merges what it can.
 pub const EVENTS: usize = 4096;
+/// What happened to a connection's paths and waits for a handle of the async face.
+pub const PATH_EVENTS: usize = 64;
 /// Bytes of a close reason that we send; the rest is cut.
 pub const REASON_BYTES: usize = 256;
 /// Transport parameters of unknown number that are checked for duplicates; more are ignored
