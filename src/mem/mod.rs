@@ -1,10 +1,12 @@
 //! Memory that the kernel or a device reads and writes while we do other things.
 //!
-//! [`region`] maps it, [`pool`] cuts it into fixed buffers that are lent out as leases. Nothing
-//! here knows what the bytes mean.
+//! [`region`] maps it, [`pool`] cuts it into fixed buffers that are lent out as leases, [`owned`]
+//! keeps it whole for one owner. Nothing here knows what the bytes mean.
 
+pub mod owned;
 pub mod pool;
 pub mod region;
 
+pub use owned::Owned;
 pub use pool::{Lease, Pool};
 pub use region::{Pages, Region};

@@ -1,0 +1,24 @@
+//! RoCE v2 in user space.
+
+use super::attr::{DeviceAttr, Mtu};
+use crate::base::limits;
+
+pub mod wire;
+
+/// What every device of this provider can do, unless configured to do less.
+pub const DEVICE_ATTR: DeviceAttr = DeviceAttr {
+    max_qp: limits::RDMA_QUEUE_PAIRS as u32,
+    max_qp_wr: limits::RDMA_WORK_REQUESTS as u32,
+    max_sge: limits::RDMA_SGES as u32,
+    max_inline_data: limits::RDMA_INLINE_BYTES as u32,
+    max_cq: limits::RDMA_QUEUES as u32,
+    max_cqe: limits::RDMA_CQ_ENTRIES as u32,
+    max_mr: limits::RDMA_REGIONS as u32,
+    max_mr_size: limits::RDMA_REGION_BYTES as u64,
+    max_registered: limits::RDMA_REGISTERED_BYTES as u64,
+    max_pd: limits::RDMA_DOMAINS as u32,
+    max_srq: limits::RDMA_QUEUES as u32,
+    max_qp_rd_atom: limits::RDMA_READ_ATOMIC,
+    max_msg_sz: limits::RDMA_MESSAGE_BYTES as u32,
+    max_mtu: Mtu::Mtu4096,
+};
