@@ -39,6 +39,8 @@ pub struct QueuePair {
     pub id: QueuePairId,
     /// Its number for the peer, 24 bits.
     pub qpn: u32,
+    /// A packet sequence number to begin with, 24 bits: random, and no other live queue pair's.
+    pub psn: u32,
 }
 
 /// One device, or one shard's share of it.

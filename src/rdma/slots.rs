@@ -94,10 +94,6 @@ impl<T> Slots<T> {
         self.free.push(key.slot);
         Some(object)
     }
-
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.slots.iter().filter_map(|s| s.object.as_ref())
-    }
 }
 
 #[cfg(test)]
@@ -119,6 +115,5 @@ mod tests {
             (slots.get(b), slots.get(c), slots.len()),
             (Some(&'b'), Some(&'c'), 2)
         );
-        assert_eq!(slots.iter().copied().collect::<String>(), "cb");
     }
 }

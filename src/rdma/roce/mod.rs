@@ -1,9 +1,28 @@
-//! RoCE v2 in user space.
+//! RoCE v2 in user space: the reliable-connected transport of InfiniBand over UDP datagrams.
+//!
+//! A [`Device`] is one shard's. It owns the registered memory, so a peer's WRITE and the
+//! application's look at it are borrows of one owner and never race: no locks, no atomics, no
+//! `unsafe`. Its caller moves the datagrams, and tells the time.
+//!
+//! IPv6 packets are verified in full. Of IPv4 packets a socket hides one field that the ICRC
+//! covers; [`wire::icrc`] says what is verified then.
 
 use super::attr::{DeviceAttr, Mtu};
 use crate::base::limits;
 
+mod config;
+mod device;
+mod memory;
+mod objects;
+mod qp;
+mod queues;
+mod stats;
+mod timers;
 pub mod wire;
+
+pub use config::{Config, Identification, LocalAddress, PORT};
+pub use device::Device;
+pub use stats::Stats;
 
 /// What every device of this provider can do, unless configured to do less.
 pub const DEVICE_ATTR: DeviceAttr = DeviceAttr {

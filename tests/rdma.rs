@@ -1,0 +1,9 @@
+//! RoCE v2 queue pairs: two devices over a faulty network in virtual time, everything that a peer can
+//! say wrongly, and an independent implementation as the peer.
+
+#[path = "rdma/bad_requests.rs"]
+mod bad_requests;
+#[path = "rdma/rig.rs"]
+mod rig;
+#[path = "rdma/sim.rs"]
+mod sim;
