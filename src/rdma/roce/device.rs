@@ -154,7 +154,7 @@ impl Device {
             };
             qp.queued = false;
             let train = qp.build(&mut ctx, buf);
-            // Without a train nothing has changed: it waits for the next event.
+            // Without a train there was nothing to send, or no room for it.
             if train.is_some() && qp.has_output(&ctx) {
                 qp.queued = true;
                 self.ready.push_back(key);

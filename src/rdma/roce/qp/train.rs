@@ -83,7 +83,11 @@ impl Qp {
                 break;
             };
             if !self.write_packet(ctx, half, &planned, out, train.count) {
+                // What cannot be sent has failed now, and the peer may have to be told.
                 self.fail_fill(ctx, half);
+                if train.count == 0 {
+                    continue;
+                }
                 break;
             }
             if train.count == 0 {
