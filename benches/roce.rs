@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench roce`
 
-use corelane::base::{Ecn, RecvMeta, Rng, SocketId, Timestamp, Transmit};
+use corelane::base::{Ecn, RecvMeta, Rng, SocketId, Transmit};
 use corelane::rdma::roce::{Config, Device};
 use corelane::rdma::*;
 use corelane::sys::clock::Clock;
@@ -77,7 +77,9 @@ impl End {
             max_rd_atomic: 16,
         };
         let device = &mut self.device;
-        device.modify_to_init(self.qp.id, &InitAttr { access }).expect("INIT");
+        device
+            .modify_to_init(self.qp.id, &InitAttr { access })
+            .expect("INIT");
         device.modify_to_rtr(self.qp.id, &rtr).expect("RTR");
         device.modify_to_rts(self.qp.id, &rts).expect("RTS");
     }
@@ -229,8 +231,12 @@ fn main() {
     println!("nanoseconds per packet           sender  receiver  packets/train");
     type Post = fn(&mut [End; 2]);
     let works: [(&str, bool, Post); 4] = [
-        ("WRITE 64 KiB, MTU 4096, IPv6", true, |e| writes(e, 4, 65_536)),
-        ("WRITE 64 KiB, MTU 4096, IPv4", false, |e| writes(e, 4, 65_536)),
+        ("WRITE 64 KiB, MTU 4096, IPv6", true, |e| {
+            writes(e, 4, 65_536)
+        }),
+        ("WRITE 64 KiB, MTU 4096, IPv4", false, |e| {
+            writes(e, 4, 65_536)
+        }),
         ("WRITE 4 KiB, MTU 4096, IPv6", true, |e| writes(e, 32, 4096)),
         ("SEND 64 B, inline, IPv6", true, sends),
     ];

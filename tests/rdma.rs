@@ -7,6 +7,8 @@ mod bad_answers;
 mod bad_packets;
 #[path = "rdma/bad_requests.rs"]
 mod bad_requests;
+#[path = "rdma/crossed.rs"]
+mod crossed;
 #[path = "rdma/misuse.rs"]
 mod misuse;
 #[path = "rdma/rig.rs"]
