@@ -2,7 +2,7 @@
 //! the copy of the payload into the packet included, and microseconds of a handshake's asymmetric
 //! steps.
 //!
-//! `cargo bench --bench seal --features aws-lc-rs`
+//! `cargo bench --bench seal`
 
 use corelane::sys::clock::Clock;
 use rustls::crypto::CryptoProvider;

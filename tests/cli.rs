@@ -299,6 +299,12 @@ fn another_provider_runs_or_says_how_to_build_it() {
     let line = "bench handshake -P 4 -t 200ms -O 0 -J --provider";
     let ring = report(&format!("{line} ring"));
     assert_eq!(ring["config"]["engine"]["provider"], "ring");
+    let default = report("bench handshake -P 4 -t 200ms -O 0 -J");
+    let faster = cfg!(feature = "aws-lc-rs");
+    assert_eq!(
+        default["config"]["engine"]["provider"],
+        if faster { "aws-lc-rs" } else { "ring" }
+    );
     let line = format!("{line} aws-lc-rs");
     if cfg!(feature = "aws-lc-rs") {
         let report = report(&line);

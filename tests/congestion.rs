@@ -5,6 +5,8 @@
 //! a better algorithm may move it.
 
 mod common;
+#[path = "congestion/coupled.rs"]
+mod coupled;
 #[path = "congestion/lab.rs"]
 mod lab;
 

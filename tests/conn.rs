@@ -17,6 +17,8 @@ mod conformance;
 mod datagrams;
 #[path = "conn/early.rs"]
 mod early;
+#[path = "conn/extensions.rs"]
+mod extensions;
 #[path = "conn/floods.rs"]
 mod floods;
 #[path = "conn/frames.rs"]

@@ -25,13 +25,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("io", &["mem", "sys", "base"]),
     ("rdma", &["mem", "base"]),
     ("wire", &["base"]),
-    ("crypto", &["wire", "base"]),
-    ("recovery", &["wire", "base"]),
-    ("stream", &["recovery", "crypto", "wire", "base"]),
-    ("path", &["recovery", "crypto", "wire", "base"]),
+    ("crypto", &["wire", "mem", "base"]),
+    ("recovery", &["wire", "mem", "base"]),
+    ("stream", &["recovery", "crypto", "wire", "mem", "base"]),
+    ("path", &["recovery", "crypto", "wire", "mem", "base"]),
     (
         "conn",
-        &["path", "stream", "recovery", "crypto", "wire", "base"],
+        &[
+            "path", "stream", "recovery", "crypto", "wire", "mem", "base",
+        ],
     ),
     (
         "shard",

@@ -1,11 +1,12 @@
 //! Properties of the wire layer over generated input: whatever is written reads back the same,
 //! and no bytes at all make a parser panic, stand still or read outside of what it was given.
 
-use corelane::base::Rng;
+use corelane::base::{PathId, Rng};
 use corelane::wire::error::Code;
 use corelane::wire::frame::{
-    self, AckFrequency, ConnectionClose, Dir, EcnCounts, Frame, NewConnectionId, PacketType,
-    ResetStream, Side, Stream, StreamId, ack, stream,
+    self, AckFrequency, AddAddress, AddressFrame, ConnectionClose, Dir, EcnCounts, Frame,
+    NewConnectionId, PacketType, PathFrame, PathStatus, ResetStream, Side, Stream, StreamId, ack,
+    stream,
 };
 use corelane::wire::header::{self, Header, LongType, VERSION_1, VERSION_2};
 use corelane::wire::varint::MAX;
@@ -16,7 +17,7 @@ use corelane::wire::{
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use std::net::{SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -54,7 +55,13 @@ fn ack_ranges() -> impl Strategy<Value = Vec<RangeInclusive<u64>>> {
 /// A frame that owns its parts, to be borrowed as a [`Frame`].
 #[derive(Clone, Debug)]
 enum Owned {
-    Ack(Vec<RangeInclusive<u64>>, u64, Option<EcnCounts>),
+    Ack(
+        Option<PathId>,
+        Vec<RangeInclusive<u64>>,
+        u64,
+        Option<EcnCounts>,
+    ),
+    ClosePath(PathId, u64, Vec<u8>),
     Crypto(u64, Vec<u8>),
     NewToken(Vec<u8>),
     Stream(u64, u64, Vec<u8>, bool),
@@ -66,9 +73,18 @@ enum Owned {
 impl Owned {
     fn write(&self, w: &mut Writer<'_>) -> bool {
         let frame = match self {
-            Self::Ack(ranges, delay, ecn) => {
-                return ack::write(w, ranges.iter().cloned(), *delay, *ecn) > 0;
+            Self::Ack(path, ranges, delay, ecn) => {
+                let ranges = ranges.iter().cloned();
+                return match path {
+                    Some(path) => ack::write_path(w, *path, ranges, *delay, *ecn) > 0,
+                    None => ack::write(w, ranges, *delay, *ecn) > 0,
+                };
             }
+            Self::ClosePath(path, error, reason) => Frame::Address(AddressFrame::ClosePath {
+                path: *path,
+                error: Code(*error),
+                reason,
+            }),
             Self::Crypto(offset, data) => Frame::Crypto {
                 offset: *offset,
                 data,
@@ -93,7 +109,18 @@ impl Owned {
 
     fn is(&self, frame: &Frame<'_>) -> bool {
         match (self, frame) {
-            (Self::Ack(ranges, delay, ecn), Frame::Ack(read)) => {
+            (Self::Ack(Some(path), ranges, delay, ecn), Frame::PathAck { path: p, ack }) => {
+                path == p && Self::Ack(None, ranges.clone(), *delay, *ecn).is(&Frame::Ack(*ack))
+            }
+            (
+                Self::ClosePath(path, error, reason),
+                Frame::Address(AddressFrame::ClosePath {
+                    path: p,
+                    error: e,
+                    reason: r,
+                }),
+            ) => (path, Code(*error), &reason[..]) == (p, *e, *r),
+            (Self::Ack(None, ranges, delay, ecn), Frame::Ack(read)) => {
                 let sent = ranges.len().min(ack::MAX_WRITTEN_RANGES);
                 read.largest == *ranges[0].end()
                     && read.delay == *delay
@@ -120,22 +147,63 @@ impl Owned {
     }
 }
 
-fn plain_frame() -> impl Strategy<Value = Frame<'static>> {
-    let count = || 0..=1u64 << 60;
-    let new_cid = (
+fn path_id() -> impl Strategy<Value = PathId> {
+    prop_oneof![0..1u32 << 6, any::<u32>()].prop_map(PathId)
+}
+
+fn new_cid() -> impl Strategy<Value = NewConnectionId> {
+    (
         varint(),
         any::<prop::sample::Index>(),
         cid(1),
         any::<[u8; 16]>(),
     )
-        .prop_map(|(seq, retire, cid, reset_token)| {
-            Frame::NewConnectionId(NewConnectionId {
-                seq,
-                retire_prior_to: retire.index(seq as usize + 1) as u64,
-                cid,
-                reset_token,
-            })
-        });
+        .prop_map(|(seq, retire, cid, reset_token)| NewConnectionId {
+            seq,
+            retire_prior_to: retire.index(seq as usize + 1) as u64,
+            cid,
+            reset_token,
+        })
+}
+
+fn path_frame() -> impl Strategy<Value = PathFrame> {
+    let status = prop_oneof![Just(PathStatus::Backup), Just(PathStatus::Available)];
+    let numbered = || (path_id(), varint());
+    prop_oneof![
+        numbered().prop_map(|(path, error)| PathFrame::Abandon {
+            path,
+            error: Code(error)
+        }),
+        (numbered(), status).prop_map(|((path, seq), status)| PathFrame::Status {
+            path,
+            status,
+            seq
+        }),
+        (path_id(), new_cid()).prop_map(|(path, new)| PathFrame::NewConnectionId { path, new }),
+        numbered().prop_map(|(path, seq)| PathFrame::RetireConnectionId { path, seq }),
+        path_id().prop_map(PathFrame::MaxPathId),
+        path_id().prop_map(PathFrame::PathsBlocked),
+        numbered().prop_map(|(path, next_seq)| PathFrame::CidsBlocked { path, next_seq }),
+    ]
+}
+
+fn address_frame() -> impl Strategy<Value = AddressFrame<'static>> {
+    let ip = prop_oneof![
+        any::<[u8; 4]>().prop_map(IpAddr::from),
+        any::<[u8; 16]>().prop_map(IpAddr::from)
+    ];
+    prop_oneof![
+        (varint(), varint(), ip, 1..=u16::MAX).prop_map(|(id, seq, ip, port)| {
+            let addr = SocketAddr::new(ip, port);
+            AddressFrame::AddAddress(AddAddress { id, seq, addr })
+        }),
+        (varint(), varint())
+            .prop_map(|(available, active)| AddressFrame::Paths { available, active }),
+    ]
+}
+
+fn plain_frame() -> impl Strategy<Value = Frame<'static>> {
+    let count = || 0..=1u64 << 60;
     prop_oneof![
         Just(Frame::Padding),
         Just(Frame::Ping),
@@ -165,7 +233,9 @@ fn plain_frame() -> impl Strategy<Value = Frame<'static>> {
         varint().prop_map(Frame::DataBlocked),
         (varint(), varint()).prop_map(|(id, limit)| Frame::StreamDataBlocked { id, limit }),
         (dir(), count()).prop_map(|(dir, limit)| Frame::StreamsBlocked { dir, limit }),
-        new_cid,
+        new_cid().prop_map(Frame::NewConnectionId),
+        path_frame().prop_map(Frame::Path),
+        address_frame().prop_map(Frame::Address),
         varint().prop_map(Frame::RetireConnectionId),
         any::<[u8; 8]>().prop_map(Frame::PathChallenge),
         any::<[u8; 8]>().prop_map(Frame::PathResponse),
@@ -177,7 +247,14 @@ fn owned_frame() -> impl Strategy<Value = Owned> {
     // The end of the data is at most 2^62 - 1.
     let offset = || prop_oneof![varint().prop_map(|v| v.min(MAX - 300)), Just(0)];
     prop_oneof![
-        (ack_ranges(), varint(), option::of(ecn())).prop_map(|(r, d, e)| Owned::Ack(r, d, e)),
+        (
+            option::of(path_id()),
+            ack_ranges(),
+            varint(),
+            option::of(ecn())
+        )
+            .prop_map(|(p, r, d, e)| Owned::Ack(p, r, d, e)),
+        (path_id(), varint(), bytes()).prop_map(|(p, e, r)| Owned::ClosePath(p, e, r)),
         (offset(), bytes()).prop_map(|(o, d)| Owned::Crypto(o, d)),
         vec(any::<u8>(), 1..300).prop_map(Owned::NewToken),
         (varint(), offset(), bytes(), any::<bool>())
@@ -206,7 +283,8 @@ fn params() -> impl Strategy<Value = TransportParameters> {
         any::<[u8; 16]>(),
     ));
     let versions = option::of((1..=u32::MAX, vec(version(), 0..4)));
-    let extensions = (versions, any::<bool>(), option::of(0..=1u64 << 40));
+    let paths = (option::of(path_id()), any::<bool>());
+    let extensions = (versions, any::<bool>(), option::of(0..=1u64 << 40), paths);
     let flags = (any::<bool>(), extensions);
     (flow, limits, timing, ids, preferred, flags).prop_map(
         |(flow, limits, timing, ids, preferred, (disable_active_migration, extensions))| {
@@ -249,6 +327,8 @@ fn params() -> impl Strategy<Value = TransportParameters> {
                 min_ack_delay: extensions
                     .2
                     .map(|us| Duration::from_micros(us.min(timing.3 * 1000))),
+                initial_max_path_id: extensions.3.0,
+                advertise_addresses: extensions.3.1,
             }
         },
     )
@@ -268,12 +348,17 @@ fn long_type() -> impl Strategy<Value = LongType> {
 
 /// Bytes that look like a sequence of frames more often than noise does.
 fn frame_like() -> impl Strategy<Value = Vec<u8>> {
-    let chunk =
-        (0..0x40u8, vec(prop_oneof![0..0x40u8, any::<u8>()], 0..24)).prop_map(|(t, rest)| {
-            let mut out = vec![t];
-            out.extend(rest);
-            out
-        });
+    // Types of one byte, and those of two that begin like our long ones.
+    let ty = prop_oneof![
+        4 => (0..0x40u8).prop_map(|t| vec![t]),
+        1 => (0x75..=0x7cu8).prop_map(|t| vec![0x7e, t]),
+        1 => (0x40..=0x42u8).prop_map(|t| vec![0x40, t]),
+    ];
+    let chunk = (ty, vec(prop_oneof![0..0x40u8, any::<u8>()], 0..24)).prop_map(|(t, rest)| {
+        let mut out = t;
+        out.extend(rest);
+        out
+    });
     prop_oneof![
         vec(any::<u8>(), 0..1500),
         vec(chunk, 0..12).prop_map(|c| c.concat())
@@ -458,7 +543,7 @@ proptest! {
             match Frame::parse(&mut r) {
                 Ok(frame) => {
                     prop_assert!(r.position() > before);
-                    if let Frame::Ack(ack) = frame {
+                    if let Frame::Ack(ack) | Frame::PathAck { ack, .. } = frame {
                         let mut last = None;
                         for range in ack.ranges {
                             prop_assert!(range.start() <= range.end());

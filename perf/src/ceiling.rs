@@ -58,7 +58,8 @@ pub struct Settings {
 /// When a socket or a thread cannot be had.
 pub fn run(settings: &Settings) -> io::Result<Sample> {
     if !(PAYLOAD_MIN..=PAYLOAD_MAX).contains(&settings.payload) {
-        return Err(io::Error::other("a payload that no packet has"));
+        let why = format!("a packet has {PAYLOAD_MIN} to {PAYLOAD_MAX} bytes");
+        return Err(io::Error::other(why));
     }
     let meter = Arc::new(Meter::default());
     let wire = Arc::new(Counter::default());

@@ -216,6 +216,15 @@ impl Report {
                     us(l.max)
                 );
             }
+            if let Some(memory) = w.memory_bytes_per_connection {
+                let kib = |bytes: Option<f64>| bytes.unwrap_or_default() / 1024.0;
+                text += &format!(
+                    ", {} connections open, KiB each client {:.1} server {:.1}",
+                    w.operations,
+                    kib(memory.client),
+                    kib(memory.server)
+                );
+            }
             text.push('\n');
         }
         text

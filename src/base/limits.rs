@@ -40,8 +40,18 @@ pub const PATH_RESPONSES: usize = 8;
 pub const PROBES: usize = 4;
 /// Paths of one connection, open or validating.
 pub const PATHS: usize = 8;
+/// Paths of one connection whose state is kept: as many again may be closed and not forgotten yet.
+pub const PATH_RECORDS: usize = 2 * PATHS;
+/// Pairs of addresses between which a path failed and that wait before the next attempt.
+pub const FAILED_PAIRS: usize = 64;
+/// Interfaces and addresses of this machine that are followed; more are not looked at.
+pub const INTERFACES: usize = 1024;
+/// PATH_ABANDON frames that wait to be sent.
+pub const PATH_ABANDONS: usize = 4 * PATHS;
 /// Connection IDs that we keep active per path, and let the peer issue to us.
 pub const ACTIVE_CIDS: usize = 4;
+/// Connection IDs that we issue for a path that is not in use yet.
+pub const CIDS_AHEAD: usize = 2;
 /// RETIRE_CONNECTION_ID frames waiting to be acknowledged (RFC 9000 §5.1.2 suggests twice the
 /// active limit); one more is CONNECTION_ID_LIMIT_ERROR.
 pub const PENDING_RETIREMENTS: usize = 2 * ACTIVE_CIDS;

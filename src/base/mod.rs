@@ -11,7 +11,7 @@ pub mod queue;
 pub mod rng;
 pub mod time;
 
-pub use net::{Ecn, FourTuple, RecvMeta, SocketId, Transmit};
+pub use net::{AddressState, Ecn, FourTuple, LocalAddress, PathId, RecvMeta, SocketId, Transmit};
 pub use queue::BoundedQueue;
 pub use rng::Rng;
 pub use time::Timestamp;

@@ -1,5 +1,6 @@
-//! Addresses of a path and the ECN field of an IP packet.
+//! Addresses of a path, its identifier, and the ECN field of an IP packet.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// The two ends of a network path as one endpoint sees them.
@@ -27,6 +28,47 @@ impl FourTuple {
             && (self.local.ip() == other.local.ip()
                 || self.local.ip().is_unspecified()
                 || other.local.ip().is_unspecified())
+    }
+}
+
+/// An address of this machine, and whether new paths may start from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LocalAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// The index of the interface that has it; the scope of a link-local address.
+    pub interface: u32,
+    /// How far it can be relied on.
+    pub state: AddressState,
+}
+
+/// How far an address can be relied on (RFC 4862 §2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AddressState {
+    /// It is in use.
+    #[default]
+    Preferred,
+    /// It is valid yet on its way out: what uses it may go on, and nothing new is to begin.
+    Deprecated,
+    /// It is not known to be unique yet, or known not to be.
+    Tentative,
+}
+
+/// Identifies a path within its connection; 0 is the one that the handshake ran on (multipath
+/// §1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct PathId(pub u32);
+
+impl PathId {
+    /// The path of the handshake.
+    pub const ZERO: Self = Self(0);
+    /// The largest that the nonce has room for (multipath §2.4).
+    pub const MAX: Self = Self(u32::MAX);
+}
+
+impl fmt::Display for PathId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
     }
 }
 

@@ -6,19 +6,39 @@
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-/// A seeded CSPRNG (ChaCha12).
+/// A seeded CSPRNG (ChaCha12). Its working state, which is large, is made with the first draw.
 #[derive(Clone, Debug)]
-pub struct Rng(ChaCha12Rng);
+pub struct Rng {
+    seed: [u8; 32],
+    stream: Option<Box<ChaCha12Rng>>,
+}
 
 impl Rng {
     /// A generator whose whole output follows from `seed`.
     pub fn from_seed(seed: [u8; 32]) -> Self {
-        Self(ChaCha12Rng::from_seed(seed))
+        Self { seed, stream: None }
     }
 
     /// A generator for simulations and tests, from a number.
     pub fn from_u64(seed: u64) -> Self {
-        Self(ChaCha12Rng::seed_from_u64(seed))
+        Self {
+            seed: [0; 32],
+            stream: Some(Box::new(ChaCha12Rng::seed_from_u64(seed))),
+        }
+    }
+
+    #[inline]
+    fn stream(&mut self) -> &mut ChaCha12Rng {
+        let begin = || Box::new(ChaCha12Rng::from_seed(self.seed));
+        self.stream.get_or_insert_with(begin)
+    }
+
+    /// Gives the working state back; what follows is another stream, seeded from this one.
+    pub fn rest(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            stream.fill_bytes(&mut self.seed);
+            self.stream = None;
+        }
     }
 
     /// A generator of its own, seeded from this one's output.
@@ -30,7 +50,7 @@ impl Rng {
 
     /// Fills `dest` with random bytes.
     pub fn fill(&mut self, dest: &mut [u8]) {
-        self.0.fill_bytes(dest);
+        self.stream().fill_bytes(dest);
     }
 
     /// A random array.
@@ -42,7 +62,7 @@ impl Rng {
 
     /// A random number over the whole range.
     pub fn next_u64(&mut self) -> u64 {
-        self.0.next_u64()
+        self.stream().next_u64()
     }
 
     /// A random number in `0..bound`; 0 when `bound` is 0. The bias is below `bound / 2^64`.
@@ -67,6 +87,21 @@ mod tests {
         assert_eq!(a.array::<32>(), b.array::<32>());
         assert_eq!(a.fork().next_u64(), b.fork().next_u64());
         assert_ne!(Rng::from_u64(8).next_u64(), Rng::from_u64(7).next_u64());
+    }
+
+    #[test]
+    fn a_rest_changes_the_stream_and_keeps_it_determined() {
+        let (mut a, mut b, mut c) = (Rng::from_u64(7), Rng::from_u64(7), Rng::from_u64(7));
+        let before = a.array::<32>();
+        assert_eq!(b.array::<32>(), before);
+        let _ = c.array::<32>();
+        a.rest();
+        a.rest();
+        b.rest();
+        let after = a.array::<32>();
+        assert_eq!(b.array::<32>(), after);
+        assert_ne!(c.array::<32>(), after);
+        assert_ne!(before, after);
     }
 
     #[test]

@@ -242,8 +242,12 @@ pub struct EngineArgs {
     #[arg(long, value_name = "SIZE", value_parser = window)]
     #[serde(rename = "window_bytes")]
     pub window: Option<u64>,
+    /// Send and receive buffer that is asked for each socket; 8M by default
+    #[arg(long, value_name = "SIZE", value_parser = window)]
+    #[serde(rename = "socket_buffer_bytes")]
+    pub socket_buffer: Option<u64>,
     /// Whose cryptography runs
-    #[arg(long, value_enum, default_value_t = ProviderArg::Ring)]
+    #[arg(long, value_enum, default_value_t = ProviderArg::default())]
     pub provider: ProviderArg,
 }
 
@@ -296,6 +300,12 @@ pub enum Cc {
     Newreno,
     /// BBR version 3 (draft-ietf-ccwg-bbr)
     Bbr,
+    /// LIA (RFC 6356), coupled over the paths of a connection
+    Lia,
+    /// OLIA (draft-khalili-mptcp-congestion-control), coupled
+    Olia,
+    /// BALIA (draft-walid-mptcp-congestion-control), coupled
+    Balia,
 }
 
 /// `--quic-version`.
@@ -311,13 +321,15 @@ pub enum QuicVersion {
     V2,
 }
 
-/// `--provider`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+/// `--provider`: aws-lc-rs, the faster one, in a build that has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProviderArg {
     /// ring
+    #[cfg_attr(not(feature = "aws-lc-rs"), default)]
     Ring,
     /// aws-lc-rs, in a build with the feature of that name
+    #[cfg_attr(feature = "aws-lc-rs", default)]
     AwsLcRs,
 }
 

@@ -1,4 +1,4 @@
-//! Whose cryptography TLS runs on: ring's, or aws-lc-rs's in a build that has it.
+//! Whose cryptography TLS runs on: aws-lc-rs's in a build that has it, which is faster, or ring's.
 //!
 //! TLS, packet protection and Initial keys follow the choice. Tokens, stateless resets and Retry
 //! tags are ring's always.
@@ -26,13 +26,14 @@ pub fn provider(which: ProviderArg, cipher: Cipher) -> Result<Arc<CryptoProvider
 
 #[cfg(feature = "aws-lc-rs")]
 fn aws_lc_rs() -> Result<CryptoProvider, Failure> {
-    Ok(rustls::crypto::aws_lc_rs::default_provider())
+    Ok(corelane::crypto::aws_lc::provider())
 }
 
 #[cfg(not(feature = "aws-lc-rs"))]
 fn aws_lc_rs() -> Result<CryptoProvider, Failure> {
     Err(Failure::Usage(
-        "this build has no aws-lc-rs; build it with `cargo build --release --features aws-lc-rs`"
+        "this build has no aws-lc-rs; build it with `cargo build --release --features aws-lc-rs`, \
+         which is the default"
             .into(),
     ))
 }
@@ -60,6 +61,8 @@ mod tests {
     fn a_build_has_aws_lc_rs_or_says_how_to_get_it() {
         let made = provider(ProviderArg::AwsLcRs, Cipher::Aes256);
         assert_eq!(made.is_ok(), cfg!(feature = "aws-lc-rs"));
+        let is_default = ProviderArg::default() == ProviderArg::AwsLcRs;
+        assert_eq!(is_default, cfg!(feature = "aws-lc-rs"));
         match made {
             Ok(provider) => {
                 let first = provider.cipher_suites[0].suite();

@@ -27,6 +27,9 @@ pub fn transport(args: &EngineArgs, time: Duration) -> Arc<TransportConfig> {
         Cc::Cubic => Algorithm::Cubic,
         Cc::Newreno => Algorithm::NewReno,
         Cc::Bbr => Algorithm::Bbr,
+        Cc::Lia => Algorithm::Lia,
+        Cc::Olia => Algorithm::Olia,
+        Cc::Balia => Algorithm::Balia,
     };
     t.pacing = !args.no_pacing;
     t.mtu = match args.mtu {
@@ -75,6 +78,10 @@ pub fn engine(
         IdleArg::Adaptive => Idle::default(),
         IdleArg::Park => Idle::Park,
     };
+    if let Some(bytes) = args.socket_buffer {
+        config.socket.recv_buffer = bytes as usize;
+        config.socket.send_buffer = bytes as usize;
+    }
     config.transport = transport;
     config
 }

@@ -20,6 +20,13 @@ pub fn catch() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Leaves Ctrl-C, which a terminal sends to every process, to the process that started this one.
+pub fn leave_to_parent() -> Result<(), Failure> {
+    flag::register(SIGINT, Arc::default())
+        .map(|_| ())
+        .map_err(|e| Failure::Failed(format!("cannot take signals: {e}")))
+}
+
 /// Whether one came.
 pub fn came() -> bool {
     ASKED

@@ -8,7 +8,7 @@ use super::space::SentFrame;
 use super::{Connection, HandshakeSpace};
 use crate::base::{Ecn, Timestamp};
 use crate::crypto::UsedKeys;
-use crate::path::Path;
+use crate::path::{Path, PathId};
 use crate::recovery::ecn::Outcome;
 use crate::recovery::{
     AckEvent, AckSummary, Congestion, Controller, LostSummary, Rtt, SentPacket, SentSpace,
@@ -41,7 +41,10 @@ impl Connection {
     }
 
     fn ack_one_rtt(&mut self, used: UsedKeys, ack: &Ack<'_>) -> Result<AckSummary, TransportError> {
-        self.zero_rtt.check_ack(ack)?;
+        if self.paths.current().id == PathId::ZERO {
+            self.zero_rtt.check_ack(ack)?;
+        }
+        let mut others = Vec::new();
         let Self {
             paths,
             streams,
@@ -50,6 +53,7 @@ impl Connection {
             ..
         } = self;
         let Path {
+            id,
             sent,
             acks,
             mtu,
@@ -57,7 +61,7 @@ impl Connection {
             remote_cids,
             first_pn,
             ..
-        } = paths.primary_mut();
+        } = paths.current_mut();
         let mut elsewhere = Elsewhere::since(*first_pn);
         let mut run = AckedRun::default();
         let summary = sent.on_ack_received(ack.ranges, |pn, packet, frames| {
@@ -76,14 +80,24 @@ impl Connection {
                     SentFrame::HandshakeDone
                     | SentFrame::NewConnectionId { .. }
                     | SentFrame::AckFrequency { .. }
+                    | SentFrame::PathAbandon { .. }
+                    | SentFrame::PathStatus { .. }
+                    | SentFrame::PathNewConnectionId { .. }
+                    | SentFrame::MaxPathId { .. }
                     | SentFrame::Unreliable => {}
+                    SentFrame::PathAck { .. } | SentFrame::PathRetireConnectionId { .. } => {
+                        others.push(*frame);
+                    }
                 }
             }
         });
         run.finish(streams);
         let mut summary = summary?;
         if let Some(keys) = self.one_rtt.as_deref_mut() {
-            keys.on_ack(0, ack.largest, used)?;
+            keys.on_ack(id.0, ack.largest, used)?;
+        }
+        for frame in others {
+            self.on_path_frame_acked(frame);
         }
         elsewhere.leave_out_of_ack(&mut summary);
         Ok(summary)
@@ -112,14 +126,20 @@ impl Connection {
         ecn: Option<EcnCounts>,
     ) {
         self.stats.packets_spuriously_lost += u64::from(summary.spurious_losses);
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         let in_flight = path.bytes_in_flight;
         path.bytes_in_flight = in_flight.saturating_sub(summary.acked_bytes);
         let Some((_, sent_at)) = summary.largest_newly_acked else {
             return;
         };
         // RFC 9002 §5.1: only newly acknowledged ack-eliciting packets make a sample.
-        if summary.largest_is_new && summary.acked_ack_eliciting {
+        path.counters.packets_acked += u64::from(summary.newly_acked);
+        path.counters.bytes_acked += summary.acked_bytes;
+        path.counters.last_ack = Some(now);
+        if summary.largest_is_new
+            && summary.acked_ack_eliciting
+            && path.admits_sample(now, self.acked_elsewhere)
+        {
             // RFC 9002 §5.3: an acknowledgement that waited for its keys came when it arrived.
             let arrived = self.waited_since.unwrap_or(now);
             path.rtt.on_sample(now, arrived - sent_at, delay);
@@ -134,10 +154,10 @@ impl Connection {
         // RFC 9002 §6.2.1: a client whose address the server may not have validated keeps its
         // backoff through acknowledgements of Initial packets.
         if self.side == Side::Server || ty != PacketType::Initial {
-            self.paths.primary_mut().pto_count = 0;
+            self.paths.current_mut().pto_count = 0;
         }
         self.detect_lost(now, ty);
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         if let Some(lost_at) = summary.spurious_lost_at {
             path.cc.on_spurious(summary.spurious_losses, lost_at);
         }
@@ -165,8 +185,8 @@ impl Connection {
 
     /// Declares packets lost and queues their frames again (RFC 9002 §6.1).
     pub(super) fn detect_lost(&mut self, now: Timestamp, ty: PacketType) {
-        let rtt = self.paths.primary().rtt.clone();
-        let cc = &mut self.paths.primary_mut().cc;
+        let rtt = self.paths.current().rtt.clone();
+        let cc = &mut self.paths.current_mut().cc;
         let summary = match ty {
             PacketType::Initial => {
                 let space = self.initial.as_deref_mut();
@@ -180,7 +200,7 @@ impl Connection {
                 let mut lost = std::mem::take(&mut self.scratch);
                 lost.clear();
                 let watch = &mut self.watch;
-                let path = self.paths.primary_mut();
+                let path = self.paths.current_mut();
                 let delay = self.peer_params.max_ack_delay;
                 let mut elsewhere = Elsewhere::since(path.first_pn);
                 let Path { sent, cc, .. } = path;
@@ -216,8 +236,10 @@ impl Connection {
     /// Keeps RFC 9000 §13.3.
     fn after_loss(&mut self, now: Timestamp, summary: &LostSummary) {
         self.stats.packets_lost += u64::from(summary.count);
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         path.bytes_in_flight = path.bytes_in_flight.saturating_sub(summary.bytes);
+        path.counters.packets_lost += u64::from(summary.count);
+        path.counters.bytes_lost += summary.bytes;
         // RFC 9000 §14.4: a lost MTU probe says nothing about congestion.
         if let Some(sent_at) = summary.largest_lost_sent {
             if path
@@ -235,7 +257,7 @@ impl Connection {
 
     /// Queues a frame of a lost packet anew, where what it said still matters (RFC 9000 §13.3).
     pub(super) fn send_again(&mut self, frame: SentFrame) {
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         match frame {
             SentFrame::Stream(f) => self.streams.on_lost(f),
             SentFrame::Crypto { offset, len } => {
@@ -248,7 +270,12 @@ impl Connection {
                 path.remote_cids.on_retire_lost(seq);
             }
             SentFrame::AckFrequency { seq } => path.ack_frequency.on_lost(seq),
-            SentFrame::Ack { .. } | SentFrame::Unreliable => {}
+            SentFrame::Ack { .. } | SentFrame::PathAck { .. } | SentFrame::Unreliable => {}
+            SentFrame::PathAbandon { .. }
+            | SentFrame::PathStatus { .. }
+            | SentFrame::PathNewConnectionId { .. }
+            | SentFrame::PathRetireConnectionId { .. }
+            | SentFrame::MaxPathId { .. } => self.send_path_frame_again(frame),
         }
     }
 
@@ -257,14 +284,16 @@ impl Connection {
     pub(super) fn on_pto(&mut self, now: Timestamp, ty: PacketType) {
         const PROBES: u8 = 2;
         self.stats.ptos += 1;
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         path.pto_count += 1;
+        path.counters.ptos += 1;
         if ty == PacketType::OneRtt && !path.only_probes_outstanding() && path.mtu.on_pto(now) {
             path.cc.on_mtu(path.mtu.current());
         }
         match ty {
             PacketType::Initial => probe_handshake(self.initial.as_deref_mut(), PROBES),
             PacketType::Handshake => probe_handshake(self.handshake.as_deref_mut(), PROBES),
+            _ if self.move_in_flight() => {}
             _ => self.probe_one_rtt(PROBES),
         }
         // RFC 9002 §6.2.4: so does what the Handshake space has in flight.
@@ -277,22 +306,22 @@ impl Connection {
         // even when that is nothing, for a server that has discarded its Handshake keys hears
         // nothing else. The PING makes it more than a probe of a path (RFC 9000 §9.1), so that the
         // server follows a client whose address changed.
-        let in_flight = self.paths.primary().sent.ack_eliciting_in_flight() > 0;
+        let in_flight = self.paths.current().sent.ack_eliciting_in_flight() > 0;
         let goes_along = in_flight || (self.side == Side::Client && self.may_send_one_rtt());
         if ty != PacketType::OneRtt && goes_along {
             self.probe_one_rtt(1);
-            self.pending.ping = true;
+            self.paths.current_mut().ping = true;
         }
     }
 
     /// Owes `probes` packets of the 1-RTT space, made of the oldest data in flight.
     fn probe_one_rtt(&mut self, probes: u8) {
-        self.pending.probes = probes;
+        self.paths.current_mut().owed_probes = probes;
         let mut again = std::mem::take(&mut self.scratch);
         again.clear();
         let mut left = probes;
         self.paths
-            .primary()
+            .current()
             .sent
             .for_each_outstanding(|_, packet, frames| {
                 if packet.ack_eliciting && left > 0 && !packet.mtu_probe {
@@ -305,13 +334,21 @@ impl Connection {
                     ControlFlow::Break(())
                 }
             });
-        for frame in again.drain(..) {
+        self.send_all_again(&mut again);
+        self.scratch = again;
+    }
+
+    /// Queues the frames of packets anew that are not lost yet.
+    pub(super) fn send_all_again(&mut self, frames: &mut Vec<SentFrame>) {
+        for frame in frames.drain(..) {
             // Retirements are counted once a frame; the loss of this one will repeat it.
-            if !matches!(frame, SentFrame::RetireConnectionId { .. }) {
+            if !matches!(
+                frame,
+                SentFrame::RetireConnectionId { .. } | SentFrame::PathRetireConnectionId { .. }
+            ) {
                 self.send_again(frame);
             }
         }
-        self.scratch = again;
     }
 }
 

@@ -24,8 +24,11 @@ impl Connection {
         if let Some(min) = params.min_ack_delay {
             // BBR takes its samples of the delivery rate from acknowledgements: with fewer of them
             // it counts more loss against each, and gives up rate that the path has.
-            let active = self.config.ack_frequency && self.config.congestion != Algorithm::Bbr;
-            let requests = &mut self.paths.primary_mut().ack_frequency;
+            // Of several paths each has a window of its own, and the frame is about all of them.
+            let active = self.config.ack_frequency
+                && self.config.congestion != Algorithm::Bbr
+                && !self.extensions.multipath;
+            let requests = &mut self.paths.current_mut().ack_frequency;
             requests.enable(min, params.max_ack_delay, active);
         }
     }
@@ -45,8 +48,9 @@ impl Connection {
             self.ack_frequency_next = f.seq + 1;
             // The frame counts the packets that may go without, the policy those that may not.
             let threshold = u32::try_from(f.threshold.saturating_add(1)).unwrap_or(u32::MAX);
-            let acks = &mut self.paths.primary_mut().acks;
-            acks.set_frequency(threshold, delay, f.reordering);
+            for path in self.paths.iter_mut() {
+                path.acks.set_frequency(threshold, delay, f.reordering);
+            }
         }
         Ok(())
     }
@@ -55,7 +59,7 @@ impl Connection {
         if self.config.min_ack_delay.is_none() {
             return Err(not_asked_for());
         }
-        self.paths.primary_mut().acks.on_immediate_ack();
+        self.paths.current_mut().acks.on_immediate_ack();
         Ok(())
     }
 }

@@ -3,8 +3,9 @@
 //!
 //! What is counted is what costs: attempts that got as far as TLS or wait for the application. The
 //! table is bounded by the half-open limit where no rate is set, and by [`limits::PREFIXES`]
-//! otherwise; prefixes that find it full share one entry. Its hash is keyed. What happens to an
-//! attempt beyond the cap is `incoming`'s: one whose address is forged must not shut out its owner.
+//! otherwise; prefixes that find it full share one entry. Its hash is keyed. Clients that proved
+//! their address are counted apart: what is forged in a network's name must not shut out its owner.
+//! What happens to an attempt beyond the cap is `incoming`'s.
 
 use crate::base::{Timestamp, limits};
 use std::collections::HashMap;
@@ -21,11 +22,11 @@ pub struct PrefixCaps {
     pub v4_bits: u8,
     /// Leading bits of an IPv6 address that make a prefix, at most 128. Default 56.
     pub v6_bits: u8,
-    /// Handshakes under way from one prefix, at most. Default a quarter of
-    /// [`limits::HALF_OPEN`].
+    /// Handshakes under way from one prefix, at most: so many of clients that proved their
+    /// address, and so many of others. Default a quarter of [`limits::HALF_OPEN`].
     pub half_open: u32,
-    /// Handshakes that one prefix may begin a second, in the long run; zero sets no bound, which is
-    /// the default.
+    /// Handshakes that one prefix may begin a second, in the long run, with proof and without
+    /// each; zero sets no bound, which is the default.
     pub rate: u32,
     /// Handshakes that it may begin at once, when it has begun none for a while. Default 256.
     pub burst: u32,
@@ -43,9 +44,15 @@ impl Default for PrefixCaps {
     }
 }
 
-/// Addresses that are counted as one.
+/// What is counted as one: clients of a network that proved their address, or its others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Prefix {
+pub(super) struct Prefix {
+    network: Network,
+    proven: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Network {
     V4(u32),
     V6(u128),
     /// All that found no room in the table.
@@ -77,15 +84,15 @@ impl Admission {
         }
     }
 
-    fn prefix(&self, ip: IpAddr) -> Prefix {
+    fn network(&self, ip: IpAddr) -> Network {
         match ip.to_canonical() {
             IpAddr::V4(ip) => {
                 let drop = 32u32.saturating_sub(self.caps.v4_bits.into());
-                Prefix::V4(ip.to_bits().checked_shr(drop).unwrap_or(0))
+                Network::V4(ip.to_bits().checked_shr(drop).unwrap_or(0))
             }
             IpAddr::V6(ip) => {
                 let drop = 128u32.saturating_sub(self.caps.v6_bits.into());
-                Prefix::V6(ip.to_bits().checked_shr(drop).unwrap_or(0))
+                Network::V6(ip.to_bits().checked_shr(drop).unwrap_or(0))
             }
         }
     }
@@ -96,12 +103,15 @@ impl Admission {
         second.checked_div(self.caps.rate).unwrap_or(Duration::ZERO)
     }
 
-    /// Begins a handshake from `ip`; give the result to [`Admission::end`] when it has ended.
-    /// `None` when its prefix has all it may.
-    pub(super) fn begin(&mut self, now: Timestamp, ip: IpAddr) -> Option<Prefix> {
-        let mut prefix = self.prefix(ip);
+    /// Begins a handshake from `ip`, which is proven or only claimed; give the result to
+    /// [`Admission::end`] when it has ended. `None` when its prefix has all it may.
+    pub(super) fn begin(&mut self, now: Timestamp, ip: IpAddr, proven: bool) -> Option<Prefix> {
+        let mut prefix = Prefix {
+            network: self.network(ip),
+            proven,
+        };
         if !self.table.contains_key(&prefix) && !self.has_room(now) {
-            prefix = Prefix::Others;
+            prefix.network = Network::Others;
         }
         let (price, caps) = (self.price(), self.caps);
         let usage = self.table.entry(prefix).or_insert(Usage {
@@ -172,24 +182,39 @@ mod tests {
     #[test]
     fn a_prefix_has_so_many_handshakes_and_gets_them_back() {
         let mut a = admission(2, 0, 1);
-        let first = a.begin(START, ip("192.0.2.1"));
-        let second = a.begin(START, ip("::ffff:192.0.2.1"));
+        let first = a.begin(START, ip("192.0.2.1"), false);
+        let second = a.begin(START, ip("::ffff:192.0.2.1"), false);
         assert!(first.is_some() && first == second, "mapped is the same");
-        assert_eq!(a.begin(START, ip("192.0.2.1")), None);
-        assert!(a.begin(START, ip("192.0.2.2")).is_some());
+        assert_eq!(a.begin(START, ip("192.0.2.1"), false), None);
+        assert!(a.begin(START, ip("192.0.2.2"), false).is_some());
         a.end(first);
-        assert!(a.begin(START, ip("192.0.2.1")).is_some());
-        let home = a.begin(START, ip("2001:db8:0:1100::1"));
-        assert_eq!(a.begin(START, ip("2001:db8:0:11ff:9::2")), home);
-        assert_eq!(a.begin(START, ip("2001:db8:0:1101::3")), None);
-        assert!(a.begin(START, ip("2001:db8:0:1200::3")).is_some());
+        assert!(a.begin(START, ip("192.0.2.1"), false).is_some());
+        let home = a.begin(START, ip("2001:db8:0:1100::1"), false);
+        assert_eq!(a.begin(START, ip("2001:db8:0:11ff:9::2"), false), home);
+        assert_eq!(a.begin(START, ip("2001:db8:0:1101::3"), false), None);
+        assert!(a.begin(START, ip("2001:db8:0:1200::3"), false).is_some());
+    }
+
+    #[test]
+    fn what_is_claimed_takes_nothing_from_what_is_proven() {
+        let mut a = admission(1, 10, 1);
+        let owner = ip("192.0.2.1");
+        assert!(a.begin(START, owner, false).is_some());
+        assert_eq!(a.begin(START, owner, false), None);
+        let proven = a.begin(START, owner, true);
+        assert!(proven.is_some());
+        assert_eq!(a.begin(START, owner, true), None);
+        a.end(proven);
+        let later = START + Duration::from_secs(1);
+        assert_eq!(a.begin(later, owner, false), None, "under way still");
+        assert!(a.begin(later, owner, true).is_some());
     }
 
     #[test]
     fn nothing_stays_of_what_has_ended() {
         let mut a = admission(10, 0, 1);
         let all: Vec<_> = (0..1000u32)
-            .map(|n| a.begin(START, IpAddr::V4(n.into())))
+            .map(|n| a.begin(START, IpAddr::V4(n.into()), false))
             .collect();
         assert_eq!(a.len(), 1000);
         all.into_iter().for_each(|p| a.end(p));
@@ -202,7 +227,7 @@ mod tests {
         let client = ip("192.0.2.1");
         let mut begun = |now| {
             let mut n = 0;
-            while let Some(p) = a.begin(now, client) {
+            while let Some(p) = a.begin(now, client, false) {
                 a.end(Some(p));
                 n += 1;
             }
@@ -219,13 +244,13 @@ mod tests {
     fn a_full_table_puts_the_rest_together_and_empties_in_time() {
         let mut a = admission(8, 1, 1);
         for n in 0..2 * limits::PREFIXES as u32 {
-            let p = a.begin(START, IpAddr::V4(n.into()));
+            let p = a.begin(START, IpAddr::V4(n.into()), false);
             assert_eq!(p.is_some(), n <= limits::PREFIXES as u32, "{n}");
             a.end(p);
         }
         assert_eq!(a.len(), limits::PREFIXES + 1);
         let later = START + Duration::from_secs(5);
-        assert!(a.begin(later, ip("203.0.113.1")).is_some());
+        assert!(a.begin(later, ip("203.0.113.1"), false).is_some());
         assert_eq!(a.len(), 1);
     }
 
@@ -238,8 +263,8 @@ mod tests {
                 ..PrefixCaps::default()
             };
             let mut a = Admission::new(caps);
-            assert!(a.begin(START, ip("255.255.255.255")).is_some());
-            assert!(a.begin(START, ip("ffff::1")).is_some());
+            assert!(a.begin(START, ip("255.255.255.255"), false).is_some());
+            assert!(a.begin(START, ip("ffff::1"), false).is_some());
         }
     }
 }

@@ -87,6 +87,20 @@ impl Endpoint {
         }
     }
 
+    /// Whether a datagram is a stateless reset of a connection, which then ends.
+    fn is_reset(&mut self, now: Timestamp, meta: &RecvMeta, datagram: &[u8]) -> bool {
+        let Some(id) = self.router.reset(datagram) else {
+            return false;
+        };
+        let conn = self.connection(id);
+        let Some(conn) = conn.filter(|c| c.is_reset_from(meta, datagram)) else {
+            return false;
+        };
+        conn.on_stateless_reset(now);
+        self.wake(id);
+        true
+    }
+
     /// A datagram whose destination is unknown: another shard's, a new connection, or a stray,
     /// which is dropped (RFC 9000 §5.2.2). Version Negotiation is not answered by another (§6.1).
     fn unrouted(
@@ -97,11 +111,7 @@ impl Endpoint {
         app: &mut dyn Application,
     ) {
         let cid_len = self.cids.len();
-        if let Some(id) = self.router.reset(datagram)
-            && let Some(e) = self.entry(id).filter(|e| e.conn.is_reset_from(meta))
-        {
-            e.conn.on_stateless_reset(now);
-            self.wake(id);
+        if self.is_reset(now, meta, datagram) {
             return;
         }
         if let Some(dcid) = header::dcid(datagram, cid_len) {

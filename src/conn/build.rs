@@ -53,7 +53,7 @@ impl Connection {
                 _ => self.handshake.as_deref_mut(),
             };
             let Some(space) = space else { continue };
-            let remote = self.paths.primary().remote_cids.active();
+            let remote = self.paths.current().remote_cids.active();
             let may_send = admission != Admission::AckOnly;
             let Some(rest) = buf.get_mut(used..) else {
                 break;
@@ -121,7 +121,7 @@ impl Connection {
         if seal(&space.keys.local, 0, d.pn, packet, pn_offset, d.pn_len).is_err() {
             return;
         }
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         record(now, path, space, d, end - start);
         self.stats.packets_sent += 1;
         if d.ack_eliciting {
@@ -139,7 +139,7 @@ impl Connection {
             return None;
         }
         let close = frame.clone();
-        let path = self.paths.primary();
+        let path = self.paths.current();
         let size = limits::MIN_UDP_PAYLOAD.min(buf.len()).min(path.allowance());
         let remote = path.remote_cids.active();
         let buf = buf.get_mut(..size)?;
@@ -183,7 +183,7 @@ impl Connection {
     }
 
     fn one_rtt_close(&mut self, buf: &mut [u8], f: &super::state::CloseFrame) -> Option<usize> {
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         let keys = self.one_rtt.as_deref_mut()?;
         let pn = path.sent.skip_packet_number();
         let pn_len = packet_number::encode_len(pn, path.sent.largest_acked());
@@ -202,6 +202,7 @@ impl Connection {
         let len = w.position() + TAG_LEN;
         let packet = buf.get_mut(..len)?;
         self.watch.sent(PacketType::OneRtt, pn, packet, at + pn_len);
+        self.nonces.on_seal(path.id.0, pn);
         keys.seal(path.id.0, pn, packet, at, pn_len).ok()?;
         self.stats.packets_sent += 1;
         Some(len)

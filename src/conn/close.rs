@@ -50,10 +50,9 @@ impl Connection {
         self.timers.clear();
     }
 
-    /// Closing and draining last three times the PTO.
+    /// Closing and draining last three times the PTO of the slowest path.
     pub(super) fn start_drain_timer(&mut self, now: Timestamp) {
-        let path = self.paths.primary();
-        let pto = path.rtt.pto(self.peer_params.max_ack_delay);
+        let pto = self.largest_pto();
         self.timers.clear();
         self.timers.drain = Some(now + pto * 3);
         self.timers.closing_heard = 0;
@@ -66,7 +65,7 @@ impl Connection {
         let _ = now;
         if let State::Closing { send, .. } = &mut self.state {
             self.paths
-                .primary_mut()
+                .current_mut()
                 .validation
                 .on_received(datagram.len());
             self.timers.closing_heard += 1;

@@ -109,6 +109,10 @@ pub struct TransportConfig {
     /// Turns the latency spin bit once a round trip, for observers on the path (RFC 9000 §17.4).
     /// Default off.
     pub spin_bit: bool,
+    /// Paths that a connection may have at once, if the peer takes several too (multipath): at most
+    /// 8, and none but the first by 0 or 1. Paths are opened by clients, with
+    /// [`Connection::open_path`](super::Connection::open_path). Default 0.
+    pub max_paths: u32,
     /// Asks peers that support it to acknowledge less often while the congestion window is large
     /// (ACK frequency extension); never with BBR, which needs them. Default on.
     pub ack_frequency: bool,
@@ -151,6 +155,7 @@ impl Default for TransportConfig {
             preferred_version: None,
             grease_quic_bit: true,
             spin_bit: false,
+            max_paths: 0,
             ack_frequency: true,
             min_ack_delay: Some(Duration::from_millis(1)),
         }

@@ -6,8 +6,10 @@
 
 use super::events::Event;
 use super::input::Packet;
+use super::space::SentFrame;
 use super::{Connection, params};
 use crate::crypto::TAG_LEN;
+use crate::path::{Path, PathState};
 use crate::stream::{DatagramError, Datagrams, StreamSink};
 use crate::wire::frame::{datagram_size, next_datagram, ty};
 use crate::wire::{PacketType, Reader, TransportError};
@@ -94,12 +96,18 @@ impl Connection {
 
     /// The largest datagram that can be sent now, in bytes; `None` when the peer takes none.
     pub fn max_datagram_size(&self) -> Option<usize> {
-        self.datagrams.max_len(self.datagram_room())
+        let others = self.paths.others().filter(|p| p.state == PathState::Open);
+        let room = others.map(|p| self.datagram_room_of(p));
+        let room = room.fold(self.datagram_room(), usize::min);
+        self.datagrams.max_len(room)
     }
 
-    /// Bytes for frames in a full 1-RTT packet.
+    /// Bytes for frames in a full 1-RTT packet of the path in hand.
     pub(super) fn datagram_room(&self) -> usize {
-        let path = self.paths.primary();
+        self.datagram_room_of(self.paths.current())
+    }
+
+    fn datagram_room_of(&self, path: &Path<SentFrame>) -> usize {
         let header = if self.zero_rtt.can_send() {
             self.zero_rtt_header()
         } else {

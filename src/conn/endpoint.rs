@@ -19,6 +19,7 @@ use super::stateless::Stateless;
 use super::token_store::{TokenMemory, TokenStore};
 use super::totals::Ledger;
 use super::version::{ClientStart, Negotiation, ServerTls};
+use super::warm::Expected;
 use super::{Connection, ConnectionInit, ConnectionStats, TransportConfig};
 use crate::base::{FourTuple, Rng, SocketId, Timestamp, Transmit, limits};
 use crate::crypto::{ConfigError, InitialSuite, Lifetimes, ResetKey, Session, TokenKey, early};
@@ -141,6 +142,8 @@ pub(super) struct Cold {
     pub(super) summed: ConnectionStats,
     /// The addresses by which the router finds a connection without a connection ID.
     addresses: Option<Box<(SocketId, FourTuple)>>,
+    /// The tokens of further paths by which the router finds the connection.
+    other_tokens: Vec<ResetToken>,
     /// The network that its handshake counts for.
     prefix: Option<Prefix>,
 }
@@ -179,9 +182,11 @@ pub struct Endpoint {
     pub(super) steered: bool,
     /// QUIC is told by the fixed bit from another protocol.
     pub(super) keeps_fixed_bit: bool,
-    entries: Vec<Option<Entry>>,
+    pub(super) entries: Vec<Option<Entry>>,
     free: Vec<(u32, u32)>,
-    ready: VecDeque<ConnId>,
+    pub(super) ready: VecDeque<ConnId>,
+    /// See [`warm`](super::warm).
+    pub(super) expected: Expected,
     pub(super) admission: Admission,
     pub(super) held: HeldAttempts,
     pub(super) stateless: Stateless,
@@ -233,6 +238,7 @@ impl Endpoint {
             entries: Vec::new(),
             free: Vec::new(),
             ready: VecDeque::new(),
+            expected: Expected::default(),
             admission: Admission::new(config.prefix_caps),
             held: HeldAttempts::default(),
             stateless: Stateless::new(rng.fork()),
@@ -357,6 +363,7 @@ impl Endpoint {
                     initial_dcid,
                     summed: ConnectionStats::default(),
                     addresses,
+                    other_tokens: Vec::new(),
                     prefix: None,
                 }),
             });
@@ -450,6 +457,7 @@ impl Endpoint {
                     self.ledger.note(id);
                 }
                 self.upkeep(id);
+                self.warm_ready();
                 return Some(id);
             }
         }
@@ -483,6 +491,7 @@ impl Endpoint {
                 self.router.set_reset_token(id, old, token);
             }
         }
+        self.route_other_resets(id);
         while let Some(cid) = self.entry(id).and_then(|e| e.conn.poll_retired_cid()) {
             self.router.remove(&cid, Route::Connection(id));
         }
@@ -494,6 +503,24 @@ impl Endpoint {
             let prefix = e.cold.prefix.take();
             self.half_open -= 1;
             self.admission.end(prefix);
+        }
+    }
+
+    /// The same for the reset tokens of paths beyond the first.
+    fn route_other_resets(&mut self, id: ConnId) {
+        let Some(e) = self.entry(id) else {
+            return;
+        };
+        if e.cold.other_tokens.is_empty() && !e.conn.has_other_paths() {
+            return;
+        }
+        let now: Vec<ResetToken> = e.conn.other_reset_tokens().collect();
+        let before = std::mem::replace(&mut e.cold.other_tokens, now.clone());
+        for old in before.iter().filter(|t| !now.contains(t)) {
+            self.router.set_reset_token(id, Some(*old), None);
+        }
+        for new in now.iter().filter(|t| !before.contains(t)) {
+            self.router.set_reset_token(id, None, Some(*new));
         }
     }
 
@@ -529,6 +556,9 @@ impl Endpoint {
             self.router.remove(&cid, Route::Connection(id));
         }
         self.router.set_reset_token(id, e.reset_token, None);
+        for token in e.cold.other_tokens {
+            self.router.set_reset_token(id, Some(token), None);
+        }
         self.ledger
             .on_gone(&e.cold.summed, &e.conn.stats(), &e.conn.path_stats());
         if let Some(found_by) = e.cold.addresses {
@@ -551,6 +581,12 @@ impl Endpoint {
     /// A stateless packet to send: Retry, Version Negotiation, reset, refusal.
     pub fn poll_transmit(&mut self, buf: &mut [u8]) -> Option<Transmit> {
         self.stateless.poll(buf)
+    }
+
+    /// Whether [`Endpoint::poll_transmit`] has something.
+    #[inline]
+    pub fn has_stateless(&self) -> bool {
+        !self.stateless.is_empty()
     }
 
     /// Closes every connection with an application code; they drain on their own.

@@ -52,6 +52,9 @@ pub enum ConnectionError {
          connect again without early data"
     )]
     EarlyDataRejected,
+    /// The last of several paths was abandoned, with this code.
+    #[error("the last path was abandoned: {0}")]
+    NoPath(Code),
     /// The endpoint was shut down.
     #[error("the endpoint was shut down")]
     EndpointClosed,

@@ -2,6 +2,7 @@
 
 use super::error::ConnectionError;
 use super::migrate::MigrationFailure;
+use super::multipath::PathEvent;
 use crate::base::{BoundedQueue, FourTuple, limits};
 use crate::stream::StreamEvent;
 
@@ -39,6 +40,8 @@ pub enum Event {
     Migrated(FourTuple),
     /// This client did not come to use these addresses; everything goes on over the present ones.
     MigrationFailed(FourTuple, MigrationFailure),
+    /// Something happened to one of several paths.
+    Path(PathEvent),
     /// The connection is over; no event follows.
     Closed(ConnectionError),
 }
@@ -47,7 +50,7 @@ pub enum Event {
 #[derive(Debug)]
 pub(crate) struct Events {
     queue: BoundedQueue<Event>,
-    closed: Option<ConnectionError>,
+    closed: Option<Box<ConnectionError>>,
 }
 
 impl Default for Events {
@@ -70,7 +73,7 @@ impl Events {
 
     /// Queues the end.
     pub(crate) fn push_closed(&mut self, why: ConnectionError) {
-        self.closed.get_or_insert(why);
+        self.closed.get_or_insert_with(|| Box::new(why));
     }
 
     /// The next event that is not the end.
@@ -80,12 +83,12 @@ impl Events {
 
     /// The end, while nobody has taken it.
     pub(crate) fn closed(&self) -> Option<&ConnectionError> {
-        self.closed.as_ref()
+        self.closed.as_deref()
     }
 
     /// The end, once.
     pub(crate) fn take_closed(&mut self) -> Option<ConnectionError> {
-        self.closed.take()
+        self.closed.take().map(|why| *why)
     }
 
     /// Gives back memory, when nothing waits.

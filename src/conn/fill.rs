@@ -1,11 +1,13 @@
 //! What a 1-RTT packet is filled with: the frames that wait, most urgent first, each noted for loss
 //! recovery. Header, sealing and the train around it are `train`'s.
 
-use super::Connection;
 use super::ack_frequency::write_ack_requests;
 use super::blocks;
+use super::crypto_stream::CryptoStream;
+use super::multipath::write_acks_away;
 use super::space::SentFrame;
 use super::train::Admission;
+use super::{Connection, Load, Pending};
 use crate::base::{Timestamp, limits};
 use crate::crypto::TAG_LEN;
 use crate::path::Path;
@@ -27,65 +29,98 @@ impl Connection {
             true => self.datagram_room(),
             false => 0,
         };
+        let as_path = self.multipath.is_some() && self.state.is_established();
+        let exponent = self.config.ack_delay_exponent;
         let Self {
             paths,
             streams,
             datagrams,
             scratch,
+            load,
             ..
         } = self;
-        let path = paths.primary_mut();
-        write_ack(
-            now,
-            path,
-            w,
-            scratch,
-            &mut self.stats.acks_sent,
-            self.config.ack_delay_exponent,
-        );
+        let (count, path) = (&mut self.stats.acks_sent, paths.current_mut());
+        write_ack(now, path, w, scratch, (count, exponent, as_path));
+        let control = self.multipath.as_deref_mut();
+        let mut control = control.filter(|_| *load != Load::Own);
+        if control.is_some() {
+            write_acks_away(now, paths, w, scratch, (count, exponent));
+        }
         if admission == Admission::AckOnly {
             return false;
         }
+        let path = paths.current_mut();
         let mut must_fill = false;
         if path.validation.wants_to_send() {
             must_fill = write_path_frames(now, path, w, scratch);
         }
-        if self.one_rtt_crypto.wants_to_send() {
-            while let Some((offset, len)) = self.one_rtt_crypto.write(w) {
-                scratch.push(SentFrame::Crypto { offset, len });
+        if *load == Load::All {
+            write_handshake_rest(&mut self.one_rtt_crypto, &mut self.pending, w, scratch);
+        }
+        let probing = path.owed_probes > 0;
+        if probing || path.ack_frequency.wants_to_send() {
+            write_ack_requests(now, path, w, scratch, probing);
+        }
+        match &mut control {
+            Some(m) => m.write(paths, w, scratch),
+            None if !as_path => write_cid_frames(path, w, scratch),
+            None => {}
+        }
+        if *load == Load::All {
+            self.new_tokens.write(w, scratch);
+            if streams.has_control() {
+                streams.write_control(w, &mut |f| scratch.push(SentFrame::Stream(f)));
+            }
+            if datagrams.wants_to_send() {
+                write_datagrams(datagrams, w, scratch, room, payload_at);
+            }
+            if streams.wants_to_send() {
+                streams.write_data(w, &mut |f| scratch.push(SentFrame::Stream(f)));
             }
         }
-        if self.pending.handshake_done && w.remaining() > 0 {
-            frame::write_handshake_done(w);
-            self.pending.handshake_done = false;
-            scratch.push(SentFrame::HandshakeDone);
-        }
-        write_path_control(now, path, w, scratch, self.pending.probes > 0);
-        self.new_tokens.write(w, scratch);
-        if streams.has_control() {
-            streams.write_control(w, &mut |f| scratch.push(SentFrame::Stream(f)));
-        }
-        if datagrams.wants_to_send() {
-            write_datagrams(datagrams, w, scratch, room, payload_at);
-        }
-        if streams.wants_to_send() {
-            streams.write_data(w, &mut |f| scratch.push(SentFrame::Stream(f)));
-        }
-        let elicits = scratch.iter().any(|f| !matches!(f, SentFrame::Ack { .. }));
+        self.write_ping(w);
+        must_fill
+    }
+
+    /// Writes a PING that was asked for, or that makes a packet a probe after a timeout.
+    #[inline]
+    fn write_ping(&mut self, w: &mut Writer<'_>) {
+        let (path, scratch) = (self.paths.current_mut(), &mut self.scratch);
+        let elicits = scratch.iter().any(|f| !f.is_ack());
         // A PING that was asked for goes beside other frames: those may all be probing frames.
-        let owed = std::mem::take(&mut self.pending.ping) || (self.pending.probes > 0 && !elicits);
+        let owed = std::mem::take(&mut path.ping) || (path.owed_probes > 0 && !elicits);
         if owed && w.remaining() > 0 {
             frame::write_ping(w);
             scratch.push(SentFrame::Unreliable);
         }
-        if !streams.wants_to_send() && !datagrams.wants_to_send() {
+        if !self.streams.wants_to_send() && !self.datagrams.wants_to_send() {
             path.window_limited = false;
         }
-        must_fill
     }
 }
 
-/// Writes an ACK frame when one is due, or when ack-eliciting packets wait for one anyway.
+/// Writes what the handshake has left to say.
+#[inline]
+fn write_handshake_rest(
+    crypto: &mut CryptoStream,
+    pending: &mut Pending,
+    w: &mut Writer<'_>,
+    scratch: &mut Vec<SentFrame>,
+) {
+    if crypto.wants_to_send() {
+        while let Some((offset, len)) = crypto.write(w) {
+            scratch.push(SentFrame::Crypto { offset, len });
+        }
+    }
+    if pending.handshake_done && w.remaining() > 0 {
+        frame::write_handshake_done(w);
+        pending.handshake_done = false;
+        scratch.push(SentFrame::HandshakeDone);
+    }
+}
+
+/// Writes an ACK frame when one is due, or when ack-eliciting packets wait for one anyway; as a
+/// PATH_ACK frame once several paths are possible (multipath §2.3).
 /// Keeps RFC 9000 §17.2.3.
 #[inline]
 fn write_ack(
@@ -93,8 +128,7 @@ fn write_ack(
     path: &mut Path<SentFrame>,
     w: &mut Writer<'_>,
     scratch: &mut Vec<SentFrame>,
-    count: &mut u64,
-    exponent: u8,
+    (count, exponent, as_path): (&mut u64, u8, bool),
 ) {
     let acks = &mut path.acks;
     if !acks.should_ack_now() && acks.deadline().is_none() {
@@ -104,7 +138,11 @@ fn write_ack(
         return;
     };
     let delay = (acks.ack_delay(now).as_micros() as u64) >> exponent;
-    if ack::write(w, acks.ranges(), delay, acks.ecn_counts()) > 0 {
+    let written = match as_path {
+        false => ack::write(w, acks.ranges(), delay, acks.ecn_counts()),
+        true => ack::write_path(w, path.id, acks.ranges(), delay, acks.ecn_counts()),
+    };
+    if written > 0 {
         // One question at a time: a peer that answers none must not make us remember many.
         let elicit = acks.should_elicit() && path.sent.ack_eliciting_in_flight() == 0;
         if elicit && w.remaining() > 0 {
@@ -172,20 +210,6 @@ fn write_path_frames(
         scratch.push(SentFrame::Unreliable);
     }
     w.position() > before
-}
-
-/// Writes what concerns the path alone: connection IDs, and when to acknowledge.
-fn write_path_control(
-    now: Timestamp,
-    path: &mut Path<SentFrame>,
-    w: &mut Writer<'_>,
-    scratch: &mut Vec<SentFrame>,
-    probing: bool,
-) {
-    if probing || path.ack_frequency.wants_to_send() {
-        write_ack_requests(now, path, w, scratch, probing);
-    }
-    write_cid_frames(path, w, scratch);
 }
 
 /// Writes NEW_CONNECTION_ID and RETIRE_CONNECTION_ID frames.

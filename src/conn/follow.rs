@@ -17,7 +17,7 @@ impl Connection {
     /// Compares the addresses that the newest 1-RTT packet came by with the path's (RFC 9000 §9).
     #[inline]
     pub(super) fn check_address(&mut self, now: Timestamp, packet: &Packet<'_>, probing: bool) {
-        if packet.meta.path == self.paths.primary().tuple || self.side == Side::Client {
+        if packet.meta.path == self.paths.current().tuple || self.side == Side::Client {
             return;
         }
         // RFC 9000 §9.1: probing packets move nothing.
@@ -28,7 +28,7 @@ impl Connection {
 
     #[cold]
     fn consider_following(&mut self, now: Timestamp, packet: &Packet<'_>) {
-        let path = self.paths.primary();
+        let path = self.paths.current();
         if is_by(path.socket, &path.tuple, packet.meta) {
             return;
         }
@@ -52,7 +52,7 @@ impl Connection {
     /// Goes on at the new addresses and validates them (RFC 9000 §8.2.1, §9, §9.3, §9.6.3).
     fn follow(&mut self, now: Timestamp, packet: &Packet<'_>) {
         let meta = packet.meta;
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         let present = path.tuple;
         if path.former.as_ref().is_some_and(|f| f.tuple == meta.path) {
             self.stats.migrations += 1;
@@ -69,7 +69,7 @@ impl Connection {
         {
             return;
         }
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         let own = path.probes.find(meta).and_then(|p| p.cid);
         let own = own.filter(|seq| path.remote_cids.get(*seq).is_some());
         let needs = path.local_cids.is_new(packet.dcid) && !path.remote_cids.active().is_empty();
@@ -87,7 +87,7 @@ impl Connection {
             None => self.challenge(now, Some(packet.size)),
         };
         self.change_path(now, meta.socket, meta.path, cid, validation);
-        if self.paths.primary().validation.is_validated() {
+        if self.paths.current().validation.is_validated() {
             self.events.push(Event::PeerAddressValidated);
         }
     }
@@ -96,16 +96,16 @@ impl Connection {
     /// addresses that nothing is to be sent to.
     pub(super) fn peer_probe(&mut self, now: Timestamp, packet: &Packet<'_>) -> Option<&mut Probe> {
         let meta = packet.meta;
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         if path.probes.find(meta).is_none() {
             self.begin_peer_probe(now, packet)?;
         }
-        self.paths.primary_mut().probes.find(meta)
+        self.paths.current_mut().probes.find(meta)
     }
 
     fn begin_peer_probe(&mut self, now: Timestamp, packet: &Packet<'_>) -> Option<()> {
         let meta = packet.meta;
-        let present = self.paths.primary().tuple;
+        let present = self.paths.current().tuple;
         let other_end = !same_end(present.local, meta.path.local);
         let admitted = self.side == Side::Server
             && self.state.is_confirmed()
@@ -117,7 +117,7 @@ impl Connection {
         if !admitted {
             return None;
         }
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         let apart = path.local_cids.is_new(packet.dcid) || other_end;
         let cid = if apart && !path.remote_cids.active().is_empty() {
             Some(path.remote_cids.take_spare()?)
@@ -135,13 +135,7 @@ impl Connection {
     /// noticed that we moved to its preferred address.
     #[cold]
     pub(super) fn is_former(&self, meta: &RecvMeta) -> bool {
-        let former = self.paths.primary().former.as_ref();
+        let former = self.paths.current().former.as_ref();
         former.is_some_and(|f| f.tuple.remote == meta.path.remote)
-    }
-
-    /// Whether a stateless reset that came by `meta` may be the peer's: RFC 9000 §10.3.1 binds a
-    /// token to the address that its connection ID is used towards.
-    pub(crate) fn is_reset_from(&self, meta: &RecvMeta) -> bool {
-        self.paths.primary().tuple.remote == meta.path.remote
     }
 }

@@ -8,9 +8,10 @@ use super::Connection;
 use super::error::ConnectionError;
 use super::input::Packet;
 use crate::base::Timestamp;
+use crate::path::PathId;
 use crate::stream::StreamSink;
-use crate::wire::frame::{ConnectionClose, Frame, NewConnectionId};
-use crate::wire::{PacketType, Reader, Side, TransportError};
+use crate::wire::frame::{ConnectionClose, Frame, NewConnectionId, PathFrame, Stream};
+use crate::wire::{Extensions, PacketType, Reader, Side, TransportError};
 
 /// What a packet's frames were.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +42,14 @@ impl Connection {
         };
         let mut r = Reader::new(packet.payload);
         while !r.is_empty() {
-            let frame = Frame::parse(&mut r)?;
+            if packet.ty == PacketType::OneRtt
+                && let Some(stream) = Stream::next(&mut r)?
+            {
+                (seen.ack_eliciting, seen.probing) = (true, false);
+                self.on_stream(now, &stream, sink)?;
+                continue;
+            }
+            let frame = Frame::parse(&mut r).map_err(|e| self.extensions.fault(e))?;
             if packet.ty != PacketType::OneRtt && !Frame::allowed_in(frame.ty(), packet.ty) {
                 return Err(TransportError::protocol_violation(
                     "a frame that this packet type does not admit",
@@ -51,10 +59,7 @@ impl Connection {
             seen.ack_eliciting |= frame.is_ack_eliciting();
             if let Frame::Stream(stream) = frame {
                 seen.probing = false;
-                let rtt = self.paths.primary().rtt.smoothed();
-                self.streams
-                    .on_stream(now, rtt, &stream, sink)
-                    .map_err(|e| e.with_frame(frame.ty()))?;
+                self.on_stream(now, &stream, sink)?;
             } else if let Frame::Datagram(first) = frame {
                 seen.probing = false;
                 self.on_datagrams(packet, first, &mut r, sink)?;
@@ -73,6 +78,19 @@ impl Connection {
         Ok(seen)
     }
 
+    #[inline]
+    fn on_stream(
+        &mut self,
+        now: Timestamp,
+        stream: &Stream<'_>,
+        sink: &mut dyn StreamSink,
+    ) -> Result<(), TransportError> {
+        let rtt = self.paths.current().rtt.smoothed();
+        self.streams
+            .on_stream(now, rtt, stream, sink)
+            .map_err(|e| e.with_frame(stream.ty()))
+    }
+
     /// Keeps RFC 9000 §19.17.
     fn handle_frame(
         &mut self,
@@ -82,6 +100,9 @@ impl Connection {
     ) -> Result<(), TransportError> {
         match frame {
             Frame::Padding | Frame::Ping => Ok(()),
+            Frame::Ack(ack) if self.multipath.is_some() && packet.ty == PacketType::OneRtt => {
+                self.on_path_ack(now, packet, PathId::ZERO, &ack)
+            }
             Frame::Ack(ack) => self.on_ack(now, packet, &ack),
             Frame::Crypto { offset, data } => self.on_crypto(now, packet.ty, offset, data),
             // Handled by the caller, which has the sink.
@@ -109,8 +130,8 @@ impl Connection {
                 Ok(())
             }
             Frame::NewToken(token) => self.on_new_token(token),
-            Frame::NewConnectionId(f) => self.on_new_connection_id(&f),
-            Frame::RetireConnectionId(seq) => self.on_retire_connection_id(seq, packet.dcid),
+            Frame::NewConnectionId(new) => self.on_new_connection_id(now, packet, new),
+            Frame::RetireConnectionId(seq) => self.on_retire_connection_id(now, packet, seq),
             Frame::PathChallenge(data) => {
                 self.on_path_challenge(now, packet, data);
                 Ok(())
@@ -125,6 +146,10 @@ impl Connection {
             Frame::Datagram(_) => Ok(()),
             Frame::AckFrequency(f) => self.on_ack_frequency(&f),
             Frame::ImmediateAck => self.on_immediate_ack(),
+            Frame::PathAck { path, ack } => self.on_path_ack(now, packet, path, &ack),
+            Frame::Path(f) => self.on_path_frame(now, packet.dcid, &f),
+            // We do not declare the extension, so it was not negotiated.
+            Frame::Address(_) => Err(Extensions::unknown(frame.ty())),
             Frame::ConnectionClose(close) => {
                 self.on_close(now, &close);
                 Ok(())
@@ -132,14 +157,35 @@ impl Connection {
         }
     }
 
-    fn on_new_connection_id(&mut self, f: &NewConnectionId) -> Result<(), TransportError> {
-        let remote = &mut self.paths.primary_mut().remote_cids;
-        remote.on_new(f.seq, f.retire_prior_to, f.cid, f.reset_token)
+    fn on_new_connection_id(
+        &mut self,
+        now: Timestamp,
+        packet: &Packet<'_>,
+        new: NewConnectionId,
+    ) -> Result<(), TransportError> {
+        if self.multipath.is_some() {
+            // Multipath §3.2: it is about the first path.
+            let path = PathId::ZERO;
+            let frame = PathFrame::NewConnectionId { path, new };
+            return self.on_path_frame(now, packet.dcid, &frame);
+        }
+        let remote = &mut self.paths.current_mut().remote_cids;
+        remote.on_new(new.seq, new.retire_prior_to, new.cid, new.reset_token)
     }
 
-    fn on_retire_connection_id(&mut self, seq: u64, used: &[u8]) -> Result<(), TransportError> {
-        let used = crate::wire::ConnectionId::new(used).unwrap_or_default();
-        self.paths.primary_mut().local_cids.on_retire(seq, &used)
+    fn on_retire_connection_id(
+        &mut self,
+        now: Timestamp,
+        packet: &Packet<'_>,
+        seq: u64,
+    ) -> Result<(), TransportError> {
+        if self.multipath.is_some() {
+            let path = PathId::ZERO;
+            let frame = PathFrame::RetireConnectionId { path, seq };
+            return self.on_path_frame(now, packet.dcid, &frame);
+        }
+        let used = crate::wire::ConnectionId::new(packet.dcid).unwrap_or_default();
+        self.paths.current_mut().local_cids.on_retire(seq, &used)
     }
 
     /// Keeps RFC 9000 §19.20.

@@ -64,7 +64,9 @@ impl Connection {
             Frame::NewToken(_)
             | Frame::NewConnectionId(_)
             | Frame::RetireConnectionId(_)
-            | Frame::HandshakeDone => true,
+            | Frame::HandshakeDone
+            | Frame::Path(_)
+            | Frame::Address(_) => true,
             _ => false,
         };
         self.glitches.noted += u32::from(counts);

@@ -7,7 +7,9 @@ use super::space::HandshakeSpace;
 use super::version::Negotiation;
 use crate::base::{RecvMeta, Timestamp};
 use crate::crypto::{KeyChange, OneRttKeys, initial_keys, retry};
-use crate::wire::{ConnectionId, PacketType, Side, TransportError, TransportParameters, Version};
+use crate::wire::{
+    ConnectionId, Extensions, PacketType, Side, TransportError, TransportParameters, Version,
+};
 
 /// The level that TLS writes at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -201,7 +203,7 @@ impl Connection {
         self.state.move_to_complete();
         self.ids.completed = true;
         self.timers.handshake = None;
-        let pto = self.paths.primary().rtt.pto(self.peer_params.max_ack_delay);
+        let pto = self.paths.current().rtt.pto(self.peer_params.max_ack_delay);
         self.zero_rtt.on_handshake_complete(now, self.side, pto);
         self.streams.end_early();
         self.events.push(Event::Connected);
@@ -233,7 +235,7 @@ impl Connection {
     /// A Handshake packet from the peer authenticated (RFC 9000 §8.1, RFC 9001 §4.9.1).
     pub(super) fn on_handshake_packet_opened(&mut self, meta: &RecvMeta) {
         if self.side == Side::Server {
-            let path = self.paths.primary_mut();
+            let path = self.paths.current_mut();
             // It proves the address that it came from, and no other.
             if meta.path.remote == path.tuple.remote {
                 path.validation.set_validated();
@@ -247,7 +249,7 @@ impl Connection {
     pub(super) fn discard_initial(&mut self) {
         if let Some(mut space) = self.initial.take() {
             self.ids.version.forget_other();
-            let path = self.paths.primary_mut();
+            let path = self.paths.current_mut();
             path.bytes_in_flight = path
                 .bytes_in_flight
                 .saturating_sub(space.sent.discard(|_, _, _| {}));
@@ -257,7 +259,7 @@ impl Connection {
 
     fn discard_handshake(&mut self) {
         if let Some(mut space) = self.handshake.take() {
-            let path = self.paths.primary_mut();
+            let path = self.paths.current_mut();
             path.bytes_in_flight = path
                 .bytes_in_flight
                 .saturating_sub(space.sent.discard(|_, _, _| {}));
@@ -274,11 +276,13 @@ impl Connection {
         self.check_peer_versions(&params)?;
         self.ids.params_applied = true;
         self.enable_ack_frequency(&params);
+        let declared = super::params::local(&self.config, self.ids.local_scid);
+        self.extensions = Extensions::negotiated(&declared, &params);
         if params.grease_quic_bit && self.config.grease_quic_bit {
             self.fixed_bit.switch_on();
         }
         self.set_peer_limits(now, &params)?;
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         path.local_cids
             .set_peer_limit(params.active_connection_id_limit);
         path.set_mtu_ceiling(params.max_udp_payload_size);
@@ -291,6 +295,7 @@ impl Connection {
                 .on_new(1, 0, p.cid, p.reset_token)
                 .map_err(|e| TransportError::transport_parameter_error(e.reason))?;
         }
+        self.begin_multipath(&params)?;
         self.timers.set_peer_idle(params.max_idle_timeout);
         self.timers.on_packet_received(now);
         self.peer_params = params;
@@ -348,7 +353,7 @@ impl Connection {
         // RFC 9000 §17.2.5.2: new keys from the new destination; packet numbers go on.
         space.keys = keys;
         space.crypto.resend_all();
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         path.bytes_in_flight = path
             .bytes_in_flight
             .saturating_sub(space.sent.discard(|_, _, _| {}));

@@ -201,7 +201,8 @@ impl Endpoint {
                 Decision::Retry
             }
             Decision::Accept | Decision::Hold => {
-                attempt.prefix = self.admission.begin(now, attempt.meta.path.remote.ip());
+                let (remote, proven) = (attempt.meta.path.remote, attempt.validated);
+                attempt.prefix = self.admission.begin(now, remote.ip(), proven);
                 if attempt.prefix.is_some() {
                     return decision;
                 }

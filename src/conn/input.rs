@@ -4,12 +4,13 @@
 //! only authenticated packets can close the connection (RFC 9000 §5.2, RFC 9001 §5.5). What the
 //! frames inside mean is `frames`' business.
 
-use super::error::ConnectionError;
 use super::handshake::HandshakeIds;
-use super::space::HandshakeSpace;
+use super::multipath::TakenUp;
+use super::space::{HandshakeSpace, SentFrame};
 use super::{Connection, EarlyPacket};
 use crate::base::{RecvMeta, Timestamp, limits};
 use crate::crypto::{OpenError, TAG_LEN, UsedKeys, open, unprotect};
+use crate::path::Path;
 use crate::stream::StreamSink;
 use crate::wire::header::{self, Header, HeaderError, LongType};
 use crate::wire::{ConnectionId, PacketType, Side, TransportError, Version, packet_number};
@@ -50,9 +51,15 @@ impl Connection {
         self.watch_changes(false);
         self.watch.at(now);
         for datagram in data.chunks_mut(meta.segment_size.max(1)) {
-            self.handle_udp_datagram(now, meta, datagram, sink);
+            if self.multipath.is_none() {
+                self.handle_udp_datagram(now, meta, datagram, sink);
+            } else {
+                self.handle_udp_datagram_of_path(now, meta, datagram, sink);
+            }
         }
-        self.paths.primary_mut().acks.end_of_train();
+        for path in self.paths.iter_mut() {
+            path.acks.end_of_train();
+        }
         for space in [&mut self.initial, &mut self.handshake]
             .into_iter()
             .flatten()
@@ -60,6 +67,35 @@ impl Connection {
             space.acks.end_of_train();
         }
         self.watch_changes(true);
+    }
+
+    /// Takes up the path that a datagram belongs to, and handles it.
+    fn handle_udp_datagram_of_path(
+        &mut self,
+        now: Timestamp,
+        meta: &RecvMeta,
+        datagram: &mut [u8],
+        sink: &mut dyn StreamSink,
+    ) {
+        if self.state.is_closed() {
+            let from = |p: &&Path<SentFrame>| p.tuple.remote == meta.path.remote;
+            let there = self.paths.iter().find(from).map(|p| p.id);
+            if let Some(id) = there {
+                self.paths.select(id);
+            }
+            return self.handle_udp_datagram(now, meta, datagram, sink);
+        }
+        match self.take_up(now, meta, datagram) {
+            TakenUp::Known => self.handle_udp_datagram(now, meta, datagram, sink),
+            TakenUp::New(id) => {
+                self.handle_udp_datagram(now, meta, datagram, sink);
+                self.settle_new_path(id);
+            }
+            TakenUp::None => {
+                self.stats.packets_dropped += 1;
+                self.on_undecryptable(now, meta, datagram);
+            }
+        }
     }
 
     fn handle_udp_datagram(
@@ -71,7 +107,7 @@ impl Connection {
     ) {
         self.stats.udp_datagrams_received += 1;
         self.stats.udp_bytes_received += datagram.len() as u64;
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         let from_peer = meta.path.remote == path.tuple.remote;
         if self.state.is_closed() {
             // RFC 9000 §10.2.1: an address that is not proven gets no answer.
@@ -83,6 +119,7 @@ impl Connection {
         if from_peer {
             path.validation.on_received(datagram.len());
         }
+        path.counters.bytes_received += datagram.len() as u64;
         if !path.probes.is_empty()
             && let Some(probe) = path.probes.find(meta)
         {
@@ -115,7 +152,7 @@ impl Connection {
     fn is_for_us(&self, packet: &[u8]) -> bool {
         header::dcid(packet, self.ids.local_scid.len())
             .and_then(ConnectionId::new)
-            .is_some_and(|dcid| self.paths.primary().local_cids.contains(&dcid))
+            .is_some_and(|dcid| self.paths.current().local_cids.contains(&dcid))
     }
 
     /// Handles one long-header packet of a datagram of `size` bytes; returns the bytes it took.
@@ -178,12 +215,6 @@ impl Connection {
         len
     }
 
-    /// RFC 9000 §10.3: other versions may reset in the form of a long header.
-    fn is_reset(&mut self, now: Timestamp, meta: &RecvMeta, datagram: &[u8]) -> bool {
-        self.on_undecryptable(now, meta, datagram);
-        self.state.is_closed()
-    }
-
     /// A packet without a packet number, or none at all.
     fn on_unnumbered(
         &mut self,
@@ -227,7 +258,7 @@ impl Connection {
     }
 
     fn accepts_dcid(&self, dcid: &ConnectionId) -> bool {
-        self.paths.primary().local_cids.contains(dcid)
+        self.paths.current().local_cids.contains(dcid)
             || (self.side == Side::Server && *dcid == self.ids.client_dcid())
     }
 
@@ -302,7 +333,7 @@ impl Connection {
     /// others have it too.
     fn is_the_peers(&mut self, scid: ConnectionId) -> bool {
         let known = *self.ids.remote_scid.get_or_insert_with(|| {
-            self.paths.primary_mut().remote_cids.set_first(scid);
+            self.paths.current_mut().remote_cids.set_first(scid);
             scid
         });
         known == scid
@@ -338,7 +369,7 @@ impl Connection {
         let Some(keys) = self.one_rtt.as_deref_mut() else {
             return Ok(());
         };
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         let pn_offset = 1 + self.ids.local_scid.len();
         let fixed = self.config.grease_quic_bit
             || packet.first().is_some_and(|b| b & header::FIXED_BIT != 0);
@@ -360,11 +391,9 @@ impl Connection {
             Err(OpenError::Fatal(e)) => return Err(e),
         };
         if opened.keys == UsedKeys::New {
-            // RFC 9001 §6.5: old keys stay for three PTO.
-            let pto = path.rtt.pto(self.peer_params.max_ack_delay);
-            keys.keep_previous_until(now + pto * 3);
-            self.stats.key_updates = keys.updates();
+            self.on_new_keys(now);
         }
+        let path = self.paths.current_mut();
         if path.acks.is_duplicate(pn) {
             self.stats.packets_duplicate += 1;
             return Ok(());
@@ -395,32 +424,14 @@ impl Connection {
         self.handle_packet(now, &packet, sink)
     }
 
-    /// A short-header packet that does not authenticate may be a stateless reset
-    /// (RFC 9000 §10.3.1).
-    fn on_undecryptable(&mut self, now: Timestamp, meta: &RecvMeta, packet: &[u8]) {
-        let Some(token) = packet
-            .last_chunk()
-            .filter(|_| packet.len() >= limits::MIN_STATELESS_RESET)
-        else {
-            return;
-        };
-        // A token counts for the address that its connection ID is used towards, and no other.
-        let there = self
-            .paths
-            .iter()
-            .any(|p| p.tuple.remote == meta.path.remote && p.remote_cids.is_reset_token(token));
-        if there {
-            self.on_stateless_reset(now);
-        }
-    }
-
-    /// The peer has lost its state: nothing more is sent.
-    /// Keeps RFC 9000 §10.3.1.
-    pub(crate) fn on_stateless_reset(&mut self, now: Timestamp) {
-        if !self.state.is_closed() {
-            self.state.move_to_draining();
-            self.events.push_closed(ConnectionError::Reset);
-            self.start_drain_timer(now);
+    /// A packet opened with keys that none was opened with before: the old ones stay for three PTO
+    /// of the slowest path (RFC 9001 §6.5).
+    #[cold]
+    fn on_new_keys(&mut self, now: Timestamp) {
+        let until = now + self.largest_pto() * 3;
+        if let Some(keys) = self.one_rtt.as_deref_mut() {
+            keys.keep_previous_until(until);
+            self.stats.key_updates = keys.updates();
         }
     }
 
@@ -478,7 +489,7 @@ impl Connection {
         self.stats.packets_received += 1;
         self.watch.received(packet);
         let seen = self.handle_frames(now, packet, sink)?;
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         path.last_received = now;
         let ecn = packet.meta.ecn;
         // RFC 9000 §13.2.5: the time that a packet waited for its keys is part of our delay.

@@ -8,8 +8,8 @@ use super::Connection;
 use super::events::Event;
 use crate::base::{FourTuple, SocketId, Timestamp};
 use crate::path::validate::Start;
-use crate::path::{Probe, Purpose, Spin, Validation};
-use crate::wire::Side;
+use crate::path::{PathId, PathState, Probe, Purpose, Spin, Validation};
+use crate::wire::{Code, Side};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -42,6 +42,9 @@ pub enum MigrateError {
     /// The server is neither in use nor preferred there (RFC 9000 §9).
     #[error("{0} is not the address of the server in use, nor its preferred one")]
     Remote(SocketAddr),
+    /// The path is not open.
+    #[error("there is no such path, or it is not open")]
+    NoPath,
     /// Too many addresses are being probed.
     #[error("too many addresses are being probed: wait for one to answer or fail")]
     Busy,
@@ -79,14 +82,33 @@ impl Connection {
         socket: SocketId,
         tuple: FourTuple,
     ) -> Result<(), MigrateError> {
+        let id = self.main_path().id;
+        self.migrate_path(now, id, socket, tuple)
+    }
+
+    /// Moves one of several paths of a client as [`Connection::migrate`] moves the only one, while
+    /// the others go on (multipath §3.1.2).
+    ///
+    /// # Errors
+    /// [`MigrateError`]; nothing was sent then.
+    pub fn migrate_path(
+        &mut self,
+        now: Timestamp,
+        id: PathId,
+        socket: SocketId,
+        tuple: FourTuple,
+    ) -> Result<(), MigrateError> {
+        if !self.paths.select(id) || self.paths.current().state != PathState::Open {
+            return Err(MigrateError::NoPath);
+        }
         self.may_migrate(tuple.remote)?;
-        let path = self.paths.primary();
+        let path = self.paths.current();
         if (path.socket, path.tuple) == (socket, tuple) {
             self.events.push(Event::Migrated(tuple));
             return Ok(());
         }
         self.give_up_probes(Purpose::Own, MigrationFailure::Replaced);
-        let seq = self.paths.primary_mut().remote_cids.take_spare();
+        let seq = self.paths.current_mut().remote_cids.take_spare();
         let seq = seq.ok_or(MigrateError::NoConnectionId)?;
         let validation = self.challenge(now, None);
         let probe = self.probe_of(now, Purpose::Own, socket, tuple, Some(seq), validation);
@@ -111,12 +133,13 @@ impl Connection {
         socket: SocketId,
         tuple: FourTuple,
     ) -> Result<(), MigrateError> {
+        self.take_main_path();
         self.may_migrate(tuple.remote)?;
-        if tuple.remote != self.paths.primary().tuple.remote {
+        if tuple.remote != self.paths.current().tuple.remote {
             return Err(MigrateError::Remote(tuple.remote));
         }
         self.give_up_probes(Purpose::Own, MigrationFailure::Replaced);
-        let seq = self.paths.primary_mut().remote_cids.take_spare();
+        let seq = self.paths.current_mut().remote_cids.take_spare();
         let seq = seq.ok_or(MigrateError::NoConnectionId)?;
         let validation = self.challenge(now, None);
         self.change_path(now, socket, tuple, Some(seq), validation);
@@ -127,7 +150,7 @@ impl Connection {
     /// Where a socket at `local` reaches the server: at its address in use, or at its preferred one
     /// if that alone is of the socket's family (RFC 9000 §9.6.3).
     pub fn remote_from(&self, local: SocketAddr) -> Option<SocketAddr> {
-        let present = self.paths.primary().tuple.remote;
+        let present = self.main_path().tuple.remote;
         let dual = local.is_ipv6() && local.ip().is_unspecified();
         if local.is_ipv4() == present.is_ipv4() || dual {
             return Some(present);
@@ -139,7 +162,7 @@ impl Connection {
 
     /// Whether a client could move now, to go on with the server at `remote` (RFC 9000 §9, §18.2).
     fn may_migrate(&self, remote: SocketAddr) -> Result<(), MigrateError> {
-        let path = self.paths.primary();
+        let path = self.paths.current();
         let preferred = self.peer_params.preferred_address.as_ref();
         let known = remote == path.tuple.remote
             || preferred.is_some_and(|p| super::preferred::of_family(p, remote) == Some(remote));
@@ -168,7 +191,7 @@ impl Connection {
     /// How often an address is asked, and for how long (RFC 9000 §8.2.4, §9.4): three times the
     /// larger of the present and the initial probe timeout.
     pub(super) fn patience(&self) -> (Duration, Duration) {
-        let interval = self.paths.primary().rtt.pto(self.peer_params.max_ack_delay);
+        let interval = self.paths.current().rtt.pto(self.peer_params.max_ack_delay);
         (interval, interval.max(self.config.initial_rtt * 3) * 3)
     }
 
@@ -224,20 +247,20 @@ impl Connection {
     ) {
         self.stats.migrations += 1;
         let config = self.config.path();
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         let left = (path.socket, path.tuple);
         let old = path.remote_cids.active_seq();
         let changed = cid.is_some_and(|seq| seq != old && path.remote_cids.activate(seq));
         let keep = same_hosts(&path.tuple, &tuple);
         let looks_back = path.validation.is_validated().then(|| self.look_back(now));
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         path.move_to(socket, tuple, keep, &config);
         path.spin = Spin::new(self.config.spin_bit, &mut self.rng);
         path.validation = validation;
         self.leave(now, left, changed.then_some(old), looks_back);
         if self.side == Side::Client {
             // The server follows the first packet that is more than a probe.
-            self.pending.ping = true;
+            self.paths.current_mut().ping = true;
         } else if left.1.remote != tuple.remote {
             self.events.push(Event::PeerAddressChanged);
         }
@@ -264,19 +287,23 @@ impl Connection {
         cid: Option<u64>,
         looks_back: Option<Validation>,
     ) {
-        self.timers.pacing = None;
+        self.paths.current_mut().paced_until = None;
         if let Some(validation) = looks_back {
             self.forget_probes(|p| p.purpose == Purpose::Former);
             let probe = self.probe_of(now, Purpose::Former, socket, tuple, cid, validation);
             self.insert_probe(probe);
         } else if let Some(seq) = cid {
-            self.paths.primary_mut().remote_cids.release(seq);
+            self.paths.current_mut().remote_cids.release(seq);
         }
     }
 
     /// The path in use is validated, the datagram size included.
     pub(super) fn on_path_validated(&mut self) {
-        let tuple = self.paths.primary().tuple;
+        let path = self.paths.current();
+        if path.state == PathState::Validating {
+            return self.on_new_path_validated();
+        }
+        let tuple = path.tuple;
         self.events.push(match self.side {
             Side::Client => Event::Migrated(tuple),
             Side::Server => Event::PeerAddressValidated,
@@ -286,7 +313,11 @@ impl Connection {
     /// The path in use did not answer: a server goes back to where its client was last proven to
     /// be (RFC 9000 §9.3.2); a client has nowhere better to go.
     pub(super) fn on_path_failed(&mut self, now: Timestamp) {
-        let tuple = self.paths.primary().tuple;
+        let path = self.paths.current();
+        let (id, tuple) = (path.id, path.tuple);
+        if path.state == PathState::Validating {
+            return self.on_new_path_failed(now);
+        }
         if self.side == Side::Client {
             let why = MigrationFailure::NoAnswer;
             self.events.push(Event::MigrationFailed(tuple, why));
@@ -294,18 +325,22 @@ impl Connection {
         }
         if self.move_back(now) {
             self.events.push(Event::PeerAddressChanged);
-        } else if !self.paths.primary().validation.is_validated() {
-            self.end_silently(super::ConnectionError::TimedOut);
+        } else if !self.paths.current().validation.is_validated() {
+            if self.multipath.is_some() && !self.paths.is_single() {
+                self.abandon_path(now, id, Code::PATH_UNSTABLE_OR_POOR, false);
+            } else {
+                self.end_silently(super::ConnectionError::TimedOut);
+            }
         }
     }
 
     /// Returns to the addresses proven before, and to their connection ID if that is still known.
     pub(super) fn move_back(&mut self, now: Timestamp) -> bool {
         let config = self.config.path();
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         let left = (path.socket, path.tuple);
         let looks_back = path.validation.is_validated().then(|| self.look_back(now));
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         if !path.move_back(&config) {
             return false;
         }

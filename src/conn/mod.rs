@@ -37,11 +37,13 @@ mod handshake;
 pub mod incoming;
 mod input;
 mod migrate;
+pub mod multipath;
 mod new_token;
 pub mod observe;
 mod params;
 mod preferred;
 mod probing;
+mod resets;
 mod rest;
 mod router;
 mod space;
@@ -56,14 +58,16 @@ pub mod totals;
 mod train;
 mod tuples;
 mod version;
+mod warm;
 mod zero_rtt;
 
 use crate::base::{FourTuple, Rng, SocketId, Timestamp};
+use crate::crypto::nonce::NonceGuard;
 use crate::crypto::{OneRttKeys, Session};
 use crate::path::cids::ResetToken;
 use crate::path::{Path, PathId, PathSet, Spin};
 use crate::stream::{Datagrams, Streams};
-use crate::wire::{ConnectionId, Side, TransportParameters};
+use crate::wire::{ConnectionId, Extensions, Side, TransportParameters};
 pub use admission::PrefixCaps;
 pub use application::Application;
 pub use config::TransportConfig;
@@ -80,6 +84,8 @@ pub use guard::{PortGuard, PortVerdict};
 use handshake::HandshakeIds;
 pub use incoming::{Decision, Incoming, IncomingId};
 pub use migrate::{MigrateError, MigrationFailure};
+use multipath::Multipath;
+pub use multipath::{ClosePathError, OpenPathError, PathEvent, PathInfo};
 use new_token::NewTokens;
 use observe::{Begun, Watch};
 pub use preferred::PreferredAddresses;
@@ -97,9 +103,17 @@ use zero_rtt::ZeroRtt;
 #[derive(Debug, Default)]
 struct Pending {
     handshake_done: bool,
-    ping: bool,
-    /// Probes owed in the 1-RTT space after a PTO.
-    probes: u8,
+}
+
+/// What a packet may hold beyond what belongs to its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Load {
+    /// Nothing.
+    Own,
+    /// Frames about paths, and acknowledgements of others.
+    Control,
+    /// Whatever waits.
+    All,
 }
 
 /// A packet that came before its keys, kept whole.
@@ -123,9 +137,18 @@ pub struct Connection {
     one_rtt: Option<Box<OneRttKeys>>,
     one_rtt_crypto: CryptoStream,
     paths: PathSet<SentFrame>,
+    /// What there is beyond the paths, if both sides take several.
+    multipath: Option<Box<Multipath>>,
+    nonces: NonceGuard,
+    /// What the path in hand is to carry.
+    load: Load,
+    /// The acknowledgement in hand came over another path than what it acknowledges.
+    acked_elsewhere: bool,
     streams: Streams,
     datagrams: Datagrams,
     peer_params: TransportParameters,
+    /// What both ends have declared; nothing before the peer's parameters are known.
+    extensions: Extensions,
     timers: Timers,
     events: Events,
     pending: Pending,
@@ -195,7 +218,12 @@ impl Connection {
             one_rtt: None,
             one_rtt_crypto: CryptoStream::default(),
             paths: PathSet::new(path),
+            multipath: None,
+            nonces: NonceGuard::default(),
+            load: Load::All,
+            acked_elsewhere: false,
             peer_params: TransportParameters::default(),
+            extensions: Extensions::default(),
             events: Events::default(),
             pending: Pending::default(),
             early: Vec::new(),
@@ -270,7 +298,12 @@ impl Connection {
         match self.state {
             State::Closing { send, .. } => send,
             State::Draining | State::Drained => false,
-            _ => self.initial.is_some() || self.handshake.is_some() || self.has_one_rtt_to_send(),
+            _ => {
+                self.initial.is_some()
+                    || self.handshake.is_some()
+                    || self.has_one_rtt_to_send()
+                    || (self.multipath.is_some() && self.some_path_wants_to_send())
+            }
         }
     }
 
@@ -282,24 +315,25 @@ impl Connection {
 
     /// The socket in use.
     pub fn socket(&self) -> SocketId {
-        self.paths.primary().socket
+        self.main_path().socket
     }
 
     /// Whether the connection sends, probes or may still hear something by that socket.
     pub fn uses_socket(&self, socket: SocketId) -> bool {
-        let path = self.paths.primary();
-        path.socket == socket || path.probes.iter().any(|p| p.socket == socket)
+        self.paths
+            .iter()
+            .any(|path| path.socket == socket || path.probes.iter().any(|p| p.socket == socket))
     }
 
     /// Whether the peer has proven that it is where datagrams go now. A server that decides by its
     /// client's address asks this first: a source address alone may be forged (RFC 9000 §8).
     pub fn is_address_validated(&self) -> bool {
-        self.paths.primary().validation.is_validated()
+        self.main_path().validation.is_validated()
     }
 
-    /// The addresses in use.
+    /// The addresses in use; of several paths, the first one's.
     pub fn path(&self) -> FourTuple {
-        self.paths.primary().tuple
+        self.main_path().tuple
     }
 
     /// What the connection counted.
@@ -310,17 +344,9 @@ impl Connection {
         }
     }
 
-    /// What is known of the path in use.
+    /// What is known of the path in use; of several, the first.
     pub fn path_stats(&self) -> PathStats {
-        let p = self.paths.primary();
-        PathStats {
-            smoothed_rtt: p.rtt.smoothed(),
-            min_rtt: p.rtt.min(),
-            rttvar: p.rtt.var(),
-            congestion_window: p.cc.window(),
-            bytes_in_flight: p.bytes_in_flight,
-            mtu: p.mtu.current(),
-        }
+        multipath::stats_of(self.main_path())
     }
 
     /// The next event; `None` when there is none for now.
@@ -340,12 +366,12 @@ impl Connection {
 
     /// The connection ID of our preferred address, which the transport parameters announce.
     pub(crate) fn set_preferred_cid(&mut self, cid: ConnectionId, token: [u8; 16]) {
-        self.paths.primary_mut().local_cids.set_second(cid, token);
+        self.paths.current_mut().local_cids.set_second(cid, token);
     }
 
     /// A token proved the peer's address (RFC 9000 §8.1.2).
     pub(crate) fn set_address_validated(&mut self) {
-        self.paths.primary_mut().validation.set_validated();
+        self.paths.current_mut().validation.set_validated();
     }
 
     /// Moves to new packet protection keys (RFC 9001 §6). False when it is too early: the
@@ -364,35 +390,12 @@ impl Connection {
         !self.events.is_empty() || self.streams.has_events() || self.datagrams.is_unblocked()
     }
 
-    /// Connection IDs to issue to the peer; give them to [`Connection::issue_cid`].
-    pub(crate) fn cids_wanted(&self) -> usize {
-        if self.state.is_established() {
-            self.paths.primary().local_cids.wanted()
-        } else {
-            0
-        }
-    }
-
-    /// Issues a connection ID that now routes here.
-    pub(crate) fn issue_cid(&mut self, cid: ConnectionId, token: [u8; 16]) {
-        self.paths.primary_mut().local_cids.issue(cid, token);
-    }
-
-    /// A connection ID that no longer routes here.
-    pub(crate) fn poll_retired_cid(&mut self) -> Option<ConnectionId> {
-        self.paths.primary_mut().local_cids.poll_retired()
-    }
-
-    /// The token by which the peer resets the connection, while it can.
+    /// The token by which the peer resets the connection over its first path, while it can.
     pub(crate) fn reset_token(&self) -> Option<ResetToken> {
         if self.state.is_closed() {
             return None;
         }
-        self.paths.primary().remote_cids.active_token()
-    }
-
-    /// Every connection ID that routes here.
-    pub(crate) fn local_cids(&self) -> impl Iterator<Item = &ConnectionId> {
-        self.paths.iter().flat_map(|p| p.local_cids.iter())
+        let first = self.paths.get(PathId::ZERO).filter(|p| !p.is_abandoned());
+        first.and_then(|p| p.remote_cids.active_token())
     }
 }

@@ -115,7 +115,7 @@ impl Endpoint {
 impl Connection {
     /// The address for which the peer is to get a token; give it to [`Connection::issue_token`].
     pub(crate) fn token_wanted(&self) -> Option<IpAddr> {
-        let path = self.paths.primary();
+        let path = self.main_path();
         let ip = path.tuple.remote.ip();
         let wanted = self.new_tokens.issued_for != Some(ip)
             && self.side == Side::Server

@@ -264,6 +264,12 @@ impl Watch {
         }
     }
 
+    /// Whether anybody sees packets.
+    #[inline]
+    pub(super) const fn is_watching(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// A packet that is not sealed yet; its payload begins at `payload_at`, room for the tag is at
     /// its end.
     #[inline]
@@ -401,7 +407,7 @@ impl Connection {
     }
 
     fn standing(&self) -> Told {
-        let path = self.paths.primary();
+        let path = self.main_path();
         let s = &self.stats;
         Told {
             phase: match self.state {

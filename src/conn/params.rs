@@ -22,6 +22,9 @@ pub(super) fn local(config: &TransportConfig, scid: ConnectionId) -> TransportPa
         disable_active_migration: config.disable_active_migration,
         grease_quic_bit: config.grease_quic_bit,
         min_ack_delay: super::ack_frequency::min_ack_delay(config),
+        // Multipath §2.1: not beside zero-length connection IDs.
+        initial_max_path_id: super::multipath::initial_max_path_id(config)
+            .filter(|_| !scid.is_empty()),
         initial_source_connection_id: Some(scid),
         ..TransportParameters::default()
     }

@@ -52,7 +52,7 @@ impl Connection {
     /// The handshake is confirmed: looks at the server's preferred address, if it has one that this
     /// client may be sent to.
     pub(super) fn begin_preferred(&mut self, now: Timestamp) {
-        let path = self.paths.primary();
+        let path = self.paths.current();
         let (socket, local) = (path.socket, path.tuple.local);
         if self.side == Side::Client && self.config.follow_preferred_address {
             self.probe_preferred(now, socket, local);
@@ -61,7 +61,7 @@ impl Connection {
 
     /// The client is moving: the preferred address is to be reached from its new address, too.
     pub(super) fn repeat_preferred(&mut self, now: Timestamp, socket: SocketId, local: SocketAddr) {
-        let probes = &self.paths.primary().probes;
+        let probes = &self.paths.current().probes;
         if probes.iter().any(|p| p.purpose == Purpose::Preferred) {
             self.forget_probes(|p| p.purpose == Purpose::Preferred);
             self.probe_preferred(now, socket, local);
@@ -72,7 +72,7 @@ impl Connection {
     /// §9.6.2, §21.5.3), and everything else to the address in use (§9.6.1). It is this
     /// connection's alone.
     fn probe_preferred(&mut self, now: Timestamp, socket: SocketId, local: SocketAddr) {
-        let present = self.paths.primary().tuple.remote;
+        let present = self.paths.current().tuple.remote;
         let preferred = self.peer_params.preferred_address.as_ref();
         let Some(remote) = preferred.and_then(|p| of_family(p, present)) else {
             return;
@@ -82,7 +82,7 @@ impl Connection {
             return;
         }
         let tuple = FourTuple::new(local, remote);
-        let Some(seq) = self.paths.primary_mut().remote_cids.take_spare() else {
+        let Some(seq) = self.paths.current_mut().remote_cids.take_spare() else {
             let why = MigrationFailure::NoConnectionId;
             self.events.push(Event::MigrationFailed(tuple, why));
             return;

@@ -7,28 +7,34 @@ use super::Connection;
 use super::events::Event;
 use super::input::Packet;
 use super::migrate::MigrationFailure;
+use super::space::SentFrame;
 use super::train::MIN_PACKET;
 use crate::base::{Ecn, Timestamp, Transmit, limits};
 use crate::path::probe::is_by;
 use crate::path::validate::{Response, ValidationTimeout};
-use crate::path::{Probe, Purpose};
+use crate::path::{Path, Probe, Purpose};
 use crate::wire::{Side, frame};
 use smallvec::SmallVec;
 
 /// The smallest datagram with one such frame.
 const LEAST: u64 = MIN_PACKET as u64 + 1;
 
+/// Whether a datagram waits for an address beside the path's own.
+#[inline]
+pub(super) fn is_probing(path: &Path<SentFrame>) -> bool {
+    !path.probes.is_empty() && path.probes.ready(LEAST).is_some()
+}
+
 impl Connection {
     /// Whether a datagram waits for an address that is not in use.
     #[inline]
     pub(super) fn has_probe_to_send(&self) -> bool {
-        let probes = &self.paths.primary().probes;
-        !probes.is_empty() && probes.ready(LEAST).is_some()
+        is_probing(self.paths.current())
     }
 
     /// The socket that the next datagram leaves by.
     pub fn next_socket(&self) -> crate::base::SocketId {
-        let path = self.paths.primary();
+        let path = self.next_path();
         let probe = path.probes.ready(LEAST);
         probe
             .and_then(|at| path.probes.iter().nth(at))
@@ -38,7 +44,7 @@ impl Connection {
     /// Adds an address to look at; false when there is no room.
     pub(super) fn insert_probe(&mut self, probe: Probe) -> bool {
         let (socket, tuple) = (probe.socket, probe.tuple);
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         let Some(out) = path.probes.insert(probe) else {
             return true;
         };
@@ -50,7 +56,7 @@ impl Connection {
 
     /// Stops looking at addresses.
     pub(super) fn forget_probes(&mut self, which: impl Fn(&Probe) -> bool) {
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         while let Some(probe) = path.probes.take(&which) {
             if let Some(seq) = probe.cid {
                 path.remote_cids.release(seq);
@@ -62,7 +68,7 @@ impl Connection {
     pub(super) fn give_up_probes(&mut self, purpose: Purpose, why: MigrationFailure) {
         while let Some(probe) = self
             .paths
-            .primary_mut()
+            .current_mut()
             .probes
             .take(|p| p.purpose == purpose)
         {
@@ -71,7 +77,7 @@ impl Connection {
     }
 
     fn end_probe(&mut self, probe: &Probe, why: MigrationFailure) {
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         if let Some(seq) = probe.cid {
             path.remote_cids.release(seq);
         }
@@ -90,11 +96,11 @@ impl Connection {
 
     /// A challenge. One beyond the caps is ignored: the peer repeats it.
     pub(super) fn on_path_challenge(&mut self, now: Timestamp, packet: &Packet<'_>, data: [u8; 8]) {
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         if is_by(path.socket, &path.tuple, packet.meta) {
             path.validation.on_challenge(data);
             // RFC 9000 §9.3.3: more than a probe, so that a peer that was led astray comes back.
-            self.pending.ping = true;
+            path.ping = true;
             return;
         }
         // RFC 9000 §8.2.2: the answer goes where the challenge came from.
@@ -107,7 +113,7 @@ impl Connection {
     /// Keeps RFC 9000 §8.2.1, §8.2.2.
     pub(super) fn poll_probe(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         loop {
-            let path = self.paths.primary_mut();
+            let path = self.paths.current_mut();
             let at = path.probes.ready(LEAST)?;
             let probe = path.probes.at(at)?;
             let dcid = match probe.cid {
@@ -142,7 +148,7 @@ impl Connection {
                     frame::write_path_challenge(w, &data);
                 }
             });
-            let path = self.paths.primary_mut();
+            let path = self.paths.current_mut();
             path.mark = mark;
             let probe = path.probes.at(at).filter(|_| len > 0)?;
             probe.validation.on_sent(len);
@@ -161,7 +167,7 @@ impl Connection {
     /// The peer took back a connection ID that an address had: it gets another, or is given up.
     #[cold]
     fn renew_cid(&mut self, at: usize) {
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         let spare = path.remote_cids.take_spare();
         let Some(probe) = path.probes.at(at) else {
             return;
@@ -178,7 +184,7 @@ impl Connection {
     /// A response, from wherever it comes (RFC 9000 §8.2.3).
     /// Keeps RFC 9000 §8.2.2.
     pub(super) fn on_path_response(&mut self, now: Timestamp, data: [u8; 8]) {
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         match path.validation.on_response(now, data) {
             Response::Stray => self.on_probe_response(now, data),
             Response::Address => {}
@@ -189,7 +195,7 @@ impl Connection {
     #[cold]
     fn on_probe_response(&mut self, now: Timestamp, data: [u8; 8]) {
         let (_, patience) = self.patience();
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         let mut answered = None;
         for probe in path.probes.iter_mut() {
             if probe.validation.on_response(now, data) == Response::Path {
@@ -207,7 +213,7 @@ impl Connection {
         if !arrives {
             return;
         }
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         let taken = path.probes.take(|p| (p.socket, p.tuple) == (socket, tuple));
         let Some(probe) = taken else { return };
         // For a client, any other address of the server is its preferred one.
@@ -221,25 +227,15 @@ impl Connection {
         self.on_path_validated();
     }
 
-    /// When an address that is not in use is due for something.
-    #[inline]
-    pub(super) fn probe_deadline(&self) -> Option<Timestamp> {
-        let probes = &self.paths.primary().probes;
-        if probes.is_empty() {
-            return None;
-        }
-        probes.deadline()
-    }
-
     /// Time has passed for addresses that are not in use.
     pub(super) fn on_probe_timeout(&mut self, now: Timestamp) {
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         for probe in path.probes.iter_mut() {
             if probe.validation.on_timeout(now) == ValidationTimeout::Failed {
                 probe.expires = now;
             }
         }
-        while let Some(probe) = self.paths.primary_mut().probes.take(|p| p.expires <= now) {
+        while let Some(probe) = self.paths.current_mut().probes.take(|p| p.expires <= now) {
             self.end_probe(&probe, MigrationFailure::NoAnswer);
         }
     }

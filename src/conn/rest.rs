@@ -14,16 +14,16 @@ impl Connection {
         if !self.state.is_confirmed() {
             return None;
         }
-        let pto = self.paths.primary().rtt.pto(self.peer_params.max_ack_delay);
-        self.timers.rest_at(pto)
+        self.timers.rest_at(self.largest_pto())
     }
 
     /// Gives back memory that an idle connection does not use.
     pub(super) fn rest(&mut self) {
         self.timers.rested = true;
-        let path = self.paths.primary_mut();
-        path.sent.rest();
-        path.acks.rest();
+        for path in self.paths.iter_mut() {
+            path.sent.rest();
+            path.acks.rest();
+        }
         self.one_rtt_crypto.rest();
         self.streams.rest();
         self.datagrams.rest();
@@ -31,6 +31,7 @@ impl Connection {
         self.new_tokens.rest();
         self.scratch = Vec::new();
         self.early = Vec::new();
+        self.rng.rest();
         if let Some(keys) = self.one_rtt.as_deref_mut() {
             keys.rest();
         }

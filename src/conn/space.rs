@@ -3,8 +3,10 @@
 use super::crypto_stream::CryptoStream;
 use crate::base::Timestamp;
 use crate::crypto::Keys;
+use crate::path::PathId;
 use crate::recovery::{AckPolicy, SentSpace};
 use crate::stream;
+use crate::wire::Code;
 
 /// One frame of a sent packet: enough to act when it is acknowledged or lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +27,29 @@ pub(crate) enum SentFrame {
     RetireConnectionId { seq: u64 },
     /// ACK_FREQUENCY.
     AckFrequency { seq: u64 },
+    /// An acknowledgement up to `largest` of packets of another path than the one that carried it.
+    PathAck { path: PathId, largest: u64 },
+    /// PATH_ABANDON.
+    PathAbandon { path: PathId, error: Code },
+    /// PATH_STATUS_BACKUP or PATH_STATUS_AVAILABLE.
+    PathStatus { path: PathId, seq: u64 },
+    /// PATH_NEW_CONNECTION_ID.
+    PathNewConnectionId { path: PathId, seq: u64 },
+    /// PATH_RETIRE_CONNECTION_ID.
+    PathRetireConnectionId { path: PathId, seq: u64 },
+    /// MAX_PATH_ID.
+    MaxPathId { max: PathId },
     /// A frame that is never sent again: PING, IMMEDIATE_ACK, DATAGRAM, PATH_CHALLENGE,
-    /// PATH_RESPONSE.
+    /// PATH_RESPONSE, PATHS_BLOCKED, PATH_CIDS_BLOCKED.
     Unreliable,
+}
+
+impl SentFrame {
+    /// Whether a packet of such frames asks for no acknowledgement.
+    #[inline]
+    pub(crate) const fn is_ack(&self) -> bool {
+        matches!(self, Self::Ack { .. } | Self::PathAck { .. })
+    }
 }
 
 const _: () = assert!(size_of::<SentFrame>() <= 32);

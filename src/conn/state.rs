@@ -23,7 +23,7 @@ pub(crate) enum State {
     /// Both know (RFC 9001 §4.1.2).
     Confirmed,
     /// We closed and answer with our reason; `send` when it is owed.
-    Closing { frame: CloseFrame, send: bool },
+    Closing { frame: Box<CloseFrame>, send: bool },
     /// The peer closed: nothing is sent any more.
     Draining,
     /// Over.
@@ -68,7 +68,10 @@ impl State {
     pub(crate) fn move_to_closing(&mut self, frame: CloseFrame) -> bool {
         let moved = !self.is_closed();
         if moved {
-            *self = Self::Closing { frame, send: true };
+            *self = Self::Closing {
+                frame: Box::new(frame),
+                send: true,
+            };
         }
         moved
     }

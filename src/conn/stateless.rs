@@ -37,6 +37,12 @@ impl Stateless {
         Some(transmit)
     }
 
+    /// Whether nothing waits.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Whether another packet would be kept; asked before work is put into one.
     pub(super) fn has_room(&self) -> bool {
         self.queue.len() < self.queue.capacity()

@@ -5,12 +5,12 @@
 //! The packets are those that `train` would build, which also builds whatever comes before and
 //! behind them.
 
-use super::Connection;
 use super::space::SentFrame;
 use super::train::Train;
+use super::{Connection, Load};
 use crate::base::{Timestamp, limits};
 use crate::crypto::TAG_LEN;
-use crate::wire::Writer;
+use bytes::Bytes;
 
 impl Connection {
     /// Goes on with a train whose first packet is written. Leaves it where something else is to be
@@ -24,7 +24,7 @@ impl Connection {
         if !self.only_streams_wait() {
             return;
         }
-        let dcid = self.paths.primary().remote_cids.active();
+        let dcid = self.paths.current().remote_cids.active();
         let size = train.size;
         for _ in 0..self.admitted_packets(train) {
             if !self.streams.wants_to_send() || self.streams.has_control() {
@@ -33,7 +33,8 @@ impl Connection {
             let Some(packet) = buf.get_mut(train.len..train.len + size) else {
                 return;
             };
-            let mut w = Writer::new(&mut packet[..size - TAG_LEN]);
+            let mut tail = Bytes::new();
+            let mut w = self.writer(&mut packet[..size - TAG_LEN], &mut tail);
             let Some(head) = self.begin_one_rtt(now, &mut w, dcid) else {
                 return;
             };
@@ -52,9 +53,9 @@ impl Connection {
             }
             let len = w.position() + TAG_LEN;
             if !self.streams.wants_to_send() {
-                self.paths.primary_mut().window_limited = false;
+                self.paths.current_mut().window_limited = false;
             }
-            let len = self.finish_one_rtt(now, &mut packet[..len], head, padded, false);
+            let len = self.finish_one_rtt(now, &mut packet[..len], head, padded, false, &tail);
             train.add(len);
             if train.ended {
                 return;
@@ -64,11 +65,13 @@ impl Connection {
 
     /// Whether a packet would hold stream data and no other frame.
     fn only_streams_wait(&self) -> bool {
-        let path = self.paths.primary();
-        let owed = self.pending.probes > 0 || self.pending.ping || self.pending.handshake_done;
+        let path = self.paths.current();
+        let owed = path.owed_probes > 0 || path.ping || self.pending.handshake_done;
         !owed
             && !path.acks.should_ack_now()
             && path.acks.deadline().is_none()
+            && self.load == Load::All
+            && !self.path_control_waits()
             && !self.datagrams.wants_to_send()
             && !self.one_rtt_crypto.wants_to_send()
             && !path.validation.wants_to_send()
@@ -81,7 +84,7 @@ impl Connection {
 
     /// How many more packets `admit` would admit in full, and the train has room for.
     fn admitted_packets(&self, train: &Train) -> usize {
-        let path = self.paths.primary();
+        let path = self.paths.current();
         let size = train.size as u64;
         let sent = train.len as u64;
         let bytes = path

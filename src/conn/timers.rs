@@ -8,6 +8,7 @@ use super::space::{HandshakeSpace, SentFrame};
 use super::{Connection, TransportConfig};
 use crate::base::{Timestamp, limits};
 use crate::path::validate::ValidationTimeout;
+use crate::path::{Path, PathState};
 use crate::recovery::{SentSpace, pto};
 use crate::wire::{PacketType, Side};
 use std::time::Duration;
@@ -29,8 +30,6 @@ pub(super) struct Timers {
     keep_alive: Option<Timestamp>,
     /// What an idle connection can do without was given back since the idle period began.
     pub(super) rested: bool,
-    /// When the pacer lets the next train go, while it holds one back.
-    pub(super) pacing: Option<Timestamp>,
 }
 
 impl Timers {
@@ -47,7 +46,6 @@ impl Timers {
             keep_alive_interval: config.keep_alive_interval,
             keep_alive: None,
             rested: false,
-            pacing: None,
         }
     }
 
@@ -84,7 +82,6 @@ impl Timers {
         self.handshake = None;
         self.idle_timeout = None;
         self.keep_alive = None;
-        self.pacing = None;
         self.drain = None;
     }
 }
@@ -105,34 +102,53 @@ impl Connection {
             return self.timers.drain;
         }
         let t = &self.timers;
-        let path = self.paths.primary();
         let mut at = earlier(self.idle_deadline(), t.handshake);
         at = earlier(at, t.keep_alive);
-        at = earlier(at, t.pacing);
-        at = earlier(at, path.acks.deadline());
-        at = earlier(at, path.validation.deadline());
-        at = earlier(at, self.probe_deadline());
         at = earlier(at, self.zero_rtt.deadline());
         at = earlier(at, self.one_rtt.as_deref().and_then(|k| k.deadline()));
         for space in [&self.initial, &self.handshake].into_iter().flatten() {
             at = earlier(at, space.acks.deadline());
         }
         at = earlier(at, self.rest_deadline());
-        earlier(at, self.loss_timer().map(|t| t.at))
+        at = earlier(at, self.multipath.as_deref().and_then(|m| m.deadline()));
+        for path in self.paths.iter() {
+            at = earlier(at, self.path_deadline(path));
+        }
+        at
+    }
+
+    /// When a path is due for something.
+    fn path_deadline(&self, path: &Path<SentFrame>) -> Option<Timestamp> {
+        let mut at = earlier(path.paced_until, path.acks.deadline());
+        if let PathState::Abandoned(until) = path.state {
+            at = earlier(at, until);
+        }
+        at = earlier(at, path.validation.deadline());
+        if !path.probes.is_empty() {
+            at = earlier(at, path.probes.deadline());
+        }
+        earlier(at, self.loss_timer(path).map(|t| t.at))
+    }
+
+    /// The largest probe timeout among the paths (RFC 9002 §6.2).
+    #[inline]
+    pub(super) fn largest_pto(&self) -> Duration {
+        let delay = self.peer_params.max_ack_delay;
+        let pto = self.paths.current().rtt.pto(delay);
+        let others = self.paths.others().map(|p| p.rtt.pto(delay));
+        others.fold(pto, Duration::max)
     }
 
     /// When the connection has been idle for too long: never before three probe timeouts, so that
     /// a lost packet is not the end (RFC 9000 §10.1).
     fn idle_deadline(&self) -> Option<Timestamp> {
-        let pto = self.paths.primary().rtt.pto(self.peer_params.max_ack_delay);
-        let timeout = self.timers.idle_timeout?.max(pto * 3);
+        let timeout = self.timers.idle_timeout?.max(self.largest_pto() * 3);
         Some(self.timers.idle_since + timeout)
     }
 
     /// The loss detection timer (RFC 9002 §A.8): a time-threshold loss before a probe timeout.
     /// Keeps RFC 9000 §8.1.
-    fn loss_timer(&self) -> Option<pto::Timer> {
-        let path = self.paths.primary();
+    fn loss_timer(&self, path: &Path<SentFrame>) -> Option<pto::Timer> {
         let data = path.sent.last_ack_eliciting_sent();
         let initial = self.initial.as_deref().map(|s| handshake_times(s, data));
         let handshake = self.handshake.as_deref().map(|s| handshake_times(s, data));
@@ -189,16 +205,58 @@ impl Connection {
         }
         if due(self.timers.keep_alive) {
             self.timers.keep_alive = None;
-            self.pending.ping = true;
+            self.take_main_path();
+            self.paths.current_mut().ping = true;
         }
-        if due(self.timers.pacing) {
-            self.timers.pacing = None;
+        if let Some(keys) = self.one_rtt.as_deref_mut() {
+            keys.on_timeout(now);
         }
-        self.handle_path_timeouts(now);
+        self.zero_rtt.on_timeout(now);
+        for space in [&mut self.initial, &mut self.handshake]
+            .into_iter()
+            .flatten()
+        {
+            space.acks.on_timeout(now);
+        }
         if due(self.rest_deadline()) {
             self.rest();
         }
-        if let Some(timer) = self.loss_timer().filter(|t| t.at <= now) {
+        self.for_each_path(|c| c.handle_path_timeout(now));
+        self.handle_multipath_timeout(now);
+    }
+
+    /// Does something with every path in hand, one after another.
+    #[inline]
+    pub(super) fn for_each_path(&mut self, mut act: impl FnMut(&mut Self)) {
+        if self.paths.is_single() {
+            return act(self);
+        }
+        let hand = self.paths.current().id;
+        for id in self.paths.ids() {
+            if self.paths.select(id) {
+                act(self);
+            }
+        }
+        self.paths.select(hand);
+    }
+
+    /// Does what is due at `now` for the path in hand.
+    /// Keeps RFC 9000 §9.3.2.
+    fn handle_path_timeout(&mut self, now: Timestamp) {
+        if self.is_path_over(now) {
+            return self.forget_path(self.paths.current().id);
+        }
+        let path = self.paths.current_mut();
+        if path.paced_until.is_some_and(|at| at <= now) {
+            path.paced_until = None;
+        }
+        path.acks.on_timeout(now);
+        if path.validation.on_timeout(now) == ValidationTimeout::Failed {
+            self.on_path_failed(now);
+        }
+        self.on_probe_timeout(now);
+        let timer = self.loss_timer(self.paths.current());
+        if let Some(timer) = timer.filter(|t| t.at <= now) {
             let ty = match timer.space {
                 0 => PacketType::Initial,
                 1 => PacketType::Handshake,
@@ -209,26 +267,6 @@ impl Connection {
                 pto::Cause::Probe => self.on_pto(now, ty),
             }
         }
-    }
-
-    /// Keeps RFC 9000 §9.3.2.
-    fn handle_path_timeouts(&mut self, now: Timestamp) {
-        let path = self.paths.primary_mut();
-        if let Some(keys) = self.one_rtt.as_deref_mut() {
-            keys.on_timeout(now);
-        }
-        self.zero_rtt.on_timeout(now);
-        path.acks.on_timeout(now);
-        for space in [&mut self.initial, &mut self.handshake]
-            .into_iter()
-            .flatten()
-        {
-            space.acks.on_timeout(now);
-        }
-        if path.validation.on_timeout(now) == ValidationTimeout::Failed {
-            self.on_path_failed(now);
-        }
-        self.on_probe_timeout(now);
     }
 }
 

@@ -4,15 +4,18 @@
 //! what UDP_SEGMENT can send. A train goes to one address with one ECN mark. The handshake's
 //! coalesced datagrams are `build`'s business and go alone.
 
-use super::Connection;
 use super::blocks;
+use super::probing::is_probing;
 use super::space::SentFrame;
 use super::state::State;
+use super::{Connection, Load};
 use crate::base::{Timestamp, Transmit, limits};
-use crate::crypto::TAG_LEN;
+use crate::crypto::{OneRttKeys, TAG_LEN};
+use crate::path::{Path, PathState};
 use crate::recovery::SentPacket;
 use crate::wire::frame;
 use crate::wire::{ConnectionId, PacketType, Writer, header, packet_number};
+use bytes::Bytes;
 
 /// What a datagram may hold, given congestion window, pacing and probes owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,17 +102,26 @@ impl Connection {
     pub fn poll_transmit(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         self.watch.at(now);
         if let State::Closing { .. } = self.state {
+            self.take_best_path();
             return self.poll_close(now, buf);
         }
         if self.state.is_closed() {
             return None;
         }
+        if self.multipath.is_some() {
+            return self.poll_paths(now, buf);
+        }
+        self.poll_path(now, buf)
+    }
+
+    /// The next train of the path in hand.
+    pub(super) fn poll_path(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         if self.has_probe_to_send()
             && let Some(transmit) = self.poll_probe(now, buf)
         {
             return Some(transmit);
         }
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         path.mark = path.ecn.mark();
         let (len, segment_size) = if self.initial.is_some() || self.handshake.is_some() {
             let n = self.handshake_datagram(now, buf);
@@ -122,7 +134,9 @@ impl Connection {
         };
         if len == 0 {
             if !self.streams.wants_to_send() && !self.datagrams.wants_to_send() {
-                self.paths.primary_mut().cc.on_out_of_data(now);
+                let path = self.paths.current_mut();
+                path.cc.on_out_of_data(now);
+                path.window_limited = false;
             }
             return None;
         }
@@ -133,8 +147,9 @@ impl Connection {
     pub(super) fn transmit(&mut self, len: usize, segment_size: usize) -> Transmit {
         self.stats.udp_datagrams_sent += len.div_ceil(segment_size) as u64;
         self.stats.udp_bytes_sent += len as u64;
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         path.validation.on_sent(len);
+        path.counters.bytes_sent += len as u64;
         Transmit {
             socket: path.socket,
             path: path.tuple,
@@ -182,7 +197,7 @@ impl Connection {
     /// that a challenge goes out even where a full datagram may not (RFC 9000 §8.2.1).
     #[inline]
     pub(super) fn datagram_size(&self, buf: usize) -> usize {
-        let path = self.paths.primary();
+        let path = self.paths.current();
         path.mtu.current().min(buf).min(path.allowance())
     }
 
@@ -193,7 +208,7 @@ impl Connection {
         if self.datagrams.wants_to_send() {
             return size;
         }
-        let dcid = self.paths.primary().remote_cids.active();
+        let dcid = self.paths.current().remote_cids.active();
         blocks::datagram_size(size, 1 + dcid.len())
     }
 
@@ -211,32 +226,48 @@ impl Connection {
     /// Keeps RFC 9000 §8.2.2.
     #[inline]
     pub(super) fn has_one_rtt_to_send(&self) -> bool {
-        let path = self.paths.primary();
+        let any = match self.load {
+            Load::All => self.connection_wants_to_send(),
+            Load::Control => self.path_control_waits(),
+            Load::Own => false,
+        };
+        any || self.path_wants_to_send(self.paths.current())
+    }
+
+    /// Whether something waits that goes by any path.
+    #[inline]
+    pub(super) fn connection_wants_to_send(&self) -> bool {
         self.streams.wants_to_send()
-            || path.acks.should_ack_now()
             || self.datagrams.wants_to_send()
-            || self.pending.probes > 0
-            || self.pending.ping
             || self.pending.handshake_done
             || self.one_rtt_crypto.wants_to_send()
-            || path.validation.wants_to_send()
-            || path.local_cids.wants_to_send()
-            || path.remote_cids.wants_to_send()
-            || path.ack_frequency.wants_to_send()
-            || self.has_probe_to_send()
             || self.new_tokens.wants_to_send()
+            || self.path_control_waits()
+    }
+
+    /// Whether something waits that goes by this path alone.
+    #[inline]
+    pub(super) fn path_wants_to_send(&self, path: &Path<SentFrame>) -> bool {
+        (path.acks.should_ack_now() && !path.acks_away)
+            || path.owed_probes > 0
+            || path.ping
+            || path.validation.wants_to_send()
+            || (self.multipath.is_none()
+                && (path.local_cids.wants_to_send() || path.remote_cids.wants_to_send()))
+            || path.ack_frequency.wants_to_send()
+            || is_probing(path)
     }
 
     /// What a datagram of `size` bytes may hold after `before` bytes of the same train.
     #[inline]
     pub(super) fn admit(&mut self, now: Timestamp, before: usize, size: usize) -> Admission {
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         if path.validation.allowance() < (before + size) as u64 {
             return Admission::None;
         }
         // An answer to a challenge must not wait either: what is in flight may all be lost with the
         // address before, and the peer that asks has nothing else to go by.
-        if self.pending.probes > 0 || path.validation.wants_to_send() {
+        if path.owed_probes > 0 || path.validation.wants_to_send() {
             return Admission::Probe;
         }
         // RFC 9002 §7: no more in flight than the window.
@@ -245,12 +276,12 @@ impl Connection {
             return Admission::AckOnly;
         }
         if before == 0 {
-            self.timers.pacing = None;
+            path.paced_until = None;
             path.paced = path.pacing_budget(now);
         }
         if path.paced < (before + size) as u64 {
             if before == 0 {
-                self.timers.pacing = path.pacing_release();
+                path.paced_until = path.pacing_release();
             }
             return Admission::AckOnly;
         }
@@ -270,8 +301,9 @@ impl Connection {
             return 0;
         }
         let room = buf.len() - TAG_LEN;
-        let mut w = Writer::new(&mut buf[..room]);
-        let dcid = self.paths.primary().remote_cids.active();
+        let mut tail = Bytes::new();
+        let mut w = self.writer(&mut buf[..room], &mut tail);
+        let dcid = self.paths.current().remote_cids.active();
         let Some(head) = self.begin_one_rtt(now, &mut w, dcid) else {
             return 0;
         };
@@ -292,7 +324,18 @@ impl Connection {
             w.zeros(target - w.position());
         }
         let len = w.position() + TAG_LEN;
-        self.finish_one_rtt(now, &mut buf[..len], head, padded, false)
+        self.finish_one_rtt(now, &mut buf[..len], head, padded, false, &tail)
+    }
+
+    /// A writer for a packet that ends with `tail`, or holds everything itself: where the keys seal
+    /// in place only, and where somebody watches, who sees packets before they are sealed.
+    #[inline]
+    pub(super) fn writer<'a>(&self, packet: &'a mut [u8], tail: &'a mut Bytes) -> Writer<'a> {
+        let takes_tail = |keys: &OneRttKeys| keys.takes_tail() && !self.watch.is_watching();
+        match self.one_rtt.as_deref().is_some_and(takes_tail) {
+            true => Writer::with_tail(packet, tail),
+            false => Writer::new(packet),
+        }
     }
 
     /// Writes the header of the next 1-RTT packet. `None` when there are no keys, no room to
@@ -305,7 +348,7 @@ impl Connection {
         dcid: ConnectionId,
     ) -> Option<ShortHeader> {
         let keys = self.one_rtt.as_deref_mut()?;
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         if !path.sent.has_room(true) {
             return None;
         }
@@ -347,7 +390,7 @@ impl Connection {
         };
         write(&mut w);
         w.zeros(w.remaining());
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         let Some(keys) = self.one_rtt.as_deref_mut() else {
             return 0;
         };
@@ -355,6 +398,7 @@ impl Connection {
         let payload_at = head.pn_offset + head.pn_len;
         self.watch
             .sent(PacketType::OneRtt, head.pn, buf, payload_at);
+        self.nonces.on_seal(path.id.0, head.pn);
         let sealed = keys.seal(path.id.0, head.pn, buf, head.pn_offset, head.pn_len);
         if sealed.is_err() {
             return 0;
@@ -365,7 +409,7 @@ impl Connection {
     }
 
     /// Seals a packet, whose frames are in `scratch`, and enters it into loss recovery. Returns its
-    /// length.
+    /// length. Its last bytes are `tail`, for which it has the room.
     pub(super) fn finish_one_rtt(
         &mut self,
         now: Timestamp,
@@ -373,9 +417,10 @@ impl Connection {
         head: ShortHeader,
         padded: bool,
         mtu_probe: bool,
+        tail: &[u8],
     ) -> usize {
         let len = packet.len();
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         let Some(keys) = self.one_rtt.as_deref_mut() else {
             return 0;
         };
@@ -387,13 +432,13 @@ impl Connection {
         self.fixed_bit.apply(packet, &mut self.rng);
         let payload_at = pn_offset + pn_len;
         self.watch.sent(PacketType::OneRtt, pn, packet, payload_at);
-        if keys.seal(path.id.0, pn, packet, pn_offset, pn_len).is_err() {
+        let at = (pn_offset, pn_len);
+        self.nonces.on_seal(path.id.0, pn);
+        let sealed = keys.seal_with_tail(path.id.0, pn, packet, at, tail);
+        if sealed.is_err() {
             return 0;
         }
-        let ack_eliciting = self
-            .scratch
-            .iter()
-            .any(|f| !matches!(f, SentFrame::Ack { .. }));
+        let ack_eliciting = self.scratch.iter().any(|f| !f.is_ack());
         self.record_one_rtt(now, len, ack_eliciting, padded, mtu_probe);
         len
     }
@@ -407,7 +452,7 @@ impl Connection {
         padded: bool,
         mtu_probe: bool,
     ) {
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         let in_flight = ack_eliciting || padded;
         let packet = SentPacket {
             time_sent: now,
@@ -429,7 +474,7 @@ impl Connection {
         }
         self.stats.packets_sent += 1;
         if ack_eliciting {
-            self.pending.probes = self.pending.probes.saturating_sub(1);
+            path.owed_probes = path.owed_probes.saturating_sub(1);
             path.acks.on_elicited();
             self.timers.on_ack_eliciting_sent(now);
         }
@@ -438,11 +483,12 @@ impl Connection {
     /// A datagram that probes a larger size (RFC 8899 §4.1), when one is due and the window is not
     /// full.
     fn mtu_probe(&mut self, now: Timestamp, buf: &mut [u8]) -> usize {
-        if !self.state.is_confirmed() || self.pending.probes > 0 {
-            return 0;
-        }
-        let path = self.paths.primary_mut();
-        if !path.validation.is_validated() {
+        let path = self.paths.current_mut();
+        if !self.state.is_confirmed()
+            || path.owed_probes > 0
+            || !path.validation.is_validated()
+            || path.state != PathState::Open
+        {
             return 0;
         }
         let Some(size) = path.mtu.poll_probe(now) else {
@@ -460,7 +506,7 @@ impl Connection {
         }
         let len = self.lone_packet(now, &mut buf[..size], true, frame::write_ping);
         if len == 0 {
-            self.paths.primary_mut().mtu.cancel_probe();
+            self.paths.current_mut().mtu.cancel_probe();
         }
         len
     }
@@ -479,7 +525,7 @@ impl Connection {
         }
         let room = buf.len() - TAG_LEN;
         let mut w = Writer::new(&mut buf[..room]);
-        let dcid = self.paths.primary().remote_cids.active();
+        let dcid = self.paths.current().remote_cids.active();
         let Some(head) = self.begin_one_rtt(now, &mut w, dcid) else {
             return 0;
         };
@@ -487,6 +533,6 @@ impl Connection {
         w.zeros(w.remaining());
         self.scratch.clear();
         self.scratch.push(SentFrame::Unreliable);
-        self.finish_one_rtt(now, buf, head, true, mtu_probe)
+        self.finish_one_rtt(now, buf, head, true, mtu_probe, &[])
     }
 }

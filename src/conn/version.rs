@@ -411,7 +411,7 @@ impl Connection {
         let (Ok(session), Some(keys)) = (session, keys) else {
             return false;
         };
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         if let Some(mut old) = self.initial.take() {
             let lost = old.sent.discard(|_, _, _| {});
             path.bytes_in_flight = path.bytes_in_flight.saturating_sub(lost);

@@ -111,6 +111,8 @@ fn remembered(p: TransportParameters) -> TransportParameters {
         version_information: None,
         grease_quic_bit: false,
         min_ack_delay: None,
+        initial_max_path_id: None,
+        advertise_addresses: false,
         ..p
     }
 }
@@ -207,7 +209,7 @@ impl Connection {
             SentFrame::Stream(stream::SentFrame::Stream { .. }) => None,
             other => Some(other),
         });
-        self.zero_rtt.rejected_below = self.paths.primary().sent.next_packet_number();
+        self.zero_rtt.rejected_below = self.paths.current().sent.next_packet_number();
     }
 
     /// RFC 9000 §17.2.5.3: what went to the server before its Retry was dropped there; it is sent
@@ -232,7 +234,7 @@ impl Connection {
     fn forget_sent(&mut self, pick: impl Fn(SentFrame) -> Option<SentFrame>) {
         let mut again = std::mem::take(&mut self.scratch);
         again.clear();
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         let bytes = path
             .sent
             .discard(|_, _, frames| again.extend(frames.iter().copied().filter_map(&pick)));
@@ -245,7 +247,7 @@ impl Connection {
 
     /// Bytes of a 0-RTT packet's header.
     pub(super) fn zero_rtt_header(&self) -> usize {
-        let remote = self.paths.primary().remote_cids.active().len();
+        let remote = self.paths.current().remote_cids.active().len();
         header::long_size(LongType::ZeroRtt, remote, self.ids.local_scid.len(), 0) + 4
     }
 
@@ -265,19 +267,19 @@ impl Connection {
         let least = self.zero_rtt_header() + 32 + TAG_LEN;
         // RFC 9000 §12.5: no acknowledgement goes into such a packet. What the handshake has yet to
         // send must find room in the window, for until it is done nothing of this is acknowledged.
-        let path = self.paths.primary();
+        let path = self.paths.current();
         let reserve = (2 * path.mtu.current()) as u64;
         let barred = match admission {
             Admission::None | Admission::AckOnly => true,
             Admission::Full => path.window_room() < reserve,
             Admission::Probe => false,
         };
-        if barred || buf.len() < least || !self.paths.primary().sent.has_room(true) {
+        if barred || buf.len() < least || !self.paths.current().sent.has_room(true) {
             return 0;
         }
         let room = buf.len() - TAG_LEN;
         let mut w = Writer::new(&mut buf[..room]);
-        let path = self.paths.primary_mut();
+        let path = self.paths.current_mut();
         let pn = path.next_packet_number(&mut self.rng);
         let pn_len = packet_number::encode_len(pn, path.sent.largest_acked());
         let (ty, remote) = (LongType::ZeroRtt, path.remote_cids.active());
@@ -342,7 +344,7 @@ impl Connection {
             }
             return Ok(());
         };
-        let largest = self.paths.primary().acks.largest();
+        let largest = self.paths.current().acks.largest();
         let opened = unprotect(&*key.header, packet, long.pn_offset).and_then(|head| {
             let pn = packet_number::decode(head.pn, head.pn_len, next_expected(largest));
             let header_len = long.pn_offset + head.pn_len;
@@ -356,7 +358,7 @@ impl Connection {
             }
             return Ok(());
         };
-        if self.paths.primary_mut().acks.is_duplicate(pn) {
+        if self.paths.current_mut().acks.is_duplicate(pn) {
             self.stats.packets_duplicate += 1;
             return Ok(());
         }
@@ -387,6 +389,7 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::path::PathId;
     use crate::wire::ConnectionId;
     use crate::wire::tparams::PreferredAddress;
 
@@ -422,6 +425,8 @@ mod tests {
                 cid,
                 reset_token,
             }),
+            initial_max_path_id: Some(PathId(3)),
+            advertise_addresses: true,
             ..kept.clone()
         };
         assert_eq!(remembered(all), kept);

@@ -7,11 +7,15 @@
 //! layout lives in `wire`, CRYPTO reassembly and timers in `conn`.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "aws-lc-rs")]
+pub mod aws_lc;
 pub mod client_hello;
 pub mod early;
+mod fused;
 pub mod keys;
 pub mod nonce;
 pub mod protect;
+mod provider;
 pub mod random;
 pub(crate) mod remains;
 pub mod reset;
@@ -26,6 +30,7 @@ pub use keys::{InitialSuite, Key, Keys, NextKeys, initial_keys};
 pub use protect::{
     SAMPLE_LEN, SealError, TAG_LEN, Undecryptable, Unprotected, open, seal, unprotect,
 };
+pub use provider::default_provider;
 pub use reset::ResetKey;
 pub use tls::{ConfigError, ExportError, KeyChange, Session};
 pub use token::{Lifetimes, Token, TokenError, TokenKey};

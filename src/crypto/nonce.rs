@@ -15,5 +15,27 @@ pub fn nonce(iv: [u8; 12], path_id: u32, pn: u64) -> [u8; 12] {
     nonce
 }
 
+/// Holds, in builds with debug assertions, each packet that is sealed against those before: packet
+/// numbers of a path only rise, whatever became of the path and of the keys, so that no nonce is
+/// ever used twice with one key.
+#[derive(Debug, Default)]
+pub(crate) struct NonceGuard(#[cfg(debug_assertions)] Vec<(u32, u64)>);
+
+impl NonceGuard {
+    /// A packet is about to be sealed.
+    #[inline]
+    pub(crate) fn on_seal(&mut self, path_id: u32, pn: u64) {
+        #[cfg(debug_assertions)]
+        match self.0.iter_mut().find(|(path, _)| *path == path_id) {
+            None => self.0.push((path_id, pn)),
+            Some((_, last)) => {
+                assert!(pn > *last, "path {path_id}: packet {pn} after {last}");
+                *last = pn;
+            }
+        }
+        let _ = (path_id, pn);
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@
 //! claims is refused, never read past. Which key applies is the caller's decision; of `path_id` it
 //! only matters that 0 is the nonce of RFC 9001 and any other the one of multipath QUIC.
 
+use super::fused::Fused;
 use super::keys::Key;
 use rustls::quic::{HeaderProtectionKey, PacketKey};
 
@@ -79,12 +80,46 @@ pub fn seal(
             .encrypt_in_place_for_path(path_id, pn, header, payload)
     };
     tag.copy_from_slice(sealed.map_err(|_| SealError::Refused)?.as_ref());
+    protect_header(&*key.header, packet, pn_offset, pn_len)
+}
 
+/// Like [`seal`], but the last bytes of the payload are `tail`, and only their room is in `packet`.
+///
+/// # Errors
+/// [`SealError`]; the packet's content is then of no use.
+#[inline]
+pub(super) fn seal_with_tail(
+    key: &dyn Fused,
+    header_key: &dyn HeaderProtectionKey,
+    (path_id, pn): (u32, u64),
+    packet: &mut [u8],
+    (pn_offset, pn_len): (usize, usize),
+    tail: &[u8],
+) -> Result<(), SealError> {
+    let (header, payload) = packet
+        .split_at_mut_checked(pn_offset.saturating_add(pn_len))
+        .ok_or(SealError::TooShort)?;
+    let (head, end) = payload
+        .len()
+        .checked_sub(tail.len().saturating_add(TAG_LEN))
+        .and_then(|at| payload.split_at_mut_checked(at))
+        .ok_or(SealError::TooShort)?;
+    key.seal(path_id, pn, header, head, tail, end)
+        .ok_or(SealError::Refused)?;
+    protect_header(header_key, packet, pn_offset, pn_len)
+}
+
+#[inline]
+fn protect_header(
+    key: &dyn HeaderProtectionKey,
+    packet: &mut [u8],
+    pn_offset: usize,
+    pn_len: usize,
+) -> Result<(), SealError> {
     let (first, pn_field, sample) =
         header_protection_parts(packet, pn_offset).ok_or(SealError::TooShort)?;
     let pn_field = pn_field.get_mut(..pn_len).ok_or(SealError::TooShort)?;
-    key.header
-        .encrypt_in_place(sample, first, pn_field)
+    key.encrypt_in_place(sample, first, pn_field)
         .map_err(|_| SealError::Refused)
 }
 

@@ -64,7 +64,6 @@ pub(super) struct Remains {
     alpn: Option<Box<[u8]>>,
     server_name: Option<Box<str>>,
     certificates: Option<Box<[CertificateDer<'static>]>>,
-    params: Option<Box<[u8]>>,
 }
 
 impl Remains {
@@ -80,7 +79,6 @@ impl Remains {
             alpn: tls.alpn_protocol().map(Into::into),
             server_name: server.server_name().map(Into::into),
             certificates: tls.peer_certificates().map(Into::into),
-            params: tls.quic_transport_parameters().map(Into::into),
         })
     }
 
@@ -102,10 +100,6 @@ impl Remains {
 
     pub(super) fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
         self.certificates.as_deref()
-    }
-
-    pub(super) fn params(&self) -> Option<&[u8]> {
-        self.params.as_deref()
     }
 
     /// RFC 8446 §7.5; `None` when something is longer than it can be, or nothing is asked for.

@@ -108,7 +108,7 @@ enum Tls {
 /// header protection (§5.3, §5.4.1).
 pub struct Session {
     tls: Tls,
-    failure: Option<Error>,
+    failure: Option<Box<Error>>,
     /// A client's, while it may still be moved to another version.
     tap: Option<Arc<Tap>>,
     /// The version that a client was moved to.
@@ -244,7 +244,7 @@ impl Session {
         read.map_err(|error| {
             let alert = tls.alert().unwrap_or_else(|| alert_for(&error));
             let failure = failure_for(&error, alert);
-            self.failure = Some(error);
+            self.failure = Some(Box::new(error));
             failure
         })
     }
@@ -292,14 +292,15 @@ impl Session {
 
     /// What TLS rejected, in its own words; set once [`Self::read_crypto`] has failed.
     pub fn failure(&self) -> Option<&Error> {
-        self.failure.as_ref()
+        self.failure.as_deref()
     }
 
-    /// The peer's encoded transport parameters; authentic only after the handshake (RFC 9001 §8.2).
+    /// The peer's encoded transport parameters; authentic only after the handshake (RFC 9001 §8.2),
+    /// and gone once a server's session is finished with.
     pub fn peer_params(&self) -> Option<&[u8]> {
         match &self.tls {
             Tls::Whole(tls) => tls.quic_transport_parameters(),
-            Tls::Done(remains) => remains.params(),
+            Tls::Done(_) => None,
         }
     }
 

@@ -8,14 +8,17 @@
 //! sets (three PTO, §6.5). The caller says when the handshake is confirmed and what was
 //! acknowledged; timers and closing are its own.
 
+use super::fused::{self, Fused};
 use super::keys::{Key, Keys, NextKeys};
 use super::protect::{self, SealError, Undecryptable};
 use crate::base::{Timestamp, limits};
+use crate::mem::prefetch;
 use crate::wire::TransportError;
 use crate::wire::header::KEY_PHASE;
 use rustls::quic::{HeaderProtectionKey, PacketKey};
 use smallvec::SmallVec;
 use std::fmt;
+use std::sync::Arc;
 
 /// Packets that the confidentiality limit keeps back, so that a CONNECTION_CLOSE can still leave.
 const CLOSING_RESERVE: u64 = 64;
@@ -85,6 +88,8 @@ pub struct UpdateNotAllowed;
 /// The keys of the 1-RTT level, over all their generations.
 pub struct OneRttKeys {
     local: Key,
+    /// The same packet key as `local`'s, where it can seal a tail.
+    fused: Option<Arc<dyn Fused>>,
     remote: Key,
     /// The key phase bit of the current generation, in both directions.
     phase: bool,
@@ -133,6 +138,7 @@ impl OneRttKeys {
         // Early enough that a round trip at any packet rate still fits below the limit.
         let update_at = limits.confidentiality / 2;
         Self {
+            fused: fused::of(&*keys.local.packet),
             local: keys.local,
             remote: keys.remote,
             phase: false,
@@ -154,6 +160,15 @@ impl OneRttKeys {
             sent_from: PathMarks::default(),
             received_from: PathMarks::default(),
         }
+    }
+
+    /// Brings both packet keys near; a hint.
+    #[inline]
+    pub fn warm(&self) {
+        prefetch(&*self.local.packet);
+        prefetch(&*self.local.header);
+        prefetch(&*self.remote.packet);
+        prefetch(&*self.remote.header);
     }
 
     /// Updates the keys already after so many packets, where that is sooner than the AEAD's limit
@@ -205,6 +220,51 @@ impl OneRttKeys {
             self.sent_from.lower(path_id, pn);
         }
         protect::seal(&self.local, path_id, pn, packet, pn_offset, pn_len)
+    }
+
+    /// Whether [`Self::seal_with_tail`] takes a tail that is not empty.
+    #[inline]
+    pub fn takes_tail(&self) -> bool {
+        self.fused.is_some()
+    }
+
+    /// Like [`Self::seal`], for a packet that ends with the bytes of `tail`, for which it has only
+    /// the room, and with that for the tag.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    #[inline]
+    pub fn seal_with_tail(
+        &mut self,
+        path_id: u32,
+        pn: u64,
+        packet: &mut [u8],
+        (pn_offset, pn_len): (usize, usize),
+        tail: &[u8],
+    ) -> Result<(), SealError> {
+        let Some(fused) = &self.fused else {
+            return match tail {
+                [] => self.seal(path_id, pn, packet, pn_offset, pn_len),
+                _ => Err(SealError::Refused),
+            };
+        };
+        if self.sealed >= self.limits.confidentiality {
+            return Err(SealError::LimitReached);
+        }
+        self.sealed += 1;
+        if !self.acked {
+            self.sent_from.lower(path_id, pn);
+        }
+        let number = (path_id, pn);
+        let header_key = &*self.local.header;
+        protect::seal_with_tail(
+            &**fused,
+            header_key,
+            number,
+            packet,
+            (pn_offset, pn_len),
+            tail,
+        )
     }
 
     /// What [`protect::unprotect`] needs; the same in every generation.
@@ -449,6 +509,7 @@ impl OneRttKeys {
     fn advance(&mut self) {
         let current = self.secrets.derive();
         self.next = Some(self.secrets.peek().remote);
+        self.fused = fused::of(&*current.local);
         self.local.packet = current.local;
         self.previous = Some(std::mem::replace(&mut self.remote.packet, current.remote));
         self.previous_until = None;

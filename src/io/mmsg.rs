@@ -10,7 +10,7 @@ use super::errno::{Class, Errno};
 use super::socket::{Socket, share};
 use super::train::{Message, Progress, Train};
 use super::{
-    IoConfig, IoError, IoStats, RecvMeta, SocketId, SocketOptions, TX_BUFFER_LEN, Transmit,
+    Arrival, IoConfig, IoError, IoStats, SocketId, SocketOptions, TX_BUFFER_LEN, Transmit,
     TxBuffer, Waker,
 };
 use crate::mem::Pool;
@@ -158,7 +158,7 @@ impl Mmsg {
 
     pub(super) fn recv(
         &mut self,
-        sink: &mut dyn FnMut(&RecvMeta, &mut [u8]),
+        sink: &mut dyn FnMut(Arrival<'_>) -> bool,
     ) -> Result<usize, IoError> {
         let mut trains = 0;
         let mut result = Ok(());
@@ -198,7 +198,7 @@ impl Mmsg {
     fn recv_on(
         &mut self,
         id: SocketId,
-        sink: &mut dyn FnMut(&RecvMeta, &mut [u8]),
+        sink: &mut dyn FnMut(Arrival<'_>) -> bool,
     ) -> Result<usize, IoError> {
         let Some(Some(entry)) = self.sockets.get_mut(id.index()) else {
             return Ok(0);

@@ -9,6 +9,7 @@
 //! there is nothing to do. Only `wait` sleeps.
 
 mod addr;
+mod arrival;
 mod cmsg;
 pub mod errno;
 pub mod error;
@@ -22,6 +23,7 @@ mod train;
 pub mod uring;
 pub mod waker;
 
+pub use arrival::{AHEAD, Arrival};
 pub use errno::Errno;
 pub use error::IoError;
 pub use sockopt::SocketOptions;
@@ -216,13 +218,24 @@ impl Backend {
         &mut self,
         sink: &mut dyn FnMut(&RecvMeta, &mut [u8]) -> bool,
     ) -> Result<usize, IoError> {
+        self.recv_ahead(&mut |arrival| match arrival {
+            Arrival::Coming(_) => true,
+            Arrival::Train(meta, data) => sink(meta, data),
+        })
+    }
+
+    /// Like [`recv_while`](Self::recv_while); `sink` also hears of trains that are there, up to
+    /// [`AHEAD`] before their turn and in their order, where the backend knows.
+    #[inline]
+    pub fn recv_ahead(
+        &mut self,
+        sink: &mut dyn FnMut(Arrival<'_>) -> bool,
+    ) -> Result<usize, IoError> {
         match self {
             Self::Uring(b) => b.recv(sink),
-            Self::Mmsg(b) => b.recv(&mut |meta, data| {
-                sink(meta, data);
-            }),
+            Self::Mmsg(b) => b.recv(sink),
             Self::Sim(b) => b.recv(&mut |meta, data| {
-                sink(meta, data);
+                sink(Arrival::Train(meta, data));
             }),
         }
     }

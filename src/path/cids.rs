@@ -42,7 +42,7 @@ pub struct LocalCids {
     next_seq: u64,
     /// How many the peer stores (its active_connection_id_limit); 0 until its parameters came.
     peer_limit: u64,
-    retired: SmallVec<[ConnectionId; limits::ACTIVE_CIDS]>,
+    retired: Vec<ConnectionId>,
     /// The one that the peer used when it last moved.
     moved_with: u64,
 }
@@ -69,6 +69,26 @@ impl LocalCids {
             announce: false,
         });
         self.next_seq = 2;
+    }
+
+    /// The sequence number of the connection ID that is issued next.
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// Nothing more is announced: the path was abandoned (multipath §3.4).
+    pub fn abandon(&mut self) {
+        for i in &mut self.issued {
+            i.announce = false;
+        }
+        self.unannounced = 0;
+        self.peer_limit = 0;
+    }
+
+    /// How many more to issue for a path that is not in use yet: one to use, and one to move with.
+    pub fn wanted_ahead(&self) -> usize {
+        let target = self.peer_limit.min(limits::CIDS_AHEAD as u64) as usize;
+        target.saturating_sub(self.issued.len())
     }
 
     /// The peer's active_connection_id_limit came.
@@ -201,19 +221,66 @@ pub struct RemoteCids {
     /// The one in use is first.
     known: SmallVec<[Remote; limits::ACTIVE_CIDS]>,
     retire_prior_to: u64,
-    /// The highest sequence number that was ever used: what comes at or below it and is not known
+    /// Above the highest sequence number that was ever used: what comes below it and is not known
     /// was retired.
-    used_up_to: u64,
+    used_below: u64,
+    /// The path is not in use yet: its connection IDs may come in any order.
+    waiting: bool,
     /// Sequence numbers whose RETIRE_CONNECTION_ID waits to be sent.
-    to_retire: SmallVec<[u64; limits::ACTIVE_CIDS]>,
+    to_retire: Vec<u64>,
     /// RETIRE_CONNECTION_ID frames sent and not acknowledged.
     retiring: usize,
 }
 
 impl RemoteCids {
+    /// Those of a path that is not in use yet.
+    pub fn waiting() -> Self {
+        Self {
+            waiting: true,
+            ..Self::default()
+        }
+    }
+
+    /// The path is used from now on.
+    pub fn start_use(&mut self) {
+        self.waiting = false;
+        self.settle_active();
+    }
+
+    /// The path was not used after all.
+    pub fn end_use(&mut self) {
+        self.waiting = true;
+        self.used_below = 0;
+    }
+
+    /// Whether the path can be sent to.
+    #[inline]
+    pub fn is_usable(&self) -> bool {
+        !self.known.is_empty()
+    }
+
+    /// Whether the peer issued a connection ID here.
+    pub fn contains(&self, cid: &ConnectionId) -> bool {
+        self.known.iter().any(|r| r.cid == *cid)
+    }
+
+    /// The sequence number of the connection ID that is expected next.
+    pub fn next_seq(&self) -> u64 {
+        let known = self.known.iter().map(|r| r.seq + 1).max();
+        self.used_below.max(known.unwrap_or(0))
+    }
+
+    /// Everything is retired without a word: the path was abandoned (multipath §3.4).
+    pub fn abandon(&mut self) {
+        self.known.clear();
+        self.to_retire.clear();
+        self.retiring = 0;
+    }
+
     /// The connection ID of the handshake: the first choice, then what the peer's packets name.
     pub fn set_first(&mut self, cid: ConnectionId) {
         self.known.clear();
+        self.used_below = 1;
         self.known.push(Remote {
             seq: 0,
             cid,
@@ -244,7 +311,7 @@ impl RemoteCids {
         cid: ConnectionId,
         token: ResetToken,
     ) -> Result<(), TransportError> {
-        if self.active().is_empty() {
+        if self.known.first().is_some_and(|r| r.cid.is_empty()) {
             return Err(TransportError::protocol_violation(
                 "issues a connection ID where it uses none",
             ));
@@ -260,7 +327,7 @@ impl RemoteCids {
         }
         let repeated = self.known.iter().any(|r| r.seq == seq);
         self.retire_prior_to = self.retire_prior_to.max(retire_prior_to);
-        if !repeated && (seq < self.retire_prior_to || seq <= self.used_up_to) {
+        if !repeated && (seq < self.retire_prior_to || seq < self.used_below) {
             // RFC 9000 §19.15: told to retire it before it came, or moved on past it: not used.
             if !self.to_retire.contains(&seq) {
                 self.retire(seq)?;
@@ -327,7 +394,9 @@ impl RemoteCids {
         }
         if let Some(first) = self.known.first_mut() {
             first.taken = false;
-            self.used_up_to = self.used_up_to.max(first.seq);
+            if !self.waiting {
+                self.used_below = self.used_below.max(first.seq + 1);
+            }
         }
     }
 
@@ -347,7 +416,7 @@ impl RemoteCids {
         }
         let spare = self.known.iter_mut().skip(1).find(|r| !r.taken)?;
         spare.taken = true;
-        self.used_up_to = self.used_up_to.max(spare.seq);
+        self.used_below = self.used_below.max(spare.seq + 1);
         Some(spare.seq)
     }
 
@@ -437,6 +506,25 @@ mod tests {
         let mut r = RemoteCids::default();
         r.set_first(cid(0));
         r
+    }
+
+    /// Multipath §3.2: what is issued for a path before its use may come in any order, and none of
+    /// it is used up.
+    #[test]
+    fn connection_ids_wait_for_their_path() {
+        let mut r = RemoteCids::waiting();
+        assert!(!r.is_usable() && r.next_seq() == 0);
+        assert_eq!(r.on_new(1, 0, cid(11), [1; 16]), Ok(()));
+        assert_eq!(r.on_new(0, 0, cid(10), [0; 16]), Ok(()));
+        assert!(r.is_usable() && !r.wants_to_send() && r.next_seq() == 2);
+        r.start_use();
+        assert_eq!(r.active(), cid(10));
+        r.end_use();
+        assert_eq!(r.on_new(2, 0, cid(12), [2; 16]), Ok(()));
+        r.start_use();
+        assert!(r.contains(&cid(12)));
+        r.abandon();
+        assert!(!r.is_usable() && !r.wants_to_send() && r.active_token().is_none());
     }
 
     #[test]

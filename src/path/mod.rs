@@ -6,23 +6,33 @@
 //! until the multipath extension opens more. Streams, keys and frames live elsewhere; `F` is the
 //! connection's record of a frame that it sent.
 
+pub mod candidates;
 pub mod cids;
+pub mod duplicate;
+pub mod failure;
+pub mod ids;
 mod moves;
 pub mod probe;
+pub mod reinject;
+pub mod schedule;
 pub mod set;
 pub mod spin;
+pub mod status;
 pub mod validate;
 
+pub use crate::base::PathId;
 use crate::base::{Ecn, FourTuple, Rng, SocketId, Timestamp, limits};
 use crate::recovery::{
     AckFrequencyRequests, AckPolicy, Algorithm, Controller, EcnValidator, MtuConfig, MtuDiscovery,
     Pace, Pacer, Rtt, SentSpace,
 };
 pub use cids::{LocalCids, RemoteCids};
+pub use ids::PathLimits;
 pub use moves::Former;
 pub use probe::{Probe, Probes, Purpose};
 pub use set::PathSet;
 pub use spin::Spin;
+pub use status::{PathStatus, Statuses};
 use std::ops::ControlFlow;
 use std::time::Duration;
 pub use validate::Validation;
@@ -30,14 +40,9 @@ pub use validate::Validation;
 /// Packet numbers within which one is skipped on average, at least.
 const SKIP_WITHIN: u64 = 128;
 
-/// Identifies a path within its connection; 0 is the one that the handshake ran on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct PathId(pub u32);
-
-impl PathId {
-    /// The path of the handshake.
-    pub const ZERO: Self = Self(0);
-}
+/// Round trips for which RTT samples of acknowledgements that came over the path itself keep out
+/// others.
+const OWN_SAMPLES_FOR: u32 = 8;
 
 /// What a path is built from, out of the connection's configuration.
 #[derive(Clone, Debug)]
@@ -54,6 +59,39 @@ pub struct PathConfig {
     pub max_ack_delay: Duration,
     /// Datagram sizes and probing.
     pub mtu: MtuConfig,
+}
+
+/// How far a path has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathState {
+    /// The peer has not answered on it yet: nothing goes there but what finds that out.
+    Validating,
+    /// In use, or ready for it.
+    Open,
+    /// Abandoned by either side (multipath §3.4): nothing is sent there, and what may still arrive
+    /// is taken until the given time, which is not known before the peer has abandoned it too.
+    Abandoned(Option<Timestamp>),
+}
+
+/// What a path counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathCounters {
+    /// Bytes of UDP payload sent.
+    pub bytes_sent: u64,
+    /// Bytes of UDP payload received.
+    pub bytes_received: u64,
+    /// Packets acknowledged.
+    pub packets_acked: u64,
+    /// Bytes of them that were in flight.
+    pub bytes_acked: u64,
+    /// Packets declared lost.
+    pub packets_lost: u64,
+    /// Bytes of them.
+    pub bytes_lost: u64,
+    /// Probe timeouts.
+    pub ptos: u64,
+    /// When a packet was last acknowledged.
+    pub last_ack: Option<Timestamp>,
 }
 
 /// One path's whole state.
@@ -109,6 +147,24 @@ pub struct Path<F: Copy> {
     pub mark: Ecn,
     /// Bytes that pacing admits in the train being built.
     pub paced: u64,
+    /// When the pacer lets the next train go, while it holds one back.
+    pub paced_until: Option<Timestamp>,
+    /// Probes owed after a PTO (RFC 9002 §6.2.4).
+    pub owed_probes: u8,
+    /// A PING is to be sent here.
+    pub ping: bool,
+    /// How far it has come.
+    pub state: PathState,
+    /// What each side would have the other use it for.
+    pub status: Statuses,
+    /// Its packets are acknowledged over another path.
+    pub acks_away: bool,
+    /// When an acknowledgement last came over this path itself, and made an RTT sample.
+    pub own_sample: Option<Timestamp>,
+    /// What was in flight below this packet number went to other paths after a PTO.
+    pub moved_below: u64,
+    /// What it counted.
+    pub counters: PathCounters,
     /// When a packet was last received.
     pub last_received: Timestamp,
     /// The next packet number to leave unused.
@@ -151,9 +207,60 @@ impl<F: Copy> Path<F> {
             window_limited: false,
             mark: Ecn::NotEct,
             paced: 0,
+            paced_until: None,
+            owed_probes: 0,
+            ping: false,
+            state: PathState::Open,
+            status: Statuses::default(),
+            acks_away: false,
+            own_sample: None,
+            moved_below: 0,
+            counters: PathCounters::default(),
             last_received: now,
             skip_at: u64::MAX,
         }
+    }
+
+    /// Whether either side has abandoned it.
+    #[inline]
+    pub fn is_abandoned(&self) -> bool {
+        matches!(self.state, PathState::Abandoned(_))
+    }
+
+    /// Whether packets may leave by it, if the anti-amplification limit admits them.
+    pub fn can_send(&self) -> bool {
+        !self.is_abandoned() && self.remote_cids.is_usable()
+    }
+
+    /// Whether it has not answered for a probe timeout: what else works is better.
+    pub fn is_suspect(&self) -> bool {
+        self.pto_count > 0
+    }
+
+    /// Whether an acknowledgement, which came over another path if `elsewhere`, makes an RTT sample
+    /// (multipath §5.4). Those that come over the path itself are better; others count where there
+    /// were none for a while, as from a peer that sends all of them over one path.
+    pub fn admits_sample(&mut self, now: Timestamp, elsewhere: bool) -> bool {
+        if !elsewhere {
+            if self.own_sample.is_none() && self.id != PathId::ZERO {
+                self.rtt.restart_min();
+            }
+            self.own_sample = Some(now);
+            return true;
+        }
+        let lately = self.rtt.smoothed().saturating_mul(OWN_SAMPLES_FOR);
+        if self.own_sample.is_some_and(|at| now < at + lately) {
+            return false;
+        }
+        if self.own_sample.take().is_some() {
+            self.rtt.restart_min();
+        }
+        true
+    }
+
+    /// Packets sent.
+    pub fn packets_sent(&self) -> u64 {
+        self.sent.packets_sent()
     }
 
     /// Bytes that the anti-amplification limit still admits.

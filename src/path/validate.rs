@@ -69,7 +69,8 @@ pub struct Validation {
     validated: bool,
     received: u64,
     sent: u64,
-    challenge: Option<Challenge>,
+    /// Apart, for few paths have one.
+    challenge: Option<Box<Challenge>>,
     responses: BoundedQueue<[u8; 8]>,
 }
 
@@ -133,7 +134,7 @@ impl Validation {
         self.validated = start.received.is_none();
         self.received = start.received.unwrap_or(0) as u64;
         self.sent = 0;
-        self.challenge = Some(Challenge {
+        self.challenge = Some(Box::new(Challenge {
             data: start.data,
             sent: [false; 2],
             due: true,
@@ -141,7 +142,13 @@ impl Validation {
             interval: start.interval,
             patience: start.patience,
             give_up: now + start.patience,
-        });
+        }));
+    }
+
+    /// Asks and answers nothing more.
+    pub fn stop(&mut self) {
+        self.challenge = None;
+        self.responses.clear();
     }
 
     /// A PATH_CHALLENGE arrived: queues the answer, or drops it when too many wait.
@@ -172,13 +179,13 @@ impl Validation {
     /// Whether a challenge or a response waits to be sent.
     #[inline]
     pub fn wants_to_send(&self) -> bool {
-        !self.responses.is_empty() || self.challenge.is_some_and(|c| c.due)
+        !self.responses.is_empty() || self.challenge.as_ref().is_some_and(|c| c.due)
     }
 
     /// Whether a challenge waits to be sent.
     #[inline]
     pub fn challenge_due(&self) -> bool {
-        self.challenge.is_some_and(|c| c.due)
+        self.challenge.as_ref().is_some_and(|c| c.due)
     }
 
     /// The next response to send.
@@ -200,7 +207,7 @@ impl Validation {
 
     /// When to look at the challenge again.
     pub fn deadline(&self) -> Option<Timestamp> {
-        let c = self.challenge?;
+        let c = self.challenge.as_deref()?;
         Some(if c.due {
             c.give_up
         } else {

@@ -97,6 +97,11 @@ impl AckPolicy {
         self.reordering = reordering;
     }
 
+    /// Acknowledges as often as another space does.
+    pub fn set_frequency_of(&mut self, other: &Self) {
+        self.set_frequency(other.threshold, other.max_ack_delay, other.reordering);
+    }
+
     /// The peer asked for an acknowledgement now (ACK frequency §5).
     pub fn on_immediate_ack(&mut self) {
         self.due = true;

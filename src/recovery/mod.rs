@@ -23,7 +23,7 @@ pub mod sent;
 pub use ack_frequency::AckFrequencyRequests;
 pub use ack_policy::AckPolicy;
 pub use ack_ranges::AckRanges;
-pub use cc::{AckEvent, Algorithm, Congestion, Controller, PacingRate};
+pub use cc::{AckEvent, Algorithm, Congestion, Controller, CoupledGroup, PacingRate};
 pub use ecn::EcnValidator;
 pub use loss::LostSummary;
 pub use mtu::{MtuConfig, MtuDiscovery};

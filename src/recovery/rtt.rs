@@ -89,6 +89,11 @@ impl Rtt {
         self.renew_min = self.has_sample();
     }
 
+    /// Acknowledgements come another way from now on: what the smallest RTT was means nothing.
+    pub fn restart_min(&mut self) {
+        self.renew_min = self.has_sample();
+    }
+
     /// The latest sample; zero before the first.
     #[inline]
     pub const fn latest(&self) -> Duration {

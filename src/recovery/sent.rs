@@ -10,6 +10,7 @@
 use super::loss::LostList;
 use super::pto::SpaceTimes;
 use crate::base::{Ecn, Timestamp, limits};
+use crate::mem::prefetch_at;
 use crate::wire::TransportError;
 use std::ops::{ControlFlow, RangeInclusive};
 
@@ -177,6 +178,18 @@ impl<F: Copy> SentSpace<F> {
             skipped_count: 0,
             bytes_in_flight: 0,
             ack_eliciting_in_flight: 0,
+        }
+    }
+
+    /// Brings the records of the oldest and the next packets near; a hint.
+    #[inline]
+    pub fn warm(&self) {
+        let at = |counter: u64, len: usize| counter as usize & len.wrapping_sub(1);
+        for pn in [self.base, self.next] {
+            prefetch_at(&self.ring, at(pn, self.ring.len()));
+        }
+        for frame in [self.frames_tail, self.frames_head] {
+            prefetch_at(&self.frames, at(frame.into(), self.frames.len()));
         }
     }
 
@@ -435,6 +448,12 @@ impl<F: Copy> SentSpace<F> {
     #[inline]
     pub const fn largest_acked(&self) -> Option<u64> {
         self.largest_acked
+    }
+
+    /// Packets sent, those that were skipped left out.
+    #[inline]
+    pub const fn packets_sent(&self) -> u64 {
+        self.next - self.skipped_count as u64
     }
 
     /// Whether no packet is outstanding.

@@ -4,9 +4,9 @@
 use super::app::Bridge;
 use super::{Shard, ShardApp, ShardStats, Turn, timer_key};
 use crate::base::{RecvMeta, Timestamp};
-use crate::conn::ConnId;
 use crate::conn::endpoint::Next;
-use crate::io::IoError;
+use crate::conn::{ConnId, Endpoint};
+use crate::io::{Arrival, IoError};
 use std::cell::Cell;
 
 /// Trains that one connection sends before others have their turn.
@@ -37,7 +37,7 @@ impl<A: ShardApp> Shard<A> {
         worked |= self.expire(now);
         self.endpoint.expire_held(now);
         self.app_turn(now);
-        let (served, left) = self.serve(now);
+        let (served, left) = self.serve(now)?;
         worked |= served;
         self.send_stateless();
         self.send_others();
@@ -77,7 +77,7 @@ impl<A: ShardApp> Shard<A> {
         let mut others = 0;
         let (before, handshakes) = (endpoint.handshake_trains(), Cell::new(0));
         let ends = Cell::new(0);
-        let mut take = |app: &mut A, meta: &RecvMeta, data: &mut [u8]| {
+        let mut take = |endpoint: &mut Endpoint, app: &mut A, meta: &RecvMeta, data: &mut [u8]| {
             let foreign =
                 |dcid: &[u8], meta: &RecvMeta, datagram: &mut [u8]| match codec.shard_of(dcid) {
                     Some(owner) if usize::from(owner) != own => {
@@ -90,19 +90,26 @@ impl<A: ShardApp> Shard<A> {
             endpoint.handle_train(now, meta, data, &mut Bridge { app, foreign, ends });
             handshakes.set(endpoint.handshake_trains() - before);
         };
-        backend.recv_while(&mut |meta, data| {
+        backend.recv_ahead(&mut |arrival| {
+            let (meta, data) = match arrival {
+                Arrival::Coming(data) => {
+                    endpoint.expect(data);
+                    return true;
+                }
+                Arrival::Train(meta, data) => (meta, data),
+            };
             trains += 1;
             if let Some(demux) = demux {
                 demux.split(meta, data, &mut |quic, meta, part| {
                     if quic {
-                        take(app, meta, part);
+                        take(endpoint, app, meta, part);
                     } else {
                         others += 1;
                         app.on_other(outbox, meta, part);
                     }
                 });
             } else {
-                take(app, meta, data);
+                take(endpoint, app, meta, data);
             }
             handshakes.get() < HANDSHAKES_PER_TURN && ends.get() < MESSAGES_PER_TURN
         })?;
@@ -180,7 +187,7 @@ impl<A: ShardApp> Shard<A> {
 
     /// Events to the application, trains to the backend. Tells whether anything was done, and what
     /// is left to do. A connection whose socket takes no more does not hold up those on others.
-    fn serve(&mut self, now: Timestamp) -> (bool, Left) {
+    fn serve(&mut self, now: Timestamp) -> Result<(bool, Left), IoError> {
         let mut served = false;
         let mut left = Left::More;
         for _ in 0..CONNECTIONS_PER_TURN {
@@ -192,7 +199,7 @@ impl<A: ShardApp> Shard<A> {
                 break;
             };
             self.deliver_events(now, id);
-            let sent = self.send_trains(now, id);
+            let sent = self.send_trains(now, id)?;
             served |= !matches!(sent, Sent::Blocked | Sent::NoBuffer);
             match sent {
                 Sent::All => {}
@@ -211,7 +218,7 @@ impl<A: ShardApp> Shard<A> {
         for id in &self.blocked {
             self.endpoint.wake(*id);
         }
-        (served, left)
+        Ok((served, left))
     }
 
     /// Whether another turn could do more at once. Connections that wait for room on their socket,
@@ -235,35 +242,43 @@ impl<A: ShardApp> Shard<A> {
         }
     }
 
-    fn send_trains(&mut self, now: Timestamp, id: ConnId) -> Sent {
+    fn send_trains(&mut self, now: Timestamp, id: ConnId) -> Result<Sent, IoError> {
         for _ in 0..TRAINS_PER_TURN {
             let Some(conn) = self.endpoint.connection(id) else {
-                return Sent::All;
+                return Ok(Sent::All);
             };
             if !self.backend.can_send(conn.next_socket()) {
-                return if conn.wants_to_send() {
+                return Ok(if conn.wants_to_send() {
                     Sent::Blocked
                 } else {
                     Sent::All
-                };
+                });
             }
             let Some(mut buffer) = self.backend.tx_buffer() else {
-                return if conn.wants_to_send() {
+                return Ok(if conn.wants_to_send() {
                     Sent::NoBuffer
                 } else {
                     Sent::All
-                };
+                });
             };
-            match conn.poll_transmit(now, &mut buffer) {
-                Some(transmit) => self.backend.send(buffer, transmit),
-                None => return Sent::All,
+            let Some(transmit) = conn.poll_transmit(now, &mut buffer) else {
+                return Ok(Sent::All);
+            };
+            let alone = transmit.segments() == 1 && !self.endpoint.has_ready();
+            self.backend.send(buffer, transmit);
+            if alone {
+                // The peer may well wait for this one, and most of what is left of the turn is
+                // looking for more to do.
+                self.backend.flush()?;
             }
         }
-        Sent::More
+        Ok(Sent::More)
     }
 
     fn send_stateless(&mut self) {
-        while let Some(mut buffer) = self.backend.tx_buffer() {
+        while self.endpoint.has_stateless()
+            && let Some(mut buffer) = self.backend.tx_buffer()
+        {
             match self.endpoint.poll_transmit(&mut buffer) {
                 Some(transmit) => self.backend.send(buffer, transmit),
                 None => break,

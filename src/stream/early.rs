@@ -47,7 +47,7 @@ impl Streams {
         for ids in &mut self.local {
             ids.limit = 0;
         }
-        for (_, slot) in &mut self.slots {
+        for (_, slot) in self.slots.iter_mut() {
             if let Some(send) = &mut slot.send {
                 send.restart(0);
             }

@@ -117,6 +117,18 @@ impl PeerIds {
         Known::Unmade
     }
 
+    /// [`PeerIds::open`] and [`PeerIds::make`] of a number whose first frame is there: mostly the
+    /// next one, which then need not wait among the others.
+    #[inline]
+    pub(super) fn open_to_use(&mut self, index: u64) -> Result<(bool, Known), TransportError> {
+        if index == self.next && index < self.limit {
+            self.next += 1;
+            return Ok((true, Known::Unmade));
+        }
+        let opened = self.open(index)?;
+        Ok((opened, self.make(index)))
+    }
+
     /// The next number that the application has not seen, in order. It may be closed.
     pub(super) fn accept(&mut self) -> Option<u64> {
         if self.accepted >= self.next {

@@ -5,6 +5,8 @@
 //! number was seen. A slot is in at most one list of each [`Links`]; who owns the lists keeps track
 //! of membership.
 
+use crate::mem::prefetch_at;
+
 /// No slot.
 const NIL: u32 = u32::MAX;
 
@@ -13,6 +15,11 @@ struct Link {
     prev: u32,
     next: u32,
 }
+
+const UNLINKED: Link = Link {
+    prev: NIL,
+    next: NIL,
+};
 
 /// The links of every slot, shared by lists that exclude each other.
 #[derive(Debug, Default)]
@@ -24,25 +31,43 @@ impl Links {
         self.0 = Vec::new();
     }
 
-    fn get(&self, slot: u32) -> Link {
-        let unlinked = Link {
-            prev: NIL,
-            next: NIL,
-        };
-        self.0.get(slot as usize).copied().unwrap_or(unlinked)
+    /// Brings the first slots' near; a hint.
+    #[inline]
+    pub(super) fn warm(&self) {
+        prefetch_at(&self.0, 0);
     }
 
+    #[inline]
+    fn get(&self, slot: u32) -> Link {
+        self.0.get(slot as usize).copied().unwrap_or(UNLINKED)
+    }
+
+    #[inline]
     fn set(&mut self, slot: u32, link: Link) {
-        let at = slot as usize;
-        if at >= self.0.len() {
-            let unlinked = Link {
-                prev: NIL,
-                next: NIL,
-            };
-            self.0.resize(at + 1, unlinked);
+        match self.0.get_mut(slot as usize) {
+            Some(place) => *place = link,
+            None => self.grow(slot, link),
         }
-        if let Some(place) = self.0.get_mut(at) {
-            *place = link;
+    }
+
+    /// Makes room for a slot number that was not seen before.
+    #[cold]
+    fn grow(&mut self, slot: u32, link: Link) {
+        self.0.resize(slot as usize, UNLINKED);
+        self.0.push(link);
+    }
+
+    #[inline]
+    fn set_next(&mut self, slot: u32, next: u32) {
+        if let Some(link) = self.0.get_mut(slot as usize) {
+            link.next = next;
+        }
+    }
+
+    #[inline]
+    fn set_prev(&mut self, slot: u32, prev: u32) {
+        if let Some(link) = self.0.get_mut(slot as usize) {
+            link.prev = prev;
         }
     }
 }
@@ -76,6 +101,7 @@ impl List {
     }
 
     /// Appends `slot`, which is in no list of `links`.
+    #[inline]
     pub(super) fn push_back(&mut self, links: &mut Links, slot: u32) {
         links.set(
             slot,
@@ -86,30 +112,22 @@ impl List {
         );
         match self.tail {
             NIL => self.head = slot,
-            tail => {
-                let link = links.get(tail);
-                links.set(tail, Link { next: slot, ..link });
-            }
+            tail => links.set_next(tail, slot),
         }
         self.tail = slot;
     }
 
     /// Takes `slot`, which is in this list, out of it.
+    #[inline]
     pub(super) fn unlink(&mut self, links: &mut Links, slot: u32) {
         let Link { prev, next } = links.get(slot);
         match prev {
             NIL => self.head = next,
-            _ => {
-                let link = links.get(prev);
-                links.set(prev, Link { next, ..link });
-            }
+            _ => links.set_next(prev, next),
         }
         match next {
             NIL => self.tail = prev,
-            _ => {
-                let link = links.get(next);
-                links.set(next, Link { prev, ..link });
-            }
+            _ => links.set_prev(next, prev),
         }
     }
 

@@ -14,6 +14,7 @@ mod early;
 mod event;
 mod flow;
 mod ids;
+mod index;
 mod input;
 mod list;
 mod output;
@@ -23,6 +24,8 @@ mod schedule;
 mod send;
 mod send_buffer;
 mod set;
+mod slots;
+mod tail;
 
 pub use acked::AckedRun;
 pub use assembler::{Assembler, TooManyGaps};

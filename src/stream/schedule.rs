@@ -7,6 +7,7 @@
 //! streams cost per packet what one does.
 
 use super::list::{Links, List};
+use crate::mem::prefetch_at;
 
 /// Bytes that a stream sends before the next one of its priority has its turn.
 pub(super) const QUANTUM: u32 = 16 * 1024;
@@ -35,14 +36,103 @@ struct Level {
     list: List,
 }
 
+/// Streams that wait, by priority.
+#[derive(Debug)]
+struct Levels {
+    /// Those of the default priority, 0.
+    usual: List,
+    /// Other levels that are not empty, highest priority first.
+    others: Vec<Level>,
+}
+
+impl Default for Levels {
+    fn default() -> Self {
+        Self {
+            usual: List::EMPTY,
+            others: Vec::new(),
+        }
+    }
+}
+
+impl Levels {
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.usual.is_empty() && self.others.is_empty()
+    }
+
+    /// The highest priority at which streams wait, and the first of them.
+    #[inline]
+    fn first(&self) -> Option<(i8, u32)> {
+        match self.others.first() {
+            Some(l) if l.priority > 0 || self.usual.is_empty() => {
+                l.list.front().map(|slot| (l.priority, slot))
+            }
+            _ => self.usual.front().map(|slot| (0, slot)),
+        }
+    }
+
+    #[inline]
+    fn join(&mut self, links: &mut Links, slot: u32, priority: i8) {
+        if priority == 0 {
+            self.usual.push_back(links, slot);
+        } else {
+            self.join_other(links, slot, priority);
+        }
+    }
+
+    fn join_other(&mut self, links: &mut Links, slot: u32, priority: i8) {
+        let at = self.others.partition_point(|l| l.priority > priority);
+        match self.others.get_mut(at) {
+            Some(level) if level.priority == priority => level.list.push_back(links, slot),
+            _ => {
+                let mut list = List::EMPTY;
+                list.push_back(links, slot);
+                self.others.insert(at, Level { priority, list });
+            }
+        }
+    }
+
+    #[inline]
+    fn leave(&mut self, links: &mut Links, slot: u32, priority: i8) {
+        if priority == 0 {
+            self.usual.unlink(links, slot);
+        } else {
+            self.leave_other(links, slot, priority);
+        }
+    }
+
+    fn leave_other(&mut self, links: &mut Links, slot: u32, priority: i8) {
+        let at = self.others.partition_point(|l| l.priority > priority);
+        if let Some(level) = self.others.get_mut(at) {
+            level.list.unlink(links, slot);
+            if level.list.is_empty() {
+                self.others.remove(at);
+            }
+        }
+    }
+
+    /// Moves `slot`, if it is the first of its priority, behind the others.
+    fn rotate(&mut self, links: &mut Links, slot: u32, priority: i8) {
+        let list = match priority {
+            0 => Some(&mut self.usual),
+            _ => {
+                let mut others = self.others.iter_mut();
+                others.find(|l| l.priority == priority).map(|l| &mut l.list)
+            }
+        };
+        if let Some(list) = list.filter(|list| list.front() == Some(slot)) {
+            list.rotate(links);
+        }
+    }
+}
+
 /// The streams of one connection that have something to send.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     links: Links,
     entries: Vec<Entry>,
-    /// Levels that are not empty, highest priority first.
-    free: Vec<Level>,
-    paid: Vec<Level>,
+    free: Levels,
+    paid: Levels,
     /// Whose turn it is, and what it has sent in it.
     turn: (u32, u32),
 }
@@ -64,21 +154,28 @@ impl Schedule {
     pub(super) fn rest(&mut self) {
         self.links.rest();
         self.entries = Vec::new();
-        self.free.shrink_to(0);
-        self.paid.shrink_to(0);
+        self.free.others.shrink_to(0);
+        self.paid.others.shrink_to(0);
+    }
+
+    /// Brings near what it begins with; a hint.
+    #[inline]
+    pub(super) fn warm(&self) {
+        self.links.warm();
+        prefetch_at(&self.entries, 0);
     }
 
     /// The next stream to send.
     #[inline]
     pub(super) fn next(&self, credit: bool) -> Option<u32> {
         let free = self.free.first();
-        let paid = self.paid.first().filter(|_| credit);
-        let level = match (free, paid) {
-            (Some(f), Some(p)) if p.priority > f.priority => p,
+        let paid = if credit { self.paid.first() } else { None };
+        let (_, slot) = match (free, paid) {
+            (Some(f), Some(p)) if p.0 > f.0 => p,
             (Some(f), _) => f,
             (None, p) => p?,
         };
-        level.list.front()
+        Some(slot)
     }
 
     /// Prepares a new stream's slot.
@@ -135,49 +232,32 @@ impl Schedule {
         let Some(&entry) = self.entries.get(slot as usize) else {
             return;
         };
-        let levels = match entry.need {
-            Need::Idle => return,
-            Need::Nothing => &mut self.free,
-            Need::Credit => &mut self.paid,
-        };
-        let level = levels.iter_mut().find(|l| l.priority == entry.priority);
-        if let Some(level) = level.filter(|l| l.list.front() == Some(slot)) {
-            level.list.rotate(&mut self.links);
+        if let Some((levels, links)) = self.levels(entry.need) {
+            levels.rotate(links, slot, entry.priority);
         }
     }
 
+    /// Where streams with this need wait.
+    #[inline]
+    fn levels(&mut self, need: Need) -> Option<(&mut Levels, &mut Links)> {
+        match need {
+            Need::Idle => None,
+            Need::Nothing => Some((&mut self.free, &mut self.links)),
+            Need::Credit => Some((&mut self.paid, &mut self.links)),
+        }
+    }
+
+    #[inline]
     fn join(&mut self, slot: u32, entry: Entry) {
-        let levels = match entry.need {
-            Need::Idle => return,
-            Need::Nothing => &mut self.free,
-            Need::Credit => &mut self.paid,
-        };
-        let at = levels.partition_point(|l| l.priority > entry.priority);
-        match levels.get_mut(at) {
-            Some(level) if level.priority == entry.priority => {
-                level.list.push_back(&mut self.links, slot);
-            }
-            _ => {
-                let mut list = List::EMPTY;
-                list.push_back(&mut self.links, slot);
-                let priority = entry.priority;
-                levels.insert(at, Level { priority, list });
-            }
+        if let Some((levels, links)) = self.levels(entry.need) {
+            levels.join(links, slot, entry.priority);
         }
     }
 
+    #[inline]
     fn leave(&mut self, slot: u32, entry: Entry) {
-        let levels = match entry.need {
-            Need::Idle => return,
-            Need::Nothing => &mut self.free,
-            Need::Credit => &mut self.paid,
-        };
-        let at = levels.partition_point(|l| l.priority > entry.priority);
-        if let Some(level) = levels.get_mut(at) {
-            level.list.unlink(&mut self.links, slot);
-            if level.list.is_empty() {
-                levels.remove(at);
-            }
+        if let Some((levels, links)) = self.levels(entry.need) {
+            levels.leave(links, slot, entry.priority);
         }
     }
 }

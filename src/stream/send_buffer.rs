@@ -1,14 +1,16 @@
 //! The bytes of one stream that the peer has not acknowledged: what was never sent, what is in
 //! flight, what was lost. What an offset holds never changes (RFC 9000 §2.2).
 //!
-//! Large data is kept as the reference that the application gave; small writes are gathered in
-//! chunks of [`GATHER`] bytes, so that overhead per byte stays bounded. Chunks go as their last
-//! byte is acknowledged. In-order sending and acknowledging is a cursor moving over the chunks; the
-//! range sets are touched only after loss or reordering. An idle stream's buffer owns no chunks.
+//! Large data is kept as the reference that the application gave; small writes are gathered (see
+//! `tail`) in chunks of [`GATHER`] bytes, so overhead per byte stays bounded. Chunks go as their
+//! last byte is acknowledged. In-order sending and acknowledging is a cursor moving over the
+//! chunks; the range sets are touched only after loss or reordering. An idle stream's buffer owns
+//! no chunks.
 
 use super::range_set::RangeSet;
+use super::tail::Tail;
 use crate::wire::Writer;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use std::collections::VecDeque;
 
 /// Bytes of small writes that are gathered in one chunk.
@@ -17,8 +19,6 @@ const GATHER: usize = 4096;
 const COPY_CHUNK: usize = 64 * 1024;
 /// A reference to at most this many bytes is copied instead of kept.
 const SMALL: usize = 128;
-/// Capacity that the gathering buffer of a stream keeps while everything is acknowledged.
-const IDLE_CAPACITY: usize = 1024;
 
 #[derive(Debug)]
 struct Chunk {
@@ -38,7 +38,7 @@ pub(super) struct SendBuffer {
     /// Consecutive, the first holding `acked_to` unless everything is in `tail`.
     chunks: VecDeque<Chunk>,
     /// The last bytes, up to `end`.
-    tail: BytesMut,
+    tail: Tail,
     /// Everything below is acknowledged.
     acked_to: u64,
     /// Everything below was sent at least once.
@@ -113,24 +113,24 @@ impl SendBuffer {
     fn gather(&mut self, data: &[u8]) {
         if !self.tail.is_empty() && self.tail.len() + data.len() > GATHER {
             // Who fills one is likely to fill the next.
-            self.seal(BytesMut::with_capacity(GATHER));
+            self.seal(GATHER);
         }
-        self.tail.extend_from_slice(data);
+        self.tail.extend(data);
         self.end += data.len() as u64;
     }
 
     fn keep(&mut self, data: Bytes) {
         if !self.tail.is_empty() {
-            self.seal(BytesMut::new());
+            self.seal(0);
         }
         let start = self.end;
         self.end += data.len() as u64;
         self.chunks.push_back(Chunk { start, data });
     }
 
-    /// Ends the gathered chunk. `next` shares no memory with it: each goes on its own.
-    fn seal(&mut self, next: BytesMut) {
-        let data = std::mem::replace(&mut self.tail, next).freeze();
+    /// Ends the gathered chunk; the next one gets memory of `capacity` bytes.
+    fn seal(&mut self, capacity: usize) {
+        let data = self.tail.take(capacity);
         let start = self.end - data.len() as u64;
         self.chunks.push_back(Chunk { start, data });
     }
@@ -141,9 +141,9 @@ impl SendBuffer {
         // Mostly it is all in the chunk of the last time.
         if let Some(chunk) = self.chunks.get(self.cursor)
             && let Some(at) = offset.checked_sub(chunk.start)
-            && let Some(piece) = chunk.data.get(at as usize..).and_then(|rest| rest.get(..n))
+            && chunk.data.len() as u64 >= at.saturating_add(n as u64)
         {
-            return w.bytes(piece);
+            return w.shared(&chunk.data, at as usize, n);
         }
         self.write_across(w, offset, n);
     }
@@ -155,19 +155,18 @@ impl SendBuffer {
             let Some(chunk) = self.chunks.get(self.cursor) else {
                 break;
             };
-            let rest = chunk.data.get((offset - chunk.start) as usize..);
-            let rest = rest.unwrap_or_default();
-            let piece = rest.get(..n).unwrap_or(rest);
-            w.bytes(piece);
-            offset += piece.len() as u64;
-            n -= piece.len();
-            if piece.is_empty() {
+            let at = (offset - chunk.start) as usize;
+            let piece = n.min(chunk.data.len().saturating_sub(at));
+            if piece == 0 {
                 break;
             }
+            w.shared(&chunk.data, at, piece);
+            offset += piece as u64;
+            n -= piece;
         }
         if n > 0 {
             let from = offset.saturating_sub(tail_start) as usize;
-            let piece = self.tail.get(from..from + n);
+            let piece = self.tail.as_slice().get(from..from + n);
             debug_assert!(piece.is_some(), "only bytes in the buffer are sent");
             w.bytes(piece.unwrap_or_default());
         }
@@ -246,9 +245,7 @@ impl SendBuffer {
             self.tail.advance((self.acked_to - tail_start) as usize);
         }
         if self.is_acked() {
-            if self.tail.capacity() > IDLE_CAPACITY {
-                self.tail = BytesMut::new();
-            }
+            self.tail.shrink();
             if self.chunks.capacity() > 64 {
                 self.chunks = VecDeque::new();
             }

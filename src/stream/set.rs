@@ -9,15 +9,14 @@ use super::early::Early;
 use super::event::{EventQueue, StreamEvent, bit};
 use super::flow::ConnectionFlow;
 use super::ids::{Known, LocalIds, PeerIds};
+use super::index::Index;
 use super::output::Control;
 use super::recv::RecvHalf;
 use super::schedule::{Need, Schedule};
 use super::send::SendHalf;
+use super::slots::Slots;
 use crate::base::{Timestamp, limits};
 use crate::wire::{Dir, Side, StreamId, TransportError, TransportParameters};
-use slab::Slab;
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 /// What we permit a peer, and how much we hold for the application.
@@ -100,39 +99,13 @@ struct PeerLimits {
     uni: u64,
 }
 
-/// Spreads stream IDs, which differ in few bits. A peer picks its IDs only within the open
-/// window, too narrow to make many collide in a multiply-and-fold.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &b in bytes {
-            self.write_u64(self.0 ^ u64::from(b));
-        }
-    }
-
-    #[inline]
-    fn write_u64(&mut self, v: u64) {
-        const ODD: u128 = 0xa076_1d64_78bd_642f;
-        let wide = u128::from(v ^ 0x9e37_79b9_7f4a_7c15) * ODD;
-        self.0 = (wide >> 64) as u64 ^ wide as u64;
-    }
-}
-
 /// All streams of a connection and its flow control. See the module.
 #[derive(Debug)]
 pub struct Streams {
     pub(super) side: Side,
     pub(super) config: StreamConfig,
-    pub(super) slots: Slab<Slot>,
-    index: HashMap<u64, u32, BuildHasherDefault<IdHasher>>,
-    /// The stream that was looked up last, and its slot.
-    last: (u64, u32),
+    pub(super) slots: Slots,
+    index: Index,
     /// By direction: `Dir as usize`.
     pub(super) local: [LocalIds; 2],
     pub(super) peer: [PeerIds; 2],
@@ -150,18 +123,14 @@ pub struct Streams {
     pub(super) glitches: u32,
 }
 
-/// The ID of no stream.
-const NO_STREAM: u64 = u64::MAX;
-
 impl Streams {
     /// No streams yet. Until [`Streams::set_peer_limits`] none can be opened.
     pub fn new(side: Side, config: &StreamConfig) -> Self {
         Self {
             side,
             config: *config,
-            slots: Slab::new(),
-            index: HashMap::default(),
-            last: (NO_STREAM, 0),
+            slots: Slots::default(),
+            index: Index::default(),
             local: Default::default(),
             peer: [
                 PeerIds::new(config.max_streams_bidi),
@@ -179,6 +148,16 @@ impl Streams {
         }
     }
 
+    /// Brings near what the tables of streams begin with; a hint.
+    #[inline]
+    pub fn warm(&self) {
+        self.slots.warm();
+        self.index.warm();
+        self.schedule.warm();
+        self.control.warm();
+        self.events.warm();
+    }
+
     /// Takes over the peer's limits. A second call, after remembered ones for 0-RTT, raises them
     /// (RFC 9000 §7.4.1: they may not fall).
     pub fn set_peer_limits(&mut self, params: &TransportParameters) {
@@ -190,8 +169,8 @@ impl Streams {
         self.peer_limits = Some(new);
         let raise: Vec<(u32, StreamId)> = self
             .slots
-            .iter()
-            .map(|(slot, s)| (slot as u32, s.id))
+            .iter_mut()
+            .map(|(slot, s)| (slot, s.id))
             .collect();
         for (slot, id) in raise {
             let max = self.initial_max_data(id);
@@ -249,13 +228,8 @@ impl Streams {
 
     /// The slot of a stream that has one.
     #[inline]
-    pub(super) fn find(&mut self, id: StreamId) -> Option<u32> {
-        if self.last.0 == id.0 {
-            return Some(self.last.1);
-        }
-        let slot = *self.index.get(&id.0)?;
-        self.last = (id.0, slot);
-        Some(slot)
+    pub(super) fn find(&self, id: StreamId) -> Option<u32> {
+        self.index.get(id.0)
     }
 
     #[inline]
@@ -289,24 +263,15 @@ impl Streams {
 
     /// Gives a stream its state.
     pub(super) fn make(&mut self, id: StreamId) -> u32 {
-        let send = self
-            .sends(id)
-            .then(|| SendHalf::new(self.initial_max_data(id)));
-        let recv = self
-            .receives(id)
-            .then(|| RecvHalf::new(self.config.stream_window, self.clock.0));
-        let slot = self.slots.insert(Slot {
-            id,
-            send,
-            recv,
-            control: 0,
-            events: 0,
-            stop_code: None,
-            reset_code: 0,
-        }) as u32;
+        let sends = self.sends(id).then(|| self.initial_max_data(id));
+        let receives = self.receives(id);
+        let (slot, s) = self.slots.take(id);
+        if let Some(s) = s {
+            s.send = sends.map(SendHalf::new);
+            s.recv = receives.then(|| RecvHalf::new(self.config.stream_window, self.clock.0));
+        }
         self.index.insert(id.0, slot);
         self.schedule.add(slot);
-        self.last = (id.0, slot);
         self.stats.streams_opened += 1;
         slot
     }
@@ -355,8 +320,7 @@ impl Streams {
         let Some(ids) = self.peer.get_mut(at) else {
             return Ok(None);
         };
-        let opened = ids.open(index)?;
-        let known = ids.make(index);
+        let (opened, known) = ids.open_to_use(index)?;
         if opened && let Some(flag) = self.events.opened.get_mut(at) {
             *flag = true;
         }
@@ -413,11 +377,8 @@ impl Streams {
         let id = s.id;
         self.control.clear_all(slot, &mut s.control);
         self.schedule.set(slot, Need::Idle);
-        self.slots.try_remove(slot as usize);
-        self.index.remove(&id.0);
-        if self.last.0 == id.0 {
-            self.last = (NO_STREAM, 0);
-        }
+        self.slots.give_back(slot);
+        self.index.remove(id.0);
         self.stats.streams_closed += 1;
         if id.initiator() != self.side {
             let due = self
@@ -432,10 +393,9 @@ impl Streams {
 
     /// Gives back memory that streams left behind, while none exists.
     pub(crate) fn rest(&mut self) {
-        if self.slots.is_empty() && self.slots.capacity() > 0 {
-            self.slots = Slab::new();
-            self.index = HashMap::default();
-            self.last = (NO_STREAM, 0);
+        if self.slots.is_empty() && self.slots.has_memory() {
+            self.slots = Slots::default();
+            self.index = Index::default();
             self.schedule.rest();
             self.control.rest();
             self.events.rest();

@@ -88,6 +88,14 @@ transport_codes! {
     NO_VIABLE_PATH, no_viable_path = 0x10;
     /// What the peer says of its versions does not fit the version in use (RFC 9368 §4).
     VERSION_NEGOTIATION_ERROR, version_negotiation_error = 0x11;
+    /// The application gave the path up (multipath §4.2.1).
+    APPLICATION_ABANDON_PATH, application_abandon_path = 0x3e;
+    /// There is no room for what the path needs (multipath §4.2.1).
+    PATH_RESOURCE_LIMIT_REACHED, path_resource_limit_reached = 0x3e75;
+    /// The path's interface is unstable, or the path is poor (multipath §4.2.1).
+    PATH_UNSTABLE_OR_POOR, path_unstable_or_poor = 0x3e76;
+    /// The peer has issued no connection ID for the path (multipath §4.2.1).
+    NO_CID_AVAILABLE_FOR_PATH, no_cid_available_for_path = 0x3e77;
 }
 
 impl Code {
@@ -161,6 +169,10 @@ mod tests {
     fn codes_bear_the_names_of_the_rfc() {
         assert_eq!(Code::NO_VIABLE_PATH, Code(0x10));
         assert_eq!(Code(0x0a).to_string(), "PROTOCOL_VIOLATION");
+        assert_eq!(Code(0x3e).to_string(), "APPLICATION_ABANDON_PATH");
+        assert_eq!(Code::PATH_RESOURCE_LIMIT_REACHED, Code(0x3e75));
+        assert_eq!(Code::PATH_UNSTABLE_OR_POOR, Code(0x3e76));
+        assert_eq!(Code::NO_CID_AVAILABLE_FOR_PATH, Code(0x3e77));
         assert_eq!(format!("{:?}", Code(0x12)), "0x12");
         assert_eq!(Code::crypto(0x28).to_string(), "CRYPTO_ERROR(alert 40)");
         assert_eq!(Code::crypto(0x78), Code(0x178));

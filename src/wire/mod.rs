@@ -6,6 +6,7 @@
 
 pub mod cid;
 pub mod error;
+pub mod extensions;
 pub mod frame;
 pub mod header;
 pub mod packet_number;
@@ -15,6 +16,7 @@ pub mod version;
 
 pub use cid::ConnectionId;
 pub use error::{Code, TransportError};
+pub use extensions::Extensions;
 pub use frame::{Dir, Frame, PacketType, Side, StreamId};
 pub use header::{Header, HeaderError, LongType, dcid};
 pub use tparams::{PreferredAddress, TransportParameters};

@@ -1,5 +1,6 @@
-//! Transport parameters (RFC 9000 §7.4, §18; RFC 9221 §3; RFC 9287 §3; RFC 9368 §3; the ACK
-//! frequency extension): what each end declares about itself inside the TLS handshake.
+//! Transport parameters (RFC 9000 §7.4, §18; RFC 9221 §3; RFC 9287 §3; RFC 9368 §3; multipath
+//! §2.1; the ACK frequency extension; one of our own): what each end declares about itself inside
+//! the TLS handshake.
 //!
 //! [`TransportParameters::decode`] accepts exactly what the RFCs permit the sender to send. Whether
 //! the connection IDs in it match the packets seen (RFC 9000 §7.3) is for `conn` to check.
@@ -9,8 +10,8 @@ use super::error::TransportError;
 use super::frame::stream::{MAX_STREAMS, Side};
 use super::varint::{MAX, Reader, size};
 use super::version::VersionInformation;
-use crate::base::Rng;
 use crate::base::limits::{MAX_UDP_PAYLOAD, MIN_UDP_PAYLOAD, RESET_TOKEN_LEN, UNKNOWN_PARAMETERS};
+use crate::base::{PathId, Rng};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::time::Duration;
 
@@ -34,8 +35,11 @@ mod id {
     pub const RETRY_SOURCE_CONNECTION_ID: u64 = 0x10;
     pub const VERSION_INFORMATION: u64 = 0x11;
     pub const MAX_DATAGRAM_FRAME_SIZE: u64 = 0x20;
+    pub const INITIAL_MAX_PATH_ID: u64 = 0x3e;
     pub const GREASE_QUIC_BIT: u64 = 0x2ab2;
     pub const MIN_ACK_DELAY: u64 = 0xff04_de1b;
+    /// Of our own and registered nowhere: random, so that nobody else means something by it.
+    pub const ADVERTISE_ADDRESSES: u64 = 0x394f_0935_b71d_0f89;
 }
 
 /// The largest ack_delay_exponent (RFC 9000 §18.2).
@@ -91,6 +95,12 @@ pub struct TransportParameters {
     /// microseconds and at most max_ack_delay; its presence permits the ACK_FREQUENCY and
     /// IMMEDIATE_ACK frames (ACK frequency extension).
     pub min_ack_delay: Option<Duration>,
+    /// The largest path identifier that the sender takes; its presence declares the multipath
+    /// extension (multipath §2.1).
+    pub initial_max_path_id: Option<PathId>,
+    /// Whether the sender speaks the frames of [`super::frame::address`]. Private: number
+    /// 0x394f0935b71d0f89, without a value.
+    pub advertise_addresses: bool,
 }
 
 /// The server's preferred address (RFC 9000 §9.6, §18.2).
@@ -131,6 +141,8 @@ impl Default for TransportParameters {
             version_information: None,
             grease_quic_bit: false,
             min_ack_delay: None,
+            initial_max_path_id: None,
+            advertise_addresses: false,
         }
     }
 }
@@ -146,9 +158,7 @@ impl TransportParameters {
         let pairs = self.integers().into_iter().zip(defaults.integers());
         for ((id, value), (_, default)) in pairs {
             if value != default {
-                put_varint(out, id);
-                put_varint(out, size(value) as u64);
-                put_varint(out, value);
+                put_integer(out, id, value);
             }
         }
         if self.disable_active_migration {
@@ -179,9 +189,13 @@ impl TransportParameters {
         }
         if let Some(delay) = self.min_ack_delay {
             let micros = u64::try_from(delay.as_micros()).unwrap_or(MAX).min(MAX);
-            put_varint(out, id::MIN_ACK_DELAY);
-            put_varint(out, size(micros) as u64);
-            put_varint(out, micros);
+            put_integer(out, id::MIN_ACK_DELAY, micros);
+        }
+        if let Some(max) = self.initial_max_path_id {
+            put_integer(out, id::INITIAL_MAX_PATH_ID, max.0.into());
+        }
+        if self.advertise_addresses {
+            put_bytes(out, id::ADVERTISE_ADDRESSES, &[]);
         }
     }
 
@@ -314,6 +328,14 @@ impl TransportParameters {
             id::MIN_ACK_DELAY => {
                 self.min_ack_delay = Some(Duration::from_micros(integer(value)?));
             }
+            id::INITIAL_MAX_PATH_ID => match u32::try_from(integer(value)?) {
+                Ok(n) => self.initial_max_path_id = Some(PathId(n)),
+                Err(_) => return Err(invalid("initial_max_path_id is above 2^32 - 1")),
+            },
+            id::ADVERTISE_ADDRESSES => match value {
+                [] => self.advertise_addresses = true,
+                _ => return Err(invalid("advertise_addresses has a value")),
+            },
             // RFC 9000 §7.4.2: what is not supported is ignored.
             _ => {}
         }
@@ -397,8 +419,8 @@ impl PreferredAddress {
 struct Seen {
     /// Numbers below 64.
     low: u64,
-    /// Those known here that are not: grease_quic_bit and min_ack_delay.
-    extensions: [bool; 2],
+    /// Those known here that are not: grease_quic_bit, min_ack_delay, advertise_addresses.
+    extensions: [bool; 3],
     high: [u64; UNKNOWN_PARAMETERS],
     high_len: usize,
 }
@@ -415,6 +437,7 @@ impl Seen {
         match number {
             id::GREASE_QUIC_BIT => return !std::mem::replace(&mut self.extensions[0], true),
             id::MIN_ACK_DELAY => return !std::mem::replace(&mut self.extensions[1], true),
+            id::ADVERTISE_ADDRESSES => return !std::mem::replace(&mut self.extensions[2], true),
             _ => {}
         }
         let met = self.high.get(..self.high_len).unwrap_or_default();
@@ -485,6 +508,12 @@ fn put_varint(out: &mut Vec<u8>, value: u64) {
     let mut w = super::varint::Writer::new(&mut buf);
     w.varint(value);
     out.extend_from_slice(w.written());
+}
+
+fn put_integer(out: &mut Vec<u8>, number: u64, value: u64) {
+    put_varint(out, number);
+    put_varint(out, size(value) as u64);
+    put_varint(out, value);
 }
 
 fn put_bytes(out: &mut Vec<u8>, number: u64, value: &[u8]) {

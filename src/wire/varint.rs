@@ -5,6 +5,8 @@
 //! [`Writer`] is used after the caller has checked that what it writes fits ([`Writer::remaining`]
 //! against the sizes that each frame states); it panics past its end like a slice does.
 
+use bytes::Bytes;
+
 /// The largest value a varint carries: 2^62 − 1.
 pub const MAX: u64 = (1 << 62) - 1;
 
@@ -160,12 +162,32 @@ impl<'a> Reader<'a> {
 pub struct Writer<'a> {
     buf: &'a mut [u8],
     pos: usize,
+    tail: Option<&'a mut Bytes>,
 }
+
+/// A tail shorter than this is copied: to keep it apart costs as much.
+const MIN_TAIL: usize = 512;
+/// What is in front of a tail ends where its length is a multiple of this: whole blocks of AES.
+const TAIL_UNIT: usize = 16;
 
 impl<'a> Writer<'a> {
     /// A cursor at the start of `buf`.
     pub fn new(buf: &'a mut [u8]) -> Self {
-        Self { buf, pos: 0 }
+        Self {
+            buf,
+            pos: 0,
+            tail: None,
+        }
+    }
+
+    /// A cursor at the start of `buf` that may leave out the last bytes that fill it, if they are
+    /// [shared](Self::shared): these are in `tail` then and nowhere else.
+    pub fn with_tail(buf: &'a mut [u8], tail: &'a mut Bytes) -> Self {
+        Self {
+            buf,
+            pos: 0,
+            tail: Some(tail),
+        }
     }
 
     /// Bytes written so far.
@@ -210,6 +232,22 @@ impl<'a> Writer<'a> {
     pub fn bytes(&mut self, v: &[u8]) {
         self.buf[self.pos..self.pos + v.len()].copy_from_slice(v);
         self.pos += v.len();
+    }
+
+    /// Appends bytes `at..at + n` of `data`, which has them.
+    #[inline]
+    pub fn shared(&mut self, data: &Bytes, at: usize, n: usize) {
+        if let Some(tail) = &mut self.tail
+            && n == self.buf.len() - self.pos
+            && n >= MIN_TAIL
+        {
+            let copied = n % TAIL_UNIT;
+            **tail = data.slice(at + copied..at + n);
+            self.bytes(&data[at..at + copied]);
+            self.pos = self.buf.len();
+            return;
+        }
+        self.bytes(&data[at..at + n]);
     }
 
     /// Appends `n` zero bytes.
@@ -297,6 +335,31 @@ mod tests {
         }
         assert_eq!(fit_prefixed(0), 0);
         assert_eq!(fit_prefixed(usize::MAX), 0x3fff_ffff);
+    }
+
+    #[test]
+    fn what_fills_the_packet_stays_where_it_is_and_nothing_else_does() {
+        let data = Bytes::from((0..2000).map(|i| i as u8).collect::<Vec<_>>());
+        let (mut buf, mut tail) = (vec![0; 1000], Bytes::new());
+        let mut w = Writer::with_tail(&mut buf, &mut tail);
+        w.shared(&data, 100, 300);
+        w.u8(7);
+        w.shared(&data, 1000, 699);
+        assert_eq!(w.remaining(), 0);
+        // 699 is 43 blocks and 11 bytes: those are in the packet.
+        assert_eq!(buf[..300], data[100..400]);
+        assert_eq!((buf[300], &buf[301..312]), (7, &data[1000..1011]));
+        assert_eq!(buf[312..], [0; 688]);
+        assert_eq!(tail, data[1011..1699]);
+        assert_eq!(tail.as_ptr(), data[1011..].as_ptr());
+
+        let mut none = Bytes::new();
+        let mut w = Writer::with_tail(&mut buf[..511], &mut none);
+        w.shared(&data, 0, 511);
+        assert!(none.is_empty() && buf[..511] == data[..511]);
+        let mut w = Writer::new(&mut buf);
+        w.shared(&data, 500, 1000);
+        assert_eq!(buf, data[500..1500]);
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 
 use crate::rig::{Got, Rig, to};
 use corelane::base::{Ecn, FourTuple};
-use corelane::io::SocketOptions;
+use corelane::io::{AHEAD, Arrival, SocketOptions};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 pub fn echo(b: &mut Rig) {
@@ -170,18 +170,26 @@ pub fn empty_datagrams_among_trains_stop_nothing(b: &mut Rig) {
     assert_eq!(b.stats().rx_empty, 80);
 }
 
-/// A sink that has enough gets the rest later, in order; nothing is lost in between.
+/// A sink that has enough gets the rest later, in order; nothing is lost in between. What it is
+/// told of comes, once and soon.
 pub fn a_sink_that_has_enough_gets_the_rest_later(b: &mut Rig) {
     let (_, addr) = b.bind("127.0.0.1:0");
     let outside = b.world().outside();
     (0..100u8).for_each(|n| outside.send_to(&[n; 9], addr));
-    let mut got = Vec::new();
+    let (mut got, mut told) = (Vec::new(), Vec::new());
     while got.len() < 100 {
         b.wait(None).unwrap();
         let before = got.len();
-        b.recv_while(&mut |_, data| {
-            got.push(data[0]);
-            got.len() < before + 3
+        b.recv_ahead(&mut |arrival| match arrival {
+            Arrival::Coming(data) => {
+                assert!((got.len()..=got.len() + AHEAD).contains(&data[0].into()));
+                told.push(data[0]);
+                true
+            }
+            Arrival::Train(_, data) => {
+                got.push(data[0]);
+                got.len() < before + 3
+            }
         })
         .unwrap();
         if b.name() == "uring" {
@@ -189,4 +197,6 @@ pub fn a_sink_that_has_enough_gets_the_rest_later(b: &mut Rig) {
         }
     }
     assert_eq!(got, (0..100).collect::<Vec<_>>());
+    assert!(told.is_sorted_by(|a, b| a < b));
+    assert_eq!(told.is_empty(), b.name() == "sim");
 }

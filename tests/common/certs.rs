@@ -103,7 +103,7 @@ pub fn client_config(ca: &CertificateDer<'static>, alpn: &[&[u8]]) -> ClientConf
     config
 }
 
-/// The provider of every configuration here: ring.
+/// The provider of every configuration here: the one that programs take.
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    Arc::new(corelane::crypto::default_provider())
 }

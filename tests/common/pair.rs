@@ -382,7 +382,8 @@ impl Pair {
             now: self.now,
         };
         for p in (self.filter)(passing) {
-            let at = self.now + self.delay;
+            // A filter may hold a datagram back.
+            let at = self.now.max(p.now) + self.delay;
             self.sides[1 - p.from].inbox.push_back((at, p));
         }
     }

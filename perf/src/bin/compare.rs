@@ -1,8 +1,9 @@
 //! The one command: corelane, its peers and the machine's ceilings on the same work, interleaved.
 //!
 //! It builds nothing; `perf/run` builds and then runs this. Progress goes to stderr, the tables to
-//! stdout, every run to a JSON file and the medians to a picture.
+//! stdout, every run to a JSON file and the medians to a picture, both written after each case.
 
+use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use clap::Parser;
 use corelane_perf::clock;
 use corelane_perf::compare::case::{Case, RATE_FROM, Work};
 use corelane_perf::compare::peer::Settings;
-use corelane_perf::compare::results::Comparison;
+use corelane_perf::compare::results::{Comparison, Files};
 use corelane_perf::compare::rounds::{Plan, Rounds};
 use corelane_perf::compare::row::{self, Places, Row, Wanted};
 use corelane_perf::compare::run::Run;
@@ -76,11 +77,15 @@ fn main() -> ExitCode {
 
 /// True when every program gave a result in every case that it offers.
 fn compare(args: &Args) -> Result<bool, String> {
+    if args.seconds == 0.0 {
+        return Err("nothing can be measured in no time: give --seconds".into());
+    }
     let cases = Case::list(&args.cases, args.settings == Profile::Jumbo)?;
     let (rows, missing) = row::rows(&args.wanted(), &args.places()?)?;
+    let files = Files::begin(&args.out(), args.settings)?;
     for sentence in &missing {
         eprintln!("{sentence}");
-        println!("{sentence}\n");
+        show(&format!("{sentence}\n"));
     }
     let mut results = Vec::new();
     for case in cases {
@@ -89,23 +94,27 @@ fn compare(args: &Args) -> Result<bool, String> {
             continue;
         };
         let rounds = args.run(&case, &rows);
-        println!("{}", table::case(&case, &rounds, &rows));
+        show(&table::case(&case, &rounds, &rows));
         results.push((case, rounds));
+        // After each case, so that an end before the last leaves what there is.
+        let comparison = Comparison {
+            settings: args.settings(),
+            rounds: args.rounds.into(),
+            rows: &rows,
+            missing: &missing,
+            results: &results,
+            verdicts: &targets::judge(args.settings, &results, &rows),
+        };
+        comparison.save(&files)?;
     }
     let verdicts = targets::judge(args.settings, &results, &rows);
     if !verdicts.is_empty() {
-        println!("{}", table::verdicts(&verdicts));
+        show(&table::verdicts(&verdicts));
     }
-    let comparison = Comparison {
-        settings: args.settings(),
-        rounds: args.rounds.into(),
-        rows: &rows,
-        missing: &missing,
-        results: &results,
-        verdicts: &verdicts,
-    };
-    for path in comparison.save(&args.out())? {
-        eprintln!("results: {}", path.display());
+    if !results.is_empty() {
+        for path in files.paths() {
+            eprintln!("results: {}", path.display());
+        }
     }
     let complete = |(case, rounds): &(Case, Rounds)| {
         rows.iter().all(|row| {
@@ -117,6 +126,11 @@ fn compare(args: &Args) -> Result<bool, String> {
         })
     };
     Ok(results.iter().all(complete))
+}
+
+/// Prints, even where nobody reads on: the files are still to be written.
+fn show(text: &str) {
+    let _ = writeln!(stdout(), "{text}");
 }
 
 /// The case with the rate that another one's results give it, if it needs one.
@@ -180,8 +194,8 @@ impl Args {
             // Without `/proc` the run itself says so.
             let _ = noise::wait_for_quiet(patience);
         };
-        let mut show = |run: &Run| progress(case, run);
-        Rounds::run(rows, case, &self.settings(), plan, &mut quiet, &mut show)
+        let mut after = |run: &Run| progress(case, run);
+        Rounds::run(rows, case, &self.settings(), plan, &mut quiet, &mut after)
     }
 }
 

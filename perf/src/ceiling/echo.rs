@@ -14,6 +14,10 @@ use crate::meter::{Latency, Meter, Sample, new_latency};
 
 /// After this long a packet is given up.
 const LOST: Duration = Duration::from_millis(100);
+/// Room for a packet, bytes.
+const BUFFER: usize = 2048;
+/// The longest message, bytes.
+pub const MESSAGE_MAX: usize = BUFFER - HEADER - TAG;
 /// Looks at the socket between two at whether to stop, and between two offers of the core.
 const LOOKS: u32 = 1000;
 
@@ -21,8 +25,12 @@ const LOOKS: u32 = 1000;
 /// Operations are answers, failures packets that were lost or did not open.
 ///
 /// # Errors
-/// When a socket or a thread cannot be had.
+/// When a socket or a thread cannot be had, or the message is too long.
 pub fn run(settings: &Settings) -> io::Result<(Sample, Latency)> {
+    if settings.payload > MESSAGE_MAX {
+        let why = format!("a message has {MESSAGE_MAX} bytes at most");
+        return Err(io::Error::other(why));
+    }
     let meter = Arc::new(Meter::default());
     let set = *settings;
     let (tell_addr, addr) = mpsc::channel();
@@ -90,7 +98,7 @@ impl End {
 }
 
 fn answer(socket: &UdpSocket, end: &End, meter: &Meter) -> io::Result<()> {
-    let mut buffer = [0; 2048];
+    let mut buffer = [0; BUFFER];
     let mut number = 0;
     loop {
         let Some((len, from)) = poll(meter, None, || socket.recv_from(&mut buffer))? else {
@@ -106,7 +114,7 @@ fn answer(socket: &UdpSocket, end: &End, meter: &Meter) -> io::Result<()> {
 
 fn request(socket: &UdpSocket, end: &End, meter: &Meter) -> io::Result<Latency> {
     let mut latency = new_latency();
-    let mut buffer = [0; 2048];
+    let mut buffer = [0; BUFFER];
     let mut packet = end.packet(0);
     let mut number = 0;
     while !meter.is_stopped() {
@@ -174,6 +182,19 @@ mod tests {
             assert!(sample.operations > 0, "{sample:?}");
             assert!(!latency.is_empty() && latency.len() <= sample.operations + 1);
         }
+    }
+
+    #[test]
+    fn messages_that_no_buffer_holds_are_refused() {
+        let settings = Settings {
+            sealed: true,
+            payload: MESSAGE_MAX + 1,
+            server_core: 0,
+            client_core: 0,
+            warm_up: Duration::ZERO,
+            window: Duration::ZERO,
+        };
+        assert!(run(&settings).is_err());
     }
 
     #[test]

@@ -150,19 +150,19 @@ fn ask(case: &Case, settings: &Settings) -> Option<Vec<String>> {
     )))
 }
 
-/// As it is without any flag, but for the settings.
+/// As it is without any flag, but for the work and the settings.
 fn corelane(case: &Case, settings: &Settings) -> Option<Vec<String>> {
     let Settings { seconds, omit, .. } = settings;
     let omit = format!("-O {omit}");
     let profile = match settings.profile {
         Profile::Default => "",
-        Profile::Tuned => "--mtu 1452 --window 8M --no-pacing",
-        Profile::Jumbo => "--mtu 65507 --window 8M --no-pacing",
+        Profile::Tuned => "--mtu 1452 --window 8M --socket-buffer 4M --no-pacing",
+        Profile::Jumbo => "--mtu 65507 --window 8M --socket-buffer 4M --no-pacing",
     };
     let work = match case.work {
         Work::Bulk { streams, down } => {
             let direction = if down { "-R" } else { "" };
-            format!("throughput {omit} -P {streams} {direction}")
+            format!("throughput {omit} -P {streams} {direction} -l 64K")
         }
         Work::RequestResponse { depth } => format!("rr {omit} --depth {depth} -l 64 --new-stream"),
         // As many under way as a connection may have streams.
@@ -340,7 +340,10 @@ mod tests {
     #[test]
     fn corelane_without_settings_has_no_flag_of_its_own() {
         let bulk = line("corelane", "bulk-down-8", Profile::Default);
-        assert_eq!(bulk.unwrap(), "bench throughput -O 0.5 -P 8 -R -t 3 -J");
+        assert_eq!(
+            bulk.unwrap(),
+            "bench throughput -O 0.5 -P 8 -R -l 64K -t 3 -J"
+        );
         let idle = line("corelane-park", "idle-1000", Profile::Tuned).unwrap();
         assert!(idle.starts_with("bench connections --apart --connections 1000 -t 3 --mtu 1452"));
         assert!(idle.ends_with("--idle park"));

@@ -14,6 +14,7 @@ use super::row::Row;
 use super::targets::Verdict;
 use super::{machine, stats, svg};
 use crate::clock;
+use crate::program::Profile;
 
 /// Everything that one command found out.
 pub struct Comparison<'a> {
@@ -32,11 +33,6 @@ pub struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    fn profile(&self) -> String {
-        let value = self.settings.profile.to_possible_value();
-        value.map_or_else(String::new, |v| v.get_name().into())
-    }
-
     /// The document.
     pub fn to_json(&self, unix_seconds: u64, commit: Option<&str>) -> Value {
         let subject = self.rows.first().map_or("", |row| &row.name);
@@ -57,7 +53,7 @@ impl Comparison<'_> {
             "commit": commit,
             "machine": machine::describe(),
             "settings": {
-                "profile": self.profile(),
+                "profile": name(self.settings.profile),
                 "rounds": self.rounds,
                 "seconds": self.settings.seconds,
                 "omit_seconds": self.settings.omit,
@@ -71,28 +67,76 @@ impl Comparison<'_> {
         })
     }
 
-    /// Writes `<time>-<settings>-<commit>.json` and `<settings>.svg` into `directory`, and returns
-    /// their paths.
+    /// Writes both files, over what an earlier call wrote.
     ///
     /// # Errors
     /// When they cannot be written.
-    pub fn save(&self, directory: &Path) -> Result<[PathBuf; 2], String> {
-        let (since, commit, profile) = (clock::unix_seconds(), machine::commit(), self.profile());
-        let document = self.to_json(since, commit.as_deref());
+    pub fn save(&self, files: &Files) -> Result<(), String> {
+        let document = self.to_json(files.unix_seconds, files.commit.as_deref());
         let text = serde_json::to_string_pretty(&document).map_err(|e| e.to_string())? + "\n";
-        let of = commit.as_deref().unwrap_or("unknown").trim_end_matches('+');
-        let title = format!("corelane beside others, settings: {profile}, commit {of}");
-        let paths = [
-            directory.join(format!("{since}-{profile}-{of}.json")),
-            directory.join(format!("{profile}.svg")),
-        ];
+        let title = format!(
+            "corelane beside others, settings: {}, commit {}",
+            name(self.settings.profile),
+            files.of()
+        );
         let picture = svg::document(&title, self.results, self.rows);
-        fs::create_dir_all(directory)
-            .and_then(|()| fs::write(&paths[0], text))
-            .and_then(|()| fs::write(&paths[1], picture))
-            .map_err(|e| format!("cannot write to {}: {e}", directory.display()))?;
-        Ok(paths)
+        let [json, svg] = files.paths();
+        fs::write(&json, text)
+            .and_then(|()| fs::write(&svg, picture))
+            .map_err(|e| files.failed(&e))
     }
+}
+
+/// Where the results of one command go.
+pub struct Files {
+    directory: PathBuf,
+    profile: String,
+    unix_seconds: u64,
+    commit: Option<String>,
+}
+
+impl Files {
+    /// `<time>-<settings>-<commit>.json` and `<settings>.svg` in `directory`, from now.
+    ///
+    /// # Errors
+    /// When nothing can be written there, which is better known before measuring for hours.
+    pub fn begin(directory: &Path, profile: Profile) -> Result<Self, String> {
+        let files = Self {
+            directory: directory.into(),
+            profile: name(profile),
+            unix_seconds: clock::unix_seconds(),
+            commit: machine::commit(),
+        };
+        let [json, _] = files.paths();
+        fs::create_dir_all(directory)
+            .and_then(|()| fs::write(&json, ""))
+            .and_then(|()| fs::remove_file(&json))
+            .map_err(|e| files.failed(&e))?;
+        Ok(files)
+    }
+
+    /// The document and the picture.
+    pub fn paths(&self) -> [PathBuf; 2] {
+        let (since, profile, of) = (self.unix_seconds, &self.profile, self.of());
+        [
+            self.directory.join(format!("{since}-{profile}-{of}.json")),
+            self.directory.join(format!("{profile}.svg")),
+        ]
+    }
+
+    fn of(&self) -> &str {
+        let commit = self.commit.as_deref().unwrap_or("unknown");
+        commit.trim_end_matches('+')
+    }
+
+    fn failed(&self, error: &std::io::Error) -> String {
+        format!("cannot write to {}: {error}", self.directory.display())
+    }
+}
+
+fn name(profile: Profile) -> String {
+    let value = profile.to_possible_value();
+    value.map_or_else(String::new, |v| v.get_name().into())
 }
 
 #[cfg(test)]
@@ -100,7 +144,6 @@ mod tests {
     use super::*;
     use crate::compare::peer::PEERS;
     use crate::compare::rounds::tests::run;
-    use crate::program::Profile;
 
     #[test]
     fn the_document_has_settings_rows_summaries_and_runs() {
@@ -149,5 +192,17 @@ mod tests {
             assert_eq!(value.as_deref(), Some(expected), "{pointer}");
         }
         assert_eq!(json["summaries"].as_array().map(Vec::len), Some(2));
+    }
+
+    #[test]
+    fn a_directory_that_takes_nothing_is_known_at_the_beginning() {
+        let directory = std::env::temp_dir().join(format!("corelane-out-{}", std::process::id()));
+        let files = Files::begin(&directory, Profile::Tuned).unwrap();
+        let [json, svg] = files.paths();
+        assert!(directory.is_dir() && !json.exists() && svg.ends_with("tuned.svg"));
+        fs::write(&svg, "").unwrap();
+        let error = Files::begin(&svg.join("below"), Profile::Tuned).err();
+        assert!(error.is_some_and(|e| e.starts_with("cannot write to ")));
+        fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -55,7 +55,7 @@ impl Row {
     }
 
     /// Whether it is the subject's program.
-    fn is_subject(&self) -> bool {
+    pub fn is_subject(&self) -> bool {
         matches!(self.role, Role::Subject | Role::Variant)
     }
 }

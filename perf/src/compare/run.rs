@@ -99,7 +99,8 @@ pub fn once(row: &Row, case: &Case, settings: &Settings, round: usize) -> Option
             run.config = Some(report.config);
         }
         Err(failed) => {
-            run.is_offered = failed.code != Some(NOT_OFFERED);
+            // The subject offers everything: there it is a wrong argument.
+            run.is_offered = failed.code != Some(NOT_OFFERED) || row.is_subject();
             run.error = Some(failed.why);
         }
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use quinn::{Connection, Endpoint, VarInt};
 use rustls::pki_types::CertificateDer;
 
-use super::server::{CHUNK, ECHO, FLOOD, SINK};
+use super::server::{CHUNK, CHUNKS, ECHO, FLOOD, SINK, take};
 use super::{Fault, client_config, open};
 use crate::clock::now;
 use crate::meter::{Latency, Meter, new_latency};
@@ -119,11 +119,11 @@ impl Worker {
         let (mut send, mut recv) = self.connection.open_bi().await?;
         send.write_all(&[FLOOD]).await?;
         send.finish()?;
+        let mut chunks = [const { Bytes::new() }; CHUNKS];
         while !self.meter.is_stopped() {
-            let Some(chunk) = recv.read_chunk(usize::MAX, true).await? else {
+            if !take(&mut recv, &mut chunks, &self.meter).await? {
                 return Err("the server ended a stream".into());
-            };
-            self.meter.bytes.add(chunk.bytes.len() as u64);
+            }
         }
         Ok(recv.stop(VarInt::from_u32(0))?)
     }

@@ -20,6 +20,8 @@ pub(super) const ECHO: u8 = b'E';
 /// What the application writes at a time, bytes.
 pub(super) const CHUNK: usize = 64 << 10;
 const ECHO_MAX: usize = 1 << 20;
+/// Chunks that one call of the application takes.
+pub(super) const CHUNKS: usize = 64;
 
 pub(super) async fn run(
     args: &Args,
@@ -74,9 +76,8 @@ async fn serve_stream(
     recv.read_exact(&mut kind).await?;
     match kind[0] {
         SINK => {
-            while let Some(chunk) = recv.read_chunk(usize::MAX, true).await? {
-                meter.bytes.add(chunk.bytes.len() as u64);
-            }
+            let mut chunks = [const { Bytes::new() }; CHUNKS];
+            while take(&mut recv, &mut chunks, meter).await? {}
         }
         FLOOD => {
             let chunk = Bytes::from(vec![0x5a; CHUNK]);
@@ -93,4 +94,20 @@ async fn serve_stream(
         other => return Err(format!("no stream begins with {other}").into()),
     }
     Ok(())
+}
+
+/// Takes what has come and counts it; false at the end of the stream.
+pub(super) async fn take(
+    recv: &mut RecvStream,
+    chunks: &mut [Bytes; CHUNKS],
+    meter: &Meter,
+) -> Result<bool, Fault> {
+    let Some(count) = recv.read_chunks(chunks).await? else {
+        return Ok(false);
+    };
+    let bytes = chunks.iter_mut().take(count);
+    meter
+        .bytes
+        .add(bytes.map(|c| std::mem::take(c).len() as u64).sum());
+    Ok(true)
 }

@@ -8,7 +8,7 @@ use super::server::{self, ServerApp, ServerConfig};
 use super::{BenchArgs, Live, provider, server_engine};
 use crate::cli::args::TrustArgs;
 use crate::cli::report::meter::Usage;
-use crate::cli::{Failure, output, setup, tls};
+use crate::cli::{Failure, output, setup, signal, tls};
 use corelane::shard::engine::{Engine, EngineConfig};
 use corelane::sys::affinity::Core;
 use corelane::sys::clock::Clock;
@@ -89,6 +89,8 @@ impl Drop for Server {
 
 /// Is that process.
 pub fn serve(args: &BenchArgs, shards: usize, cores: Vec<Core>) -> Result<(), Failure> {
+    // The other process has to end its connections first.
+    signal::leave_to_parent()?;
     let identity = tls::Identity::generate()?;
     let fingerprint = identity.fingerprint();
     let transport = setup::transport(&args.engine, LONGEST);

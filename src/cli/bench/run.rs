@@ -19,7 +19,7 @@ use crate::cli::see::Seeing;
 use crate::cli::signal;
 use corelane::base::Timestamp;
 use corelane::shard::ShardApp;
-use corelane::shard::engine::{Engine, EngineConfig, ShardReport};
+use corelane::shard::engine::{Bind, Engine, EngineConfig, ShardReport};
 use corelane::sys::clock::Clock;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -103,6 +103,7 @@ impl<'a> Run<'a> {
                 })?;
                 if let Some(addr) = engine.local_addrs().first() {
                     target.addr = *addr;
+                    client.bind = Bind::Connected(*addr);
                 }
                 Some(engine)
             }

@@ -169,7 +169,8 @@ impl ServerApp {
         let Some(c) = self.conns.get_mut(conn) else {
             return;
         };
-        let Some(connection) = ctx.connection(conn) else {
+        // Not through the context: the connection is having its turn to send.
+        let Some(connection) = ctx.endpoint().connection(conn) else {
             return;
         };
         let streams = connection.streams_mut();

@@ -4,6 +4,7 @@ use super::*;
 use crate::crypto::testing::{hex, key};
 use crate::crypto::{open, seal};
 use ring::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use rustls::SupportedCipherSuite;
 use rustls::crypto::ring::cipher_suite;
 
 const IV: [u8; 12] = [
@@ -41,13 +42,25 @@ fn no_two_packets_share_a_nonce() {
 /// What the provider seals for a path, ring opens under this nonce, and the other way round.
 #[test]
 fn the_provider_computes_the_same() {
-    for (suite, algorithm) in [
-        (
-            cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-            &CHACHA20_POLY1305,
-        ),
-        (cipher_suite::TLS13_AES_256_GCM_SHA384, &AES_256_GCM),
-    ] {
+    same_as_ring([
+        cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+        cipher_suite::TLS13_AES_256_GCM_SHA384,
+    ]);
+}
+
+/// The other provider too.
+#[cfg(feature = "aws-lc-rs")]
+#[test]
+fn aws_lc_rs_computes_the_same() {
+    use rustls::crypto::aws_lc_rs::cipher_suite;
+    same_as_ring([
+        cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+        cipher_suite::TLS13_AES_256_GCM_SHA384,
+    ]);
+}
+
+fn same_as_ring([chacha, aes]: [SupportedCipherSuite; 2]) {
+    for (suite, algorithm) in [(chacha, &CHACHA20_POLY1305), (aes, &AES_256_GCM)] {
         let key = key(suite, [7; 32], IV, [9; 32]);
         let ring = LessSafeKey::new(UnboundKey::new(algorithm, &[7; 32]).unwrap());
         for (path, pn) in [(0, 54321), (1, 0), (3, 54321), (u32::MAX, (1 << 62) - 1)] {
@@ -68,5 +81,14 @@ fn the_provider_computes_the_same() {
             let len = open(key.packet.as_ref(), path, pn, &mut packet, 6).unwrap();
             assert_eq!(packet[6..][..len], *payload);
         }
+    }
+}
+
+#[test]
+#[should_panic(expected = "path 3: packet 7 after 7")]
+fn a_packet_number_that_comes_back_is_told() {
+    let mut guard = NonceGuard::default();
+    for (path, pn) in [(0, 7), (3, 7), (0, 8), (3, 7)] {
+        guard.on_seal(path, pn);
     }
 }

@@ -4,7 +4,7 @@ use super::super::addr::Name;
 use super::super::cmsg;
 use super::super::errno::Errno;
 use super::super::socket::Socket;
-use super::super::{IoError, IoStats, RecvMeta, SocketId, TX_BUFFER_LEN};
+use super::super::{AHEAD, Arrival, IoError, IoStats, SocketId, TX_BUFFER_LEN};
 use crate::mem::{Pages, Region};
 
 /// Trains in one `recvmmsg`: enough to amortise the call, few enough that the buffers stay in
@@ -76,7 +76,7 @@ impl RxBatch {
         socket: &Socket,
         id: SocketId,
         stats: &mut IoStats,
-        sink: &mut dyn FnMut(&RecvMeta, &mut [u8]),
+        sink: &mut dyn FnMut(Arrival<'_>) -> bool,
     ) -> Result<usize, Errno> {
         let got = if self.waiting {
             self.receive_one(socket)
@@ -85,7 +85,13 @@ impl RxBatch {
         };
         self.waiting = got.is_err();
         let n = got?;
+        for i in 1..n.min(AHEAD) {
+            self.tell(i, sink);
+        }
         for i in 0..n {
+            if i + AHEAD < n {
+                self.tell(i + AHEAD, sink);
+            }
             self.show(i, socket, id, stats, sink);
         }
         Ok(n)
@@ -127,6 +133,21 @@ impl RxBatch {
         usize::try_from(n).map_err(|_| Errno::last())
     }
 
+    /// The bytes of a train that the last call brought.
+    #[inline]
+    fn bytes(&mut self, i: usize, len: usize) -> &mut [u8] {
+        let at = i.min(self.headers.len() - 1) * BUFFER;
+        // SAFETY: inside the region, which is as many buffers long as there are headers and was
+        // zeroed when it was mapped; nothing else refers to it until the next call.
+        unsafe { std::slice::from_raw_parts_mut(self.buffers.as_ptr().add(at), len.min(BUFFER)) }
+    }
+
+    #[inline]
+    fn tell(&mut self, i: usize, sink: &mut dyn FnMut(Arrival<'_>) -> bool) {
+        let len = self.headers.get(i).map_or(0, |h| h.msg_len as usize);
+        sink(Arrival::Coming(self.bytes(i, len)));
+    }
+
     #[inline]
     fn show(
         &mut self,
@@ -134,7 +155,7 @@ impl RxBatch {
         socket: &Socket,
         id: SocketId,
         stats: &mut IoStats,
-        sink: &mut dyn FnMut(&RecvMeta, &mut [u8]),
+        sink: &mut dyn FnMut(Arrival<'_>) -> bool,
     ) {
         let (Some(header), Some(name), Some(control)) =
             (self.headers.get(i), self.names.get(i), self.controls.get(i))
@@ -154,11 +175,8 @@ impl RxBatch {
         };
         let meta = socket.meta(id, remote, control, len);
         stats.on_train(len, meta.segment_size);
-        // SAFETY: the kernel has written `len` bytes to buffer `i`, which nothing else refers to
-        // until the next call.
-        let data =
-            unsafe { std::slice::from_raw_parts_mut(self.buffers.as_ptr().add(i * BUFFER), len) };
-        sink(&meta, data);
+        let data = self.bytes(i, len);
+        sink(Arrival::Train(&meta, data));
     }
 }
 

@@ -16,7 +16,8 @@ use super::errno::{Class, Errno};
 use super::socket::{Socket, share};
 use super::train::Train;
 use super::{
-    IoConfig, IoError, IoStats, RecvMeta, SocketId, SocketOptions, TX_BUFFER_LEN, TxBuffer, Waker,
+    AHEAD, Arrival, IoConfig, IoError, IoStats, RecvMeta, SocketId, SocketOptions, TX_BUFFER_LEN,
+    TxBuffer, Waker,
 };
 use crate::mem::Pool;
 use io_uring::{cqueue, opcode, types};
@@ -66,6 +67,8 @@ pub struct Uring {
     limit: usize,
     /// Receives that were reaped and not shown.
     ready: VecDeque<Completion>,
+    /// Of those, how many were told of already.
+    told: usize,
     /// Sockets whose receive ended or has not begun.
     rearm: Vec<u32>,
     /// Operations that the kernel has, or will have with the next submission.
@@ -94,6 +97,7 @@ impl Uring {
             open: 0,
             limit,
             ready: VecDeque::with_capacity(config.rx_buffers + 16),
+            told: 0,
             rearm: Vec::new(),
             operations: 0,
             stats: IoStats::default(),
@@ -158,6 +162,7 @@ impl Uring {
             }
         }
         let rx = &mut self.rx;
+        self.told = 0;
         self.ready.retain(|c| {
             let other = c.index != id.0;
             if !other {
@@ -230,7 +235,7 @@ impl Uring {
     #[inline]
     pub(super) fn recv(
         &mut self,
-        sink: &mut dyn FnMut(&RecvMeta, &mut [u8]) -> bool,
+        sink: &mut dyn FnMut(Arrival<'_>) -> bool,
     ) -> Result<usize, IoError> {
         if !self.ring.has_completions() && self.ring.needs_enter() {
             self.ring.submit(&mut self.stats)?;
@@ -243,7 +248,11 @@ impl Uring {
             && trains < RECV_BOUND
             && let Some(c) = self.ready.pop_front()
         {
-            match self.show(c, &mut |meta, data| more = sink(meta, data)) {
+            self.told = self.told.saturating_sub(1);
+            self.tell(sink);
+            match self.show(c, &mut |meta, data| {
+                more = sink(Arrival::Train(meta, data));
+            }) {
                 Ok(shown) => trains += usize::from(shown),
                 Err(e) => result = Err(e),
             }
@@ -259,6 +268,25 @@ impl Uring {
             }
             Err(e) => Err(e),
             Ok(()) => Ok(trains),
+        }
+    }
+
+    /// Tells of the receives that come next.
+    #[inline]
+    fn tell(&mut self, sink: &mut dyn FnMut(Arrival<'_>) -> bool) {
+        while self.told < AHEAD
+            && let Some(c) = self.ready.get(self.told)
+        {
+            self.told += 1;
+            if let (Some(buffer), Ok(len)) = (c.buffer(), usize::try_from(c.result)) {
+                // SAFETY: the completion says that the kernel has handed `buffer` to us with `len`
+                // bytes written; it is recycled after it was shown, and no slice of it outlives
+                // this loop's body.
+                let bytes = unsafe { self.rx.bytes(buffer, len) };
+                if let Some(payload) = rx::payload(bytes) {
+                    sink(Arrival::Coming(payload));
+                }
+            }
         }
     }
 

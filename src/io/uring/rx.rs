@@ -147,6 +147,12 @@ fn split(bytes: &mut [u8]) -> Option<Parts<'_>> {
     })
 }
 
+/// The train in `bytes`, as far as its first reader cares.
+#[inline]
+pub(super) fn payload(bytes: &mut [u8]) -> Option<&[u8]> {
+    Some(split(bytes)?.payload)
+}
+
 /// Shows the train in `bytes` to `sink`; whether there was one.
 #[inline]
 pub(super) fn show(

@@ -6,6 +6,7 @@
 //! model of the path instead (`bbr/`).
 
 mod bbr;
+mod coupled;
 mod cubic;
 mod hystart;
 mod newreno;
@@ -14,6 +15,8 @@ mod window;
 use super::rtt::Rtt;
 use crate::base::Timestamp;
 pub use bbr::{Bbr, PacingRate};
+use coupled::Kind;
+pub use coupled::{Coupled, CoupledGroup};
 pub use cubic::Cubic;
 pub use newreno::NewReno;
 pub(super) use window::initial as initial_window;
@@ -28,6 +31,12 @@ pub enum Algorithm {
     Cubic,
     /// BBR version 3 (draft-ietf-ccwg-bbr-06). It needs pacing.
     Bbr,
+    /// LIA (RFC 6356): coupled with the connection's other paths; alone, NewReno.
+    Lia,
+    /// OLIA (draft-khalili-mptcp-congestion-control-05), coupled like LIA.
+    Olia,
+    /// BALIA (draft-walid-mptcp-congestion-control-04), coupled like LIA.
+    Balia,
 }
 
 /// One ACK frame as congestion control sees it.
@@ -67,6 +76,8 @@ pub enum Controller {
     Cubic(Cubic),
     /// draft-ietf-ccwg-bbr-06; large, and used by few connections.
     Bbr(Box<Bbr>),
+    /// LIA, OLIA or BALIA.
+    Coupled(Coupled),
 }
 
 /// Calls the same method on whichever controller there is; BBR may need another.
@@ -78,6 +89,7 @@ macro_rules! each {
         match $self {
             Controller::NewReno($c) => $call,
             Controller::Cubic($c) => $call,
+            Controller::Coupled($c) => $call,
             Controller::Bbr($c) => $bbr,
         }
     };
@@ -91,6 +103,9 @@ impl Controller {
             Algorithm::NewReno => Self::NewReno(NewReno::new(mtu)),
             Algorithm::Cubic => Self::Cubic(Cubic::new(mtu)),
             Algorithm::Bbr => Self::Bbr(Box::new(Bbr::new(mtu))),
+            Algorithm::Lia => Self::Coupled(Coupled::new(Kind::Lia, mtu)),
+            Algorithm::Olia => Self::Coupled(Coupled::new(Kind::Olia, mtu)),
+            Algorithm::Balia => Self::Coupled(Coupled::new(Kind::Balia, mtu)),
         }
     }
 
@@ -100,6 +115,28 @@ impl Controller {
             Self::NewReno(_) => Algorithm::NewReno,
             Self::Cubic(_) => Algorithm::Cubic,
             Self::Bbr(_) => Algorithm::Bbr,
+            Self::Coupled(c) => match c.kind {
+                Kind::Lia => Algorithm::Lia,
+                Kind::Olia => Algorithm::Olia,
+                Kind::Balia => Algorithm::Balia,
+            },
+        }
+    }
+
+    /// Whether it looks at the connection's other paths, so that [`Controller::couple`] is due
+    /// before each acknowledgement.
+    #[inline]
+    pub const fn is_coupled(&self) -> bool {
+        matches!(self, Self::Coupled(_))
+    }
+
+    /// Tells it of the connection's paths, of which this is the one pushed under `key`: before
+    /// [`Controller::on_ack`], and before [`Controller::on_congestion_event`] where that comes
+    /// first. It holds until the next acknowledgement. Controllers that are not coupled ignore it.
+    #[inline]
+    pub fn couple(&mut self, group: &CoupledGroup, key: u32) {
+        if let Self::Coupled(c) = self {
+            c.couple(group, key);
         }
     }
 
@@ -124,6 +161,7 @@ impl Controller {
         match self {
             Self::NewReno(c) => c.window.ssthresh(),
             Self::Cubic(c) => c.window.ssthresh(),
+            Self::Coupled(c) => c.window.ssthresh(),
             Self::Bbr(_) => u64::MAX,
         }
     }
@@ -139,6 +177,7 @@ impl Controller {
     pub fn on_packet_sent(&mut self, now: Timestamp, bytes: u64, bytes_in_flight: u64) {
         match self {
             Self::NewReno(c) => c.window.on_packet_sent(bytes, bytes_in_flight),
+            Self::Coupled(c) => c.window.on_packet_sent(bytes, bytes_in_flight),
             Self::Cubic(c) => c.on_packet_sent(now, bytes, bytes_in_flight),
             Self::Bbr(c) => c.on_packet_sent(now, bytes, bytes_in_flight),
         }

@@ -4,7 +4,13 @@ use super::*;
 use proptest::prelude::*;
 use std::time::Duration;
 
-const ALGORITHMS: [Algorithm; 2] = [Algorithm::NewReno, Algorithm::Cubic];
+const ALGORITHMS: [Algorithm; 5] = [
+    Algorithm::NewReno,
+    Algorithm::Cubic,
+    Algorithm::Lia,
+    Algorithm::Olia,
+    Algorithm::Balia,
+];
 const MTU: usize = 1200;
 
 fn at(ms: u64) -> Timestamp {
@@ -155,7 +161,11 @@ fn several_acks_of_one_turn_all_count() {
 
 #[test]
 fn congestion_shrinks_once_a_recovery_period() {
-    for (algorithm, after) in [(Algorithm::NewReno, 6_000), (Algorithm::Cubic, 8_400)] {
+    for algorithm in ALGORITHMS {
+        let after = match algorithm {
+            Algorithm::Cubic => 8_400,
+            _ => 6_000,
+        };
         let mut c = Controller::new(algorithm, MTU);
         assert!(c.on_congestion_event(at(100), at(50), Congestion::Loss(1)));
         assert_eq!((c.window(), c.ssthresh()), (after, after));
@@ -284,9 +294,8 @@ proptest! {
     #[test]
     fn windows_stay_sane(
         ops in proptest::collection::vec((0u8..12, 1u64..200_000, 0u64..500), 1..400),
-        cubic: bool
+        algorithm in proptest::sample::select(&ALGORITHMS[..])
     ) {
-        let algorithm = if cubic { Algorithm::Cubic } else { Algorithm::NewReno };
         let mut c = Controller::new(algorithm, MTU);
         let mut now = 1000;
         let mut largest_flight = 12_000;

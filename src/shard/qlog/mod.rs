@@ -9,7 +9,9 @@
 //! count time in 32-bit floats, which lose microseconds within seconds.
 
 mod event;
+mod frame;
 mod json;
+mod multipath;
 mod writer;
 
 use crate::base::{Timestamp, limits};

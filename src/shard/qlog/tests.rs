@@ -145,3 +145,31 @@ fn a_name_is_taken_at_most_so_often() {
     assert!(dir.join("abababababababab_server-15.sqlog").exists());
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+/// What a reader needs of a multipath connection: which frame, and about which path.
+#[test]
+fn frames_of_multipath_name_their_path() {
+    let payload = [
+        &[0x3e, 2, 9, 0, 0, 1][..],
+        &[0x7e, 0x75, 1, 0x3e],
+        &[0x7e, 0x76, 1, 4],
+        &[0x7e, 0x7a, 5],
+        &[0x40, 0x40, 1, 2, 4, 192, 0, 2, 7, 0x11, 0x51],
+    ];
+    let recorder = &mut Recorder::new(&begun(), Duration::ZERO);
+    let mut out = Vec::new();
+    let payload = payload.concat();
+    recorder.record(Timestamp::from_nanos(5_000_000), &sent(&payload), &mut out);
+    let record = records(&out).pop().expect("a record");
+    let expected = serde_json::json!([
+        {"frame_type": "path_ack", "path_id": 2, "ack_delay": 0.0, "acked_ranges": [[8, 9]]},
+        {"frame_type": "path_abandon", "path_id": 1, "error_code": "application_abandon_path"},
+        {"frame_type": "path_status_backup", "path_id": 1, "path_status_sequence_number": 4},
+        {"frame_type": "max_path_id", "maximum_path_id": 5},
+        {
+            "frame_type": "add_address", "address_id": 1, "sequence_number": 2,
+            "ip": "192.0.2.7", "port": 4433
+        },
+    ]);
+    assert_eq!(record["data"]["frames"], expected);
+}

@@ -1,15 +1,18 @@
-//! ACK frames (RFC 9000 §19.3): read as an iterator over ranges that is proven sound when the
-//! frame is parsed, written from any descending sequence of ranges.
+//! ACK frames (RFC 9000 §19.3) and the body that PATH_ACK frames (multipath §4.1) share with them:
+//! read as an iterator over ranges that is proven sound when the frame is parsed, written from any
+//! descending sequence of ranges.
 //!
 //! Which packets to acknowledge and when lives in `recovery`.
 
 use super::TransportError;
+use crate::base::PathId;
 use crate::base::limits::ACK_FRAME_RANGES;
 use crate::wire::varint::{Reader, Writer, size};
 use std::ops::RangeInclusive;
 
 /// Without ECN counts; the low bit says that they follow.
 const ACK: u8 = 0x02;
+const PATH_ACK: u8 = 0x3e;
 const ECN: u8 = 0x01;
 
 /// Ranges in one frame that [`write()`] produces at most: what a one-byte count of further ranges
@@ -117,7 +120,8 @@ fn negative() -> TransportError {
 }
 
 impl<'a> Ack<'a> {
-    /// Reads the frame after its type `ty`, which is 0x02 or 0x03.
+    /// Reads what follows the type `ty`, and in a PATH_ACK frame the path identifier; the lowest
+    /// bit of the type tells whether ECN counts are there.
     #[inline]
     pub(super) fn parse(r: &mut Reader<'a>, ty: u8) -> Result<Self, TransportError> {
         let largest = r.varint()?;
@@ -156,6 +160,11 @@ impl<'a> Ack<'a> {
     pub(super) const fn ty(&self) -> u64 {
         (ACK | if self.ecn.is_some() { ECN } else { 0 }) as u64
     }
+
+    /// The type of a PATH_ACK frame with this body.
+    pub(super) const fn path_ty(&self) -> u64 {
+        (PATH_ACK | if self.ecn.is_some() { ECN } else { 0 }) as u64
+    }
 }
 
 /// Walks `count` further ranges below one that ends at `smallest`. Every range takes at least two
@@ -173,8 +182,32 @@ fn check(r: &mut Reader<'_>, count: u64, mut smallest: u64) -> Result<(), Transp
 ///
 /// The ranges descend, and at least one packet number lies between any two of them. `delay` is
 /// already shifted right by our ack_delay_exponent.
+#[inline]
 pub fn write(
     w: &mut Writer<'_>,
+    ranges_desc: impl IntoIterator<Item = RangeInclusive<u64>>,
+    delay: u64,
+    ecn: Option<EcnCounts>,
+) -> usize {
+    write_for(w, None, ranges_desc, delay, ecn)
+}
+
+/// As [`write()`], as a PATH_ACK frame: what is acknowledged are packets of `path`.
+#[inline]
+pub fn write_path(
+    w: &mut Writer<'_>,
+    path: PathId,
+    ranges_desc: impl IntoIterator<Item = RangeInclusive<u64>>,
+    delay: u64,
+    ecn: Option<EcnCounts>,
+) -> usize {
+    write_for(w, Some(path), ranges_desc, delay, ecn)
+}
+
+#[inline]
+fn write_for(
+    w: &mut Writer<'_>,
+    path: Option<PathId>,
     ranges_desc: impl IntoIterator<Item = RangeInclusive<u64>>,
     delay: u64,
     ecn: Option<EcnCounts>,
@@ -186,11 +219,18 @@ pub fn write(
     let (mut smallest, largest) = first.into_inner();
     let below = largest.saturating_sub(smallest);
     let ecn_size = ecn.map_or(0, |e| e.size());
-    let fixed = 1 + size(largest) + size(delay) + 1 + size(below) + ecn_size;
+    let id_size = path.map_or(0, |path| size(path.0.into()));
+    let fixed = 1 + id_size + size(largest) + size(delay) + 1 + size(below) + ecn_size;
     let Some(mut room) = w.remaining().checked_sub(fixed) else {
         return 0;
     };
-    w.u8(ACK | if ecn.is_some() { ECN } else { 0 });
+    let flag = if ecn.is_some() { ECN } else { 0 };
+    if let Some(path) = path {
+        w.u8(PATH_ACK | flag);
+        w.varint(path.0.into());
+    } else {
+        w.u8(ACK | flag);
+    }
     w.varint(largest);
     w.varint(delay);
     let count_at = w.position();

@@ -226,6 +226,11 @@ pub fn write_streams_blocked(w: &mut Writer<'_>, dir: Dir, limit: u64) {
 pub fn write_new_connection_id(w: &mut Writer<'_>, frame: &NewConnectionId) {
     debug_assert!(!frame.cid.is_empty() && frame.retire_prior_to <= frame.seq);
     w.u8(ty::NEW_CONNECTION_ID as u8);
+    write_new_connection_id_body(w, frame);
+}
+
+/// What NEW_CONNECTION_ID and PATH_NEW_CONNECTION_ID frames have in common.
+pub(super) fn write_new_connection_id_body(w: &mut Writer<'_>, frame: &NewConnectionId) {
     w.varint(frame.seq);
     w.varint(frame.retire_prior_to);
     w.u8(frame.cid.len() as u8);

@@ -1,26 +1,31 @@
-//! Frames (RFC 9000 §19, RFC 9221, the ACK frequency extension): one enum, its parser, and free
-//! writers.
+//! Frames (RFC 9000 §19, RFC 9221, multipath, the ACK frequency extension): one enum, its parser,
+//! and free writers.
 //!
 //! Parsing borrows from the packet and either consumes at least one byte or fails with the error
 //! that the connection is to be closed with. What a frame means, and whether a peer may send it
 //! now, is decided above; only [`Frame::allowed_in`] lives here, because it is a table of the RFC.
 
 pub mod ack;
+pub mod address;
 pub mod control;
+pub mod multipath;
 pub mod stream;
 
 pub use ack::{Ack, AckRanges, EcnCounts};
+pub use address::{AddAddress, AddressFrame};
 pub use control::*;
+pub use multipath::{PathFrame, PathStatus};
 pub use stream::{Dir, Side, Stream, StreamId};
 
 use super::error::TransportError;
 use super::varint::{MAX, Reader, Writer, size};
+use crate::base::PathId;
 
 /// Frame types by name. Types with flags are named without them.
 pub mod ty {
     #![expect(
         missing_docs,
-        reason = "each name is a frame of RFC 9000 §19, RFC 9221 §4 or ACK frequency §4, §5"
+        reason = "each name is a frame of the texts above, or of `address`"
     )]
     pub const PADDING: u64 = 0x00;
     pub const PING: u64 = 0x01;
@@ -50,7 +55,20 @@ pub mod ty {
     pub const IMMEDIATE_ACK: u64 = 0x1f;
     pub const DATAGRAM: u64 = 0x30;
     pub const DATAGRAM_LEN: u64 = 0x31;
+    pub const PATH_ACK: u64 = 0x3e;
+    pub const PATH_ACK_ECN: u64 = 0x3f;
+    pub const ADD_ADDRESS: u64 = 0x40;
+    pub const PATHS: u64 = 0x41;
+    pub const CLOSE_PATH: u64 = 0x42;
     pub const ACK_FREQUENCY: u64 = 0xaf;
+    pub const PATH_ABANDON: u64 = 0x3e75;
+    pub const PATH_STATUS_BACKUP: u64 = 0x3e76;
+    pub const PATH_STATUS_AVAILABLE: u64 = 0x3e77;
+    pub const PATH_NEW_CONNECTION_ID: u64 = 0x3e78;
+    pub const PATH_RETIRE_CONNECTION_ID: u64 = 0x3e79;
+    pub const MAX_PATH_ID: u64 = 0x3e7a;
+    pub const PATHS_BLOCKED: u64 = 0x3e7b;
+    pub const PATH_CIDS_BLOCKED: u64 = 0x3e7c;
 }
 
 /// The packets that carry frames (RFC 9000 §12.4, table 3).
@@ -145,6 +163,17 @@ pub enum Frame<'a> {
     AckFrequency(AckFrequency),
     /// IMMEDIATE_ACK (ACK frequency §5).
     ImmediateAck,
+    /// PATH_ACK (multipath §4.1).
+    PathAck {
+        /// The path whose packets are acknowledged.
+        path: PathId,
+        /// What an ACK frame says.
+        ack: Ack<'a>,
+    },
+    /// The other frames of multipath §4.
+    Path(PathFrame),
+    /// A frame of our own extension that advertises addresses.
+    Address(AddressFrame<'a>),
 }
 
 impl<'a> Frame<'a> {
@@ -158,6 +187,7 @@ impl<'a> Frame<'a> {
         match first {
             0x08..=0x0f => Stream::parse(r, first).map(Frame::Stream),
             0x02 | 0x03 => Ack::parse(r, first).map(Frame::Ack),
+            0x3e | 0x3f => multipath::parse_ack(r, first),
             _ => return Self::parse_other(r, first),
         }
         .map_err(|e| e.with_frame(u64::from(first)))
@@ -172,14 +202,26 @@ impl<'a> Frame<'a> {
 
     /// The frame of a type that takes more than one byte.
     fn parse_long_type(r: &mut Reader<'a>, first: u8) -> Result<Self, TransportError> {
-        const ACK_FREQUENCY: [u8; 2] = [0x40, ty::ACK_FREQUENCY as u8];
-        if first == ACK_FREQUENCY[0] && r.peek_rest().first() == Some(&ACK_FREQUENCY[1]) {
-            r.u8()?;
-            return AckFrequency::parse(r)
-                .map(Self::AckFrequency)
-                .map_err(|e| e.with_frame(ty::ACK_FREQUENCY));
-        }
-        Err(long_type(*r, first))
+        let second = r.peek_rest().first().copied();
+        // All of ours take two bytes, and those only one type.
+        let Some(second) = second.filter(|_| first < 0x80) else {
+            return Err(long_type(*r, first));
+        };
+        let ty = u64::from(u16::from_be_bytes([first & 0x3f, second]));
+        let mut body = *r;
+        body.u8()?;
+        let frame = match ty {
+            ty::ACK_FREQUENCY => AckFrequency::parse(&mut body).map(Self::AckFrequency),
+            ty::PATH_ABANDON..=ty::PATH_CIDS_BLOCKED => {
+                PathFrame::parse(&mut body, ty).map(Self::Path)
+            }
+            ty::ADD_ADDRESS..=ty::CLOSE_PATH => {
+                AddressFrame::parse(&mut body, ty).map(Self::Address)
+            }
+            _ => return Err(long_type(*r, first)),
+        };
+        *r = body;
+        frame.map_err(|e| e.with_frame(ty))
     }
 
     fn parse_body(r: &mut Reader<'a>, first: u8) -> Result<Self, TransportError> {
@@ -264,6 +306,9 @@ impl<'a> Frame<'a> {
             Self::Datagram(_) => ty::DATAGRAM,
             Self::AckFrequency(_) => ty::ACK_FREQUENCY,
             Self::ImmediateAck => ty::IMMEDIATE_ACK,
+            Self::PathAck { ack, .. } => ack.path_ty(),
+            Self::Path(frame) => frame.ty(),
+            Self::Address(frame) => frame.ty(),
         }
     }
 
@@ -273,7 +318,7 @@ impl<'a> Frame<'a> {
     pub const fn is_ack_eliciting(&self) -> bool {
         !matches!(
             self,
-            Self::Padding | Self::Ack(_) | Self::ConnectionClose(_)
+            Self::Padding | Self::Ack(_) | Self::PathAck { .. } | Self::ConnectionClose(_)
         )
     }
 
@@ -290,7 +335,8 @@ impl<'a> Frame<'a> {
     }
 
     /// Whether a packet of type `packet` may carry a frame of type `ty` (RFC 9000 §12.4, table 3,
-    /// §12.5, §17.2.4; RFC 9221 §4; ACK frequency §3). Where not, it is a PROTOCOL_VIOLATION.
+    /// §12.5, §17.2.4; RFC 9221 §4; ACK frequency §3; multipath §4). Where not, it is a
+    /// PROTOCOL_VIOLATION.
     #[inline]
     pub const fn allowed_in(ty: u64, packet: PacketType) -> bool {
         match packet {
@@ -306,6 +352,10 @@ impl<'a> Frame<'a> {
                     | ty::HANDSHAKE_DONE
                     | ty::ACK_FREQUENCY
                     | ty::IMMEDIATE_ACK
+                    | ty::PATH_ACK
+                    | ty::PATH_ACK_ECN
+                    | ty::PATH_ABANDON..=ty::PATH_CIDS_BLOCKED
+                    | ty::ADD_ADDRESS..=ty::CLOSE_PATH
             ),
             PacketType::Initial | PacketType::Handshake => matches!(
                 ty,
@@ -317,7 +367,10 @@ impl<'a> Frame<'a> {
     /// Bytes that [`Frame::write`] takes at most.
     pub fn write_size(&self) -> usize {
         match self {
-            Self::Ack(ack) => 1 + 5 * 8 + 3 * 8 + ack.ranges.len() * 16,
+            Self::Ack(ack) => ack_size(ack),
+            Self::PathAck { ack, .. } => 8 + ack_size(ack),
+            Self::Path(frame) => frame.write_size(),
+            Self::Address(frame) => frame.write_size(),
             Self::Crypto { offset, data } => crypto_header_size(*offset, data.len()) + data.len(),
             Self::NewToken(token) => new_token_size(token.len()),
             Self::Stream(s) => {
@@ -341,6 +394,9 @@ impl<'a> Frame<'a> {
     pub fn write(&self, w: &mut Writer<'_>) -> bool {
         match self {
             Self::Ack(a) => return ack::write(w, a.ranges, a.delay, a.ecn) > 0,
+            Self::PathAck { path, ack: a } => {
+                return ack::write_path(w, *path, a.ranges, a.delay, a.ecn) > 0;
+            }
             Self::ConnectionClose(close) => return write_connection_close(w, close),
             _ if w.remaining() < self.write_size() => return false,
             Self::Padding => w.zeros(1),
@@ -373,9 +429,16 @@ impl<'a> Frame<'a> {
             }
             Self::AckFrequency(f) => write_ack_frequency(w, f),
             Self::ImmediateAck => write_immediate_ack(w),
+            Self::Path(frame) => frame.write(w),
+            Self::Address(frame) => frame.write(w),
         }
         true
     }
+}
+
+/// Bytes of an ACK frame at most, written with as many ranges as it was read with.
+fn ack_size(ack: &Ack<'_>) -> usize {
+    1 + 5 * 8 + 3 * 8 + ack.ranges.len() * 16
 }
 
 /// The error of a type that takes more than one byte and is none of ours.

@@ -154,7 +154,28 @@ impl<'a> Stream<'a> {
         })
     }
 
-    pub(super) const fn ty(&self) -> u64 {
+    /// Reads the next frame if it is of this type; what most packets hold need not pass through
+    /// [`Frame`](super::Frame), which is as large as its largest kind.
+    ///
+    /// # Errors
+    ///
+    /// FRAME_ENCODING_ERROR, naming the frame type.
+    #[inline]
+    pub fn next(r: &mut Reader<'a>) -> Result<Option<Self>, TransportError> {
+        match r.peek_rest().first() {
+            Some(&ty @ 0x08..=0x0f) => {
+                r.u8()?;
+                Self::parse(r, ty)
+                    .map(Some)
+                    .map_err(|e| e.with_frame(u64::from(ty)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Its frame type, the flags about its header left out.
+    #[inline]
+    pub const fn ty(&self) -> u64 {
         (STREAM | if self.fin { FIN } else { 0 }) as u64
     }
 }

@@ -141,7 +141,7 @@ fn close(frame_type: Option<u64>, reason: &[u8]) -> Vec<u8> {
 
 #[test]
 fn every_frame_reads_back_and_every_cut_of_it_is_an_encoding_error() {
-    for (ty, bytes) in samples() {
+    for (ty, bytes) in samples().into_iter().chain(multipath::tests::samples()) {
         let mut r = Reader::new(&bytes);
         assert_eq!(r.varint(), Ok(ty));
         let type_len = r.position();
@@ -195,8 +195,9 @@ fn frame_types_take_one_byte_and_no_other() {
     }
     // A longer type in its shortest form is merely unknown; in any longer form it is a violation.
     for (ty, shortest) in [
-        (0x40, 2),
-        (0x3e75, 2),
+        (0x43, 2),
+        (0x3e74, 2),
+        (0x3e7d, 2),
         (0x4000, 4),
         (0x4000_0000, 8),
         (MAX, 8),
@@ -219,7 +220,7 @@ fn frame_types_take_one_byte_and_no_other() {
 
 #[test]
 fn unknown_frame_types_are_encoding_errors() {
-    for ty in (0x20..0x30).chain(0x32..0x40) {
+    for ty in (0x20..0x30).chain(0x32..0x3e) {
         fails(&[ty, 0, 0, 0], Code::FRAME_ENCODING_ERROR, u64::from(ty));
     }
 }
@@ -227,7 +228,7 @@ fn unknown_frame_types_are_encoding_errors() {
 #[test]
 fn the_table_of_frames_and_packets() {
     // RFC 9000 §12.4, table 3, with "ih" spelled out and less what §12.5 says cannot be in 0-RTT;
-    // and RFC 9221 §4.
+    // RFC 9221 §4; and multipath §4.
     let table = [
         (0x00, "IH01"),
         (0x01, "IH01"),
@@ -257,6 +258,19 @@ fn the_table_of_frames_and_packets() {
         (0x1e, "___1"),
         (0x30, "__01"),
         (0x31, "__01"),
+        (0x3e, "___1"),
+        (0x3f, "___1"),
+        (0x40, "___1"),
+        (0x41, "___1"),
+        (0x42, "___1"),
+        (0x3e75, "___1"),
+        (0x3e76, "___1"),
+        (0x3e77, "___1"),
+        (0x3e78, "___1"),
+        (0x3e79, "___1"),
+        (0x3e7a, "___1"),
+        (0x3e7b, "___1"),
+        (0x3e7c, "___1"),
     ];
     let packets = [
         PacketType::Initial,
@@ -277,10 +291,10 @@ fn the_table_of_frames_and_packets() {
 
 #[test]
 fn what_elicits_an_acknowledgment_and_what_probes() {
-    for (ty, bytes) in samples() {
+    for (ty, bytes) in samples().into_iter().chain(multipath::tests::samples()) {
         let frame = one(&bytes);
         // RFC 9000 §12.4, table 3: marks N and P.
-        let quiet = [0x00, 0x02, 0x03, 0x1c, 0x1d];
+        let quiet = [0x00, 0x02, 0x03, 0x1c, 0x1d, 0x3e, 0x3f];
         let probing = [0x00, 0x18, 0x1a, 0x1b];
         assert_eq!(frame.is_ack_eliciting(), !quiet.contains(&ty), "{ty:#x}");
         assert_eq!(frame.is_probing(), probing.contains(&ty), "{ty:#x}");

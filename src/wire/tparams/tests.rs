@@ -40,6 +40,8 @@ fn full() -> TransportParameters {
         }),
         grease_quic_bit: true,
         min_ack_delay: Some(Duration::from_micros(16_383_000)),
+        initial_max_path_id: Some(PathId::MAX),
+        advertise_addresses: true,
     }
 }
 
@@ -359,4 +361,42 @@ fn an_extension_appears_once_behind_any_number_of_unknown_parameters() {
         put_bytes(&mut out, number, value);
         refused(TransportParameters::decode(Side::Client, &out), "twice");
     }
+}
+
+/// Multipath §2.1: 0 declares the extension, and nothing above 2^32 − 1 is possible.
+#[test]
+fn the_largest_path_identifier_has_32_bits() {
+    let of = |n: u64| client_with(0x3e, &varint(n));
+    for n in [0, 1, u32::MAX] {
+        let read = of(n.into()).map(|p| p.initial_max_path_id);
+        assert_eq!(read, Ok(Some(PathId(n))));
+    }
+    for n in [1 << 32, MAX] {
+        refused(of(n), "initial_max_path_id");
+    }
+    refused(client_with(0x3e, &[]), "length");
+    let params = TransportParameters {
+        initial_source_connection_id: Some(cid_of(1)),
+        initial_max_path_id: Some(PathId::ZERO),
+        ..Default::default()
+    };
+    let encoded = encode(&params, Side::Client);
+    assert!(encoded.windows(3).any(|w| w == [0x3e, 1, 0]));
+}
+
+#[test]
+fn advertising_addresses_is_declared_once_and_without_a_value() {
+    let number = 0x394f_0935_b71d_0f89;
+    assert!(
+        number <= MAX && number % 31 != 27,
+        "eight bytes, not reserved"
+    );
+    let declared = client_with(number, &[]).map(|p| p.advertise_addresses);
+    assert_eq!(declared, Ok(true));
+    refused(client_with(number, &[0]), "advertise_addresses");
+    let mut twice = Vec::new();
+    put_bytes(&mut twice, id::INITIAL_SOURCE_CONNECTION_ID, &[1]);
+    put_bytes(&mut twice, number, &[]);
+    put_bytes(&mut twice, number, &[]);
+    refused(TransportParameters::decode(Side::Client, &twice), "twice");
 }

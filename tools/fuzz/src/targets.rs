@@ -2,9 +2,10 @@
 //! out. A target fails by panicking.
 
 use crate::endpoints as ep;
-use corelane::base::Rng;
+use corelane::base::{PathId, Rng};
 use corelane::wire::frame::{
-    self, ConnectionClose, Dir, EcnCounts, Frame, NewConnectionId, Side, ack, stream,
+    self, AddAddress, AddressFrame, ConnectionClose, Dir, EcnCounts, Frame, NewConnectionId,
+    PathFrame, PathStatus, Side, ack, stream,
 };
 use corelane::wire::header::{self, Header, LongType, VERSION_1, VERSION_2};
 use corelane::wire::{
@@ -151,7 +152,7 @@ fn run_frame(input: &[u8]) {
             }
         };
         assert!(r.position() > before, "a frame of no bytes");
-        if let Frame::Ack(ack) = frame {
+        if let Frame::Ack(ack) | Frame::PathAck { ack, .. } = frame {
             check_ranges(&ack);
         }
         let mut w = Writer::new(&mut buf);
@@ -182,6 +183,10 @@ fn assert_same(a: &Frame<'_>, b: &Frame<'_>) {
     match (a, b) {
         (Frame::Ack(a), Frame::Ack(b)) if a.ranges.len() > ack::MAX_WRITTEN_RANGES => {
             assert!(a.ranges.take(ack::MAX_WRITTEN_RANGES).eq(b.ranges));
+        }
+        (Frame::PathAck { path, ack }, Frame::PathAck { path: p, ack: a }) => {
+            assert_eq!(path, p);
+            assert_same(&Frame::Ack(*ack), &Frame::Ack(*a));
         }
         (Frame::ConnectionClose(a), Frame::ConnectionClose(b)) => {
             assert_eq!((a.error, a.frame_type), (b.error, b.frame_type));
@@ -262,7 +267,59 @@ fn frames() -> Vec<Vec<u8>> {
             w.written().to_vec()
         })
         .collect();
+    out.extend(path_frames());
     out.push(out.concat());
+    out
+}
+
+/// The frames of multipath and those that advertise addresses.
+fn path_frames() -> Vec<Vec<u8>> {
+    let (path, error) = (PathId(3), Code::PATH_UNSTABLE_OR_POOR);
+    let status = |status| PathFrame::Status {
+        path,
+        status,
+        seq: 7,
+    };
+    let new = NewConnectionId {
+        seq: 3,
+        retire_prior_to: 2,
+        cid: ConnectionId::new(&[0xc; 8]).unwrap_or_default(),
+        reset_token: [5; 16],
+    };
+    let address = |addr: [u8; 4]| AddAddress {
+        id: 1,
+        seq: 2,
+        addr: (addr, 443).into(),
+    };
+    let frames = [
+        Frame::Path(PathFrame::Abandon { path, error }),
+        Frame::Path(status(PathStatus::Backup)),
+        Frame::Path(status(PathStatus::Available)),
+        Frame::Path(PathFrame::NewConnectionId { path, new }),
+        Frame::Path(PathFrame::RetireConnectionId { path, seq: 1 }),
+        Frame::Path(PathFrame::MaxPathId(PathId::MAX)),
+        Frame::Path(PathFrame::PathsBlocked(path)),
+        Frame::Path(PathFrame::CidsBlocked { path, next_seq: 4 }),
+        Frame::Address(AddressFrame::AddAddress(address([192, 0, 2, 1]))),
+        Frame::Address(AddressFrame::Paths {
+            available: 2,
+            active: 1,
+        }),
+        Frame::Address(AddressFrame::ClosePath {
+            path,
+            error,
+            reason: b"why",
+        }),
+    ];
+    let mut buf = [0; 256];
+    let mut written = |write: &dyn Fn(&mut Writer<'_>) -> bool| {
+        let mut w = Writer::new(&mut buf);
+        assert!(write(&mut w));
+        w.written().to_vec()
+    };
+    let acked = written(&|w| ack::write_path(w, path, [7..=1000, 0..=3], 9, None) == 2);
+    let mut out = vec![acked];
+    out.extend(frames.iter().map(|f| written(&|w| f.write(w))));
     out
 }
 
@@ -318,6 +375,8 @@ fn parameters() -> Vec<Vec<u8>> {
             reset_token: [2; 16],
         }),
         retry_source_connection_id: Some(cid(0)),
+        initial_max_path_id: Some(PathId(4)),
+        advertise_addresses: true,
         ..client.clone()
     };
     let mut rng = Rng::from_u64(0);

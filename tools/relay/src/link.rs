@@ -16,6 +16,10 @@ pub struct LinkConfig {
     pub rate: Option<u64>,
     /// Datagrams that wait for the transmitter; more are dropped.
     pub queue: usize,
+    /// Bytes that wait for the transmitter, headers included; who finds more there is dropped.
+    pub queue_bytes: Option<usize>,
+    /// The longest wait for the transmitter; a datagram that would wait longer is dropped.
+    pub queue_time: Option<Duration>,
     /// Largest UDP payload that fits; larger datagrams are dropped.
     pub mtu: usize,
     /// Probability that a datagram is lost.
@@ -41,6 +45,8 @@ impl Default for LinkConfig {
             delay: Duration::ZERO,
             rate: None,
             queue: 1000,
+            queue_bytes: None,
+            queue_time: None,
             mtu: 65_527,
             loss: 0.0,
             corrupt: 0.0,
@@ -49,6 +55,42 @@ impl Default for LinkConfig {
             duplicate: 0.0,
             reorder: 0.0,
             reorder_by: Duration::from_millis(10),
+        }
+    }
+}
+
+/// One property of a link, for changing it underway; see [`LinkConfig`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(missing_docs, reason = "each is the field of LinkConfig of that name")]
+pub enum Knob {
+    Delay(Duration),
+    Rate(Option<u64>),
+    Queue(usize),
+    QueueBytes(Option<usize>),
+    QueueTime(Option<Duration>),
+    Mtu(usize),
+    Loss(f64),
+    Corrupt(f64),
+    Duplicate(f64),
+    Reorder(f64),
+    ReorderBy(Duration),
+}
+
+impl LinkConfig {
+    /// Turns one knob.
+    pub fn set(&mut self, knob: Knob) {
+        match knob {
+            Knob::Delay(d) => self.delay = d,
+            Knob::Rate(r) => self.rate = r,
+            Knob::Queue(n) => self.queue = n,
+            Knob::QueueBytes(n) => self.queue_bytes = n,
+            Knob::QueueTime(d) => self.queue_time = d,
+            Knob::Mtu(n) => self.mtu = n,
+            Knob::Loss(p) => self.loss = p,
+            Knob::Corrupt(p) => self.corrupt = p,
+            Knob::Duplicate(p) => self.duplicate = p,
+            Knob::Reorder(p) => self.reorder = p,
+            Knob::ReorderBy(d) => self.reorder_by = d,
         }
     }
 }
@@ -136,6 +178,7 @@ pub struct Link {
     departures: VecDeque<Duration>,
     in_burst: bool,
     hit_in_a_row: u32,
+    is_off: bool,
 }
 
 /// Bytes of IP and UDP headers that the transmitter sends with each datagram.
@@ -150,7 +193,18 @@ impl Link {
             departures: VecDeque::new(),
             in_burst: false,
             hit_in_a_row: 0,
+            is_off: false,
         }
+    }
+
+    /// Switches the link off or on; what is on it comes out.
+    pub fn switch(&mut self, on: bool) {
+        self.is_off = !on;
+    }
+
+    /// Changes one property; what is on the link goes on as it was.
+    pub fn set(&mut self, knob: Knob) {
+        self.config.set(knob);
     }
 
     /// A datagram of `size` bytes arrives at the link.
@@ -175,6 +229,9 @@ impl Link {
         } else {
             0
         };
+        if self.is_off {
+            return Passage::dropped(Fate::Blackholed);
+        }
         if size > self.config.mtu {
             return Passage::dropped(Fate::TooLarge);
         }
@@ -214,9 +271,20 @@ impl Link {
         }
         let bits = ((size + HEADERS) * 8) as u64;
         let start = self.departures.back().copied().unwrap_or(now).max(now);
+        if self.is_full(start - now, rate) {
+            return None;
+        }
         let sent = start + Duration::from_nanos(bits * 1_000_000_000 / rate.max(1));
         self.departures.push_back(sent);
         Some(sent)
+    }
+
+    /// Whether a datagram that would wait so long is one too many.
+    fn is_full(&self, wait: Duration, rate: u64) -> bool {
+        let bytes = wait.as_nanos() * u128::from(rate) / 8_000_000_000;
+        let too_many = |max: usize| bytes > max as u128;
+        self.config.queue_bytes.is_some_and(too_many)
+            || self.config.queue_time.is_some_and(|max| wait > max)
     }
 
     /// Changes some bytes of a datagram.
@@ -259,6 +327,48 @@ mod tests {
         assert_eq!(all[0].at, [MS * 16]);
         assert_eq!(all[25].at, [MS * 41]);
         assert_eq!(link.offer(MS * 2, 1222).at, [MS * 42]);
+    }
+
+    #[test]
+    fn a_queue_is_as_long_in_bytes_or_in_time_as_told() {
+        let slow = LinkConfig {
+            rate: Some(10_000_000),
+            ..LinkConfig::default()
+        };
+        let bytes = LinkConfig {
+            queue_bytes: Some(25 * 1250),
+            ..slow.clone()
+        };
+        let time = LinkConfig {
+            queue_time: Some(MS * 25),
+            ..slow
+        };
+        for config in [bytes, time] {
+            let mut link = Link::new(config, 1);
+            let fates: Vec<_> = (0..40).map(|_| link.offer(MS, 1222).fate).collect();
+            let taken = fates.iter().filter(|f| f.arrived()).count();
+            assert_eq!(taken, 26, "one on the transmitter and 25 behind it");
+            assert!(fates[26..].iter().all(|f| *f == Fate::Overflow));
+            assert_eq!(link.offer(MS * 2, 1222).fate, Fate::Delivered);
+        }
+    }
+
+    #[test]
+    fn a_link_changes_underway_and_an_outage_shifts_no_chance() {
+        let lossy = || LinkConfig {
+            loss: 0.5,
+            ..LinkConfig::default()
+        };
+        let (mut a, mut b) = (Link::new(lossy(), 5), Link::new(lossy(), 5));
+        for n in 0..300 {
+            b.switch(!(100..200).contains(&n));
+            let (a, b) = (a.offer(MS * n, 100).fate, b.offer(MS * n, 100).fate);
+            let off = (100..200).contains(&n);
+            assert_eq!(b, if off { Fate::Blackholed } else { a });
+        }
+        b.set(Knob::Loss(0.0));
+        b.set(Knob::Delay(MS * 9));
+        assert_eq!(b.offer(MS, 100).at, [MS * 10]);
     }
 
     #[test]

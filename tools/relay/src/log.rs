@@ -24,7 +24,8 @@ pub struct Entry {
     pub flow: usize,
     /// How often the client had been rebound when the datagram came to the relay.
     pub rebound: u32,
-    /// Which of the relay's addresses the client used, 0 being the first.
+    /// Which of the relay's addresses the client used, 0 being the first; of a relay of paths,
+    /// which path.
     pub front: usize,
     /// The two ECN bits.
     pub ecn: u8,
@@ -93,6 +94,18 @@ pub struct Counts {
     pub dropped: u64,
 }
 
+impl Counts {
+    fn count(&mut self, size: usize, fate: Fate) {
+        self.datagrams += 1;
+        self.bytes += size as u64;
+        match fate {
+            Fate::Delivered => self.delivered += 1,
+            Fate::Corrupted => self.corrupted += 1,
+            _ => self.dropped += 1,
+        }
+    }
+}
+
 /// Everything a relay saw.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
@@ -100,6 +113,10 @@ pub struct Log {
     pub up: Counts,
     /// Server to client.
     pub down: Counts,
+    /// The same for each of [`crate::Relay::addrs`].
+    pub fronts: Vec<(Counts, Counts)>,
+    /// Datagrams of clients that no path is for.
+    pub strangers: u64,
     /// Datagrams for an address that a client no longer had.
     pub stale: u64,
     /// Segments of the competing flow that arrived and that were dropped.
@@ -111,17 +128,14 @@ pub struct Log {
 }
 
 impl Log {
-    pub(crate) fn count(&mut self, direction: Direction, size: usize, fate: Fate) {
-        let counts = match direction {
-            Direction::Up => &mut self.up,
-            Direction::Down => &mut self.down,
+    pub(crate) fn count(&mut self, front: usize, direction: Direction, size: usize, fate: Fate) {
+        let pick = |up, down| match direction {
+            Direction::Up => up,
+            Direction::Down => down,
         };
-        counts.datagrams += 1;
-        counts.bytes += size as u64;
-        match fate {
-            Fate::Delivered => counts.delivered += 1,
-            Fate::Corrupted => counts.corrupted += 1,
-            _ => counts.dropped += 1,
+        pick(&mut self.up, &mut self.down).count(size, fate);
+        if let Some((up, down)) = self.fronts.get_mut(front) {
+            pick(up, down).count(size, fate);
         }
     }
 }

@@ -1,21 +1,34 @@
 //! The relay as a program: prints its address, runs until a line or the end of input comes.
 
-use clap::Parser;
-use corelane_relay::{Config, LinkConfig, Rebind, RebindKind, Relay};
+use clap::{CommandFactory, Parser};
+use corelane_relay::{Config, Event, LinkConfig, PathConfig, Rebind, RebindKind, Relay};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// A UDP relay between clients and one server, over a link that misbehaves as told.
+/// A UDP relay between clients and a server, over a link that misbehaves as told, or over several
+/// paths with a link each.
 ///
-/// Prints "listening on ADDR", relays until its input ends or a line comes, then prints counts.
+/// Prints "listening on ADDR", one line for each path, relays until its input ends or a line comes,
+/// then prints counts.
 #[derive(Parser)]
 #[command(name = "corelane-relay", version)]
 struct Args {
     /// The server.
-    #[arg(long, value_name = "ADDR")]
-    to: SocketAddr,
+    #[arg(long, value_name = "ADDR", required_unless_present = "path")]
+    to: Option<SocketAddr>,
+    /// A path of its own: listen=ADDR,to=ADDR and, where wanted, client=IP (whose path it is, when
+    /// several share LISTEN), from=IP (what the server sees) and KNOB=VALUE, each for both
+    /// directions or with up- or down- before it: delay, reorder-by, queue-ms (ms), rate (Mb/s or
+    /// off), queue (datagrams), queue-bytes, mtu (bytes), loss, corrupt, duplicate, reorder (%).
+    /// What is not said is as the options of those names. May be repeated; the first is path0.
+    #[arg(long, value_name = "KEY=VALUE,..", conflicts_with_all = ["to", "listen", "alias"])]
+    path: Vec<String>,
+    /// A change underway, "TIME pathN CHANGE": the time like 2s or 500ms, the change blackhole,
+    /// blackhole-up, blackhole-down, restore, rebind or KNOB=VALUE,.. as above. May be repeated.
+    #[arg(long, value_name = "EVENT")]
+    at: Vec<String>,
     /// Where clients send to. Default: any port of the server's loopback.
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
@@ -31,6 +44,12 @@ struct Args {
     /// Datagrams that wait for the transmitter.
     #[arg(long, default_value_t = 25)]
     queue: usize,
+    /// Bytes that wait for the transmitter.
+    #[arg(long, value_name = "BYTES")]
+    queue_bytes: Option<usize>,
+    /// How long datagrams wait for the transmitter, in milliseconds.
+    #[arg(long, value_name = "MS")]
+    queue_ms: Option<f64>,
     /// Largest UDP payload that fits.
     #[arg(long, default_value_t = 65_527, value_name = "BYTES")]
     mtu: usize,
@@ -101,11 +120,13 @@ fn seconds(s: f64) -> Duration {
 }
 
 impl Args {
-    fn config(&self) -> Config {
+    fn config(&self) -> Result<Config, String> {
         let link = LinkConfig {
             delay: seconds(self.delay / 1e3),
             rate: self.rate.map(|r| (r * 1e6) as u64),
             queue: self.queue,
+            queue_bytes: self.queue_bytes,
+            queue_time: self.queue_ms.map(|ms| seconds(ms / 1e3)),
             mtu: self.mtu,
             loss: self.loss / 100.0,
             corrupt: self.corrupt / 100.0,
@@ -115,9 +136,20 @@ impl Args {
             reorder: self.reorder / 100.0,
             reorder_by: seconds(self.reorder_by / 1e3),
         };
-        let mut config = Config::new(self.to);
-        if let Some(listen) = self.listen {
-            config.fronts[0].0 = listen;
+        let paths: Result<Vec<_>, _> = self
+            .path
+            .iter()
+            .map(|text| PathConfig::parse(text, &link))
+            .collect();
+        let mut config = match self.to {
+            Some(to) => Config::new(to),
+            None => Config::of_paths(paths?),
+        };
+        if let (Some(listen), Some(front)) = (self.listen, config.fronts.first_mut()) {
+            front.0 = listen;
+        }
+        for text in &self.at {
+            config.schedule.extend(Event::parse(text)?);
         }
         config.fronts.extend(&self.alias);
         config.up = link.clone();
@@ -133,15 +165,25 @@ impl Args {
         config.cross = self.cross;
         config.capture = self.log;
         config.seed = self.seed;
-        config
+        Ok(config)
     }
 }
 
 fn main() -> io::Result<()> {
     let args = Args::parse();
-    let relay = Relay::start(args.config())?;
+    let config = args.config().unwrap_or_else(|why| {
+        Args::command()
+            .error(clap::error::ErrorKind::ValueValidation, why)
+            .exit()
+    });
+    let relay = Relay::start(config)?;
     let mut out = io::stdout().lock();
-    writeln!(out, "listening on {}", relay.addr())?;
+    if args.path.is_empty() {
+        writeln!(out, "listening on {}", relay.addr())?;
+    }
+    for (n, addr) in relay.addrs().iter().enumerate().take(args.path.len()) {
+        writeln!(out, "path{n} listening on {addr}")?;
+    }
     out.flush()?;
     io::stdin().read_line(&mut String::new())?;
     let log = relay.stop();
@@ -150,6 +192,10 @@ fn main() -> io::Result<()> {
     }
     writeln!(out, "to the server {:?}", log.up)?;
     writeln!(out, "to clients    {:?}", log.down)?;
+    for (n, (up, down)) in log.fronts.iter().enumerate().take(args.path.len()) {
+        writeln!(out, "path{n} to the server {up:?}")?;
+        writeln!(out, "path{n} to clients    {down:?}")?;
+    }
     writeln!(out, "rebindings {}, stale {}", log.rebindings, log.stale)?;
     if args.cross {
         let (arrived, lost) = log.cross;

@@ -198,11 +198,12 @@ impl Driver {
         Ok(at)
     }
 
-    /// Waits until something happens, calls `done` with every connection that the server has
-    /// confirmed since, once each, and sends what is to be sent.
+    /// Waits until something happens, calls `done` with every connection that `is_done` since,
+    /// once each, and sends what is to be sent.
     fn turn(
         &mut self,
         others: &[BorrowedFd<'_>],
+        is_done: fn(&Quic) -> bool,
         mut done: impl FnMut(&mut Self, usize) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         self.endpoint.turn(others)?;
@@ -214,13 +215,13 @@ impl Driver {
                 continue;
             };
             let is_counted = peer.app.is_counted;
-            let is_confirmed = is_confirmed(&peer.quic);
-            peer.app.is_counted |= is_confirmed;
-            if is_confirmed && !is_counted {
+            let is_done = is_done(&peer.quic);
+            peer.app.is_counted |= is_done;
+            if is_done && !is_counted {
                 done(self, at)?;
             }
             self.endpoint.flush(at)?;
-            if !is_confirmed && self.endpoint.get_mut(at).is_none() {
+            if !is_done && self.endpoint.get_mut(at).is_none() {
                 return Err("a handshake failed".into());
             }
         }
@@ -235,7 +236,7 @@ impl Driver {
         if run.resume {
             self.begin(None)?;
             while session.is_none() {
-                self.turn(&[stop.as_fd()], |driver, at| {
+                self.turn(&[stop.as_fd()], is_confirmed, |driver, at| {
                     session = driver.quic(at)?.session().map(<[u8]>::to_vec);
                     driver.close(at)
                 })?;
@@ -246,8 +247,10 @@ impl Driver {
             self.begin(session.as_deref())?;
         }
         while !self.client.meter.is_stopped() {
-            self.turn(&[stop.as_fd()], |driver, at| {
+            self.turn(&[stop.as_fd()], Quic::is_established, |driver, at| {
                 driver.note_handshake(at, &mut latency, &mut session)?;
+                // A close leaves alone: what ends the handshake has to go before it.
+                driver.endpoint.flush(at)?;
                 driver.close(at)?;
                 driver.begin(session.as_deref()).map(|_| ())
             })?;
@@ -295,7 +298,7 @@ impl Driver {
                 self.begin(None)?;
                 begun += 1;
             }
-            self.turn(&[stop.as_fd()], |_, at| {
+            self.turn(&[stop.as_fd()], is_confirmed, |_, at| {
                 open.push(at);
                 Ok(())
             })?;
@@ -310,14 +313,14 @@ impl Driver {
         let (timer, settled) = (Timer::new()?, now() + SETTLE);
         timer.set(SETTLE)?;
         while now() < settled {
-            self.turn(&[timer.as_fd()], |_, _| Ok(()))?;
+            self.turn(&[timer.as_fd()], is_confirmed, |_, _| Ok(()))?;
         }
         self.client.warmed_up()?;
         let held = self.open(self.client.run.connections)?;
         self.client.ready();
         let stop = self.client.stop.clone();
         while !stop.is_set() {
-            self.turn(&[stop.as_fd()], |_, _| Ok(()))?;
+            self.turn(&[stop.as_fd()], is_confirmed, |_, _| Ok(()))?;
         }
         let open = held.iter().filter(|at| self.quic(**at).is_ok()).count();
         Ok(Outcome {

@@ -17,7 +17,6 @@ use super::tally::Tally;
 use crate::cli::report::hist::OpenLoop;
 use crate::cli::tls;
 use bulk::BulkLoad;
-use bytes::Bytes;
 use corelane::base::Timestamp;
 use corelane::conn::{ConnId, ConnectionError, Event};
 use corelane::shard::{Context, ShardApp};
@@ -101,9 +100,8 @@ impl Common {
             .open(Dir::Bi)
             .map_err(|e| e.to_string())
             .and_then(|id| {
-                let head = Bytes::copy_from_slice(&header.encode());
                 streams
-                    .write_bytes(id, head)
+                    .write(id, &header.encode())
                     .map_err(|e| e.to_string())
                     .map(|_| id)
             });

@@ -87,26 +87,26 @@ impl RrLoad {
         }
         for (conn, id) in std::mem::take(&mut self.free) {
             if let Some(connection) = ctx.connection(conn) {
-                self.begin(common, conn, connection.streams_mut(), id, now);
+                self.begin(common, conn, connection.streams_mut(), id, (now, now));
             }
         }
     }
 
-    /// Sends a request on stream `id`, or on a new one.
+    /// Sends a request on stream `id`, or on a new one. `times` are when it was due and when it
+    /// is sent: in a closed loop the moment at which the answer before it was read.
     fn begin(
         &mut self,
         common: &Common,
         conn: ConnId,
         streams: &mut Streams,
         id: Option<StreamId>,
-        intended: Timestamp,
+        (intended, sent): (Timestamp, Timestamp),
     ) {
         let header = self.header();
         let Some(id) = id.or_else(|| common.open_stream(streams, &header)) else {
             return;
         };
         let length = self.plan.length as usize;
-        let sent = Clock::now();
         let place = Place {
             intended,
             sent,
@@ -154,7 +154,7 @@ impl RrLoad {
         if self.schedule.is_some() {
             self.free.push((conn, id));
         } else if !common.ceased && !self.plan.once {
-            self.begin(common, conn, streams, id, done);
+            self.begin(common, conn, streams, id, (done, done));
         }
     }
 
@@ -207,7 +207,8 @@ impl RrLoad {
             };
             self.free.pop();
             if let Some(connection) = ctx.connection(conn) {
-                self.begin(common, conn, connection.streams_mut(), id, intended);
+                let times = (intended, Clock::now());
+                self.begin(common, conn, connection.streams_mut(), id, times);
             }
         }
         self.schedule = Some(schedule);

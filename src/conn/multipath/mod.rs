@@ -1,0 +1,295 @@
+//! Several paths at once (multipath, RFC 10069): what the connection knows beyond its paths.
+//!
+//! Per-path code runs for the path in hand (`crate::path::set`); here is what decides which that
+//! is, and what is about path identifiers: their limits, connection IDs issued ahead, paths opened
+//! (`open`), abandoned (`abandon`), used (`send`), the frames of all that (`frames`), what an
+//! application may ask (`info`). A connection that did not negotiate the extension has none of it.
+
+mod abandon;
+mod frames;
+mod info;
+mod open;
+mod send;
+
+pub use abandon::ClosePathError;
+pub use info::PathInfo;
+pub(super) use info::stats_of;
+pub use open::OpenPathError;
+pub(super) use open::TakenUp;
+pub(super) use send::write_acks_away;
+
+use super::Connection;
+use super::events::Event;
+use super::params;
+use super::space::SentFrame;
+use crate::base::{Timestamp, limits};
+use crate::path::cids::ResetToken;
+use crate::path::{LocalCids, Path, PathId, PathLimits, PathStatus, RemoteCids, Statuses};
+use crate::wire::{Code, ConnectionId, TransportError, TransportParameters};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+
+/// Something that happened to a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PathEvent {
+    /// The client opened a path, which has yet to be validated.
+    Opened(PathId),
+    /// The peer answered on a new path: it is used from now on.
+    Validated(PathId),
+    /// A path is used no more; its identifier is never used again.
+    Abandoned {
+        /// Which.
+        id: PathId,
+        /// Why: one of the codes of multipath §4.2.1, or NO_ERROR.
+        error: Code,
+        /// It was the peer's doing.
+        by_peer: bool,
+    },
+    /// The peer would have a path used otherwise than before.
+    Status(PathId, PathStatus),
+    /// The peer could open no path for want of an identifier beyond this one.
+    Blocked(PathId),
+}
+
+/// What both sides have issued for a path that is not in use yet.
+#[derive(Debug)]
+struct Ahead {
+    id: PathId,
+    local_cids: LocalCids,
+    remote_cids: RemoteCids,
+    status: Statuses,
+    /// It was abandoned before it was used; until then its connection IDs are known.
+    gone_at: Option<Timestamp>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Multipath {
+    limits: PathLimits,
+    /// Paths not in use yet, in the order of their identifiers.
+    ahead: Vec<Ahead>,
+    /// The peer's active_connection_id_limit.
+    cid_limit: u64,
+    /// The server's address during the handshake.
+    first_remote: SocketAddr,
+    /// PATH_ABANDON frames that wait to be sent.
+    abandons: Vec<(PathId, Code)>,
+    /// PATHS_BLOCKED is to be sent.
+    paths_blocked: bool,
+    /// PATH_CIDS_BLOCKED is to be sent.
+    cids_blocked: Option<PathId>,
+    /// Connection IDs of paths that are forgotten.
+    retired: Vec<ConnectionId>,
+    /// The last path was abandoned: the connection ends then, unless another is opened.
+    last_chance: Option<(Timestamp, Code)>,
+}
+
+impl Multipath {
+    fn new(local: PathId, peer: PathId, cid_limit: u64, first_remote: SocketAddr) -> Self {
+        let mut m = Self {
+            limits: PathLimits::new(local, peer),
+            ahead: Vec::new(),
+            cid_limit,
+            first_remote,
+            abandons: Vec::new(),
+            paths_blocked: false,
+            cids_blocked: None,
+            retired: Vec::new(),
+            last_chance: None,
+        };
+        m.admit(1..=local.0);
+        m
+    }
+
+    /// Keeps what is issued for these identifiers from now on.
+    fn admit(&mut self, ids: RangeInclusive<u32>) {
+        for id in ids {
+            let mut local_cids = LocalCids::default();
+            local_cids.set_peer_limit(self.cid_limit);
+            self.ahead.push(Ahead {
+                id: PathId(id),
+                local_cids,
+                remote_cids: RemoteCids::waiting(),
+                status: Statuses::default(),
+                gone_at: None,
+            });
+        }
+    }
+
+    /// The path of that identifier, if it is not in use yet and was not abandoned.
+    fn ahead(&mut self, id: PathId) -> Option<&mut Ahead> {
+        let ahead = self.ahead.iter_mut().find(|a| a.id == id)?;
+        Some(ahead).filter(|a| a.gone_at.is_none())
+    }
+
+    /// A path was abandoned; its peer is told.
+    fn on_abandoned(&mut self, id: PathId, error: Code) {
+        self.repeat_abandon(id, error);
+        let ids = self.limits.on_abandoned();
+        self.admit(ids);
+    }
+
+    fn repeat_abandon(&mut self, id: PathId, error: Code) {
+        if self.abandons.len() < limits::PATH_ABANDONS {
+            self.abandons.push((id, error));
+        }
+    }
+
+    /// What is known of a path is forgotten.
+    fn on_forgotten(&mut self, mut local_cids: LocalCids) {
+        self.retired.extend(local_cids.iter());
+        while let Some(cid) = local_cids.poll_retired() {
+            self.retired.push(cid);
+        }
+        let ids = self.limits.on_forgotten();
+        self.admit(ids);
+    }
+
+    /// When something is due.
+    pub(super) fn deadline(&self) -> Option<Timestamp> {
+        let gone = self.ahead.iter().filter_map(|a| a.gone_at).min();
+        let end = self.last_chance.map(|(at, _)| at);
+        gone.into_iter().chain(end).min()
+    }
+}
+
+/// Our limit on path identifiers, if we would have several paths.
+pub(super) fn initial_max_path_id(config: &super::TransportConfig) -> Option<PathId> {
+    let paths = config.max_paths.min(limits::PATHS as u32);
+    (paths > 1).then(|| PathId(paths - 1))
+}
+
+impl Connection {
+    /// Whether both sides take several paths.
+    pub fn is_multipath(&self) -> bool {
+        self.multipath.is_some()
+    }
+
+    /// The peer's parameters came: several paths are possible if both sides say so
+    /// (multipath §2.1).
+    pub(super) fn begin_multipath(
+        &mut self,
+        params: &TransportParameters,
+    ) -> Result<(), TransportError> {
+        let ids = &self.ids;
+        let own = params::local(&self.config, ids.local_scid).initial_max_path_id;
+        let (Some(own), Some(peer)) = (own, params.initial_max_path_id) else {
+            return Ok(());
+        };
+        if ids.remote_scid.is_none_or(|cid| cid.is_empty()) {
+            return Err(TransportError::protocol_violation(
+                "several paths are declared with a zero-length connection ID",
+            ));
+        }
+        let remote = self.paths.current().tuple.remote;
+        let limit = params.active_connection_id_limit;
+        self.multipath = Some(Box::new(Multipath::new(own, peer, limit, remote)));
+        Ok(())
+    }
+
+    /// The path to go by where none is named: the first of those that are not abandoned.
+    pub(super) fn main_path(&self) -> &Path<SentFrame> {
+        let hand = self.paths.current();
+        if self.paths.is_single() {
+            return hand;
+        }
+        let order = |p: &&Path<SentFrame>| (p.is_abandoned(), !p.remote_cids.is_usable(), p.id);
+        let first = self.paths.iter().min_by_key(order);
+        first.unwrap_or(hand)
+    }
+
+    /// Takes that path up.
+    pub(super) fn take_main_path(&mut self) {
+        let id = self.main_path().id;
+        self.paths.select(id);
+    }
+
+    /// Connection IDs to issue to the peer; give them to [`Connection::issue_cid`].
+    pub(crate) fn cids_wanted(&self) -> usize {
+        if !self.state.is_established() {
+            return 0;
+        }
+        let Some(m) = self.multipath.as_deref() else {
+            return self.paths.current().local_cids.wanted();
+        };
+        let max = m.limits.usable_max();
+        let ahead = m.ahead.iter().filter(|a| a.id <= max);
+        let ahead: usize = ahead.map(|a| a.local_cids.wanted_ahead()).sum();
+        let open = self.paths.iter().map(|p| p.local_cids.wanted());
+        ahead + open.sum::<usize>()
+    }
+
+    /// Issues a connection ID that now routes here, for a path that wants one (multipath §3.2.1:
+    /// without gaps).
+    pub(crate) fn issue_cid(&mut self, cid: ConnectionId, token: ResetToken) {
+        let Some(m) = self.multipath.as_deref_mut() else {
+            return self.paths.current_mut().local_cids.issue(cid, token);
+        };
+        let max = m.limits.usable_max();
+        let open = self.paths.iter_mut().find(|p| p.local_cids.wanted() > 0);
+        let ahead = m.ahead.iter_mut().filter(|a| a.id <= max);
+        let mut ahead = ahead.filter(|a| a.local_cids.wanted_ahead() > 0);
+        match open {
+            Some(path) => path.local_cids.issue(cid, token),
+            None => match ahead.next() {
+                Some(ahead) => ahead.local_cids.issue(cid, token),
+                None => m.retired.push(cid),
+            },
+        }
+    }
+
+    /// A connection ID that no longer routes here.
+    pub(crate) fn poll_retired_cid(&mut self) -> Option<ConnectionId> {
+        let Some(m) = self.multipath.as_deref_mut() else {
+            return self.paths.current_mut().local_cids.poll_retired();
+        };
+        let ahead = m.ahead.iter_mut().map(|a| &mut a.local_cids);
+        let open = self.paths.iter_mut().map(|p| &mut p.local_cids);
+        let mut all = open.chain(ahead);
+        all.find_map(LocalCids::poll_retired)
+            .or_else(|| m.retired.pop())
+    }
+
+    /// Every connection ID that routes here.
+    pub(crate) fn local_cids(&self) -> impl Iterator<Item = &ConnectionId> {
+        let ahead = self.multipath.iter().flat_map(|m| m.ahead.iter());
+        let ahead = ahead.flat_map(|a| a.local_cids.iter());
+        let open = self.paths.iter().flat_map(|p| p.local_cids.iter());
+        open.chain(ahead)
+    }
+
+    /// Whether there are more paths than one.
+    pub(crate) fn has_other_paths(&self) -> bool {
+        !self.paths.is_single()
+    }
+
+    /// The tokens by which the peer resets the connection on paths that are not in hand.
+    pub(crate) fn other_reset_tokens(&self) -> impl Iterator<Item = ResetToken> {
+        let closed = self.state.is_closed();
+        let others = self.paths.iter().skip(if closed { usize::MAX } else { 0 });
+        others
+            .filter(|p| p.id != PathId::ZERO && !p.is_abandoned())
+            .filter_map(|p| p.remote_cids.active_token())
+    }
+
+    /// The time of something about path identifiers has come.
+    pub(super) fn handle_multipath_timeout(&mut self, now: Timestamp) {
+        let Some(m) = self.multipath.as_deref_mut() else {
+            return;
+        };
+        let gone = |a: &mut Ahead| a.gone_at.is_some_and(|at| at <= now);
+        let gone: Vec<Ahead> = m.ahead.extract_if(.., gone).collect();
+        for ahead in gone {
+            m.on_forgotten(ahead.local_cids);
+        }
+        if let Some((_, code)) = m.last_chance.filter(|(at, _)| *at <= now) {
+            m.last_chance = None;
+            self.end_without_path(now, code);
+        }
+    }
+
+    pub(super) fn push_path_event(&mut self, event: PathEvent) {
+        self.events.push(Event::Path(event));
+    }
+}

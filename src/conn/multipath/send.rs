@@ -1,0 +1,394 @@
+//! Which path the next train leaves by, and the frames about paths that go by any of them.
+//!
+//! What belongs to a path goes there: challenges and their answers, probes after a timeout, probes
+//! of the datagram size, and acknowledgements of what came over it. Everything else goes by the
+//! path that [`Connection::select_path`] chooses, train by train; trains, pacing and windows are
+//! each path's own. After a probe timeout the in-flight data of a path goes to those that work.
+
+use super::super::space::SentFrame;
+use super::super::train::MIN_PACKET;
+use super::super::{Connection, Load};
+use super::Multipath;
+use crate::base::{Timestamp, Transmit};
+use crate::path::{Path, PathId, PathSet, PathState};
+use crate::wire::Writer;
+use crate::wire::frame::{self, NewConnectionId, PathFrame, ack};
+use std::cmp::Reverse;
+use std::ops::ControlFlow;
+
+/// How a path is preferred: the smaller, the better.
+fn rank(path: &Path<SentFrame>) -> (bool, bool, bool) {
+    (
+        path.state != PathState::Open,
+        path.is_suspect(),
+        path.status.is_backup(),
+    )
+}
+
+impl Connection {
+    /// The next train of a connection that may have several paths.
+    pub(in super::super) fn poll_paths(
+        &mut self,
+        now: Timestamp,
+        buf: &mut [u8],
+    ) -> Option<Transmit> {
+        self.settle_acks();
+        let carrier = self.carrier(now);
+        for id in self.paths.ids() {
+            if Some(id) == carrier || !self.paths.select(id) || !self.paths.current().can_send() {
+                continue;
+            }
+            self.load = Load::Own;
+            let transmit = self.poll_path(now, buf);
+            self.load = Load::All;
+            if transmit.is_some() {
+                return transmit;
+            }
+        }
+        if !self.paths.select(carrier?) {
+            return None;
+        }
+        if self.paths.current().state != PathState::Open {
+            self.load = Load::Control;
+        }
+        let transmit = self.poll_path(now, buf);
+        self.load = Load::All;
+        transmit
+    }
+
+    /// The path that the next train of what belongs to none leaves by.
+    fn carrier(&mut self, now: Timestamp) -> Option<PathId> {
+        if self.connection_wants_to_send()
+            && let Some(id) = self.select_path(now)
+        {
+            return Some(id);
+        }
+        // Acknowledgements wait for no window, and what a path that is new is told of others for
+        // none that is old.
+        self.path_control_waits()
+            .then(|| self.best_path())
+            .flatten()
+    }
+
+    /// Which path is to carry data now: of the paths that work and that neither side keeps as a
+    /// backup, or else of the best there are, the one with the smallest round-trip time whose
+    /// window and pacer admit a datagram. The place of a scheduler.
+    fn select_path(&mut self, now: Timestamp) -> Option<PathId> {
+        let usable = |p: &&Path<SentFrame>| p.state == PathState::Open && p.can_send();
+        let best = self.paths.iter().filter(usable).map(rank).min()?;
+        let mut chosen: Option<(Reverse<u8>, std::time::Duration, PathId)> = None;
+        for path in self.paths.iter_mut() {
+            if rank(path) != best || !path.can_send() {
+                continue;
+            }
+            let size = path.mtu.current().min(path.allowance());
+            let admitted = if path.owed_probes > 0 {
+                true
+            } else if size < MIN_PACKET {
+                false
+            } else if path.window_room() < size as u64 {
+                path.window_limited = true;
+                false
+            } else if path.pacing_budget(now) < size as u64 {
+                path.paced_until = path.pacing_release();
+                false
+            } else {
+                true
+            };
+            let key = (Reverse(path.owed_probes), path.rtt.smoothed(), path.id);
+            if admitted && chosen.is_none_or(|c| key < c) {
+                chosen = Some(key);
+            }
+        }
+        chosen.map(|(.., id)| id)
+    }
+
+    /// The best path, whatever its window says.
+    pub(super) fn best_path(&self) -> Option<PathId> {
+        let usable = |p: &&Path<SentFrame>| p.can_send() && p.allowance() >= MIN_PACKET;
+        let best = self.paths.iter().filter(usable);
+        best.min_by_key(|p| (rank(p), p.rtt.smoothed(), p.id))
+            .map(|p| p.id)
+    }
+
+    /// The path that the next train is likely to leave by.
+    pub(in super::super) fn next_path(&self) -> &Path<SentFrame> {
+        let hand = self.paths.current();
+        if self.paths.is_single() {
+            return hand;
+        }
+        let mut own = self.paths.iter().filter(|p| p.can_send());
+        let own = own.find(|p| self.path_wants_to_send(p));
+        let best = || self.best_path().and_then(|id| self.paths.get(id));
+        own.or_else(best).unwrap_or(hand)
+    }
+
+    /// Takes up the path that a goodbye goes by.
+    pub(in super::super) fn take_best_path(&mut self) {
+        if !self.paths.is_single() {
+            let id = self.best_path().unwrap_or(self.main_path().id);
+            self.paths.select(id);
+        }
+    }
+
+    /// Decides which paths' acknowledgements go over others: those of paths that are abandoned,
+    /// cannot be sent to, or have not answered for a probe timeout while others do.
+    fn settle_acks(&mut self) {
+        let works =
+            |p: &Path<SentFrame>| p.can_send() && !p.is_suspect() && p.state == PathState::Open;
+        let others = self.paths.iter().filter(|p| works(p)).count();
+        for path in self.paths.iter_mut() {
+            let own = works(path);
+            path.acks_away = !path.can_send() || (path.is_suspect() && others > usize::from(own));
+        }
+    }
+
+    /// Whether something waits that concerns paths and goes by any.
+    #[inline]
+    pub(in super::super) fn path_control_waits(&self) -> bool {
+        let m = self.multipath.as_deref();
+        m.is_some_and(|m| self.path_control_waits_in(m))
+    }
+
+    fn path_control_waits_in(&self, m: &Multipath) -> bool {
+        let acks = |p: &Path<SentFrame>| p.acks_away && p.acks.should_ack_now();
+        m.wants_to_send(&self.paths) || self.paths.iter().any(acks)
+    }
+
+    /// Whether some path has something of its own to send.
+    pub(in super::super) fn some_path_wants_to_send(&self) -> bool {
+        let can = |p: &&Path<SentFrame>| p.can_send();
+        let mut paths = self.paths.iter().filter(can);
+        paths.any(|p| self.path_wants_to_send(p))
+    }
+
+    /// A probe timeout of the path in hand: while another path works, all that is in flight goes
+    /// there, once; the path is asked by PINGs. False when there is no other.
+    pub(in super::super) fn move_in_flight(&mut self) -> bool {
+        let hand = self.paths.current();
+        if hand.is_abandoned() {
+            self.resend_in_flight();
+            return true;
+        }
+        let works =
+            |p: &Path<SentFrame>| p.state == PathState::Open && p.can_send() && !p.is_suspect();
+        if self.multipath.is_none() || !self.paths.others().any(works) {
+            return false;
+        }
+        let mut again = std::mem::take(&mut self.scratch);
+        again.clear();
+        let path = self.paths.current_mut();
+        let from = path.moved_below;
+        path.moved_below = path.sent.next_packet_number();
+        path.sent.for_each_outstanding(|pn, packet, frames| {
+            if pn >= from && packet.ack_eliciting {
+                again.extend_from_slice(frames);
+            }
+            ControlFlow::Continue(())
+        });
+        self.send_all_again(&mut again);
+        self.scratch = again;
+        self.paths.current_mut().owed_probes = 2;
+        true
+    }
+
+    /// Takes all that the path in hand has in flight for lost.
+    pub(super) fn resend_in_flight(&mut self) {
+        let mut again = std::mem::take(&mut self.scratch);
+        again.clear();
+        let path = self.paths.current_mut();
+        path.sent
+            .discard(|_, _, frames| again.extend_from_slice(frames));
+        path.bytes_in_flight = 0;
+        for frame in again.drain(..) {
+            self.send_again(frame);
+        }
+        self.scratch = again;
+    }
+
+    /// Queues a frame about paths anew, where it still matters.
+    pub(in super::super) fn send_path_frame_again(&mut self, frame: SentFrame) {
+        let Some(m) = self.multipath.as_deref_mut() else {
+            return;
+        };
+        match frame {
+            SentFrame::PathAbandon { path, error } => m.repeat_abandon(path, error),
+            SentFrame::MaxPathId { max } => m.limits.on_lost(max),
+            SentFrame::PathStatus { path, seq } => {
+                if let Some(p) = self.paths.get_mut(path) {
+                    p.status.on_lost(seq);
+                }
+            }
+            SentFrame::PathNewConnectionId { path, seq } => {
+                if let Some(p) = self.paths.get_mut(path) {
+                    if !p.is_abandoned() {
+                        p.local_cids.on_lost(seq);
+                    }
+                } else if let Some(a) = m.ahead(path) {
+                    a.local_cids.on_lost(seq);
+                }
+            }
+            SentFrame::PathRetireConnectionId { path, seq } => {
+                if let Some(p) = self.paths.get_mut(path) {
+                    if !p.is_abandoned() {
+                        p.remote_cids.on_retire_lost(seq);
+                    }
+                } else if let Some(a) = m.ahead(path) {
+                    a.remote_cids.on_retire_lost(seq);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A frame about another path than the one that carried it was acknowledged.
+    pub(in super::super) fn on_path_frame_acked(&mut self, frame: SentFrame) {
+        match frame {
+            SentFrame::PathAck { path, largest } => {
+                if let Some(p) = self.paths.get_mut(path) {
+                    p.acks.on_ack_of_ack(largest);
+                }
+            }
+            SentFrame::PathRetireConnectionId { path, .. } => {
+                if let Some(p) = self.paths.get_mut(path) {
+                    p.remote_cids.on_retire_acked();
+                } else if let Some(a) = self.multipath.as_deref_mut().and_then(|m| m.ahead(path)) {
+                    a.remote_cids.on_retire_acked();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Multipath {
+    /// Whether a frame about paths waits.
+    fn wants_to_send(&self, paths: &PathSet<SentFrame>) -> bool {
+        !self.abandons.is_empty()
+            || self.limits.wants_to_send()
+            || self.paths_blocked
+            || self.cids_blocked.is_some()
+            || paths.iter().any(|p| {
+                !p.is_abandoned()
+                    && (p.local_cids.wants_to_send()
+                        || p.remote_cids.wants_to_send()
+                        || p.status.wants_to_send())
+            })
+            || self
+                .ahead
+                .iter()
+                .any(|a| a.local_cids.wants_to_send() || a.remote_cids.wants_to_send())
+    }
+
+    /// Writes the frames about paths that wait, as far as there is room.
+    pub(in super::super) fn write(
+        &mut self,
+        paths: &mut PathSet<SentFrame>,
+        w: &mut Writer<'_>,
+        scratch: &mut Vec<SentFrame>,
+    ) {
+        while w.remaining() >= frame::multipath::PATH_ABANDON_SIZE
+            && let Some((path, error)) = self.abandons.pop()
+        {
+            frame::multipath::write_path_abandon(w, path, error);
+            scratch.push(SentFrame::PathAbandon { path, error });
+        }
+        for p in paths.iter_mut().filter(|p| !p.is_abandoned()) {
+            if w.remaining() >= frame::multipath::PATH_STATUS_SIZE
+                && let Some((status, seq)) = p.status.poll()
+            {
+                frame::multipath::write_path_status(w, p.id, status, seq);
+                scratch.push(SentFrame::PathStatus { path: p.id, seq });
+            }
+        }
+        if w.remaining() >= frame::multipath::MAX_PATH_ID_SIZE
+            && let Some(max) = self.limits.poll()
+        {
+            frame::multipath::write_max_path_id(w, max);
+            scratch.push(SentFrame::MaxPathId { max });
+        }
+        self.write_cids(paths, w, scratch);
+        self.write_blocked(w, scratch);
+    }
+
+    /// Writes PATH_RETIRE_CONNECTION_ID and PATH_NEW_CONNECTION_ID frames.
+    fn write_cids(
+        &mut self,
+        paths: &mut PathSet<SentFrame>,
+        w: &mut Writer<'_>,
+        scratch: &mut Vec<SentFrame>,
+    ) {
+        let open = paths.iter_mut().filter(|p| !p.is_abandoned());
+        let open = open.map(|p| (p.id, &mut p.local_cids, &mut p.remote_cids));
+        let ahead = self.ahead.iter_mut();
+        let ahead = ahead.map(|a| (a.id, &mut a.local_cids, &mut a.remote_cids));
+        for (path, local, remote) in open.chain(ahead) {
+            while w.remaining() >= frame::multipath::PATH_RETIRE_CONNECTION_ID_SIZE
+                && let Some(seq) = remote.poll_retire()
+            {
+                frame::multipath::write_path_retire_connection_id(w, path, seq);
+                scratch.push(SentFrame::PathRetireConnectionId { path, seq });
+            }
+            while w.remaining() >= frame::multipath::PATH_NEW_CONNECTION_ID_SIZE
+                && let Some(a) = local.poll_announcement()
+            {
+                let new = NewConnectionId {
+                    seq: a.seq,
+                    retire_prior_to: 0,
+                    cid: a.cid,
+                    reset_token: a.token,
+                };
+                frame::multipath::write_path_new_connection_id(w, path, &new);
+                let seq = a.seq;
+                scratch.push(SentFrame::PathNewConnectionId { path, seq });
+            }
+        }
+    }
+
+    /// Writes PATHS_BLOCKED and PATH_CIDS_BLOCKED frames: hints, which are not repeated.
+    fn write_blocked(&mut self, w: &mut Writer<'_>, scratch: &mut Vec<SentFrame>) {
+        let max = self.limits.peer_max();
+        let paths = self.paths_blocked.then_some(PathFrame::PathsBlocked(max));
+        let next_seq = |a: &super::Ahead| a.remote_cids.next_seq();
+        let cids = self.cids_blocked.map(|path| PathFrame::CidsBlocked {
+            path,
+            next_seq: self.ahead.iter().find(|a| a.id == path).map_or(0, next_seq),
+        });
+        for hint in [paths, cids].into_iter().flatten() {
+            if w.remaining() < hint.write_size() {
+                return;
+            }
+            hint.write(w);
+            scratch.push(SentFrame::Unreliable);
+        }
+        self.paths_blocked = false;
+        self.cids_blocked = None;
+    }
+}
+
+/// Writes the acknowledgements of other paths than the one in hand that go over this one.
+pub(in super::super) fn write_acks_away(
+    now: Timestamp,
+    paths: &mut PathSet<SentFrame>,
+    w: &mut Writer<'_>,
+    scratch: &mut Vec<SentFrame>,
+    (count, exponent): (&mut u64, u8),
+) {
+    let hand = paths.current().id;
+    for p in paths.iter_mut().filter(|p| p.acks_away && p.id != hand) {
+        let acks = &mut p.acks;
+        if !acks.should_ack_now() && acks.deadline().is_none() {
+            continue;
+        }
+        let Some(largest) = acks.largest() else {
+            continue;
+        };
+        let delay = (acks.ack_delay(now).as_micros() as u64) >> exponent;
+        if ack::write_path(w, p.id, acks.ranges(), delay, acks.ecn_counts()) > 0 {
+            acks.on_ack_sent();
+            let path = p.id;
+            scratch.push(SentFrame::PathAck { path, largest });
+            *count += 1;
+        }
+    }
+}
