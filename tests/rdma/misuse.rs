@@ -337,7 +337,7 @@ fn numbers_and_keys_are_unique_and_spread() {
     assert!(chi < 45.0, "{chi}: {high:?}");
     for _ in 0..100 {
         let mr = s.dev.reg_mr(s.pd, 1, Access::NONE).unwrap();
-        assert!(keys.insert(mr.rkey) && mr.addr % 4096 == 0);
+        assert!(keys.insert(mr.rkey) && mr.addr.is_multiple_of(4096));
     }
     let mut sorted: Vec<u32> = keys.into_iter().collect();
     sorted.sort_unstable();

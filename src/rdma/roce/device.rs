@@ -1,8 +1,9 @@
 //! The device: its objects, and datagrams in and out.
 //!
 //! Sans-I/O like the rest of the engine: [`handle_train`](Device::handle_train) takes datagrams in,
-//! [`poll_transmit`](Device::poll_transmit) gives trains out, [`poll_timeout`](Device::poll_timeout)
-//! says when to call [`handle_timeout`](Device::handle_timeout). Nothing on this way allocates.
+//! [`poll_transmit`](Device::poll_transmit) gives trains out,
+//! [`poll_timeout`](Device::poll_timeout) says when to call
+//! [`handle_timeout`](Device::handle_timeout). Nothing on this way allocates.
 
 use super::config::{Config, LocalAddress};
 use super::memory::Memory;
