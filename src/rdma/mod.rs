@@ -2,7 +2,8 @@
 //! queue pairs, under the names that verbs gives them.
 //!
 //! [`Provider`] is the interface. [`roce`] serves it in user space: RoCE v2 over UDP datagrams that
-//! its caller sends and receives. Nothing here knows QUIC, a socket, a clock or a thread.
+//! its caller sends and receives. [`verbs`] serves it with the kernel's devices. Nothing here knows
+//! QUIC, a socket, a clock or a thread.
 //!
 //! **The data path is neither encrypted nor authenticated.** Who can see its packets can read and
 //! forge them; a queue pair's numbers are hard to guess and nothing more.
@@ -16,6 +17,7 @@ mod ids;
 mod provider;
 pub mod roce;
 mod slots;
+pub mod verbs;
 mod work;
 
 pub use access::Access;

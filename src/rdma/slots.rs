@@ -69,6 +69,14 @@ impl<T> Slots<T> {
         })
     }
 
+    /// The key of the object that is in a slot.
+    #[cfg(feature = "rdma-verbs")]
+    pub fn key_at(&self, slot: u32) -> Option<Key> {
+        let generation = self.slots.get(slot as usize)?.generation;
+        let key = Key { slot, generation };
+        self.get(key).map(|_| key)
+    }
+
     #[inline]
     pub fn get(&self, key: Key) -> Option<&T> {
         let slot = self.slots.get(key.slot as usize)?;
