@@ -8,6 +8,10 @@ mod basics;
 mod copies;
 #[path = "multipath/faults.rs"]
 mod faults;
+#[path = "multipath/gains.rs"]
+mod gains;
+#[path = "multipath/links.rs"]
+mod links;
 #[path = "multipath/reinjection.rs"]
 mod reinjection;
 #[path = "multipath/rig.rs"]

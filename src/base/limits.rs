@@ -46,6 +46,8 @@ pub const PATH_RECORDS: usize = 2 * PATHS;
 pub const FAILED_PAIRS: usize = 64;
 /// Interfaces and addresses of this machine that are followed; more are not looked at.
 pub const INTERFACES: usize = 1024;
+/// Paths, or ways to be sent on one, that streams are pinned to at once.
+pub const PINNED_PATHS: usize = 2 * PATH_RECORDS;
 /// Packets whose copies wait for the windows of other paths.
 pub const COPIES: usize = 512;
 /// Streams and datagrams whose copies an application may ask for, and streams with a deadline.

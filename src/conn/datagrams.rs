@@ -122,7 +122,7 @@ impl Connection {
         self.datagram_room_of(self.paths.current())
     }
 
-    fn datagram_room_of(&self, path: &Path<SentFrame>) -> usize {
+    pub(super) fn datagram_room_of(&self, path: &Path<SentFrame>) -> usize {
         let header = if self.zero_rtt.can_send() {
             self.zero_rtt_header()
         } else {

@@ -234,6 +234,7 @@ impl Connection {
         let any = match self.load {
             Load::All => self.connection_wants_to_send(),
             Load::Control => self.path_control_waits(),
+            Load::Pinned => self.pinned_wait(),
             Load::Own => false,
         };
         any || self.path_wants_to_send(self.paths.current())

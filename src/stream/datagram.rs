@@ -307,6 +307,11 @@ impl Datagrams {
         }
     }
 
+    /// So many datagrams that waited elsewhere were put into packets.
+    pub(crate) fn note_sent(&mut self, count: u64) {
+        self.stats.tx += count;
+    }
+
     /// Drops waiting datagrams at the front that a packet with `room` bytes for frames can never
     /// carry, after the path's packets became smaller.
     #[inline]

@@ -17,6 +17,7 @@ mod flow;
 mod ids;
 mod index;
 mod input;
+mod lanes;
 mod list;
 mod outlook;
 mod output;
@@ -36,6 +37,7 @@ pub use event::{
     BufferAll, OpenError, ReadChunk, ReadError, ReadOutcome, StreamEvent, StreamSink, Taken,
     WriteError,
 };
+pub(crate) use lanes::{Aim, Lane, LaneError};
 pub use outlook::Outlook;
 pub use output::SentFrame;
 pub use range_set::RangeSet;

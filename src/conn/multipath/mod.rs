@@ -2,7 +2,7 @@
 //!
 //! Per-path code runs for the path in hand (`crate::path::set`); here is what decides which that
 //! is, and what is about path identifiers: their limits, connection IDs issued ahead, paths opened
-//! (`open`), abandoned (`abandon`), chosen (`select`), used (`send`), suspected (`failure`), coupled
+//! (`open`), abandoned (`abandon`), chosen (`select`, `pins`), used (`send`), suspected (`failure`), coupled
 //! (`coupling`), the frames of all that (`frames`), what an application may ask (`info`). A connection that did not negotiate the extension has none of it.
 
 mod abandon;
@@ -14,6 +14,7 @@ mod failure;
 mod frames;
 mod info;
 mod open;
+mod pins;
 mod reinjection;
 mod select;
 mod send;
@@ -26,6 +27,7 @@ pub use info::PathInfo;
 pub(super) use info::stats_of;
 pub use open::OpenPathError;
 pub(super) use open::TakenUp;
+pub use pins::PinError;
 pub(super) use send::write_acks_away;
 
 use super::Connection;
@@ -37,6 +39,7 @@ use crate::path::cids::ResetToken;
 use crate::path::schedule::Selector;
 use crate::path::{LocalCids, Path, PathId, PathLimits, PathStatus, RemoteCids, Statuses};
 use crate::wire::{Code, ConnectionId, TransportError, TransportParameters};
+use pins::Pinned;
 use select::Choice;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -104,6 +107,8 @@ pub(super) struct Multipath {
     copies: Option<Box<copies::Copies>>,
     /// Chooses the paths of trains.
     choice: Choice,
+    /// Datagrams that wait for paths of their own.
+    pinned: Pinned,
 }
 
 impl Multipath {
@@ -125,6 +130,7 @@ impl Multipath {
             last_chance: None,
             copies: None,
             choice: Choice::new(Selector::new(&config.scheduler)),
+            pinned: Pinned::default(),
         };
         m.admit(1..=local.0);
         m

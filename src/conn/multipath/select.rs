@@ -8,7 +8,7 @@ use super::super::train::MIN_PACKET;
 use super::super::{Connection, SentFrame};
 use crate::base::{Timestamp, limits};
 use crate::path::schedule::{
-    self, Candidates, Decision, PacketView, PathStatus, PathView, SchedulerContext, Selector,
+    self, Candidates, Decision, PacketView, PathStatus, PathView, Pin, SchedulerContext, Selector,
 };
 use crate::path::{Path, PathId, PathState};
 use crate::recovery::rtt::GRANULARITY;
@@ -44,41 +44,75 @@ impl Choice {
 impl Connection {
     /// The path that the next train of what belongs to none leaves by, if one is to leave now.
     pub(super) fn select_path(&mut self, now: Timestamp) -> Option<PathId> {
+        // What is asked of a path whose probe timeout fired is made of the data itself where no
+        // other works (RFC 9002 §6.2.4), whatever the window says.
+        if let Some(id) = self.last_resort() {
+            return Some(id);
+        }
+        let decision = self.decide(now, None)?;
+        let choice = &mut self.multipath.as_deref_mut()?.choice;
+        choice.copies = schedule::PathIds::default();
+        choice.wait_until = None;
+        match decision {
+            Decision::Send(id) => Some(id),
+            Decision::Redundant(ids) => {
+                let (first, others) = ids.as_slice().split_first()?;
+                others.iter().for_each(|id| {
+                    choice.copies.push(*id);
+                });
+                Some(*first)
+            }
+            Decision::Wait { until } => {
+                choice.wait_until = until.map(|at| at.max(now + GRANULARITY));
+                None
+            }
+            Decision::Nothing => None,
+        }
+    }
+
+    /// The path that owes most probes, while none works.
+    fn last_resort(&self) -> Option<PathId> {
+        let open = |p: &&Path<SentFrame>| p.state == PathState::Open && p.can_send();
+        let mut most: Option<(u8, PathId)> = None;
+        for path in self.paths.iter().filter(open) {
+            if !path.is_suspect() {
+                return None;
+            }
+            if path.owed_probes > 0 {
+                most = most.max(Some((path.owed_probes, path.id)));
+            }
+        }
+        most.map(|(_, id)| id)
+    }
+
+    /// The scheduler's decision about the next train; `pin` names the path that it is for. Notes
+    /// of each path what holds it back.
+    pub(super) fn decide(&mut self, now: Timestamp, pin: Option<Pin>) -> Option<Decision> {
         let outlook = self.streams.outlook();
         let datagrams = self.datagrams.wants_to_send();
         let m = self.multipath.as_deref_mut()?;
         let Choice {
-            selector,
-            views,
-            wait_until,
-            copies,
+            selector, views, ..
         } = &mut m.choice;
-        *wait_until = None;
-        *copies = schedule::PathIds::default();
         views.clear();
-        let mut probing: Option<(u8, PathId)> = None;
         for path in self.paths.iter_mut() {
-            if path.state != PathState::Open || !path.can_send() {
-                continue;
+            if path.state == PathState::Open && path.can_send() {
+                views.push(view(path, now));
             }
-            if path.owed_probes > 0 {
-                probing = probing.max(Some((path.owed_probes, path.id)));
-            }
-            views.push(view(path, now));
-        }
-        // What is asked of a path whose probe timeout fired is made of the data itself where no
-        // other works (RFC 9002 §6.2.4), whatever the window says.
-        if let Some((_, id)) = probing
-            && views.iter().all(|v| v.potentially_failed)
-        {
-            return Some(id);
         }
         let mut ctx = SchedulerContext::new(now, views);
         ctx.packet = packet(&outlook, datagrams);
         ctx.flow_credit = outlook.credit;
+        ctx.pin = pin;
         let decision = selector.select(&ctx);
-        let held_back = Candidates::of(now, views);
-        for view in held_back.usable(views) {
+        let candidates = Candidates::of(now, views);
+        let usable = candidates.usable(views);
+        // A pin may name a path that is used for nothing else.
+        let usable = usable.filter(|_| pin.is_none());
+        let named = views
+            .iter()
+            .filter(|v| pin.is_some_and(|pin| pin.path == v.id));
+        for view in usable.chain(named) {
             if let Some(path) = self.paths.get_mut(view.id) {
                 path.window_limited |= !view.has_room();
                 if view.has_room() {
@@ -86,21 +120,7 @@ impl Connection {
                 }
             }
         }
-        match decision {
-            Decision::Send(id) => Some(id),
-            Decision::Redundant(ids) => {
-                let (first, others) = ids.as_slice().split_first()?;
-                others.iter().for_each(|id| {
-                    copies.push(*id);
-                });
-                Some(*first)
-            }
-            Decision::Wait { until } => {
-                *wait_until = until.map(|at| at.max(now + GRANULARITY));
-                None
-            }
-            Decision::Nothing => None,
-        }
+        Some(decision)
     }
 
     /// Nothing more leaves now: the scheduler hears whether the peer's flow control is why.

@@ -13,6 +13,7 @@ use super::reinjection::is_movable;
 use crate::base::{Timestamp, Transmit};
 use crate::path::schedule::PathIds;
 use crate::path::{Path, PathId, PathSet, PathState};
+use crate::stream::Aim;
 use crate::wire::Writer;
 use crate::wire::frame::{self, NewConnectionId, PathFrame, ack};
 use std::ops::ControlFlow;
@@ -50,7 +51,15 @@ impl Connection {
                 return transmit;
             }
         }
+        if self.has_pins() {
+            let transmit = self.poll_pinned(now, buf, carrier.is_some());
+            if transmit.is_some() {
+                return transmit;
+            }
+            self.streams.aim(Aim::Loose);
+        }
         let Some(carrier) = carrier else {
+            self.streams.aim(Aim::Every);
             self.note_flow_blocked(now);
             return None;
         };
@@ -62,6 +71,7 @@ impl Connection {
         }
         let transmit = self.poll_one_of_paths(now, buf);
         self.load = Load::All;
+        self.streams.aim(Aim::Every);
         if let Some(m) = self.multipath.as_deref_mut() {
             m.choice.copies = PathIds::default();
         }
@@ -69,7 +79,7 @@ impl Connection {
     }
 
     /// The next train of the path in hand, and what is to be told of it.
-    fn poll_one_of_paths(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
+    pub(super) fn poll_one_of_paths(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         let before = self.paths.current().bytes_in_flight;
         let transmit = self.poll_path(now, buf)?;
         self.note_train(now, before);
@@ -94,10 +104,14 @@ impl Connection {
 
     /// The path that the next train of what belongs to none leaves by.
     fn carrier(&mut self, now: Timestamp) -> Option<PathId> {
-        if self.connection_wants_to_send()
-            && let Some(id) = self.select_path(now)
-        {
-            return Some(id);
+        self.streams.aim(Aim::Loose);
+        let chosen = match self.connection_wants_to_send() {
+            true => self.select_path(now),
+            false => None,
+        };
+        self.streams.aim(Aim::Every);
+        if chosen.is_some() {
+            return chosen;
         }
         // Acknowledgements wait for no window, and what a path that is new is told of others for
         // none that is old.
@@ -162,7 +176,9 @@ impl Connection {
     pub(in super::super) fn some_path_wants_to_send(&self) -> bool {
         let can = |p: &&Path<SentFrame>| p.can_send();
         let mut paths = self.paths.iter().filter(can);
-        self.copies_wait() || paths.any(|p| self.path_wants_to_send(p))
+        self.pinned_datagrams_wait()
+            || self.copies_wait()
+            || paths.any(|p| self.path_wants_to_send(p))
     }
 
     /// An acknowledgement took bytes of the path in hand out of flight.

@@ -140,6 +140,24 @@ pub struct Pin {
     pub fallback: bool,
 }
 
+impl Pin {
+    /// To that path, while it works.
+    pub const fn to(path: PathId) -> Self {
+        Self {
+            path,
+            fallback: true,
+        }
+    }
+
+    /// To that path and no other.
+    pub const fn only(path: PathId) -> Self {
+        Self {
+            path,
+            fallback: false,
+        }
+    }
+}
+
 /// Everything that a decision follows from.
 #[derive(Clone, Copy, Debug)]
 pub struct SchedulerContext<'a> {
