@@ -8,12 +8,16 @@ mod addresses;
 mod basics;
 #[path = "multipath/copies.rs"]
 mod copies;
+#[path = "multipath/coupled.rs"]
+mod coupled;
 #[path = "multipath/faults.rs"]
 mod faults;
 #[path = "multipath/gains.rs"]
 mod gains;
 #[path = "multipath/links.rs"]
 mod links;
+#[path = "multipath/pins.rs"]
+mod pins;
 #[path = "multipath/reinjection.rs"]
 mod reinjection;
 #[path = "multipath/rig.rs"]

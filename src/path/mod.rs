@@ -101,6 +101,8 @@ pub struct PathCounters {
     pub ptos: u64,
     /// Times that it may have failed.
     pub failures: u64,
+    /// Stream bytes sent here that had been sent before, here or elsewhere.
+    pub bytes_retransmitted: u64,
     /// When a packet was last acknowledged.
     pub last_ack: Option<Timestamp>,
 }

@@ -95,6 +95,7 @@ impl Connection {
         }
         let tuple = path.tuple;
         m.on_abandoned(id, error);
+        self.stats.paths_abandoned += 1;
         m.choice.selector.scheduler().path_removed(id);
         self.note_path_gone(now, tuple);
         self.restart_foreign_rtts(id);

@@ -8,6 +8,7 @@
 use super::super::Connection;
 use super::super::guard::PortGuard;
 use super::super::space::SentFrame;
+use super::auto::Automatic;
 use super::{OpenPathError, PathEvent};
 use crate::base::net::canonical;
 use crate::base::{Timestamp, limits};
@@ -15,7 +16,7 @@ use crate::path::validate::Start;
 use crate::path::{Path, PathId, PathState, Validation};
 use crate::wire::frame::address::{ADD_ADDRESS_SIZE, PATHS_SIZE};
 use crate::wire::frame::{AddAddress, AddressFrame, address};
-use crate::wire::{Code, Extensions, TransportError, Writer};
+use crate::wire::{Code, Extensions, Side, TransportError, Writer};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -333,6 +334,17 @@ impl Connection {
         let m = self.multipath.as_deref();
         let addresses = m.and_then(|m| m.addresses.as_deref());
         addresses.into_iter().flat_map(Addresses::named)
+    }
+
+    /// What the configuration asks for, of a connection that may have several paths.
+    pub(super) fn begin_addresses(&mut self) {
+        let told = self.extensions.addresses;
+        let auto = self.config.multipath.auto_paths;
+        let auto = auto.filter(|_| self.side == Side::Client);
+        if let Some(m) = self.multipath.as_deref_mut() {
+            m.addresses = told.then(|| Box::new(Addresses::new(Timestamp::ZERO)));
+            m.auto = auto.map(|max| Box::new(Automatic::new(max)));
+        }
     }
 
     /// Whether an address is known from the peer's word alone, which counts as a try of it.

@@ -6,7 +6,7 @@
 //! path. What does not answer is tried again later and later. A path from an address that is gone
 //! is abandoned, as long as another works.
 
-use super::super::{Connection, SentFrame};
+use super::super::{Connection, Event, SentFrame};
 use super::{OpenPathError, PathEvent};
 use crate::base::{FourTuple, LocalAddress, SocketId, Timestamp, limits};
 use crate::path::candidates::{Choice, Failures, candidates};
@@ -202,6 +202,7 @@ impl Connection {
     }
 
     fn note_opened(&mut self, id: PathId) {
-        self.push_path_event(PathEvent::Opened(id));
+        // The controller of paths knows it already.
+        self.events.push(Event::Path(PathEvent::Opened(id)));
     }
 }

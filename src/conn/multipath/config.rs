@@ -5,6 +5,7 @@
 //! each path alone, LIA, OLIA and BALIA look at all of them.
 
 use super::AddressConfig;
+use super::hooks::PathControllers;
 use crate::path::duplicate::DuplicationConfig;
 use crate::path::failure::FailureConfig;
 use crate::path::reinject::ReinjectionConfig;
@@ -39,4 +40,6 @@ pub struct MultipathConfig {
     /// ([`Connection::set_local_addresses`](super::super::Connection::set_local_addresses)) and
     /// those of the server. Default `None`: it opens none.
     pub auto_paths: Option<u32>,
+    /// Who sees and decides what an embedder wants to see and decide itself. Default nobody.
+    pub controller: Option<PathControllers>,
 }

@@ -16,6 +16,7 @@ mod coupling;
 mod duplication;
 mod failure;
 mod frames;
+mod hooks;
 mod info;
 mod open;
 mod pins;
@@ -30,6 +31,7 @@ pub use auto::LocalSocket;
 pub use config::MultipathConfig;
 pub use copies::CopyStats;
 pub(super) use failure::failure_deadline;
+pub use hooks::{PathController, PathControllers};
 pub use info::PathInfo;
 pub(super) use info::stats_of;
 pub use open::OpenPathError;
@@ -46,6 +48,7 @@ use crate::path::cids::ResetToken;
 use crate::path::schedule::Selector;
 use crate::path::{LocalCids, Path, PathId, PathLimits, PathStatus, RemoteCids, Statuses};
 use crate::wire::{Code, ConnectionId, TransportError, TransportParameters};
+use hooks::Hooks;
 use pins::Pinned;
 use select::Choice;
 use std::net::SocketAddr;
@@ -142,6 +145,8 @@ pub(super) struct Multipath {
     choice: Choice,
     /// Datagrams that wait for paths of their own.
     pinned: Pinned,
+    /// The embedder's controller.
+    hooks: Hooks,
 }
 
 impl Multipath {
@@ -166,6 +171,7 @@ impl Multipath {
             auto: None,
             choice: Choice::new(Selector::new(&config.scheduler)),
             pinned: Pinned::default(),
+            hooks: Hooks::default(),
         };
         m.admit(1..=local.0);
         m
@@ -260,17 +266,18 @@ impl Connection {
         let remote = self.paths.current().tuple.remote;
         let limit = params.active_connection_id_limit;
         let config = &self.config.multipath;
-        let multipath = Multipath::new(config, (own, peer), limit, remote);
+        let mut multipath = Multipath::new(config, (own, peer), limit, remote);
+        multipath.hooks = Hooks::new(config, self.side);
+        let (id, tuple) = (self.paths.current().id, self.paths.current().tuple);
+        let mut selector = None;
+        if let Some(hook) = multipath.hook() {
+            hook.path_registered(id, tuple);
+            selector = hook.target_selector();
+        }
         self.multipath = Some(Box::new(multipath));
         self.watch_for_failure();
-        self.begin_copies();
-        if let Some(m) = self.multipath.as_deref_mut() {
-            let told = self.extensions.addresses;
-            m.addresses = told.then(|| Box::new(addresses::Addresses::new(Timestamp::ZERO)));
-            let max = self.config.multipath.auto_paths;
-            let max = max.filter(|_| self.side == crate::wire::Side::Client);
-            m.auto = max.map(|max| Box::new(auto::Automatic::new(max)));
-        }
+        self.begin_copies(selector);
+        self.begin_addresses();
         Ok(())
     }
 
@@ -377,6 +384,7 @@ impl Connection {
     }
 
     pub(super) fn push_path_event(&mut self, event: PathEvent) {
+        self.hook_event(event);
         self.events.push(Event::Path(event));
     }
 }

@@ -81,6 +81,7 @@ impl Connection {
         let path = self.paths.current_mut();
         path.validation = validation;
         path.status.set(status);
+        self.hook_added(id);
         Ok(id)
     }
 
@@ -243,6 +244,7 @@ impl Connection {
 
     /// There is a path again, if there was none left.
     pub(super) fn on_path_opened(&mut self) {
+        self.stats.paths_opened += 1;
         if let Some(m) = self.multipath.as_deref_mut() {
             m.last_chance = None;
         }

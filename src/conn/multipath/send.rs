@@ -82,7 +82,10 @@ impl Connection {
     /// The next train of the path in hand, and what is to be told of it.
     pub(super) fn poll_one_of_paths(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         let before = self.paths.current().bytes_in_flight;
+        let again = self.streams.bytes_again();
         let transmit = self.poll_path(now, buf)?;
+        let again = self.streams.bytes_again().saturating_sub(again);
+        self.paths.current_mut().counters.bytes_retransmitted += again;
         self.note_train(now, before);
         Some(transmit)
     }
@@ -100,6 +103,9 @@ impl Connection {
             && let Some(m) = self.multipath.as_deref_mut()
         {
             m.choice.selector.on_sent(now, path.id, bytes);
+            if let Some(hook) = m.hook() {
+                hook.packet_sent(now, path.id, bytes);
+            }
         }
     }
 
@@ -187,8 +193,12 @@ impl Connection {
         let id = self.paths.current().id;
         if let Some(m) = self.multipath.as_deref_mut() {
             m.choice.selector.on_acked(now, id, bytes);
+            if let Some(hook) = m.hook() {
+                hook.packet_acked(now, id, bytes);
+            }
         }
         self.note_alive(now);
+        self.hook_state(now);
     }
 
     /// Bytes of the path in hand were declared lost.
@@ -201,6 +211,9 @@ impl Connection {
         }
         if let Some(m) = self.multipath.as_deref_mut() {
             m.choice.selector.on_lost(now, path.id, bytes);
+            if let Some(hook) = m.hook() {
+                hook.packet_lost(now, path.id, bytes);
+            }
         }
     }
 
