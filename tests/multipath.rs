@@ -2,6 +2,8 @@
 
 mod common;
 
+#[path = "multipath/addresses.rs"]
+mod addresses;
 #[path = "multipath/basics.rs"]
 mod basics;
 #[path = "multipath/copies.rs"]

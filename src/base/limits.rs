@@ -48,6 +48,14 @@ pub const FAILED_PAIRS: usize = 64;
 pub const INTERFACES: usize = 1024;
 /// Paths, or ways to be sent on one, that streams are pinned to at once.
 pub const PINNED_PATHS: usize = 2 * PATH_RECORDS;
+/// Addresses that a peer may name, of which paths may be tried.
+pub const PEER_ADDRESSES: usize = 16;
+/// The time after which one more address, or a change of one, is taken from a peer.
+pub const ADDRESS_NEWS_EVERY: Duration = Duration::from_secs(10);
+/// Paths that may be tried at once to addresses of a peer's naming.
+pub const ADDRESS_TRIES: u32 = 4;
+/// The time after which one more may be.
+pub const ADDRESS_TRY_EVERY: Duration = Duration::from_secs(2);
 /// Packets whose copies wait for the windows of other paths.
 pub const COPIES: usize = 512;
 /// Streams and datagrams whose copies an application may ask for, and streams with a deadline.

@@ -84,6 +84,9 @@ impl Connection {
                     | SentFrame::PathStatus { .. }
                     | SentFrame::PathNewConnectionId { .. }
                     | SentFrame::MaxPathId { .. }
+                    | SentFrame::AddAddress { .. }
+                    | SentFrame::Paths
+                    | SentFrame::ClosePath { .. }
                     | SentFrame::Unreliable => {}
                     SentFrame::PathAck { .. } | SentFrame::PathRetireConnectionId { .. } => {
                         others.push(*frame);
@@ -298,6 +301,9 @@ impl Connection {
             | SentFrame::PathStatus { .. }
             | SentFrame::PathNewConnectionId { .. }
             | SentFrame::PathRetireConnectionId { .. }
+            | SentFrame::AddAddress { .. }
+            | SentFrame::Paths
+            | SentFrame::ClosePath { .. }
             | SentFrame::MaxPathId { .. } => self.send_path_frame_again(frame),
         }
     }

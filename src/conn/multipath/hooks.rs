@@ -127,6 +127,7 @@ impl Connection {
             PathEvent::Abandoned { id, error, by_peer } => hook.path_abandoned(id, error, by_peer),
             PathEvent::Status(id, status) => hook.peer_status(id, status),
             PathEvent::Opened(id) => self.hook_added(id),
+            PathEvent::PeerAddress { addr, .. } => hook.peer_address(addr),
             _ => {}
         }
     }

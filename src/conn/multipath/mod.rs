@@ -8,6 +8,8 @@
 //! not negotiate the extension has none of it.
 
 mod abandon;
+mod addresses;
+mod auto;
 mod config;
 mod copies;
 mod coupling;
@@ -24,6 +26,8 @@ mod send;
 mod sockets;
 
 pub use abandon::ClosePathError;
+pub use addresses::{AddressConfig, AdvertiseError};
+pub use auto::LocalSocket;
 pub use config::MultipathConfig;
 pub use copies::CopyStats;
 pub(super) use failure::failure_deadline;
@@ -54,7 +58,8 @@ use std::ops::RangeInclusive;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PathEvent {
-    /// The client opened a path, which has yet to be validated.
+    /// The client opened a path, which has yet to be validated; at the client itself, one of its
+    /// automatic paths.
     Opened(PathId),
     /// The peer answered on a new path: it is used from now on.
     Validated(PathId),
@@ -74,6 +79,27 @@ pub enum PathEvent {
     PotentiallyFailed(PathId),
     /// A path that might have failed acknowledged something: it is used again.
     Recovered(PathId),
+    /// The peer named an address that a path may be tried to.
+    PeerAddress {
+        /// Its name for the address: a later one takes its place.
+        id: u64,
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// The peer says how many paths it has.
+    PeerPaths {
+        /// Paths that it could use.
+        available: u64,
+        /// Paths that it uses.
+        active: u64,
+    },
+    /// The peer asked that a path be abandoned, and it is.
+    CloseAsked {
+        /// Which.
+        id: PathId,
+        /// Why.
+        error: Code,
+    },
     /// The peer could open no path for want of an identifier beyond this one.
     Blocked(PathId),
 }
@@ -111,6 +137,10 @@ pub(super) struct Multipath {
     last_chance: Option<(Timestamp, Code)>,
     /// What is sent on several paths, while anything is.
     copies: Option<Box<copies::Copies>>,
+    /// Addresses that are told, where both sides do that.
+    addresses: Option<Box<addresses::Addresses>>,
+    /// What opens paths by itself, if anything does.
+    auto: Option<Box<auto::Automatic>>,
     /// Chooses the paths of trains.
     choice: Choice,
     /// Datagrams that wait for paths of their own.
@@ -137,6 +167,8 @@ impl Multipath {
             retired: Vec::new(),
             last_chance: None,
             copies: None,
+            addresses: None,
+            auto: None,
             choice: Choice::new(Selector::new(&config.scheduler)),
             pinned: Pinned::default(),
             hooks: Hooks::default(),
@@ -204,6 +236,11 @@ pub(super) fn initial_max_path_id(config: &super::TransportConfig) -> Option<Pat
     (paths > 1).then(|| PathId(paths - 1))
 }
 
+/// Whether addresses may be told, if several paths are taken too.
+pub(super) fn advertises_addresses(config: &super::TransportConfig) -> bool {
+    initial_max_path_id(config).is_some() && config.multipath.addresses.is_some()
+}
+
 impl Connection {
     /// Whether both sides take several paths.
     pub fn is_multipath(&self) -> bool {
@@ -240,6 +277,7 @@ impl Connection {
         self.multipath = Some(Box::new(multipath));
         self.watch_for_failure();
         self.begin_copies(selector);
+        self.begin_addresses();
         Ok(())
     }
 

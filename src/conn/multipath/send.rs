@@ -34,6 +34,7 @@ impl Connection {
         now: Timestamp,
         buf: &mut [u8],
     ) -> Option<Transmit> {
+        self.settle_paths(now);
         self.settle_acks();
         self.reinject(now);
         if let Some(transmit) = self.poll_copies(now, buf) {
@@ -249,7 +250,12 @@ impl Connection {
         }
         self.send_all_again(&mut again);
         self.scratch = again;
-        self.paths.current_mut().owed_probes = 2;
+        let path = self.paths.current_mut();
+        // One that has not answered yet gets challenges alone, in their own time.
+        path.owed_probes = match path.state {
+            PathState::Validating => 0,
+            _ => 2,
+        };
         true
     }
 
@@ -278,6 +284,11 @@ impl Connection {
         match frame {
             SentFrame::PathAbandon { path, error } => m.repeat_abandon(path, error),
             SentFrame::MaxPathId { max } => m.limits.on_lost(max),
+            SentFrame::AddAddress { .. } | SentFrame::Paths | SentFrame::ClosePath { .. } => {
+                if let Some(a) = m.addresses.as_deref_mut() {
+                    a.on_lost(frame);
+                }
+            }
             SentFrame::PathStatus { path, seq } => {
                 if let Some(p) = self.paths.get_mut(path) {
                     p.status.on_lost(seq);
@@ -332,6 +343,7 @@ impl Multipath {
             || self.limits.wants_to_send()
             || self.paths_blocked
             || self.cids_blocked.is_some()
+            || self.addresses.as_deref().is_some_and(|a| a.wants_to_send())
             || paths.iter().any(|p| {
                 !p.is_abandoned()
                     && (p.local_cids.wants_to_send()
@@ -370,6 +382,9 @@ impl Multipath {
         {
             frame::multipath::write_max_path_id(w, max);
             scratch.push(SentFrame::MaxPathId { max });
+        }
+        if let Some(a) = self.addresses.as_deref_mut().filter(|a| a.wants_to_send()) {
+            a.write(w, scratch);
         }
         self.write_cids(paths, w, scratch);
         self.write_blocked(w, scratch);
