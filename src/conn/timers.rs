@@ -111,8 +111,10 @@ impl Connection {
             at = earlier(at, space.acks.deadline());
         }
         at = earlier(at, self.rest_deadline());
-        at = earlier(at, self.multipath.as_deref().and_then(|m| m.deadline()));
-        at = earlier(at, self.reinjection_deadline());
+        if let Some(m) = self.multipath.as_deref() {
+            at = earlier(at, m.deadline());
+            at = earlier(at, self.reinjection_deadline());
+        }
         for path in self.paths.iter() {
             at = earlier(at, self.path_deadline(path));
         }

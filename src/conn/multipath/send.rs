@@ -5,6 +5,7 @@
 //! path that [`Connection::select_path`] chooses, train by train; trains, pacing and windows are
 //! each path's own. After a probe timeout the in-flight data of a path goes to those that work.
 
+use super::super::fill::write_path_ack;
 use super::super::space::SentFrame;
 use super::super::train::MIN_PACKET;
 use super::super::{Connection, Load};
@@ -15,7 +16,7 @@ use crate::path::schedule::PathIds;
 use crate::path::{Path, PathId, PathSet, PathState};
 use crate::stream::Aim;
 use crate::wire::Writer;
-use crate::wire::frame::{self, NewConnectionId, PathFrame, ack};
+use crate::wire::frame::{self, NewConnectionId, PathFrame};
 use std::ops::ControlFlow;
 
 /// How a path is preferred: the smaller, the better.
@@ -81,7 +82,10 @@ impl Connection {
     /// The next train of the path in hand, and what is to be told of it.
     pub(super) fn poll_one_of_paths(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         let before = self.paths.current().bytes_in_flight;
-        let transmit = self.poll_path(now, buf)?;
+        self.chooses_path = false;
+        let transmit = self.poll_transmit(now, buf);
+        self.chooses_path = true;
+        let transmit = transmit?;
         self.note_train(now, before);
         Some(transmit)
     }
@@ -292,8 +296,18 @@ impl Connection {
         }
     }
 
+    /// The frames in `scratch` were acknowledged.
+    #[cold]
+    pub(in super::super) fn on_path_frames_acked(&mut self) {
+        let mut frames = std::mem::take(&mut self.scratch);
+        for frame in frames.drain(..) {
+            self.on_path_frame_acked(frame);
+        }
+        self.scratch = frames;
+    }
+
     /// A frame about another path than the one that carried it was acknowledged.
-    pub(in super::super) fn on_path_frame_acked(&mut self, frame: SentFrame) {
+    fn on_path_frame_acked(&mut self, frame: SentFrame) {
         match frame {
             SentFrame::PathAck { path, largest } => {
                 if let Some(p) = self.paths.get_mut(path) {
@@ -435,7 +449,7 @@ pub(in super::super) fn write_acks_away(
             continue;
         };
         let delay = (acks.ack_delay(now).as_micros() as u64) >> exponent;
-        if ack::write_path(w, p.id, acks.ranges(), delay, acks.ecn_counts()) > 0 {
+        if write_path_ack(w, p.id, acks, delay) > 0 {
             acks.on_ack_sent();
             let path = p.id;
             scratch.push(SentFrame::PathAck { path, largest });
