@@ -4,6 +4,8 @@ mod common;
 
 #[path = "multipath/basics.rs"]
 mod basics;
+#[path = "multipath/bounds.rs"]
+mod bounds;
 #[path = "multipath/copies.rs"]
 mod copies;
 #[path = "multipath/faults.rs"]

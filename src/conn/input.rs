@@ -63,9 +63,9 @@ impl Connection {
                 self.settle_new_path(id);
             }
         }
-        self.paths.current_mut().acks.end_of_train();
-        if !self.paths.is_single() {
-            self.paths.iter_mut().for_each(|p| p.acks.end_of_train());
+        match self.paths.is_single() {
+            true => self.paths.current_mut().acks.end_of_train(),
+            false => self.paths.iter_mut().for_each(|p| p.acks.end_of_train()),
         }
         for space in [&mut self.initial, &mut self.handshake]
             .into_iter()

@@ -189,7 +189,7 @@ impl Multipath {
     }
 }
 
-/// Our limit on path identifiers, if we would have several paths.
+/// Our limit on path identifiers, if we would have several paths (multipath §2.1).
 pub(super) fn initial_max_path_id(config: &super::TransportConfig) -> Option<PathId> {
     let paths = config.max_paths.min(limits::PATHS as u32);
     (paths > 1).then(|| PathId(paths - 1))
@@ -202,7 +202,7 @@ impl Connection {
     }
 
     /// The peer's parameters came: several paths are possible if both sides say so
-    /// (multipath §2.1).
+    /// (multipath §2, §2.1).
     pub(super) fn begin_multipath(
         &mut self,
         params: &TransportParameters,
@@ -250,7 +250,8 @@ impl Connection {
         self.paths.select(id);
     }
 
-    /// Connection IDs to issue to the peer; give them to [`Connection::issue_cid`].
+    /// Connection IDs to issue to the peer, for no path beyond its limit (multipath §3.2.1); give
+    /// them to [`Connection::issue_cid`].
     #[inline]
     pub(crate) fn cids_wanted(&self) -> usize {
         match self.multipath.as_deref() {

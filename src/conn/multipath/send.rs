@@ -1,9 +1,9 @@
 //! Which path the next train leaves by, and the frames about paths that go by any of them.
 //!
-//! What belongs to a path goes there: challenges and their answers, probes after a timeout, probes
-//! of the datagram size, and acknowledgements of what came over it. Everything else goes by the
-//! path that [`Connection::select_path`] chooses, train by train; trains, pacing and windows are
-//! each path's own. After a probe timeout the in-flight data of a path goes to those that work.
+//! What belongs to a path goes there: challenges and their answers (multipath §3.1), probes after a
+//! timeout, probes of the datagram size, and acknowledgements of what came over it. Everything else
+//! goes by the path that [`Connection::select_path`] chooses, train by train; trains, pacing and
+//! windows are each path's own. After a probe timeout the in-flight data of a path goes to those that work.
 
 use super::super::fill::write_path_ack;
 use super::super::space::SentFrame;
