@@ -22,3 +22,5 @@ mod rig;
 mod rules;
 #[path = "multipath/seeds.rs"]
 mod seeds;
+#[path = "multipath/sockets.rs"]
+mod sockets;

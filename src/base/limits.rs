@@ -113,6 +113,8 @@ pub const GLITCH_BURST: u32 = 10_000;
 pub const GLITCH_RATE: u32 = 1_000;
 /// Events waiting for the application of one connection; the engine merges what it can.
 pub const EVENTS: usize = 4096;
+/// What happened to a connection's paths and waits for a handle of the async face.
+pub const PATH_EVENTS: usize = 64;
 /// Bytes of a close reason that we send; the rest is cut.
 pub const REASON_BYTES: usize = 256;
 /// Transport parameters of unknown number that are checked for duplicates; more are ignored
@@ -166,9 +168,44 @@ pub const QLOG_RECORD_BYTES: usize = 32 * 1024;
 /// Bytes of one connection's log file.
 pub const QLOG_FILE_BYTES: u64 = 1 << 30;
 
+/// Queue pairs of one RDMA device of ours, live at once.
+pub const RDMA_QUEUE_PAIRS: usize = 1 << 16;
+/// Protection domains of one RDMA device of ours.
+pub const RDMA_DOMAINS: usize = 1 << 16;
+/// Memory regions of one RDMA device of ours.
+pub const RDMA_REGIONS: usize = 1 << 17;
+/// Bytes of one memory region.
+pub const RDMA_REGION_BYTES: usize = 1 << 36;
+/// Bytes of all memory regions of one RDMA device of ours, by default; they are resident.
+pub const RDMA_REGISTERED_BYTES: usize = 1 << 32;
+/// Completion queues, and shared receive queues, of one RDMA device of ours.
+pub const RDMA_QUEUES: usize = 1 << 12;
+/// Completions that one queue holds, at most.
+pub const RDMA_CQ_ENTRIES: usize = 1 << 20;
+/// Work requests that wait in one send, receive or shared receive queue, at most.
+pub const RDMA_WORK_REQUESTS: usize = 1 << 14;
+/// Pieces of memory that one work request gathers or scatters.
+pub const RDMA_SGES: usize = 16;
+/// Bytes of one message that may be given inline.
+pub const RDMA_INLINE_BYTES: usize = 1024;
+/// Bytes of one message. At the least MTU its packets are half of what 24-bit sequence numbers can
+/// tell apart.
+pub const RDMA_MESSAGE_BYTES: usize = 1 << 30;
+/// READs and atomics of one queue pair under way in one direction; a responder keeps so many to
+/// answer them again.
+pub const RDMA_READ_ATOMIC: u8 = 16;
+/// Asynchronous events that wait to be polled; further ones are counted and dropped.
+pub const RDMA_EVENTS: usize = 1024;
+/// Bytes of SENDs and WRITEs of one queue pair on their way, by default. There is no congestion
+/// control in RoCE v2, and what a socket's receive buffer drops is sent again from there on.
+pub const ROCE_WINDOW: usize = 256 * 1024;
+/// Packets of a message after which an acknowledgement is asked for before its end.
+pub const ROCE_PACKETS_PER_ACK: u32 = 32;
+
 const _: () = assert!(CRYPTO_WINDOW >= 4096);
 const _: () = assert!(MIN_UDP_PAYLOAD <= MAX_UDP_PAYLOAD && MAX_UDP_PAYLOAD <= u16::MAX as usize);
 const _: () = assert!(DEFAULT_CID_LEN <= MAX_CID_LEN && DEFAULT_CID_LEN >= 8);
 const _: () = assert!(STREAM_WINDOW <= STREAM_WINDOW_MAX);
 const _: () = assert!(CONNECTION_WINDOW <= CONNECTION_WINDOW_MAX);
 const _: () = assert!(ACTIVE_CIDS >= 2);
+const _: () = assert!(RDMA_MESSAGE_BYTES / 256 <= 1 << 22);

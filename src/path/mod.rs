@@ -170,6 +170,8 @@ pub struct Path<F: Copy> {
     pub status: Statuses,
     /// Its packets are acknowledged over another path.
     pub acks_away: bool,
+    /// Its socket takes nothing now: what can goes by other paths.
+    pub held: bool,
     /// When an acknowledgement last came over this path itself, and made an RTT sample.
     pub own_sample: Option<Timestamp>,
     /// Notices that it may have failed; only where several paths are possible.
@@ -226,6 +228,7 @@ impl<F: Copy> Path<F> {
             state: PathState::Open,
             status: Statuses::default(),
             acks_away: false,
+            held: false,
             own_sample: None,
             failure: None,
             moved_below: 0,
@@ -243,7 +246,7 @@ impl<F: Copy> Path<F> {
 
     /// Whether packets may leave by it, if the anti-amplification limit admits them.
     pub fn can_send(&self) -> bool {
-        !self.is_abandoned() && self.remote_cids.is_usable()
+        !self.is_abandoned() && self.remote_cids.is_usable() && !self.held
     }
 
     /// Whether it has not answered for a probe timeout, or may have failed: what else works is

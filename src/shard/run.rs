@@ -229,8 +229,14 @@ impl<A: ShardApp> Shard<A> {
     fn is_busy(&mut self, left: Left) -> bool {
         let mut room = left == Left::More;
         for id in self.blocked.drain(..) {
-            let socket = self.endpoint.connection(id).map(|conn| conn.next_socket());
-            room |= socket.is_some_and(|s| self.backend.can_send(s));
+            let backend = &self.backend;
+            room |= self.endpoint.connection(id).is_some_and(|conn| {
+                if conn.is_multipath() {
+                    conn.may_resume(|s| backend.can_send(s))
+                } else {
+                    backend.can_send(conn.next_socket())
+                }
+            });
         }
         match left {
             Left::NoBuffer => self.endpoint.has_ready() && self.backend.tx_buffer().is_some(),
@@ -249,7 +255,11 @@ impl<A: ShardApp> Shard<A> {
             let Some(conn) = self.endpoint.connection(id) else {
                 return Ok(Sent::All);
             };
-            if !self.backend.can_send(conn.next_socket()) {
+            let backend = &self.backend;
+            let several = conn.is_multipath();
+            // One socket that takes nothing does not hold up the others' paths.
+            let held = several && conn.hold_paths(|s| backend.can_send(s));
+            if !several && !backend.can_send(conn.next_socket()) {
                 return Ok(if conn.wants_to_send() {
                     Sent::Blocked
                 } else {
@@ -264,7 +274,7 @@ impl<A: ShardApp> Shard<A> {
                 });
             };
             let Some(transmit) = conn.poll_transmit(now, &mut buffer) else {
-                return Ok(Sent::All);
+                return Ok(if held { Sent::Blocked } else { Sent::All });
             };
             let short = transmit.segments() == 1 && transmit.len < SHORT;
             let alone = short && !self.endpoint.has_ready();

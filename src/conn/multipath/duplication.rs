@@ -252,8 +252,8 @@ impl Connection {
                 Ok(_) => {}
             }
         }
-        let mut place = self.datagrams.passed() - datagrams.len() as u64;
-        for data in datagrams {
+        let first = self.datagrams.passed() - datagrams.len() as u64;
+        for (place, data) in (first..).zip(datagrams) {
             while copies.chosen_datagrams.front().is_some_and(|p| *p < place) {
                 copies.chosen_datagrams.pop_front();
             }
@@ -263,7 +263,6 @@ impl Connection {
                 out.bytes.extend_from_slice(data);
                 out.add(what, Item::Datagram(data.len()), data.len() as u64);
             }
-            place += 1;
         }
     }
 }
