@@ -6,6 +6,8 @@ mod common;
 mod addresses;
 #[path = "multipath/basics.rs"]
 mod basics;
+#[path = "multipath/bounds.rs"]
+mod bounds;
 #[path = "multipath/copies.rs"]
 mod copies;
 #[path = "multipath/coupled.rs"]

@@ -44,12 +44,14 @@ impl Connection {
         if self.paths.current().id == PathId::ZERO {
             self.zero_rtt.check_ack(ack)?;
         }
-        let mut others = Vec::new();
+        // Frames about other paths than this one.
+        self.scratch.clear();
         let Self {
             paths,
             streams,
             one_rtt_crypto,
             new_tokens,
+            scratch,
             ..
         } = self;
         let Path {
@@ -89,7 +91,7 @@ impl Connection {
                     | SentFrame::ClosePath { .. }
                     | SentFrame::Unreliable => {}
                     SentFrame::PathAck { .. } | SentFrame::PathRetireConnectionId { .. } => {
-                        others.push(*frame);
+                        scratch.push(*frame);
                     }
                 }
             }
@@ -99,8 +101,8 @@ impl Connection {
         if let Some(keys) = self.one_rtt.as_deref_mut() {
             keys.on_ack(id.0, ack.largest, used)?;
         }
-        for frame in others {
-            self.on_path_frame_acked(frame);
+        if !self.scratch.is_empty() {
+            self.on_path_frames_acked();
         }
         elsewhere.leave_out_of_ack(&mut summary);
         Ok(summary)

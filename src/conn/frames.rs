@@ -100,10 +100,10 @@ impl Connection {
     ) -> Result<(), TransportError> {
         match frame {
             Frame::Padding | Frame::Ping => Ok(()),
-            Frame::Ack(ack) if self.multipath.is_some() && packet.ty == PacketType::OneRtt => {
-                self.on_path_ack(now, packet, PathId::ZERO, &ack)
-            }
-            Frame::Ack(ack) => self.on_ack(now, packet, &ack),
+            Frame::Ack(ack) => match self.multipath.is_some() && packet.ty == PacketType::OneRtt {
+                true => self.on_path_ack(now, packet, PathId::ZERO, &ack),
+                false => self.on_ack(now, packet, &ack),
+            },
             Frame::Crypto { offset, data } => self.on_crypto(now, packet.ty, offset, data),
             // Handled by the caller, which has the sink.
             Frame::Stream(_) => Ok(()),

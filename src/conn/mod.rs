@@ -146,6 +146,8 @@ pub struct Connection {
     /// What there is beyond the paths, if both sides take several.
     multipath: Option<Box<Multipath>>,
     nonces: NonceGuard,
+    /// A path is chosen before a train is built: there are several, and none was chosen yet.
+    chooses_path: bool,
     /// What the path in hand is to carry.
     load: Load,
     /// The acknowledgement in hand came over another path than what it acknowledges.
@@ -226,6 +228,7 @@ impl Connection {
             paths: PathSet::new(path),
             multipath: None,
             nonces: NonceGuard::default(),
+            chooses_path: false,
             load: Load::All,
             acked_elsewhere: false,
             peer_params: TransportParameters::default(),

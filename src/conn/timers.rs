@@ -111,9 +111,11 @@ impl Connection {
             at = earlier(at, space.acks.deadline());
         }
         at = earlier(at, self.rest_deadline());
-        at = earlier(at, self.multipath.as_deref().and_then(|m| m.deadline()));
-        at = earlier(at, self.reinjection_deadline());
-        at = earlier(at, self.auto_deadline());
+        if let Some(m) = self.multipath.as_deref() {
+            at = earlier(at, m.deadline());
+            at = earlier(at, self.reinjection_deadline());
+            at = earlier(at, self.auto_deadline());
+        }
         for path in self.paths.iter() {
             at = earlier(at, self.path_deadline(path));
         }

@@ -12,7 +12,7 @@ use corelane::wire::{Code, StreamId};
 use std::ops::Range;
 
 /// The seeds of an ordinary run.
-const SEEDS: Range<u64> = 0..200;
+const SEEDS: Range<u64> = 0..2000;
 
 fn seeds() -> Range<u64> {
     let Ok(text) = std::env::var("CORELANE_SEEDS") else {
@@ -97,7 +97,7 @@ impl Run {
             5 if self.dark_for == 0 => {
                 let addr = [CLIENT_0, CLIENT_1, SERVER_1][self.rng.below(3) as usize];
                 self.rig.darken(at(addr));
-                self.dark_for = 1 + self.rng.below(300);
+                self.dark_for = 1 + self.rng.below(1000);
             }
             6 => {
                 let side = self.rng.below(2) as usize;
@@ -149,7 +149,7 @@ impl Run {
 
     fn is_delivered(&self) -> bool {
         let mut sent = self.sent.iter();
-        sent.all(|(side, id, bytes)| self.rig.has(*side, *id, *bytes))
+        sent.all(|(side, id, bytes)| self.rig.has_exactly(*side, *id, *bytes))
     }
 
     fn go(mut self) -> Result<Outcome, String> {
@@ -170,7 +170,10 @@ impl Run {
             }
         }
         if !self.is_delivered() {
-            let missing = self.sent.iter().filter(|s| !self.rig.has(s.0, s.1, s.2));
+            let missing = self
+                .sent
+                .iter()
+                .filter(|s| !self.rig.has_exactly(s.0, s.1, s.2));
             return Err(format!("not delivered: {:?}", missing.collect::<Vec<_>>()));
         }
         self.rig.run_ms(5000);

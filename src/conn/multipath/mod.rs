@@ -230,7 +230,7 @@ impl Multipath {
     }
 }
 
-/// Our limit on path identifiers, if we would have several paths.
+/// Our limit on path identifiers, if we would have several paths (multipath §2.1).
 pub(super) fn initial_max_path_id(config: &super::TransportConfig) -> Option<PathId> {
     let paths = config.max_paths.min(limits::PATHS as u32);
     (paths > 1).then(|| PathId(paths - 1))
@@ -248,7 +248,7 @@ impl Connection {
     }
 
     /// The peer's parameters came: several paths are possible if both sides say so
-    /// (multipath §2.1).
+    /// (multipath §2, §2.1).
     pub(super) fn begin_multipath(
         &mut self,
         params: &TransportParameters,
@@ -278,15 +278,21 @@ impl Connection {
         self.watch_for_failure();
         self.begin_copies(selector);
         self.begin_addresses();
+        self.chooses_path = true;
         Ok(())
     }
 
     /// The path to go by where none is named: the first of those that are not abandoned.
+    #[inline]
     pub(super) fn main_path(&self) -> &Path<SentFrame> {
-        let hand = self.paths.current();
-        if self.paths.is_single() {
-            return hand;
+        match self.paths.is_single() {
+            true => self.paths.current(),
+            false => self.main_path_of_several(),
         }
+    }
+
+    fn main_path_of_several(&self) -> &Path<SentFrame> {
+        let hand = self.paths.current();
         let order = |p: &&Path<SentFrame>| (p.is_abandoned(), !p.remote_cids.is_usable(), p.id);
         let first = self.paths.iter().min_by_key(order);
         first.unwrap_or(hand)
@@ -298,14 +304,18 @@ impl Connection {
         self.paths.select(id);
     }
 
-    /// Connection IDs to issue to the peer; give them to [`Connection::issue_cid`].
+    /// Connection IDs to issue to the peer, for no path beyond its limit (multipath §3.2.1); give
+    /// them to [`Connection::issue_cid`].
+    #[inline]
     pub(crate) fn cids_wanted(&self) -> usize {
-        if !self.state.is_established() {
-            return 0;
+        match self.multipath.as_deref() {
+            _ if !self.state.is_established() => 0,
+            None => self.paths.current().local_cids.wanted(),
+            Some(m) => self.cids_wanted_for(m),
         }
-        let Some(m) = self.multipath.as_deref() else {
-            return self.paths.current().local_cids.wanted();
-        };
+    }
+
+    fn cids_wanted_for(&self, m: &Multipath) -> usize {
         let max = m.limits.usable_max();
         let ahead = m.ahead.iter().filter(|a| a.id <= max);
         let ahead: usize = ahead.map(|a| a.local_cids.wanted_ahead()).sum();
@@ -333,10 +343,16 @@ impl Connection {
     }
 
     /// A connection ID that no longer routes here.
+    #[inline]
     pub(crate) fn poll_retired_cid(&mut self) -> Option<ConnectionId> {
-        let Some(m) = self.multipath.as_deref_mut() else {
-            return self.paths.current_mut().local_cids.poll_retired();
-        };
+        match self.multipath.is_none() {
+            true => self.paths.current_mut().local_cids.poll_retired(),
+            false => self.poll_retired_cid_of_any(),
+        }
+    }
+
+    fn poll_retired_cid_of_any(&mut self) -> Option<ConnectionId> {
+        let m = self.multipath.as_deref_mut()?;
         let ahead = m.ahead.iter_mut().map(|a| &mut a.local_cids);
         let open = self.paths.iter_mut().map(|p| &mut p.local_cids);
         let mut all = open.chain(ahead);

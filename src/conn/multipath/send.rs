@@ -1,10 +1,11 @@
 //! Which path the next train leaves by, and the frames about paths that go by any of them.
 //!
-//! What belongs to a path goes there: challenges and their answers, probes after a timeout, probes
-//! of the datagram size, and acknowledgements of what came over it. Everything else goes by the
-//! path that [`Connection::select_path`] chooses, train by train; trains, pacing and windows are
-//! each path's own. After a probe timeout the in-flight data of a path goes to those that work.
+//! What belongs to a path goes there: challenges and their answers (multipath §3.1), probes after a
+//! timeout, probes of the datagram size, and acknowledgements of what came over it. Everything else
+//! goes by the path that [`Connection::select_path`] chooses, train by train; trains, pacing and
+//! windows are each path's own. After a probe timeout the in-flight data of a path goes to those that work.
 
+use super::super::fill::write_path_ack;
 use super::super::space::SentFrame;
 use super::super::train::MIN_PACKET;
 use super::super::{Connection, Load};
@@ -15,7 +16,7 @@ use crate::path::schedule::PathIds;
 use crate::path::{Path, PathId, PathSet, PathState};
 use crate::stream::Aim;
 use crate::wire::Writer;
-use crate::wire::frame::{self, NewConnectionId, PathFrame, ack};
+use crate::wire::frame::{self, NewConnectionId, PathFrame};
 use std::ops::ControlFlow;
 
 /// How a path is preferred: the smaller, the better.
@@ -83,7 +84,10 @@ impl Connection {
     pub(super) fn poll_one_of_paths(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         let before = self.paths.current().bytes_in_flight;
         let again = self.streams.bytes_again();
-        let transmit = self.poll_path(now, buf)?;
+        self.chooses_path = false;
+        let transmit = self.poll_transmit(now, buf);
+        self.chooses_path = true;
+        let transmit = transmit?;
         let again = self.streams.bytes_again().saturating_sub(again);
         self.paths.current_mut().counters.bytes_retransmitted += again;
         self.note_train(now, before);
@@ -316,8 +320,18 @@ impl Connection {
         }
     }
 
+    /// The frames in `scratch` were acknowledged.
+    #[cold]
+    pub(in super::super) fn on_path_frames_acked(&mut self) {
+        let mut frames = std::mem::take(&mut self.scratch);
+        for frame in frames.drain(..) {
+            self.on_path_frame_acked(frame);
+        }
+        self.scratch = frames;
+    }
+
     /// A frame about another path than the one that carried it was acknowledged.
-    pub(in super::super) fn on_path_frame_acked(&mut self, frame: SentFrame) {
+    fn on_path_frame_acked(&mut self, frame: SentFrame) {
         match frame {
             SentFrame::PathAck { path, largest } => {
                 if let Some(p) = self.paths.get_mut(path) {
@@ -463,7 +477,7 @@ pub(in super::super) fn write_acks_away(
             continue;
         };
         let delay = (acks.ack_delay(now).as_micros() as u64) >> exponent;
-        if ack::write_path(w, p.id, acks.ranges(), delay, acks.ecn_counts()) > 0 {
+        if write_path_ack(w, p.id, acks, delay) > 0 {
             acks.on_ack_sent();
             let path = p.id;
             scratch.push(SentFrame::PathAck { path, largest });
