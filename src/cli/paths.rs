@@ -103,13 +103,6 @@ impl Ways {
         })
     }
 
-    /// The same with one path.
-    #[must_use]
-    pub fn single(mut self) -> Self {
-        self.paths = 1;
-        self
-    }
-
     /// Gives every path this link if none has one.
     pub fn default_link(&mut self, text: &str) -> Result<(), Failure> {
         if self.links.is_empty() {
@@ -216,7 +209,7 @@ mod tests {
         );
         let ways = Ways::new(&args(3, &["127.0.0.9", "127.0.0.8"]), &links, true).unwrap();
         assert_eq!(ways.local(2), Some("127.0.0.9".parse().unwrap()));
-        assert!(!ways.is_plain() && !ways.clone().single().is_plain());
+        assert!(!ways.is_plain());
         assert!(Ways::new(&args(1, &[]), &links, true).unwrap().is_plain());
         assert!(
             ways.relay("127.0.0.1:1".parse().unwrap())
