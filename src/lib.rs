@@ -20,6 +20,7 @@ pub mod crypto;
 pub mod io;
 pub mod mem;
 pub mod path;
+pub mod rdma;
 pub mod recovery;
 pub mod shard;
 pub mod stream;

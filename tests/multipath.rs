@@ -4,8 +4,16 @@ mod common;
 
 #[path = "multipath/basics.rs"]
 mod basics;
+#[path = "multipath/copies.rs"]
+mod copies;
 #[path = "multipath/faults.rs"]
 mod faults;
+#[path = "multipath/gains.rs"]
+mod gains;
+#[path = "multipath/links.rs"]
+mod links;
+#[path = "multipath/reinjection.rs"]
+mod reinjection;
 #[path = "multipath/rig.rs"]
 mod rig;
 #[path = "multipath/rules.rs"]

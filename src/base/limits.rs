@@ -46,6 +46,14 @@ pub const PATH_RECORDS: usize = 2 * PATHS;
 pub const FAILED_PAIRS: usize = 64;
 /// Interfaces and addresses of this machine that are followed; more are not looked at.
 pub const INTERFACES: usize = 1024;
+/// Paths, or ways to be sent on one, that streams are pinned to at once.
+pub const PINNED_PATHS: usize = 2 * PATH_RECORDS;
+/// Packets whose copies wait for the windows of other paths.
+pub const COPIES: usize = 512;
+/// Streams and datagrams whose copies an application may ask for, and streams with a deadline.
+pub const CHOSEN: usize = 1024;
+/// Packets of which is known on which paths their frames were before.
+pub const REINJECTED: usize = 4096;
 /// PATH_ABANDON frames that wait to be sent.
 pub const PATH_ABANDONS: usize = 4 * PATHS;
 /// Connection IDs that we keep active per path, and let the peer issue to us.
@@ -160,9 +168,44 @@ pub const QLOG_RECORD_BYTES: usize = 32 * 1024;
 /// Bytes of one connection's log file.
 pub const QLOG_FILE_BYTES: u64 = 1 << 30;
 
+/// Queue pairs of one RDMA device of ours, live at once.
+pub const RDMA_QUEUE_PAIRS: usize = 1 << 16;
+/// Protection domains of one RDMA device of ours.
+pub const RDMA_DOMAINS: usize = 1 << 16;
+/// Memory regions of one RDMA device of ours.
+pub const RDMA_REGIONS: usize = 1 << 17;
+/// Bytes of one memory region.
+pub const RDMA_REGION_BYTES: usize = 1 << 36;
+/// Bytes of all memory regions of one RDMA device of ours, by default; they are resident.
+pub const RDMA_REGISTERED_BYTES: usize = 1 << 32;
+/// Completion queues, and shared receive queues, of one RDMA device of ours.
+pub const RDMA_QUEUES: usize = 1 << 12;
+/// Completions that one queue holds, at most.
+pub const RDMA_CQ_ENTRIES: usize = 1 << 20;
+/// Work requests that wait in one send, receive or shared receive queue, at most.
+pub const RDMA_WORK_REQUESTS: usize = 1 << 14;
+/// Pieces of memory that one work request gathers or scatters.
+pub const RDMA_SGES: usize = 16;
+/// Bytes of one message that may be given inline.
+pub const RDMA_INLINE_BYTES: usize = 1024;
+/// Bytes of one message. At the least MTU its packets are half of what 24-bit sequence numbers can
+/// tell apart.
+pub const RDMA_MESSAGE_BYTES: usize = 1 << 30;
+/// READs and atomics of one queue pair under way in one direction; a responder keeps so many to
+/// answer them again.
+pub const RDMA_READ_ATOMIC: u8 = 16;
+/// Asynchronous events that wait to be polled; further ones are counted and dropped.
+pub const RDMA_EVENTS: usize = 1024;
+/// Bytes of SENDs and WRITEs of one queue pair on their way, by default. There is no congestion
+/// control in RoCE v2, and what a socket's receive buffer drops is sent again from there on.
+pub const ROCE_WINDOW: usize = 256 * 1024;
+/// Packets of a message after which an acknowledgement is asked for before its end.
+pub const ROCE_PACKETS_PER_ACK: u32 = 32;
+
 const _: () = assert!(CRYPTO_WINDOW >= 4096);
 const _: () = assert!(MIN_UDP_PAYLOAD <= MAX_UDP_PAYLOAD && MAX_UDP_PAYLOAD <= u16::MAX as usize);
 const _: () = assert!(DEFAULT_CID_LEN <= MAX_CID_LEN && DEFAULT_CID_LEN >= 8);
 const _: () = assert!(STREAM_WINDOW <= STREAM_WINDOW_MAX);
 const _: () = assert!(CONNECTION_WINDOW <= CONNECTION_WINDOW_MAX);
 const _: () = assert!(ACTIVE_CIDS >= 2);
+const _: () = assert!(RDMA_MESSAGE_BYTES / 256 <= 1 << 22);

@@ -1,0 +1,279 @@
+//! The device: its objects, and datagrams in and out.
+//!
+//! Sans-I/O like the rest of the engine: [`handle_train`](Device::handle_train) takes datagrams in,
+//! [`poll_transmit`](Device::poll_transmit) gives trains out,
+//! [`poll_timeout`](Device::poll_timeout) says when to call
+//! [`handle_timeout`](Device::handle_timeout). Nothing on this way allocates.
+
+use super::config::{Config, LocalAddress};
+use super::memory::Memory;
+use super::qp::{Ctx, Qp};
+use super::queues::{CompletionQueue, SharedRecvQueue};
+use super::stats::Stats;
+use super::timers::Timers;
+use super::wire::headers::{BTH, Bth, DEFAULT_PKEY, ICRC};
+use super::wire::packet::Malformed;
+use super::wire::{Icrc, Packet, Refusal, Verdict};
+use crate::base::net::canonical;
+use crate::base::{BoundedQueue, RecvMeta, Rng, Timestamp, Transmit, limits};
+use crate::rdma::attr::QpState;
+use crate::rdma::error::RdmaError;
+use crate::rdma::event::AsyncEvent;
+use crate::rdma::ids::{Gid, MemoryRegionId, QueuePairId};
+use crate::rdma::slots::{Key, Slots};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
+
+/// A partition's number without its membership bit.
+const PKEY_MASK: u16 = 0x7fff;
+
+/// A RoCE v2 device in user space.
+#[derive(Debug)]
+pub struct Device {
+    pub(super) config: Config,
+    pub(super) rng: Rng,
+    pub(super) domains: Slots<u32>,
+    pub(super) memory: Memory,
+    pub(super) cqs: Slots<CompletionQueue>,
+    pub(super) srqs: Slots<SharedRecvQueue>,
+    pub(super) qps: Slots<Qp>,
+    pub(super) qpns: HashMap<u32, Key, foldhash::quality::RandomState>,
+    pub(super) psns: HashSet<u32, foldhash::quality::RandomState>,
+    pub(super) events: BoundedQueue<AsyncEvent>,
+    stats: Stats,
+    timers: Timers,
+    /// Queue pairs with something to send.
+    ready: VecDeque<Key>,
+}
+
+/// One queue pair and the rest of the device, for as long as the queue pair is worked on.
+macro_rules! parts {
+    ($device:expr, $key:expr, $now:expr) => {
+        $device.qps.get_mut($key).map(|qp| {
+            let ctx = Ctx {
+                memory: &mut $device.memory,
+                cqs: &mut $device.cqs,
+                srqs: &mut $device.srqs,
+                events: &mut $device.events,
+                stats: &mut $device.stats,
+                config: &$device.config,
+                now: $now,
+            };
+            (qp, ctx)
+        })
+    };
+}
+
+impl Device {
+    /// A device with the addresses of `config`. `rng` makes keys, queue pair numbers and packet
+    /// sequence numbers: seed it from the system's generator.
+    pub fn new(config: Config, rng: Rng) -> Result<Self, RdmaError> {
+        config.check()?;
+        let attr = &config.attr;
+        Ok(Self {
+            domains: Slots::new(attr.max_pd as usize),
+            memory: Memory::new(attr),
+            cqs: Slots::new(attr.max_cq as usize),
+            srqs: Slots::new(attr.max_srq as usize),
+            qps: Slots::new(attr.max_qp as usize),
+            qpns: HashMap::default(),
+            psns: HashSet::default(),
+            events: BoundedQueue::new(limits::RDMA_EVENTS),
+            stats: Stats::default(),
+            timers: Timers::default(),
+            ready: VecDeque::new(),
+            config,
+            rng,
+        })
+    }
+
+    /// What happened so far.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The GID at `index` of the table.
+    pub fn query_gid(&self, index: u8) -> Result<Gid, RdmaError> {
+        self.address(index).map(|a| a.addr.ip().into())
+    }
+
+    pub(super) fn address(&self, index: u8) -> Result<LocalAddress, RdmaError> {
+        let found = self.config.addresses.get(usize::from(index)).copied();
+        found.ok_or(RdmaError::NoGid { index })
+    }
+
+    /// A region's bytes, without a copy.
+    pub fn bytes(&self, mr: MemoryRegionId) -> Option<&[u8]> {
+        self.memory.bytes(mr)
+    }
+
+    /// A region's bytes to write to, without a copy.
+    pub fn bytes_mut(&mut self, mr: MemoryRegionId) -> Option<&mut [u8]> {
+        self.memory.bytes_mut(mr)
+    }
+
+    /// Takes the datagrams of one train, UDP payloads of `meta.segment_size` bytes each but the
+    /// last. The bytes are left as they were.
+    pub fn handle_train(&mut self, now: Timestamp, meta: &RecvMeta, train: &mut [u8]) {
+        let mut last = None;
+        for (n, packet) in train.chunks_mut(meta.segment_size.max(1)).enumerate() {
+            self.stats.packets_received += 1;
+            let Some(bth) = packet.first_chunk::<BTH>().map(Bth::parse) else {
+                self.stats.malformed += 1;
+                continue;
+            };
+            let key = match last {
+                Some((qpn, key)) if qpn == bth.qpn => key,
+                _ => {
+                    let Some(&key) = self.qpns.get(&bth.qpn) else {
+                        self.stats.unknown_qp += 1;
+                        continue;
+                    };
+                    if let Some((_, before)) = last {
+                        self.touch(before, now);
+                    }
+                    last = Some((bth.qpn, key));
+                    key
+                }
+            };
+            if let Some((qp, mut ctx)) = parts!(self, key, now) {
+                handle_packet(qp, &mut ctx, meta, n as u16, packet);
+            }
+        }
+        if let Some((_, key)) = last {
+            self.touch(key, now);
+        }
+    }
+
+    /// Writes the next train to `buf`, if there is one. `buf` must hold a packet of the largest MTU
+    /// in use and 44 bytes beside it; 64 KiB hold the longest train. Each queue pair has a train in
+    /// turn.
+    pub fn poll_transmit(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
+        while let Some(key) = self.ready.pop_front() {
+            let Some((qp, mut ctx)) = parts!(self, key, now) else {
+                continue;
+            };
+            qp.queued = false;
+            let train = qp.build(&mut ctx, buf);
+            // Without a train there was nothing to send, or no room for it.
+            if train.is_some() && qp.has_output(&ctx) {
+                qp.queued = true;
+                self.ready.push_back(key);
+            }
+            self.arm(key);
+            if train.is_some() {
+                return train;
+            }
+        }
+        None
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do, or earlier;
+    /// [`Timestamp::NEVER`] when nothing waits.
+    pub fn poll_timeout(&self) -> Timestamp {
+        self.timers.next()
+    }
+
+    /// Does what is due: requests are sent again, or fail.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        while let Some((at, key)) = self.timers.pop(now) {
+            let Some((qp, mut ctx)) = parts!(self, key, now) else {
+                continue;
+            };
+            if qp.armed != at {
+                continue; // an earlier entry has been here
+            }
+            qp.armed = Timestamp::NEVER;
+            if qp.deadline() <= now {
+                qp.on_timeout(&mut ctx);
+            }
+            self.touch(key, now);
+        }
+    }
+
+    /// Runs `work` on a queue pair, and sees to what follows from it.
+    pub(super) fn with_qp<T>(
+        &mut self,
+        qp: QueuePairId,
+        work: impl FnOnce(&mut Qp, &mut Ctx<'_>) -> Result<T, RdmaError>,
+    ) -> Result<T, RdmaError> {
+        let unknown = RdmaError::Unknown("queue pair");
+        let (found, mut ctx) = parts!(self, qp.0, Timestamp::ZERO).ok_or(unknown)?;
+        let done = work(found, &mut ctx)?;
+        self.touch(qp.0, Timestamp::ZERO);
+        Ok(done)
+    }
+
+    /// Something happened to a queue pair: it may have something to send, and another deadline.
+    fn touch(&mut self, key: Key, now: Timestamp) {
+        let Some((qp, ctx)) = parts!(self, key, now) else {
+            return;
+        };
+        if !qp.queued && qp.has_output(&ctx) {
+            qp.queued = true;
+            self.ready.push_back(key);
+        }
+        self.arm(key);
+    }
+
+    fn arm(&mut self, key: Key) {
+        let Some(qp) = self.qps.get_mut(key) else {
+            return;
+        };
+        self.timers.arm(key, qp.deadline(), &mut qp.armed);
+        let qps = &self.qps;
+        self.timers
+            .trim(qps.len(), |key| qps.get(key).map(|q| q.armed));
+    }
+}
+
+/// Checks a packet against its queue pair, and gives it to the half that it is for.
+fn handle_packet(qp: &mut Qp, ctx: &mut Ctx<'_>, meta: &RecvMeta, place: u16, packet: &mut [u8]) {
+    if !matches!(qp.state, QpState::Rtr | QpState::Rts) {
+        ctx.stats.unknown_qp += 1;
+        return;
+    }
+    let Some(path) = &mut qp.path else {
+        return;
+    };
+    let (from, mut to) = (canonical(meta.path.remote), canonical(meta.path.local));
+    if to.ip().is_unspecified() {
+        to.set_ip(path.addresses.local.ip());
+    }
+    let expected = &path.addresses;
+    if from.ip() != expected.remote.ip() || to.ip() != expected.local.ip() {
+        ctx.stats.wrong_path += 1;
+        return;
+    }
+    if packet.len() < BTH + ICRC {
+        ctx.stats.malformed += 1;
+        return;
+    }
+    match icrc(&mut path.received, from, to).check(packet, place) {
+        Verdict::Good => {}
+        Verdict::Identified(_) => ctx.stats.identified += 1,
+        Verdict::Bad => {
+            ctx.stats.bad_icrc += 1;
+            return;
+        }
+    }
+    match Packet::parse(packet) {
+        Ok(packet) if packet.bth.pkey & PKEY_MASK != DEFAULT_PKEY & PKEY_MASK => {
+            ctx.stats.wrong_path += 1;
+        }
+        Ok(packet) if packet.opcode.is_request() => qp.on_request(ctx, &packet),
+        Ok(packet) => qp.on_answer(ctx, &packet),
+        Err(Malformed::Opcode(Refusal::Unsupported, bth)) => qp.on_unsupported(ctx, bth.psn),
+        Err(Malformed::Opcode(Refusal::Congestion, _)) => ctx.stats.congestion_notifications += 1,
+        Err(Malformed::Opcode(Refusal::Foreign, _)) => ctx.stats.foreign_opcodes += 1,
+        Err(_) => ctx.stats.malformed += 1,
+    }
+}
+
+/// The checksum of this direction: a peer's port may be another for each packet.
+fn icrc(icrc: &mut Icrc, from: SocketAddr, to: SocketAddr) -> &mut Icrc {
+    if !icrc.is_between(from, to) {
+        *icrc = Icrc::new(from, to);
+    }
+    icrc
+}

@@ -1,0 +1,247 @@
+//! One reliable-connected queue pair: both of its halves, its state and its path.
+//!
+//! The requester ([`requester`] sends, [`answers`] takes what comes back) and the responder
+//! ([`responder`] takes requests, [`respond`] answers) know nothing of each other but that they
+//! share a path and fail together ([`flush`]). Time is an argument; what must be sent is asked for
+//! one packet at a time ([`train`]).
+
+mod answers;
+mod flush;
+mod requester;
+mod respond;
+mod responder;
+mod send_queue;
+mod train;
+
+use super::config::Config;
+use super::memory::{Memory, Span};
+use super::queues::{CompletionQueue, RecvQueue, SharedRecvQueue};
+use super::stats::Stats;
+use super::wire::Icrc;
+use crate::base::{BoundedQueue, FourTuple, SocketId, Timestamp};
+use crate::rdma::access::Access;
+use crate::rdma::attr::{InitAttr, QpInitAttr, QpState, RtrAttr, RtsAttr};
+use crate::rdma::completion::Completion;
+use crate::rdma::error::RdmaError;
+use crate::rdma::event::AsyncEvent;
+use crate::rdma::ids::{CompletionQueueId, QueuePairId, SharedReceiveQueueId};
+use crate::rdma::slots::{Key, Slots};
+use crate::rdma::work::{RecvRequest, SendRequest};
+use requester::Requester;
+use responder::Responder;
+
+/// The rest of the device, as one queue pair may use it.
+pub(super) struct Ctx<'a> {
+    pub memory: &'a mut Memory,
+    pub cqs: &'a mut Slots<CompletionQueue>,
+    pub srqs: &'a mut Slots<SharedRecvQueue>,
+    pub events: &'a mut BoundedQueue<AsyncEvent>,
+    pub stats: &'a mut Stats,
+    pub config: &'a Config,
+    pub now: Timestamp,
+}
+
+impl Ctx<'_> {
+    pub fn event(&mut self, event: AsyncEvent) {
+        if self.events.push(event).is_err() {
+            self.stats.events_lost += 1;
+        }
+    }
+}
+
+/// Where packets go and come from.
+#[derive(Debug)]
+pub(super) struct Path {
+    pub socket: SocketId,
+    pub addresses: FourTuple,
+    pub mtu: u32,
+    pub dest_qpn: u32,
+    pub sent: Icrc,
+    pub received: Icrc,
+}
+
+#[derive(Debug)]
+pub(super) struct Qp {
+    /// Its own key; set once it is known.
+    pub key: Key,
+    pub qpn: u32,
+    /// The number that was drawn for it to begin with.
+    pub drawn_psn: u32,
+    pub pd: Key,
+    pub send_cq: Key,
+    pub recv_cq: Key,
+    pub srq: Option<Key>,
+    pub state: QpState,
+    access: Access,
+    sig_all: bool,
+    pub path: Option<Path>,
+    pub rq: RecvQueue,
+    requester: Requester,
+    responder: Responder,
+    /// A completion was lost: this queue pair cannot go on.
+    lost_completion: bool,
+    /// The peer's first packet has been told of.
+    greeted: bool,
+    /// In the device's list of queue pairs with something to send.
+    pub queued: bool,
+    /// The earliest entry of this queue pair in the device's timers.
+    pub armed: Timestamp,
+}
+
+impl Qp {
+    pub fn new(qpn: u32, drawn_psn: u32, pd: Key, attr: &QpInitAttr, max_sge: u32) -> Self {
+        let own_receives = if attr.srq.is_some() {
+            0
+        } else {
+            attr.cap.max_recv_wr
+        };
+        Self {
+            key: Key {
+                slot: u32::MAX,
+                generation: 0,
+            },
+            qpn,
+            drawn_psn,
+            pd,
+            send_cq: attr.send_cq.0,
+            recv_cq: attr.recv_cq.0,
+            srq: attr.srq.map(|s| s.0),
+            state: QpState::Reset,
+            access: Access::NONE,
+            sig_all: attr.sq_sig_all,
+            path: None,
+            rq: RecvQueue::new(own_receives, attr.cap.max_recv_sge),
+            requester: Requester::new(&attr.cap),
+            responder: Responder::new(max_sge as usize),
+            lost_completion: false,
+            greeted: false,
+            queued: false,
+            armed: Timestamp::NEVER,
+        }
+    }
+
+    pub fn id(&self) -> QueuePairId {
+        QueuePairId(self.key)
+    }
+
+    pub fn enter_init(&mut self, attr: &InitAttr) {
+        self.state = QpState::Init;
+        self.access = attr.access;
+    }
+
+    pub fn enter_rtr(&mut self, attr: &RtrAttr, path: Path) {
+        self.state = QpState::Rtr;
+        self.path = Some(path);
+        self.responder.start(attr);
+    }
+
+    pub fn enter_rts(&mut self, attr: &RtsAttr) {
+        self.state = QpState::Rts;
+        self.requester.start(attr);
+    }
+
+    /// When something is due without a packet.
+    #[inline]
+    pub fn deadline(&self) -> Timestamp {
+        self.requester.deadline()
+    }
+
+    /// Counts a completion in; a queue without room for it ends the queue pair.
+    fn complete(&mut self, ctx: &mut Ctx<'_>, cq: Key, completion: Completion) {
+        let Some(queue) = ctx.cqs.get_mut(cq) else {
+            return;
+        };
+        if queue.push(completion) {
+            return;
+        }
+        self.lost_completion = true;
+        let first = !std::mem::replace(&mut queue.overrun, true);
+        ctx.stats.cq_overruns += 1;
+        if first {
+            ctx.event(AsyncEvent::CqErr(CompletionQueueId(cq)));
+        }
+    }
+
+    /// Takes the oldest receive; its pieces, checked, into `spans`. `None` when there is none.
+    fn take_receive(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        spans: &mut Vec<Span>,
+    ) -> Option<(u64, Result<u32, ()>)> {
+        let (queue, armed) = match self.srq {
+            None => (&mut self.rq, None),
+            Some(key) => {
+                let shared = ctx.srqs.get_mut(key)?;
+                (&mut shared.queue, Some((&mut shared.limit, key)))
+            }
+        };
+        let left = queue.len().saturating_sub(1);
+        let (wr_id, sges) = queue.take()?;
+        spans.clear();
+        let mut capacity = Ok(0u32);
+        for sge in sges {
+            match ctx.memory.local(self.pd, sge, true) {
+                Some(span) => {
+                    spans.push(span);
+                    capacity = capacity.map(|n: u32| n.saturating_add(span.len));
+                }
+                None => capacity = Err(()),
+            }
+        }
+        if let Some((limit, key)) = armed
+            && left < *limit as usize
+        {
+            *limit = 0;
+            let id = SharedReceiveQueueId(key);
+            ctx.event(AsyncEvent::SrqLimitReached(id));
+        }
+        Some((wr_id, capacity))
+    }
+}
+
+impl Qp {
+    /// Adds a request to the send queue. One that is flushed at once is still completed.
+    pub fn post_send(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        request: &SendRequest<'_>,
+        max_message: u32,
+    ) -> Result<(), RdmaError> {
+        if !matches!(self.state, QpState::Rts | QpState::Err) {
+            return Err(RdmaError::State {
+                call: "post_send",
+                state: self.state,
+                allowed: "Rts",
+            });
+        }
+        let queue = &mut self.requester.queue;
+        queue.post(ctx.memory, self.pd, request, max_message)?;
+        if self.state == QpState::Err {
+            self.flush_posted(ctx);
+        }
+        Ok(())
+    }
+
+    /// Adds a receive to this queue pair's own queue.
+    pub fn post_recv(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        request: &RecvRequest<'_>,
+    ) -> Result<(), RdmaError> {
+        if self.srq.is_some() {
+            return Err(RdmaError::SharedReceives);
+        }
+        if self.state == QpState::Reset {
+            return Err(RdmaError::State {
+                call: "post_recv",
+                state: self.state,
+                allowed: "Init, Rtr and Rts",
+            });
+        }
+        self.rq.post(request)?;
+        if self.state == QpState::Err {
+            self.flush_posted(ctx);
+        }
+        Ok(())
+    }
+}

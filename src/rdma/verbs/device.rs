@@ -1,0 +1,139 @@
+//! A shard's share of a device: its objects, and what wakes it.
+
+use super::Unavailable;
+use super::context::{Claim, Context, Member, Psn};
+use super::ffi;
+use super::tags::{Recvs, Sends};
+use crate::base::{Rng, limits};
+use crate::rdma::attr::QpState;
+use crate::rdma::error::RdmaError;
+use crate::rdma::ids::{CompletionQueueId, Gid};
+use crate::rdma::slots::{Key, Slots};
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+/// An object of libibverbs, and its part of the device's limit.
+#[derive(Debug)]
+pub(super) struct Counted<T> {
+    pub object: Arc<T>,
+    pub _claim: Claim,
+}
+
+/// A memory region.
+#[derive(Debug)]
+pub(super) struct Region {
+    pub mr: ffi::Mr,
+    pub len: usize,
+    pub claims: [Claim; 2],
+}
+
+/// A shared receive queue.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub srq: Counted<ffi::Srq>,
+    pub pd: Key,
+    pub recvs: Recvs,
+    pub max_sge: usize,
+}
+
+/// A queue pair.
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub qp: ffi::Qp,
+    pub _claim: Claim,
+    pub _psn: Psn,
+    /// The state that it was last put in, or was seen to have fallen to.
+    pub state: QpState,
+    pub srq: Option<Key>,
+    pub sends: Sends,
+    pub recvs: Recvs,
+    pub max_send_sge: usize,
+    pub max_recv_sge: usize,
+    pub max_inline: usize,
+}
+
+/// One shard's share of a device of verbs. The device itself is opened once for the process.
+#[derive(Debug)]
+pub struct Device {
+    // Queue pairs go first: what they stand on is removed after them.
+    pub(super) qps: Slots<Pair>,
+    pub(super) srqs: Slots<Shared>,
+    pub(super) cqs: Slots<Counted<ffi::Cq>>,
+    pub(super) regions: Slots<Region>,
+    pub(super) domains: Slots<Counted<ffi::Pd>>,
+    pub(super) channel: Arc<ffi::Channel>,
+    pub(super) member: Member,
+    pub(super) qpns: HashMap<u32, Key, foldhash::quality::RandomState>,
+    pub(super) registered: usize,
+    pub(super) scratch: ffi::Scratch,
+    pub(super) rng: Rng,
+}
+
+impl Device {
+    /// A share of the device of this name, or of the machine's first. `rng` makes addresses of
+    /// regions and packet sequence numbers: seed it from the system's generator.
+    pub fn open(name: Option<&str>, rng: Rng) -> Result<Self, Unavailable> {
+        let context = Context::open(name)?;
+        let member = context.join()?;
+        let attr = &context.attr;
+        Ok(Self {
+            qps: Slots::new(attr.max_qp as usize),
+            srqs: Slots::new(attr.max_srq as usize),
+            cqs: Slots::new(attr.max_cq as usize),
+            regions: Slots::new(attr.max_mr as usize),
+            domains: Slots::new(attr.max_pd as usize),
+            channel: Arc::new(ffi::Channel::new(&context.raw)?),
+            member,
+            qpns: HashMap::default(),
+            registered: 0,
+            scratch: ffi::Scratch::default(),
+            rng,
+        })
+    }
+
+    /// The device's name.
+    pub fn name(&self) -> &str {
+        &self.context().name
+    }
+
+    /// The GID at `index` of the device's table.
+    pub fn query_gid(&self, index: u8) -> Result<Gid, RdmaError> {
+        self.context().gid(index)
+    }
+
+    /// The device's RoCE v2 addresses, with their indices.
+    pub fn gids(&self) -> Vec<(u8, Gid)> {
+        self.context().gids()
+    }
+
+    /// What becomes readable when a queue that was armed has a completion, and when there is an
+    /// asynchronous event, of the device or passed on by another shard.
+    pub fn wake_fds(&self) -> [RawFd; 3] {
+        let context = &self.context().raw;
+        [self.channel.fd(), context.async_fd(), self.member.wake_fd()]
+    }
+
+    /// Makes the next completion of `cq` readable. Poll once more afterwards, before waiting: what
+    /// came before does not tell.
+    pub fn req_notify_cq(&mut self, cq: CompletionQueueId) -> Result<(), RdmaError> {
+        let queue = self.cqs.get(cq.0);
+        let queue = queue.ok_or(RdmaError::Unknown("completion queue"))?;
+        queue.object.arm()
+    }
+
+    /// Takes back that completions are readable; how many queues told. To be armed again.
+    pub fn ack_cq_events(&mut self) -> usize {
+        self.channel.take()
+    }
+
+    pub(super) fn context(&self) -> &Arc<Context> {
+        self.member.context()
+    }
+
+    /// A page of 47 bits, so that what a peer learns tells nothing of the process.
+    pub(super) fn draw_addr(&mut self) -> u64 {
+        const { assert!(limits::RDMA_REGION_BYTES < 1 << 46) };
+        self.rng.next_u64() & 0x3fff_ffff_f000
+    }
+}

@@ -1,0 +1,578 @@
+//! The device under verbs' names. Each call checks what can be checked here first, so that one that
+//! fails changes nothing and says the same as it does with every other provider.
+
+use super::context::{Kind, Target};
+use super::device::{Counted, Device, Pair, Region, Shared};
+use super::ffi::{self, Wc};
+use super::memory::Bytes;
+use super::tags::{Queue, Recvs, Sends, pack, unpack};
+use crate::rdma::access::Access;
+use crate::rdma::attr::{DeviceAttr, InitAttr, QpInitAttr, QpState, RtrAttr, RtsAttr};
+use crate::rdma::completion::{Completion, CompletionOpcode, Status};
+use crate::rdma::error::{PostError, RdmaError};
+use crate::rdma::event::AsyncEvent;
+use crate::rdma::ids::{
+    CompletionQueueId, MemoryRegionId, ProtectionDomainId, QueuePairId, SharedReceiveQueueId,
+};
+use crate::rdma::provider::{Objects, Provider, QueuePair};
+use crate::rdma::slots::{Key, Slots};
+use crate::rdma::work::{Data, MemoryRegion, RecvRequest, SendRequest};
+use std::sync::Arc;
+
+/// The UDP port of every device of the standard.
+const UDP_PORT: u16 = 4791;
+
+const NO_QP: RdmaError = RdmaError::Unknown("queue pair");
+const NO_CQ: RdmaError = RdmaError::Unknown("completion queue");
+const NO_SRQ: RdmaError = RdmaError::Unknown("shared receive queue");
+const NO_PD: RdmaError = RdmaError::Unknown("protection domain");
+const NO_MR: RdmaError = RdmaError::Unknown("memory region");
+
+fn attribute<T>(name: &'static str, value: u64, allowed: &'static str) -> Result<T, RdmaError> {
+    Err(RdmaError::Attribute {
+        name,
+        value,
+        allowed,
+    })
+}
+
+fn in_range(name: &'static str, value: u32, max: u32) -> Result<(), RdmaError> {
+    match (1..=max).contains(&value) {
+        true => Ok(()),
+        false => attribute(
+            name,
+            value.into(),
+            "at least 1, at most what the device can",
+        ),
+    }
+}
+
+/// An object may go once nothing but its table has it.
+fn unused<T>(object: &Arc<T>, what: &'static str) -> Result<(), RdmaError> {
+    match (Arc::strong_count(object) - 1) as u32 {
+        0 => Ok(()),
+        users => Err(RdmaError::Busy { what, users }),
+    }
+}
+
+/// The tables are as long as the device's limits, which are claimed before.
+fn insert<T>(table: &mut Slots<T>, what: &'static str, object: T) -> Result<Key, RdmaError> {
+    let limit = table.limit() as u64;
+    table
+        .insert(object)
+        .map_err(|_| RdmaError::Limit { what, limit })
+}
+
+/// Checks a request as its queue pair must; the bytes of its message.
+fn check(pair: &Pair, request: &SendRequest<'_>, max_message: u32) -> Result<u32, RdmaError> {
+    let len: u64 = match request.data {
+        Data::Inline(bytes) if request.op.fetches() => {
+            return attribute("inline data", bytes.len() as u64, "only what is sent");
+        }
+        Data::Inline(bytes) if bytes.len() > pair.max_inline => {
+            let allowed = "at most max_inline_data";
+            return attribute("bytes of inline data", bytes.len() as u64, allowed);
+        }
+        Data::Inline(bytes) => bytes.len() as u64,
+        Data::Sges(sges) if sges.len() > pair.max_send_sge => {
+            return attribute("number of SGEs", sges.len() as u64, "at most max_send_sge");
+        }
+        Data::Sges(sges) => sges.iter().map(|s| u64::from(s.length)).sum(),
+    };
+    if request.op.is_atomic() && len != 8 {
+        return attribute("bytes of an atomic", len, "8");
+    }
+    if len > u64::from(max_message) {
+        return attribute("bytes of a message", len, "at most max_msg_sz");
+    }
+    Ok(len as u32)
+}
+
+/// Fills `scratch` with receives up to the first that cannot be posted.
+fn fill_recvs(
+    scratch: &mut ffi::Scratch,
+    recvs: &mut Recvs,
+    max_sge: usize,
+    queue: Queue,
+    batch: &[RecvRequest<'_>],
+) -> Result<(), PostError> {
+    scratch.clear();
+    for (index, request) in batch.iter().enumerate() {
+        let n = request.sges.len();
+        let place = match n <= max_sge {
+            true => recvs.add(request.wr_id),
+            false => attribute("number of SGEs", n as u64, "at most max_recv_sge"),
+        };
+        let at = place.map_err(|error| PostError { index, error })?;
+        scratch.recv(pack(queue, at), request.sges);
+    }
+    Ok(())
+}
+
+impl Device {
+    fn pair(&self, qp: QueuePairId) -> Result<&Pair, RdmaError> {
+        self.qps.get(qp.0).ok_or(NO_QP)
+    }
+
+    /// Checks that a queue pair may go on to `next`.
+    fn may_become(
+        &self,
+        qp: QueuePairId,
+        next: QpState,
+        call: &'static str,
+        allowed: &'static str,
+    ) -> Result<&Pair, RdmaError> {
+        let pair = self.pair(qp)?;
+        let state = pair.state;
+        match state.may_become(next) {
+            true => Ok(pair),
+            false => Err(RdmaError::State {
+                call,
+                state,
+                allowed,
+            }),
+        }
+    }
+
+    fn entered(&mut self, qp: QueuePairId, state: QpState) {
+        if let Some(pair) = self.qps.get_mut(qp.0) {
+            pair.state = state;
+        }
+    }
+
+    fn pd(&self, pd: ProtectionDomainId) -> Result<&Arc<ffi::Pd>, RdmaError> {
+        Ok(&self.domains.get(pd.0).ok_or(NO_PD)?.object)
+    }
+
+    fn cq(&self, cq: CompletionQueueId) -> Result<&Arc<ffi::Cq>, RdmaError> {
+        Ok(&self.cqs.get(cq.0).ok_or(NO_CQ)?.object)
+    }
+}
+
+/// What the device told, in the program's terms; `None` when its request is gone.
+fn translate(
+    qps: &mut Slots<Pair>,
+    srqs: &mut Slots<Shared>,
+    key: Option<Key>,
+    wc: Wc,
+) -> Option<Completion> {
+    let (queue, at) = unpack(wc.tag);
+    let shared = match queue {
+        // A receive comes back to its shared queue even when its queue pair is gone.
+        Queue::Srq(slot) => {
+            let srq = srqs.key_at(slot).and_then(|key| srqs.get_mut(key));
+            srq.and_then(|s| s.recvs.complete(at))
+        }
+        _ => None,
+    };
+    let key = key?;
+    let pair = qps.get_mut(key)?;
+    let ok = wc.status == Status::Success;
+    if !ok {
+        pair.state = QpState::Err;
+    }
+    let (wr_id, opcode, byte_len, imm) = match queue {
+        Queue::Send => {
+            let sent = pair.sends.complete(at)?;
+            (sent.wr_id, sent.opcode, sent.fetched, None)
+        }
+        Queue::Recv | Queue::Srq(_) => {
+            let wr_id = match queue {
+                Queue::Recv => pair.recvs.complete(at),
+                _ => shared,
+            };
+            let opcode = match wc.written && ok {
+                true => CompletionOpcode::RecvRdmaWithImm,
+                false => CompletionOpcode::Recv,
+            };
+            (wr_id?, opcode, wc.byte_len, wc.imm)
+        }
+    };
+    Some(Completion {
+        wr_id,
+        status: wc.status,
+        opcode,
+        byte_len: if ok { byte_len } else { 0 },
+        imm: imm.filter(|_| ok),
+        qp: QueuePairId(key),
+        qpn: wc.qpn,
+    })
+}
+
+impl Provider for Device {
+    fn query_device(&self) -> DeviceAttr {
+        self.context().attr
+    }
+
+    fn objects(&self) -> Objects {
+        Objects {
+            domains: self.domains.len(),
+            regions: self.regions.len(),
+            registered: self.registered,
+            completion_queues: self.cqs.len(),
+            shared_receive_queues: self.srqs.len(),
+            queue_pairs: self.qps.len(),
+        }
+    }
+
+    fn alloc_pd(&mut self) -> Result<ProtectionDomainId, RdmaError> {
+        let claim = self.context().claim(Kind::Domains, 1)?;
+        let object = Arc::new(ffi::Pd::new(&self.context().raw)?);
+        let counted = Counted {
+            object,
+            _claim: claim,
+        };
+        insert(&mut self.domains, "protection domains", counted).map(ProtectionDomainId)
+    }
+
+    fn dealloc_pd(&mut self, pd: ProtectionDomainId) -> Result<(), RdmaError> {
+        unused(self.pd(pd)?, "protection domain")?;
+        let gone = self.domains.remove(pd.0).ok_or(NO_PD)?;
+        Arc::into_inner(gone.object).map_or(Ok(()), ffi::Pd::close)
+    }
+
+    fn reg_mr(
+        &mut self,
+        pd: ProtectionDomainId,
+        len: usize,
+        access: Access,
+    ) -> Result<MemoryRegion, RdmaError> {
+        let pd = self.pd(pd)?.clone();
+        let max = self.context().attr.max_mr_size;
+        if len as u64 > max {
+            let (what, limit) = ("bytes in one region", max);
+            return Err(RdmaError::Limit { what, limit });
+        }
+        if access.remote_changes() && !access.has(Access::LOCAL_WRITE) {
+            let allowed = "remote write and atomic need local write";
+            return attribute("access", 0, allowed);
+        }
+        let claims = [
+            self.context().claim(Kind::Regions, 1)?,
+            self.context().claim(Kind::Bytes, len as u64)?,
+        ];
+        let addr = self.draw_addr();
+        let mr = ffi::Mr::new(&pd, Bytes::new(len)?, addr, access)?;
+        let (lkey, rkey) = mr.keys();
+        let region = Region { mr, len, claims };
+        let id = insert(&mut self.regions, "memory regions", region)?;
+        self.registered += len;
+        Ok(MemoryRegion {
+            id: MemoryRegionId(id),
+            addr,
+            len,
+            lkey,
+            rkey,
+        })
+    }
+
+    fn dereg_mr(&mut self, mr: MemoryRegionId) -> Result<(), RdmaError> {
+        let gone = self.regions.remove(mr.0).ok_or(NO_MR)?;
+        self.registered -= gone.len;
+        let Region { mr, claims, .. } = gone;
+        let ended = mr.close();
+        drop(claims);
+        ended
+    }
+
+    fn read(&self, mr: MemoryRegionId, offset: u64, into: &mut [u8]) -> Result<(), RdmaError> {
+        let region = self.regions.get(mr.0).and_then(|r| r.mr.bytes());
+        region.ok_or(NO_MR)?.read(offset, into)
+    }
+
+    fn write(&mut self, mr: MemoryRegionId, offset: u64, from: &[u8]) -> Result<(), RdmaError> {
+        let region = self.regions.get(mr.0).and_then(|r| r.mr.bytes());
+        region.ok_or(NO_MR)?.write(offset, from)
+    }
+
+    fn create_cq(&mut self, cqe: u32) -> Result<CompletionQueueId, RdmaError> {
+        in_range("cqe", cqe, self.context().attr.max_cqe)?;
+        let claim = self.context().claim(Kind::CompletionQueues, 1)?;
+        let object = Arc::new(ffi::Cq::new(&self.channel, cqe)?);
+        let address = object.address();
+        let counted = Counted {
+            object,
+            _claim: claim,
+        };
+        let id = CompletionQueueId(insert(&mut self.cqs, "completion queues", counted)?);
+        self.member.add(address, Target::Cq(id));
+        Ok(id)
+    }
+
+    fn destroy_cq(&mut self, cq: CompletionQueueId) -> Result<(), RdmaError> {
+        unused(self.cq(cq)?, "completion queue")?;
+        let gone = self.cqs.remove(cq.0).ok_or(NO_CQ)?;
+        self.member.remove(gone.object.address());
+        Arc::into_inner(gone.object).map_or(Ok(()), ffi::Cq::close)
+    }
+
+    fn poll_cq(
+        &mut self,
+        cq: CompletionQueueId,
+        into: &mut [Completion],
+    ) -> Result<usize, RdmaError> {
+        let queue = self.cqs.get(cq.0).ok_or(NO_CQ)?.object.clone();
+        let mut filled = 0;
+        while filled < into.len() {
+            let want = into.len() - filled;
+            let (qps, srqs, qpns) = (&mut self.qps, &mut self.srqs, &self.qpns);
+            let got = queue.poll(want, |wc| {
+                let key = qpns.get(&wc.qpn).copied();
+                let completion = translate(qps, srqs, key, wc);
+                if let (Some(place), Some(completion)) = (into.get_mut(filled), completion) {
+                    *place = completion;
+                    filled += 1;
+                }
+            })?;
+            if got == 0 {
+                break;
+            }
+        }
+        Ok(filled)
+    }
+
+    fn create_srq(
+        &mut self,
+        pd: ProtectionDomainId,
+        max_wr: u32,
+        max_sge: u32,
+    ) -> Result<SharedReceiveQueueId, RdmaError> {
+        in_range("max_wr", max_wr, self.context().attr.max_qp_wr)?;
+        in_range("max_sge", max_sge, self.context().attr.max_sge)?;
+        let claim = self.context().claim(Kind::SharedReceiveQueues, 1)?;
+        let object = Arc::new(ffi::Srq::new(self.pd(pd)?, max_wr, max_sge)?);
+        let address = object.address();
+        let shared = Shared {
+            srq: Counted {
+                object,
+                _claim: claim,
+            },
+            pd: pd.0,
+            recvs: Recvs::new(max_wr),
+            max_sge: max_sge as usize,
+        };
+        let key = insert(&mut self.srqs, "shared receive queues", shared)?;
+        let id = SharedReceiveQueueId(key);
+        self.member.add(address, Target::Srq(id));
+        Ok(id)
+    }
+
+    fn arm_srq(&mut self, srq: SharedReceiveQueueId, limit: u32) -> Result<(), RdmaError> {
+        self.srqs.get(srq.0).ok_or(NO_SRQ)?.srq.object.arm(limit)
+    }
+
+    fn destroy_srq(&mut self, srq: SharedReceiveQueueId) -> Result<(), RdmaError> {
+        let shared = self.srqs.get(srq.0).ok_or(NO_SRQ)?;
+        unused(&shared.srq.object, "shared receive queue")?;
+        let gone = self.srqs.remove(srq.0).ok_or(NO_SRQ)?.srq;
+        self.member.remove(gone.object.address());
+        Arc::into_inner(gone.object).map_or(Ok(()), ffi::Srq::close)
+    }
+
+    fn post_srq_recv(
+        &mut self,
+        srq: SharedReceiveQueueId,
+        batch: &[RecvRequest<'_>],
+    ) -> Result<(), PostError> {
+        let whole = |error| PostError { index: 0, error };
+        let shared = self.srqs.get_mut(srq.0).ok_or(whole(NO_SRQ))?;
+        let queue = Queue::Srq(srq.0.slot);
+        let (scratch, recvs) = (&mut self.scratch, &mut shared.recvs);
+        let filled = fill_recvs(scratch, recvs, shared.max_sge, queue, batch);
+        let (posted, ended) = shared.srq.object.post_recv(scratch);
+        scratch.unposted(posted, |tag| {
+            recvs.complete(unpack(tag).1);
+        });
+        ended.map_err(|error| PostError {
+            index: posted,
+            error,
+        })?;
+        filled
+    }
+
+    fn create_qp(
+        &mut self,
+        pd: ProtectionDomainId,
+        attr: &QpInitAttr,
+    ) -> Result<QueuePair, RdmaError> {
+        attr.cap.check(&self.context().attr)?;
+        let claim = self.context().claim(Kind::QueuePairs, 1)?;
+        let domain = self.pd(pd)?;
+        let (send_cq, recv_cq) = (self.cq(attr.send_cq)?, self.cq(attr.recv_cq)?);
+        let shared = attr.srq.map(|srq| self.srqs.get(srq.0).ok_or(NO_SRQ));
+        let shared = shared.transpose()?;
+        if shared.is_some_and(|s| s.pd != pd.0) {
+            return Err(RdmaError::ForeignDomain("shared receive queue"));
+        }
+        let qp = ffi::Qp::new(&ffi::QpParts {
+            pd: domain,
+            send_cq,
+            recv_cq,
+            srq: shared.map(|s| &s.srq.object),
+            cap: attr.cap,
+            sq_sig_all: attr.sq_sig_all,
+        })?;
+        let own_receives = match shared {
+            Some(_) => 0,
+            None => attr.cap.max_recv_wr,
+        };
+        let psn = self.context().clone().draw_psn(&mut self.rng);
+        let (address, qpn, number) = (qp.address(), qp.qpn(), psn.number);
+        let pair = Pair {
+            qp,
+            _claim: claim,
+            _psn: psn,
+            state: QpState::Reset,
+            srq: attr.srq.map(|s| s.0),
+            sends: Sends::new(attr.cap.max_send_wr),
+            recvs: Recvs::new(own_receives),
+            max_send_sge: attr.cap.max_send_sge as usize,
+            max_recv_sge: attr.cap.max_recv_sge as usize,
+            max_inline: attr.cap.max_inline_data as usize,
+        };
+        let id = QueuePairId(insert(&mut self.qps, "queue pairs", pair)?);
+        self.qpns.insert(qpn, id.0);
+        self.member.add(address, Target::Qp(id));
+        Ok(QueuePair {
+            id,
+            qpn,
+            psn: number,
+        })
+    }
+
+    fn modify_to_init(&mut self, qp: QueuePairId, attr: &InitAttr) -> Result<(), RdmaError> {
+        let pair = self.may_become(qp, QpState::Init, "modify_to_init", "Reset")?;
+        pair.qp.to_init(attr)?;
+        self.entered(qp, QpState::Init);
+        Ok(())
+    }
+
+    fn modify_to_rtr(&mut self, qp: QueuePairId, attr: &RtrAttr) -> Result<(), RdmaError> {
+        let pair = self.may_become(qp, QpState::Rtr, "modify_to_rtr", "Init")?;
+        attr.check(&self.context().attr)?;
+        let refuse = |name, value, allowed| {
+            Err(RdmaError::PeerAttribute {
+                name,
+                value,
+                allowed,
+            })
+        };
+        let ours = self.context().gid(attr.av.sgid_index)?;
+        if ours.ip().is_ipv4() != attr.av.dgid.ip().is_ipv4() {
+            return refuse("GID", 0, "of another address family than our own");
+        }
+        if attr.av.udp_port != UDP_PORT {
+            let port = attr.av.udp_port.into();
+            return refuse("UDP port", port, "4791 for a device of verbs");
+        }
+        pair.qp.to_rtr(attr)?;
+        self.entered(qp, QpState::Rtr);
+        Ok(())
+    }
+
+    fn modify_to_rts(&mut self, qp: QueuePairId, attr: &RtsAttr) -> Result<(), RdmaError> {
+        let pair = self.may_become(qp, QpState::Rts, "modify_to_rts", "Rtr")?;
+        attr.check(&self.context().attr)?;
+        pair.qp.to_rts(attr)?;
+        self.entered(qp, QpState::Rts);
+        Ok(())
+    }
+
+    fn modify_to_err(&mut self, qp: QueuePairId) -> Result<(), RdmaError> {
+        self.pair(qp)?.qp.to_err()?;
+        self.entered(qp, QpState::Err);
+        Ok(())
+    }
+
+    fn modify_to_reset(&mut self, qp: QueuePairId) -> Result<(), RdmaError> {
+        let pair = self.qps.get_mut(qp.0).ok_or(NO_QP)?;
+        pair.qp.to_reset()?;
+        pair.state = QpState::Reset;
+        pair.sends.clear();
+        pair.recvs.clear();
+        Ok(())
+    }
+
+    fn query_qp(&self, qp: QueuePairId) -> Result<QpState, RdmaError> {
+        self.pair(qp)?.qp.state()
+    }
+
+    fn destroy_qp(&mut self, qp: QueuePairId) -> Result<(), RdmaError> {
+        let gone = self.qps.remove(qp.0).ok_or(NO_QP)?;
+        self.qpns.remove(&gone.qp.qpn());
+        self.member.remove(gone.qp.address());
+        gone.qp.close()
+    }
+
+    fn post_send(&mut self, qp: QueuePairId, batch: &[SendRequest<'_>]) -> Result<(), PostError> {
+        let max_message = self.context().attr.max_msg_sz;
+        let whole = |error| PostError { index: 0, error };
+        let pair = self.qps.get_mut(qp.0).ok_or(whole(NO_QP))?;
+        let state = pair.state;
+        if !matches!(state, QpState::Rts | QpState::Err) {
+            let (call, allowed) = ("post_send", "Rts");
+            return Err(whole(RdmaError::State {
+                call,
+                state,
+                allowed,
+            }));
+        }
+        self.scratch.clear();
+        let (mut filled, mut taken) = (Ok(()), 0);
+        for (index, request) in batch.iter().enumerate() {
+            let len = check(pair, request, max_message);
+            match len.and_then(|len| pair.sends.add(request, len)) {
+                // SAFETY: inline data is the batch's, which outlives the post below.
+                Ok(tag) => unsafe { self.scratch.send(tag, request) },
+                Err(error) => {
+                    filled = Err(PostError { index, error });
+                    break;
+                }
+            }
+            taken += 1;
+        }
+        let (posted, ended) = pair.qp.post_send(&mut self.scratch);
+        pair.sends.undo(taken - posted);
+        ended.map_err(|error| PostError {
+            index: posted,
+            error,
+        })?;
+        filled
+    }
+
+    fn post_recv(&mut self, qp: QueuePairId, batch: &[RecvRequest<'_>]) -> Result<(), PostError> {
+        let whole = |error| PostError { index: 0, error };
+        let pair = self.qps.get_mut(qp.0).ok_or(whole(NO_QP))?;
+        if pair.srq.is_some() {
+            return Err(whole(RdmaError::SharedReceives));
+        }
+        let state = pair.state;
+        if state == QpState::Reset {
+            let (call, allowed) = ("post_recv", "Init, Rtr and Rts");
+            return Err(whole(RdmaError::State {
+                call,
+                state,
+                allowed,
+            }));
+        }
+        let (scratch, recvs) = (&mut self.scratch, &mut pair.recvs);
+        let filled = fill_recvs(scratch, recvs, pair.max_recv_sge, Queue::Recv, batch);
+        let (posted, ended) = pair.qp.post_recv(scratch);
+        scratch.unposted(posted, |tag| {
+            recvs.complete(unpack(tag).1);
+        });
+        if state == QpState::Err && posted > 0 {
+            // Some drivers look at the queue of one in error only when they are told so again.
+            pair.qp.to_err().map_err(whole)?;
+        }
+        ended.map_err(|error| PostError {
+            index: posted,
+            error,
+        })?;
+        filled
+    }
+
+    fn get_async_event(&mut self) -> Option<AsyncEvent> {
+        self.member.take_event()
+    }
+}

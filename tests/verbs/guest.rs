@@ -1,0 +1,235 @@
+//! What needs devices of the kernel: two of rxe with each other, rxe crossed with `roce`, and what
+//! only a device that several shards share can do.
+
+use crate::Run;
+use crate::crossed::Crossed;
+use crate::link::{Link, Net, Terms, init_attr};
+use corelane::base::Rng;
+use corelane::rdma::verbs::Device;
+use corelane::rdma::*;
+use std::os::fd::RawFd;
+use std::process::Command;
+
+/// The guest's devices, as `tools/rdma-vm` makes them.
+const PAIR: [&str; 2] = ["rxe0", "rxe1"];
+
+/// Waits until one of these is readable, or a moment.
+pub fn wait_readable(fds: &[RawFd], milliseconds: i32) {
+    let mut polled: Vec<libc::pollfd> = fds
+        .iter()
+        .map(|&fd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        })
+        .collect();
+    // SAFETY: an array of so many entries, which the call alone uses until it returns.
+    unsafe {
+        libc::poll(
+            polled.as_mut_ptr(),
+            polled.len() as libc::nfds_t,
+            milliseconds,
+        )
+    };
+}
+
+/// A device's address of RoCE v2, of the family that is asked for.
+pub fn place(device: &Device, v4: bool) -> AddressVector {
+    let gids = device.gids();
+    let usable = |(_, gid): &&(u8, Gid)| match gid.ip() {
+        std::net::IpAddr::V4(_) => v4,
+        std::net::IpAddr::V6(ip) => !v4 && !ip.is_unicast_link_local(),
+    };
+    let (sgid_index, dgid) = *gids.iter().find(usable).expect("an address");
+    AddressVector {
+        sgid_index,
+        dgid,
+        udp_port: 4791,
+    }
+}
+
+/// Two devices of verbs.
+struct Kernel([Device; 2]);
+
+impl Kernel {
+    fn new() -> Self {
+        let mut seed = 0;
+        Self(PAIR.map(|name| {
+            seed += 1;
+            Device::open(Some(name), Rng::from_u64(seed)).expect("a device")
+        }))
+    }
+}
+
+impl Net for Kernel {
+    fn dev(&mut self, end: usize) -> &mut dyn Provider {
+        &mut self.0[end]
+    }
+
+    fn place(&self, end: usize) -> AddressVector {
+        place(&self.0[end], true)
+    }
+
+    fn arm(&mut self, end: usize, cq: CompletionQueueId) {
+        self.0[end].req_notify_cq(cq).expect("armed");
+    }
+
+    fn wait(&mut self) {
+        let fds = [self.0[0].wake_fds(), self.0[1].wake_fds()].concat();
+        wait_readable(&fds, 20);
+        for device in &mut self.0 {
+            device.ack_cq_events();
+        }
+    }
+}
+
+/// Two shards of one process share the opening of a device, its numbers and its limits; each has
+/// its own objects and its own events.
+fn shared_context() {
+    let before = descriptors();
+    let open = |seed| Device::open(Some(PAIR[0]), Rng::from_u64(seed)).expect("a device");
+    // From one seed, so that both draw the same numbers if they can.
+    let mut shards = [open(7), open(7)];
+    let [a, b] = [shards[0].wake_fds(), shards[1].wake_fds()];
+    assert_eq!(a[1], b[1], "one opening");
+    assert!(a[0] != b[0] && a[2] != b[2], "wakers of their own");
+    let objects = shards.each_mut().map(|dev| {
+        let pd = dev.alloc_pd().expect("made");
+        let cq = dev.create_cq(16).expect("made");
+        let srq = dev.create_srq(pd, 16, 1).expect("made");
+        let qp = dev.create_qp(pd, &init_attr(cq, Some(srq))).expect("made");
+        (pd, cq, srq, qp)
+    });
+    assert_ne!(
+        objects[0].3.psn, objects[1].3.psn,
+        "numbers are the device's"
+    );
+    assert_ne!(objects[0].3.qpn, objects[1].3.qpn);
+    assert_eq!(
+        shards[0].objects().queue_pairs,
+        1,
+        "objects are the shard's"
+    );
+    let foreign = shards[0].query_qp(objects[1].3.id);
+    assert!(foreign.is_ok(), "names are a shard's own, and may be equal");
+    // An event of the second shard's, taken by the first, reaches and wakes the second.
+    let qp = objects[1].3.id;
+    shards[1].modify_to_err(qp).expect("ERR");
+    wait_readable(&[a[1]], 5000);
+    assert_eq!(shards[0].get_async_event(), None, "not its own");
+    wait_readable(&[b[2]], 5000);
+    let event = shards[1].get_async_event();
+    assert_eq!(event, Some(AsyncEvent::QpLastWqeReached(qp)));
+    assert_eq!(shards[1].get_async_event(), None);
+    // What is not removed goes with its owner, in the right order.
+    drop(shards);
+    assert_eq!(resources(), 0, "the kernel has nothing of ours left");
+    assert_eq!(descriptors(), before, "no descriptor is left");
+}
+
+/// A port that goes down and comes up is told to every shard.
+fn port_events() {
+    let open = |seed| Device::open(Some(PAIR[1]), Rng::from_u64(seed)).expect("a device");
+    let mut shards = [open(1), open(2)];
+    for (state, expected) in [
+        ("down", AsyncEvent::PortErr),
+        ("up", AsyncEvent::PortActive),
+    ] {
+        ip(&["link", "set", "veth1", state]);
+        for shard in &mut shards {
+            let mut event = None;
+            for _ in 0..100 {
+                event = shard.get_async_event();
+                if event.is_some() {
+                    break;
+                }
+                wait_readable(&shard.wake_fds(), 100);
+            }
+            assert_eq!(event, Some(expected));
+        }
+    }
+    // Its route and neighbour went with it.
+    ip(&[
+        "route",
+        "replace",
+        "10.99.0.1",
+        "dev",
+        "veth1",
+        "src",
+        "10.99.0.2",
+        "table",
+        "101",
+    ]);
+    let neighbour = [
+        "10.99.0.1",
+        "lladdr",
+        "02:00:00:00:00:01",
+        "dev",
+        "veth1",
+        "nud",
+        "permanent",
+    ];
+    ip(&[&["neigh", "replace"], &neighbour[..]].concat());
+}
+
+fn ip(arguments: &[&str]) {
+    let status = Command::new("ip").args(arguments).status();
+    assert!(status.expect("ip runs").success(), "ip {arguments:?}");
+}
+
+/// Queue pairs that the kernel lists for this process.
+fn resources() -> usize {
+    let output = Command::new("rdma")
+        .args(["resource", "show", "qp"])
+        .output();
+    let output = output.expect("rdma runs");
+    let pid = format!("pid {} ", std::process::id());
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    lines.lines().filter(|l| l.contains(&pid)).count()
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd")
+        .expect("readable")
+        .count()
+}
+
+/// A device is opened and closed with everything on it, many times.
+fn many_openings() {
+    let before = descriptors();
+    for seed in 0..50 {
+        let mut net = Kernel::new();
+        let mut link = Link::new(&mut net, Terms::default());
+        link.recv(1, 1, 0, 64);
+        link.request(0, seed, SendOp::Send, 0, 8);
+        link.success(0, seed);
+        if seed % 2 == 0 {
+            link.tear_down();
+        }
+    }
+    assert_eq!((descriptors(), resources()), (before, 0));
+}
+
+fn names() {
+    let names = verbs::devices().expect("devices");
+    assert!(
+        PAIR.iter().all(|name| names.iter().any(|n| n == name)),
+        "{names:?}"
+    );
+    let error = Device::open(Some("none0"), Rng::from_u64(1)).expect_err("no such device");
+    assert_eq!(error, verbs::Unavailable::NoSuchDevice("none0".into()));
+}
+
+pub fn run(run: &mut Run) {
+    run.one("verbs: names".into(), names);
+    run.all("verbs", Kernel::new);
+    run.one("verbs: two shards on one device".into(), shared_context);
+    run.one("verbs: port events".into(), port_events);
+    run.one("verbs: many openings".into(), many_openings);
+    for (family, v4) in [("IPv6", false), ("IPv4", true)] {
+        let name = format!("roce asks rxe over {family}");
+        run.all(&name, || Crossed::new(v4, 0));
+        let name = format!("rxe asks roce over {family}");
+        run.all(&name, || Crossed::new(v4, 1));
+    }
+}
