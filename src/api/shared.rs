@@ -12,10 +12,12 @@ use super::waiters::Waiters;
 use crate::base::limits;
 use crate::conn::incoming::{Decision, IncomingId};
 use crate::conn::{ClosePathError, ConnId, ConnectionError, ConnectionStats};
-use crate::conn::{PathInfo, PathStats, TransportConfig};
+use crate::conn::{PathInfo, PathStats, PinError, TransportConfig};
 use crate::crypto::ExportError;
+use crate::path::schedule::Pin;
 use crate::path::{PathId, PathStatus};
 use crate::shard::mailbox::{CommandSender, SendError};
+use crate::stream::DatagramError;
 use crate::wire::{Code, StreamId};
 use atomic_waker::AtomicWaker;
 use bytes::Bytes;
@@ -309,6 +311,16 @@ pub(super) enum Request {
         id: PathId,
         status: PathStatus,
         reply: Reply<Result<(), ClosePathError>>,
+    },
+    PinStream {
+        id: StreamId,
+        pin: Option<Pin>,
+        reply: Reply<Result<(), PinError>>,
+    },
+    SendDatagramOn {
+        pin: Pin,
+        data: Bytes,
+        reply: Reply<Result<(), DatagramError>>,
     },
     ClosePath {
         id: PathId,

@@ -2,6 +2,7 @@
 //! links between client and server that behave as told.
 
 use super::Failure;
+use super::policy::PolicyArgs;
 use clap::Args;
 use corelane::conn::TransportConfig;
 use corelane_relay::{Change, Config, Knob, LinkConfig, PathConfig, Relay};
@@ -28,6 +29,9 @@ pub struct PathArgs {
     /// follow on loopback, and else what the routes say
     #[arg(long, value_name = "IP,..", value_delimiter = ',')]
     pub local: Vec<IpAddr>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub policy: PolicyArgs,
 }
 
 /// Links between client and server of this process.
@@ -170,10 +174,12 @@ impl Ways {
 
 impl PathArgs {
     /// Adapts the transport settings of connections with so many paths.
-    pub fn apply(&self, transport: &mut TransportConfig, paths: usize) {
+    pub fn apply(&self, transport: &mut TransportConfig, paths: usize) -> Result<(), Failure> {
         if paths > 1 {
             transport.max_paths = paths as u32;
+            transport.multipath = self.policy.config().map_err(Failure::Usage)?;
         }
+        Ok(())
     }
 }
 
@@ -199,6 +205,7 @@ mod tests {
         let args = |paths, local: &[&str]| PathArgs {
             paths,
             local: local.iter().map(|a| a.parse().unwrap()).collect(),
+            policy: PolicyArgs::default(),
         };
         let links = LinkArgs::default();
         let ways = Ways::new(&args(3, &[]), &links, true).unwrap();
