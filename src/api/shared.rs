@@ -8,6 +8,7 @@
 use super::error::{ConnectError, MigrationError, PathError};
 use super::lazy::Lazy;
 use super::paths::{PathNews, PathOptions};
+use super::policy;
 use super::waiters::Waiters;
 use crate::base::limits;
 use crate::conn::incoming::{Decision, IncomingId};
@@ -312,6 +313,7 @@ pub(super) enum Request {
         status: PathStatus,
         reply: Reply<Result<(), ClosePathError>>,
     },
+    With(policy::Work),
     PinStream {
         id: StreamId,
         pin: Option<Pin>,

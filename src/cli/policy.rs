@@ -13,7 +13,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default, Args, Serialize)]
 pub struct PolicyArgs {
     /// Which path a packet takes: ecf, min-rtt[:BIAS], low-latency, round-robin, blest,
-    /// redundant[:PATHS], weighted[:W,..] or backup-only
+    /// redundant[:PATHS], weighted[:W,..] or backup
     #[arg(long, value_name = "KIND", value_parser = scheduler)]
     pub scheduler: Option<String>,
     /// What is sent on several paths at once: any of crypto, resets, datagrams, all, and paths=N,

@@ -322,6 +322,7 @@ impl ConnDriver {
                 Request::SetPathStatus { id, status, reply } => {
                     let _ = reply.set(conn.set_path_status(id, status));
                 }
+                Request::With(work) => work(now, conn),
                 Request::PinStream { id, pin, reply } => {
                     let _ = reply.set(conn.set_stream_path(id, pin));
                 }
