@@ -4,6 +4,7 @@
 //! `setup`.
 
 use super::paths::{LinkArgs, PathArgs};
+use super::policy::PolicyArgs;
 use super::report::units;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use corelane::shard::quic_lb::QuicLbConfig;
@@ -140,6 +141,8 @@ pub struct ServerArgs {
     /// Paths that a connection may have at once, where clients have several
     #[arg(long, value_name = "N", value_parser = super::paths::paths, default_value_t = 8)]
     pub paths: usize,
+    #[command(flatten)]
+    pub policy: PolicyArgs,
     #[command(flatten)]
     pub engine: EngineArgs,
     #[command(flatten)]

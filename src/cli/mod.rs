@@ -10,6 +10,7 @@ mod exporter;
 mod fail;
 mod output;
 mod paths;
+mod policy;
 mod provider;
 pub mod report;
 mod see;

@@ -25,7 +25,7 @@ pub struct Paths {
 }
 
 impl Paths {
-    pub fn new(ways: Ways) -> Self {
+    pub(super) fn new(ways: Ways) -> Self {
         Self {
             ways,
             sockets: Vec::new(),
@@ -35,12 +35,12 @@ impl Paths {
     }
 
     /// Paths of each connection, beside the first one.
-    pub fn wanted(&self) -> usize {
+    pub(super) fn wanted(&self) -> usize {
         self.ways.paths.saturating_sub(1)
     }
 
     /// A connection is established; its paths follow.
-    pub fn begin(&mut self, common: &Common, ctx: &mut Context<'_>, conn: ConnId) {
+    pub(super) fn begin(&mut self, common: &Common, ctx: &mut Context<'_>, conn: ConnId) {
         let (opened, validated) = (0, 0);
         self.waiting.push(Waiting {
             conn,
@@ -51,7 +51,7 @@ impl Paths {
     }
 
     /// Opens what can be opened now.
-    pub fn go_on(&mut self, common: &Common, ctx: &mut Context<'_>) {
+    pub(super) fn go_on(&mut self, common: &Common, ctx: &mut Context<'_>) {
         if self.waiting.is_empty() || !self.bind(common, ctx) {
             return;
         }
@@ -95,7 +95,7 @@ impl Paths {
     }
 
     /// Something happened to a path; true when the connection has all of them now.
-    pub fn on_event(&mut self, common: &Common, conn: ConnId, event: PathEvent) -> bool {
+    pub(super) fn on_event(&mut self, common: &Common, conn: ConnId, event: PathEvent) -> bool {
         let wanted = self.wanted();
         let Some(at) = self.waiting.iter().position(|w| w.conn == conn) else {
             return false;
@@ -119,7 +119,7 @@ impl Paths {
     }
 
     /// A connection is over.
-    pub fn on_closed(&mut self, conn: ConnId, connection: Option<&mut Connection>) {
+    pub(super) fn on_closed(&mut self, conn: ConnId, connection: Option<&mut Connection>) {
         self.waiting.retain(|w| w.conn != conn);
         if self.wanted() > 0
             && let Some(connection) = connection
