@@ -130,6 +130,10 @@ impl Net for Crossed {
         }
     }
 
+    fn is_rxe(&self, end: usize) -> bool {
+        end != self.user_end
+    }
+
     fn arm(&mut self, end: usize, cq: CompletionQueueId) {
         if end != self.user_end {
             self.kernel.req_notify_cq(cq).expect("armed");

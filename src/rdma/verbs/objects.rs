@@ -479,7 +479,13 @@ impl Provider for Device {
     }
 
     fn modify_to_err(&mut self, qp: QueuePairId) -> Result<(), RdmaError> {
-        self.pair(qp)?.qp.to_err()?;
+        let pair = self.pair(qp)?;
+        if pair.state == QpState::Reset {
+            // The kernel knows no such step; nothing is posted, and nobody is told who we are.
+            let access = Access::NONE;
+            pair.qp.to_init(&InitAttr { access })?;
+        }
+        pair.qp.to_err()?;
         self.entered(qp, QpState::Err);
         Ok(())
     }
