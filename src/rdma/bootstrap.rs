@@ -202,7 +202,10 @@ impl Terms {
         let within = |n: u32, (low, high): (usize, usize)| (low..=high).contains(&(n as usize));
         ok(within(terms.slot, limits::LANE_SLOT), "slot")?;
         ok(within(terms.window, limits::LANE_WINDOW), "window")?;
-        ok(within(terms.operations, (0, limits::LANE_OPERATIONS)), "operations")?;
+        ok(
+            within(terms.operations, (0, limits::LANE_OPERATIONS)),
+            "operations",
+        )?;
         let queue = if flags & HAS_QUEUE != 0 {
             let gid = Gid(array(body, 24).ok_or(short)?);
             let mtu = Mtu::from_bytes(u16_at(42)?.into());
@@ -231,12 +234,19 @@ impl Terms {
                 access: access_of(byte(68)?).ok_or(BootstrapError::Value("access"))?,
             };
             ok(region.len <= limits::LANE_REGION as u64, "region's length")?;
-            ok(region.addr.checked_add(region.len).is_some(), "region's address")?;
+            ok(
+                region.addr.checked_add(region.len).is_some(),
+                "region's address",
+            )?;
             Some(region)
         } else {
             None
         };
-        Ok(Self { queue, region, ..terms })
+        Ok(Self {
+            queue,
+            region,
+            ..terms
+        })
     }
 }
 
@@ -316,7 +326,10 @@ impl<'a> Message<'a> {
             5..=7 => (8, 8),
             8 => (0, 0),
             9 => (0, limits::LANE_BACKLOG),
-            16 => (super::lane::HEADER, limits::LANE_SLOT.1 + super::lane::HEADER),
+            16 => (
+                super::lane::HEADER,
+                limits::LANE_SLOT.1 + super::lane::HEADER,
+            ),
             _ => return Err(BootstrapError::Type(kind)),
         };
         if !(least..=most).contains(&(len as usize)) {

@@ -273,7 +273,10 @@ mod tests {
         assert_eq!((flow.ack(), flow.owes_ack()), (2, true));
         assert_eq!(flow.on_message(2), Ok(true));
         assert_eq!(flow.rewind(1), Err(Miscounted));
-        assert_eq!((flow.accept(), flow.accept(), flow.accept()), (Some(0), Some(1), None));
+        assert_eq!(
+            (flow.accept(), flow.accept(), flow.accept()),
+            (Some(0), Some(1), None)
+        );
         flow.on_sent();
         assert_eq!(flow.on_ack(1), Ok(true));
         assert_eq!(flow.rewind(0), Err(Miscounted));

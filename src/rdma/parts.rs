@@ -228,7 +228,11 @@ impl Parts {
             srq: shared.receives.map(|(srq, _)| srq),
             cap: QpCap {
                 max_send_wr: plan.send_depth(),
-                max_recv_wr: if shared.receives.is_none() { plan.receives() } else { 0 },
+                max_recv_wr: if shared.receives.is_none() {
+                    plan.receives()
+                } else {
+                    0
+                },
                 max_send_sge: 1,
                 max_recv_sge: 1,
                 max_inline_data: port.query_device().max_inline_data.min(INLINE),
@@ -237,7 +241,12 @@ impl Parts {
         };
         let qp = port.create_qp(pd, &attr)?;
         self.qp = Some((qp, enter(ObjectKind::QueuePair, qp.qpn as usize)));
-        port.modify_to_init(qp.id, &InitAttr { access: plan.access })?;
+        port.modify_to_init(
+            qp.id,
+            &InitAttr {
+                access: plan.access,
+            },
+        )?;
         (0..plan.receives()).try_for_each(|n| self.post_receive(port, n.into()))
     }
 

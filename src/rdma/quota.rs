@@ -89,7 +89,11 @@ impl Quotas {
 
     /// Identities that have something.
     pub fn identities(&self) -> usize {
-        self.0.1.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.0
+            .1
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
     }
 }
 
@@ -138,7 +142,17 @@ mod tests {
         assert!(quotas.reserve(b, one).is_some());
         drop(first);
         assert!(quotas.reserve(a, Amount { bytes: 91, ..one }).is_none());
-        assert!(quotas.reserve(a, Amount { bytes: u64::MAX, ..one }).is_none());
+        assert!(
+            quotas
+                .reserve(
+                    a,
+                    Amount {
+                        bytes: u64::MAX,
+                        ..one
+                    }
+                )
+                .is_none()
+        );
         assert!(quotas.reserve(a, one).is_some());
         drop(second);
         assert_eq!(quotas.identities(), 0);

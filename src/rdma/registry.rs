@@ -133,7 +133,11 @@ mod tests {
         let client = Owner::Client(registry.client());
         let domain = registry.enter(client, ObjectKind::Domain, 0);
         let queue = registry.enter(Owner::Shard(3), ObjectKind::CompletionQueue, 64);
-        let listed: Vec<String> = registry.objects().iter().map(|o| o.owner.to_string()).collect();
+        let listed: Vec<String> = registry
+            .objects()
+            .iter()
+            .map(|o| o.owner.to_string())
+            .collect();
         assert_eq!(listed, ["client 1", "shard 3"]);
         drop(domain);
         assert_eq!(registry.objects()[0].detail, 64);

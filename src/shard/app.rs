@@ -92,6 +92,13 @@ pub trait ShardApp {
         None
     }
 
+    /// Whether the application has something to do that its next [`ShardApp::on_turn`] does: the
+    /// shard does not sleep before.
+    #[inline]
+    fn wants_turn(&self) -> bool {
+        false
+    }
+
     /// A handle's command arrived.
     fn on_command(&mut self, ctx: &mut Context<'_>, command: Self::Command) {
         let _ = (ctx, command);

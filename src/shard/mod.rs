@@ -11,6 +11,7 @@ pub mod app;
 mod bind;
 pub mod demux;
 pub mod engine;
+pub mod lanes;
 pub mod mailbox;
 pub mod metrics;
 pub mod qlog;

@@ -232,7 +232,7 @@ impl<A: ShardApp> Shard<A> {
     /// completion is left then that would end a sleep.
     fn is_busy(&mut self, left: Left) -> bool {
         let own = self.app.next_own().filter(|s| self.backend.can_send(*s));
-        if own.is_some() && self.backend.tx_buffer().is_some() {
+        if self.app.wants_turn() || (own.is_some() && self.backend.tx_buffer().is_some()) {
             self.blocked.clear();
             return true;
         }
@@ -312,7 +312,11 @@ impl<A: ShardApp> Shard<A> {
     fn send_own(&mut self, now: Timestamp) -> bool {
         let mut sent = false;
         for _ in 0..OWN_TRAINS_PER_TURN {
-            if !self.app.next_own().is_some_and(|s| self.backend.can_send(s)) {
+            if !self
+                .app
+                .next_own()
+                .is_some_and(|s| self.backend.can_send(s))
+            {
                 break;
             }
             let Some(mut buffer) = self.backend.tx_buffer() else {

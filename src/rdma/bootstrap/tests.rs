@@ -87,7 +87,10 @@ fn lying_lengths_types_and_versions_are_refused_by_the_header_alone() {
     assert_eq!(header(|b| b[0] = 77), BootstrapError::Type(77));
     assert_eq!(header(|b| b[7] += 1), BootstrapError::Length(1, 77));
     assert_eq!(header(|b| b[7] -= 1), BootstrapError::Length(1, 75));
-    assert!(matches!(header(|b| b[4] = 255), BootstrapError::Length(1, _)));
+    assert!(matches!(
+        header(|b| b[4] = 255),
+        BootstrapError::Length(1, _)
+    ));
     assert!(matches!(header(|b| b[3] = 1), BootstrapError::Value(_)));
 }
 
