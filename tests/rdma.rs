@@ -1,5 +1,5 @@
-//! RoCE v2 queue pairs: two devices over a faulty network in virtual time, everything that a peer can
-//! say wrongly, and an independent implementation as the peer.
+//! RoCE v2 queue pairs: two devices over a faulty network in virtual time, everything that a peer
+//! can say wrongly, and an independent implementation as the peer.
 
 #[path = "rdma/bad_answers.rs"]
 mod bad_answers;

@@ -235,7 +235,8 @@ pub struct RtsAttr {
     pub retry_cnt: u8,
     /// How often to wait for a receive of the peer, 0 to 6; 7 is without end.
     pub rnr_retry: u8,
-    /// Our READs and atomics that may be under way at once; at most the peer's `max_dest_rd_atomic`.
+    /// Our READs and atomics that may be under way at once; at most the peer's
+    /// `max_dest_rd_atomic`.
     pub max_rd_atomic: u8,
 }
 

@@ -65,7 +65,8 @@ pub enum SendOp {
     RdmaWriteWithImm(Remote, u32),
     /// Bytes out of the peer's memory.
     RdmaRead(Remote),
-    /// Puts `swap` where `compare` is; the 8 bytes before come back. The address is a multiple of 8.
+    /// Puts `swap` where `compare` is; the 8 bytes before come back. The address is a multiple of
+    /// 8.
     AtomicCmpAndSwp {
         /// Where.
         remote: Remote,

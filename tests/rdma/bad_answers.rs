@@ -273,7 +273,7 @@ fn memory_that_goes_away_fails_its_request_in_turn() {
         .unwrap();
     let psn = peer.side.qp.psn;
     let mr = peer.side.mr;
-    let mut post = |side: &mut crate::rig::Side, wr_id, mr: MemoryRegion| {
+    let post = |side: &mut crate::rig::Side, wr_id, mr: MemoryRegion| {
         let sges = [mr.sge(0, 10)];
         side.post(SendRequest::new(wr_id, SendOp::Send, Data::Sges(&sges)).unsignaled());
     };

@@ -1,5 +1,5 @@
-//! A device with one queue pair and a region, ready to be connected to anything, and a scripted peer
-//! that can say anything in any packet.
+//! A device with one queue pair and a region, ready to be connected to anything, and a scripted
+//! peer that can say anything in any packet.
 
 use corelane::base::{Ecn, FourTuple, RecvMeta, Rng, SocketId, Timestamp, Transmit};
 use corelane::rdma::roce::wire::packet::{packet_len, write};

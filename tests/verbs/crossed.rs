@@ -151,8 +151,9 @@ impl Net for Crossed {
             let left = until.saturating_since(Clock::now());
             patience = patience.min(left.as_millis() as i32 + 1);
         }
-        let [channel, events, woken] = self.kernel.wake_fds();
-        wait_readable(&[channel, events, woken, self.socket.as_raw_fd()], patience);
+        let mut fds = self.kernel.wake_fds();
+        fds.push(self.socket.as_raw_fd());
+        wait_readable(&fds, patience);
         self.kernel.ack_cq_events();
         self.receive();
         self.user.handle_timeout(Clock::now());

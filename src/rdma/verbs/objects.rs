@@ -2,7 +2,7 @@
 //! fails changes nothing and says the same as it does with every other provider.
 
 use super::context::{Kind, Target};
-use super::device::{Counted, Device, Pair, Region, Shared};
+use super::device::{Counted, Device, Pair, Region, Shared, UDP_PORT};
 use super::ffi::{self, Wc};
 use super::memory::Bytes;
 use super::tags::{Queue, Recvs, Sends, pack, unpack};
@@ -18,9 +18,6 @@ use crate::rdma::provider::{Objects, Provider, QueuePair};
 use crate::rdma::slots::{Key, Slots};
 use crate::rdma::work::{Data, MemoryRegion, RecvRequest, SendRequest};
 use std::sync::Arc;
-
-/// The UDP port of every device of the standard.
-const UDP_PORT: u16 = 4791;
 
 const NO_QP: RdmaError = RdmaError::Unknown("queue pair");
 const NO_CQ: RdmaError = RdmaError::Unknown("completion queue");

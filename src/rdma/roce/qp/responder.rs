@@ -363,7 +363,7 @@ impl Qp {
         packet: &Packet<'_>,
         atomic: crate::rdma::roce::wire::AtomicEth,
     ) -> Result<u32, Refused> {
-        if atomic.addr % 8 != 0 {
+        if !atomic.addr.is_multiple_of(8) {
             return Err(Refused::Invalid);
         }
         let reth = Reth {

@@ -156,7 +156,7 @@ impl<'a> Packet<'a> {
         let (first, rest) = take::<BTH>(bytes).ok_or(Malformed::Length)?;
         let bth = Bth::parse(first);
         let len = rest.len().checked_sub(ICRC).ok_or(Malformed::Length)?;
-        if bytes.len() % 4 != 0 {
+        if !bytes.len().is_multiple_of(4) {
             return Err(Malformed::Length);
         }
         if bth.version != 0 {

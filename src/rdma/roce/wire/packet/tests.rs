@@ -57,7 +57,11 @@ fn ext(opcode: Opcode, n: u64) -> Ext {
 
 proptest! {
     #[test]
-    fn what_is_written_reads_back(byte in 0u8..0x15, n in any::<u64>(), data in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn what_is_written_reads_back(
+        byte in 0u8..0x15,
+        n in any::<u64>(),
+        data in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
         let opcode = Opcode::from_byte(byte).unwrap();
         let data = if opcode.has_payload() { &data[..] } else { &[] };
         let mut out = [0xee; 400];
@@ -82,9 +86,10 @@ proptest! {
     #[test]
     fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
         if let Ok(packet) = Packet::parse(&bytes) {
-            prop_assert_eq!(packet_len(&packet.ext, packet.payload.len()), bytes.len()
-                // Padding of a length that needed none is no error: the sender says how much.
-                - (usize::from(packet.bth.pad) + packet.payload.len() - packet.payload.len().next_multiple_of(4)));
+            let len = packet.payload.len();
+            // Padding of a length that needed none is no error: the sender says how much.
+            let more = usize::from(packet.bth.pad) + len - len.next_multiple_of(4);
+            prop_assert_eq!(packet_len(&packet.ext, len), bytes.len() - more);
         }
     }
 }
