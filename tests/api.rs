@@ -15,6 +15,8 @@ mod connections;
 mod early;
 #[path = "api/moves.rs"]
 mod moves;
+#[path = "api/paths.rs"]
+mod paths;
 #[path = "api/seeing.rs"]
 mod seeing;
 #[path = "api/sockets.rs"]

@@ -220,7 +220,15 @@ impl Connection {
         &self.handle.shared
     }
 
-    fn handshake(&self) -> Option<&Handshake> {
+    pub(super) fn handle(&self) -> &Arc<ConnHandle> {
+        &self.handle
+    }
+
+    pub(super) fn from_handle(handle: Arc<ConnHandle>) -> Self {
+        Self { handle }
+    }
+
+    pub(super) fn handshake(&self) -> Option<&Handshake> {
         self.shared().handshake.get()
     }
 
@@ -479,7 +487,10 @@ impl Connection {
 
     async fn both_stats(&self) -> Result<(ConnectionStats, PathStats), ConnectionError> {
         let asked = self.ask(Request::Stats).await;
-        asked.or_else(|why| self.shared().last_stats.get().map(|s| **s).ok_or(why))
+        asked.or_else(|why| {
+            let last = self.shared().last_stats.get();
+            last.map(|s| (s.connection, s.path)).ok_or(why)
+        })
     }
 
     /// Moves to new packet protection keys (RFC 9001 §6). False when it is too early for that: the
@@ -492,7 +503,7 @@ impl Connection {
     }
 
     /// Asks the shard something.
-    async fn ask<T: Clone>(
+    pub(super) async fn ask<T: Clone>(
         &self,
         request: impl FnOnce(Reply<T>) -> Request,
     ) -> Result<T, ConnectionError> {

@@ -6,6 +6,7 @@
 
 mod conn;
 mod moves;
+mod paths;
 mod stream;
 
 use super::error::{ConnectError, MigrationError};
@@ -20,6 +21,7 @@ use crate::wire::StreamId;
 use bytes::Bytes;
 use conn::ConnDriver;
 use moves::Added;
+use paths::Opening;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -46,6 +48,8 @@ pub(super) struct Driver {
     /// The endpoint's close was carried out.
     closed: bool,
     added: Added,
+    /// Paths to open as soon as the peer has issued what they need.
+    opening: Vec<Opening>,
 }
 
 impl Driver {
@@ -61,6 +65,7 @@ impl Driver {
             scan_at: Timestamp::ZERO,
             closed: false,
             added: Added::default(),
+            opening: Vec::new(),
         }
     }
 
@@ -316,7 +321,10 @@ impl ShardApp for Driver {
             Command::Connect(attempt) => self.connect(ctx, *attempt),
             Command::Decide(verdict) => self.decide(ctx, *verdict),
             Command::Move(order) => self.begin_move(ctx, *order),
+            Command::OpenPath(order) => self.open_path(ctx, *order),
             Command::Rebind(socket) => self.rebind(ctx, socket),
+            Command::AddSocket(socket) => self.keep_socket(ctx, socket),
+            Command::RemoveSocket(addr) => self.give_up_sockets(ctx, addr),
             Command::Look => self.look(ctx),
         }
     }
@@ -333,7 +341,8 @@ impl ShardApp for Driver {
         while let Some(id) = self.surplus.pop() {
             ctx.decide(id, Decision::Ignore);
         }
-        self.scan(ctx)
+        let retry = self.retry_paths(ctx);
+        self.scan(ctx).into_iter().chain(retry).min()
     }
 }
 

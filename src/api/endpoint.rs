@@ -7,6 +7,7 @@ use super::incoming::Incoming;
 use super::shared::{Attempt, Command, ConnShared, Hub, Link, Ticket};
 use crate::conn::{PreferredAddresses, TokenStore, TransportConfig};
 use crate::io::Choice;
+use crate::shard::added::Binder;
 use crate::shard::engine::{Bind, Engine, EngineConfig, EngineError, Idle};
 use crate::shard::metrics::{Metrics, MetricsReader};
 use crate::sys::affinity::Core;
@@ -71,6 +72,14 @@ impl EndpointBuilder {
     pub fn preferred_address(mut self, addr: SocketAddr) -> Self {
         self.config.also.push(addr);
         self.preferred.set(addr);
+        self
+    }
+
+    /// Listens at a further address, too, with a socket for each shard. With port 0 the system
+    /// chooses one: [`Endpoint::add_socket`] on the running endpoint tells which.
+    #[must_use]
+    pub fn also(mut self, addr: SocketAddr) -> Self {
+        self.config.also.push(addr);
         self
     }
 
@@ -146,6 +155,8 @@ impl EndpointBuilder {
                 local_addrs: engine.local_addrs().to_vec(),
                 backend: engine.backend(),
                 metrics: engine.metrics_reader(),
+                binder: engine.binder().clone(),
+                server: self.config.server.is_some(),
             }),
         })
     }
@@ -160,6 +171,9 @@ pub(super) struct Inner {
     pub(super) local_addrs: Vec<SocketAddr>,
     backend: &'static str,
     metrics: MetricsReader,
+    binder: Binder,
+    /// It accepts connections.
+    server: bool,
 }
 
 impl Inner {
@@ -217,6 +231,14 @@ impl Endpoint {
 
     pub(super) fn links(&self) -> &[Arc<Link>] {
         &self.inner.links
+    }
+
+    pub(super) fn binder(&self) -> &Binder {
+        &self.inner.binder
+    }
+
+    pub(super) fn is_server(&self) -> bool {
+        self.inner.server
     }
 
     /// Begins a connection to `addr`, whose certificate must be for `server_name`.

@@ -1,9 +1,10 @@
 //! What the async face can refuse, by whose doing and with what to do next.
 
 use crate::conn::endpoint;
-use crate::conn::{ConnectionError, MigrateError, MigrationFailure};
+use crate::conn::{ClosePathError, ConnectionError, MigrateError, MigrationFailure, OpenPathError};
 use crate::crypto::{ConfigError, ExportError};
 use crate::io::IoError;
+use crate::wire::Code;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -146,6 +147,44 @@ pub enum MigrationError {
     /// It tried to, and stays where it is.
     #[error(transparent)]
     Failed(MigrationFailure),
+    /// The address cannot be used.
+    #[error("cannot bind a UDP socket to {0}: {1}")]
+    Bind(SocketAddr, Arc<io::Error>),
+    /// The shard cannot take another socket.
+    #[error(transparent)]
+    Socket(#[from] IoError),
+    /// The connection is over.
+    #[error("the connection is over: {0}")]
+    ConnectionLost(#[source] ConnectionError),
+}
+
+/// Why there is no such path.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PathError {
+    /// None may be opened, or not now.
+    #[error(transparent)]
+    Refused(#[from] OpenPathError),
+    /// It is not there, or not any more.
+    #[error(transparent)]
+    Unusable(ClosePathError),
+    /// The server did not answer there in time.
+    #[error("the server did not answer from {0} on the new path")]
+    NoAnswer(SocketAddr),
+    /// The peer abandoned it before it was used.
+    #[error("the peer abandoned the path: {0}")]
+    Peer(Code),
+    /// This side closed it before it was used.
+    #[error("this side closed the path before it was used")]
+    Closed,
+    /// No socket of the local address reaches the server's.
+    #[error("nothing bound to {local} reaches {remote}: take a local address of its family")]
+    Family {
+        /// Our end.
+        local: SocketAddr,
+        /// The server's.
+        remote: SocketAddr,
+    },
     /// The address cannot be used.
     #[error("cannot bind a UDP socket to {0}: {1}")]
     Bind(SocketAddr, Arc<io::Error>),

@@ -3,11 +3,11 @@
 use super::connection::Connection;
 use super::endpoint::Endpoint;
 use super::error::MigrationError;
-use super::shared::{Command, Move};
+use super::paths::move_to;
+use super::shared::Command;
 use crate::sys::reuseport;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
 
 impl Connection {
     /// Moves this client's connection to `local`: to the socket of its shard that is bound there,
@@ -20,19 +20,7 @@ impl Connection {
     /// # Errors
     /// [`MigrationError`]; the connection stays where it is.
     pub async fn migrate_to(&self, local: SocketAddr) -> Result<SocketAddr, MigrationError> {
-        let shared = self.shared();
-        let reply = Arc::new(OnceLock::new());
-        shared.link.send(Command::Move(Box::new(Move {
-            shared: shared.clone(),
-            local,
-            reply: reply.clone(),
-        })));
-        let answer = || {
-            let answered = reply.get().cloned();
-            let over = || shared.closed.get().cloned();
-            answered.or_else(|| over().map(|why| Err(MigrationError::ConnectionLost(why))))
-        };
-        shared.waiters.until(answer).await
+        move_to(self.shared(), None, local).await
     }
 }
 

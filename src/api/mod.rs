@@ -32,35 +32,41 @@ pub mod keylog;
 mod lazy;
 mod migrate;
 mod other;
+mod paths;
 mod recv_stream;
 mod send_stream;
 mod shared;
+mod sockets;
 mod waiters;
 
 pub use connection::{Connecting, Connection};
 pub use endpoint::{Endpoint, EndpointBuilder};
 pub use error::{
-    ConnectError, KeyingMaterialError, MigrationError, ReadError, ReadExactError, ReadToEndError,
-    RetryError, SendDatagramError, WriteError,
+    ConnectError, KeyingMaterialError, MigrationError, PathError, ReadError, ReadExactError,
+    ReadToEndError, RetryError, SendDatagramError, WriteError,
 };
 pub use incoming::Incoming;
+pub use paths::{Path, PathOptions};
 pub use recv_stream::RecvStream;
 pub use send_stream::SendStream;
 pub use shared::OtherDatagram;
+pub use sockets::SocketOptions;
 
 // What the face speaks of and other layers define.
+pub use crate::conn::{ClosePathError, OpenPathError, PathEvent, PathInfo};
 pub use crate::conn::{
     ConnectionError, ConnectionStats, MigrateError, MigrationFailure, PathStats, PortGuard,
     PreferredAddresses, TransportConfig,
 };
 pub use crate::conn::{TokenMemory, TokenStore};
 pub use crate::io::Choice;
+pub use crate::path::{PathCounters, PathId, PathState, PathStatus};
 pub use crate::shard::demux::{Demux, OutboxError};
-pub use crate::shard::engine::{Bind, EngineConfig, EngineError, Idle};
+pub use crate::shard::engine::{Bind, EngineConfig, EngineError, Idle, now};
 pub use crate::shard::metrics::{Metrics, MetricsReader, ShardMetrics};
 pub use crate::shard::qlog::Qlog;
 pub use crate::stream::DatagramStats;
 pub use crate::sys::affinity::Core;
-pub use crate::wire::StreamId;
+pub use crate::wire::{Code, StreamId};
 pub use bytes::Bytes;
 pub use rustls;

@@ -5,15 +5,18 @@
 //! wake tasks. Nothing here makes a shard wait for a handle, and nothing grows with what a peer
 //! sends: windows in bytes and in chunks bound both ways.
 
-use super::error::{ConnectError, MigrationError};
+use super::error::{ConnectError, MigrationError, PathError};
 use super::lazy::Lazy;
+use super::paths::{PathNews, PathOptions};
 use super::waiters::Waiters;
 use crate::base::limits;
 use crate::conn::incoming::{Decision, IncomingId};
-use crate::conn::{ConnId, ConnectionError, ConnectionStats, PathStats, TransportConfig};
+use crate::conn::{ClosePathError, ConnId, ConnectionError, ConnectionStats};
+use crate::conn::{PathInfo, PathStats, TransportConfig};
 use crate::crypto::ExportError;
+use crate::path::{PathId, PathStatus};
 use crate::shard::mailbox::{CommandSender, SendError};
-use crate::wire::StreamId;
+use crate::wire::{Code, StreamId};
 use atomic_waker::AtomicWaker;
 use bytes::Bytes;
 use crossbeam::queue::{ArrayQueue, SegQueue};
@@ -39,6 +42,12 @@ pub(super) enum Command {
     Decide(Box<Verdict>),
     /// Move a connection.
     Move(Box<Move>),
+    /// Open another path of a connection.
+    OpenPath(Box<OpenPath>),
+    /// Take this socket, and keep it.
+    AddSocket(UdpSocket),
+    /// Give up the sockets that are bound there.
+    RemoveSocket(SocketAddr),
     /// Take this socket, and move connections to it.
     Rebind(UdpSocket),
     /// Something changed in the endpoint, or datagrams of another protocol wait to be sent.
@@ -48,8 +57,17 @@ pub(super) enum Command {
 /// A connection to move.
 pub(super) struct Move {
     pub(super) shared: Arc<ConnShared>,
+    /// Which of several paths; the first one by default.
+    pub(super) path: Option<PathId>,
     pub(super) local: SocketAddr,
     pub(super) reply: Reply<Result<SocketAddr, MigrationError>>,
+}
+
+/// A path to open.
+pub(super) struct OpenPath {
+    pub(super) shared: Arc<ConnShared>,
+    pub(super) options: PathOptions,
+    pub(super) reply: Reply<Result<PathId, PathError>>,
 }
 
 /// What all shards of an endpoint and its handles have in common.
@@ -261,6 +279,16 @@ pub(super) struct Handshake {
     pub(super) resumed: bool,
     /// Early data was accepted.
     pub(super) early: bool,
+    /// Both sides take several paths.
+    pub(super) multipath: bool,
+}
+
+/// What a connection had counted when it ended.
+#[derive(Debug)]
+pub(super) struct LastStats {
+    pub(super) connection: ConnectionStats,
+    pub(super) path: PathStats,
+    pub(super) paths: Vec<PathInfo>,
 }
 
 /// The answer to a request.
@@ -276,6 +304,17 @@ pub(super) enum Request {
         reply: Reply<Result<Vec<u8>, ExportError>>,
     },
     UpdateKeys(Reply<bool>),
+    Paths(Reply<Vec<PathInfo>>),
+    SetPathStatus {
+        id: PathId,
+        status: PathStatus,
+        reply: Reply<Result<(), ClosePathError>>,
+    },
+    ClosePath {
+        id: PathId,
+        error: Code,
+        reply: Reply<Result<(), ClosePathError>>,
+    },
 }
 
 /// A stream that wants the shard's attention.
@@ -355,7 +394,9 @@ pub(super) struct ConnShared {
     pub(super) tls_failure: OnceLock<rustls::Error>,
     pub(super) closed: OnceLock<ConnectionError>,
     /// The counters at the end.
-    pub(super) last_stats: OnceLock<Box<(ConnectionStats, PathStats)>>,
+    pub(super) last_stats: OnceLock<Box<LastStats>>,
+    /// There once something happened to a path.
+    pub(super) path_news: Lazy<PathNews>,
     /// Who waits for the handshake, the end, or an answer.
     pub(super) waiters: Waiters,
     /// Code and reason that the application closes with.
@@ -387,6 +428,7 @@ impl ConnShared {
             tls_failure: OnceLock::new(),
             closed: OnceLock::new(),
             last_stats: OnceLock::new(),
+            path_news: Lazy::new(),
             waiters: Waiters::default(),
             close: OnceLock::new(),
             called: AtomicBool::new(false),

@@ -46,6 +46,14 @@ pub const PATH_RECORDS: usize = 2 * PATHS;
 pub const FAILED_PAIRS: usize = 64;
 /// Interfaces and addresses of this machine that are followed; more are not looked at.
 pub const INTERFACES: usize = 1024;
+/// Paths, or ways to be sent on one, that streams are pinned to at once.
+pub const PINNED_PATHS: usize = 2 * PATH_RECORDS;
+/// Packets whose copies wait for the windows of other paths.
+pub const COPIES: usize = 512;
+/// Streams and datagrams whose copies an application may ask for, and streams with a deadline.
+pub const CHOSEN: usize = 1024;
+/// Packets of which is known on which paths their frames were before.
+pub const REINJECTED: usize = 4096;
 /// PATH_ABANDON frames that wait to be sent.
 pub const PATH_ABANDONS: usize = 4 * PATHS;
 /// Connection IDs that we keep active per path, and let the peer issue to us.
@@ -105,6 +113,8 @@ pub const GLITCH_BURST: u32 = 10_000;
 pub const GLITCH_RATE: u32 = 1_000;
 /// Events waiting for the application of one connection; the engine merges what it can.
 pub const EVENTS: usize = 4096;
+/// What happened to a connection's paths and waits for a handle of the async face.
+pub const PATH_EVENTS: usize = 64;
 /// Bytes of a close reason that we send; the rest is cut.
 pub const REASON_BYTES: usize = 256;
 /// Transport parameters of unknown number that are checked for duplicates; more are ignored

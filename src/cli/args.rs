@@ -3,6 +3,7 @@
 //! What clap can check alone is checked here; what depends on several flags or on the machine, in
 //! `setup`.
 
+use super::paths::{LinkArgs, PathArgs};
 use super::report::units;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use corelane::shard::quic_lb::QuicLbConfig;
@@ -49,7 +50,9 @@ pub enum Which {
     Datagram,
     /// Many idle connections
     Connections,
-    /// Each of them in turn
+    /// Bulk data over several paths, one of which is killed in mid-transfer (bench only)
+    Failover,
+    /// Each of them in turn, but for failover
     All,
 }
 
@@ -65,6 +68,10 @@ pub struct BenchArgs {
     pub engine: EngineArgs,
     #[command(flatten)]
     pub see: SeeArgs,
+    #[command(flatten)]
+    pub paths: PathArgs,
+    #[command(flatten)]
+    pub links: LinkArgs,
     /// Shards on each side
     #[arg(long, value_name = "N", value_parser = shards)]
     pub shards: Option<usize>,
@@ -99,6 +106,8 @@ pub struct ClientArgs {
     pub see: SeeArgs,
     #[command(flatten)]
     pub trust: TrustArgs,
+    #[command(flatten)]
+    pub paths: PathArgs,
     /// Shards to run
     #[arg(long, value_name = "N", value_parser = shards, default_value_t = 1)]
     pub shards: usize,
@@ -128,6 +137,9 @@ pub struct ServerArgs {
     /// Give clients sessions to resume, for `handshake --resume`; it makes full handshakes dearer
     #[arg(long)]
     pub resume: bool,
+    /// Paths that a connection may have at once, where clients have several
+    #[arg(long, value_name = "N", value_parser = super::paths::paths, default_value_t = 8)]
+    pub paths: usize,
     #[command(flatten)]
     pub engine: EngineArgs,
     #[command(flatten)]

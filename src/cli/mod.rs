@@ -9,6 +9,7 @@ mod doctor;
 mod exporter;
 mod fail;
 mod output;
+mod paths;
 mod provider;
 pub mod report;
 mod see;

@@ -8,6 +8,7 @@ use super::{Failure, output, setup, signal, tls};
 use corelane::shard::engine::{Bind, Engine};
 use corelane::sys::affinity;
 use corelane::sys::clock::Clock;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -29,7 +30,8 @@ pub fn run(args: &ServerArgs) -> Result<(), Failure> {
     };
     let fingerprint = identity.fingerprint();
     let see = Seeing::begin(&args.see)?;
-    let transport = setup::transport(&args.engine, Duration::ZERO);
+    let mut transport = setup::transport(&args.engine, Duration::ZERO);
+    Arc::make_mut(&mut transport).max_paths = args.paths as u32;
     let mut config = setup::engine("server", shards, cores, &args.engine, transport);
     config.bind = Bind::Shared(args.listen);
     let mut tls = identity.server(provider(args.engine.provider, Cipher::Aes128)?, args.resume)?;

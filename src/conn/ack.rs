@@ -144,6 +144,8 @@ impl Connection {
             let arrived = self.waited_since.unwrap_or(now);
             path.rtt.on_sample(now, arrived - sent_at, delay);
         }
+        self.couple();
+        let path = self.paths.current_mut();
         if summary.largest_advanced
             && let Outcome::Congestion(marks) = path.ecn.on_ack(space_index(ty), summary.ect0, ecn)
         {
@@ -156,7 +158,11 @@ impl Connection {
         if self.side == Side::Server || ty != PacketType::Initial {
             self.paths.current_mut().pto_count = 0;
         }
+        if self.multipath.is_some() {
+            self.note_acked(now, summary.acked_bytes);
+        }
         self.detect_lost(now, ty);
+        self.couple();
         let path = self.paths.current_mut();
         if let Some(lost_at) = summary.spurious_lost_at {
             path.cc.on_spurious(summary.spurious_losses, lost_at);
@@ -197,6 +203,7 @@ impl Connection {
                 lose_handshake(now, ty, space, &rtt, cc, &mut self.watch)
             }
             _ => {
+                let reinjects = self.reinjects();
                 let mut lost = std::mem::take(&mut self.scratch);
                 lost.clear();
                 let watch = &mut self.watch;
@@ -204,9 +211,15 @@ impl Connection {
                 let delay = self.peer_params.max_ack_delay;
                 let mut elsewhere = Elsewhere::since(path.first_pn);
                 let Path { sent, cc, .. } = path;
+                let mut packets = Vec::new();
                 let mut summary = sent.detect_lost(now, &rtt, delay, |pn, packet, frames| {
                     watch.lost(ty, pn, packet.size);
-                    lost.extend_from_slice(frames);
+                    if !packet.spare {
+                        if reinjects {
+                            packets.push((pn, packet.time_sent, lost.len()));
+                        }
+                        lost.extend_from_slice(frames);
+                    }
                     if !elsewhere.counts(pn, packet) {
                         tell_lost(cc, now, pn, packet);
                     }
@@ -221,8 +234,11 @@ impl Connection {
                     }
                     path.ecn.on_lost(summary.ect0);
                 }
-                for frame in lost.drain(..) {
-                    self.send_again(frame);
+                for frame in &lost {
+                    self.send_again(*frame);
+                }
+                if reinjects {
+                    self.reinject_lost(now, &packets, &lost);
                 }
                 self.scratch = lost;
                 Some(summary)
@@ -236,6 +252,10 @@ impl Connection {
     /// Keeps RFC 9000 §13.3.
     fn after_loss(&mut self, now: Timestamp, summary: &LostSummary) {
         self.stats.packets_lost += u64::from(summary.count);
+        if self.multipath.is_some() {
+            self.note_lost(now, summary.bytes);
+        }
+        self.couple();
         let path = self.paths.current_mut();
         path.bytes_in_flight = path.bytes_in_flight.saturating_sub(summary.bytes);
         path.counters.packets_lost += u64::from(summary.count);
@@ -290,6 +310,9 @@ impl Connection {
         if ty == PacketType::OneRtt && !path.only_probes_outstanding() && path.mtu.on_pto(now) {
             path.cc.on_mtu(path.mtu.current());
         }
+        if self.multipath.is_some() {
+            self.note_silent(now);
+        }
         match ty {
             PacketType::Initial => probe_handshake(self.initial.as_deref_mut(), PROBES),
             PacketType::Handshake => probe_handshake(self.handshake.as_deref_mut(), PROBES),
@@ -324,7 +347,7 @@ impl Connection {
             .current()
             .sent
             .for_each_outstanding(|_, packet, frames| {
-                if packet.ack_eliciting && left > 0 && !packet.mtu_probe {
+                if packet.ack_eliciting && left > 0 && !packet.mtu_probe && !packet.spare {
                     left -= 1;
                     again.extend_from_slice(frames);
                 }

@@ -345,6 +345,7 @@ fn record(
         in_flight,
         mtu_probe: false,
         app_limited: true,
+        spare: false,
         ecn: path.mark,
     };
     path.ecn.on_sent(space_index(d.ty), 1, path.mark);

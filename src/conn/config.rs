@@ -5,6 +5,7 @@
 
 use super::glitch::GlitchLimit;
 use super::guard::PortGuard;
+use super::multipath::MultipathConfig;
 use super::observe::Observers;
 use super::preferred::PreferredAddresses;
 use crate::base::limits;
@@ -113,6 +114,8 @@ pub struct TransportConfig {
     /// 8, and none but the first by 0 or 1. Paths are opened by clients, with
     /// [`Connection::open_path`](super::Connection::open_path). Default 0.
     pub max_paths: u32,
+    /// How several paths are used.
+    pub multipath: MultipathConfig,
     /// Asks peers that support it to acknowledge less often while the congestion window is large
     /// (ACK frequency extension); never with BBR, which needs them. Default on.
     pub ack_frequency: bool,
@@ -156,6 +159,7 @@ impl Default for TransportConfig {
             grease_quic_bit: true,
             spin_bit: false,
             max_paths: 0,
+            multipath: MultipathConfig::default(),
             ack_frequency: true,
             min_ack_delay: Some(Duration::from_millis(1)),
         }

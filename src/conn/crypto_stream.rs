@@ -53,6 +53,29 @@ impl CryptoStream {
         Some((start, len as u16))
     }
 
+    /// Writes a copy of the first of `len` sent bytes at `offset` that are not acknowledged in
+    /// order. Returns what was written; `None` when there are none, or they do not fit.
+    pub(crate) fn write_copy(
+        &self,
+        w: &mut Writer<'_>,
+        offset: u64,
+        len: u16,
+    ) -> Option<(u64, u16)> {
+        let (start, end) = (offset.max(self.base), offset + u64::from(len));
+        let len = end.min(self.next).checked_sub(start)?;
+        let at = (start - self.base) as usize;
+        let fit = crypto_fit(w.remaining(), start).min(len as usize);
+        let data = self.out.get(at..at + fit).filter(|d| !d.is_empty())?;
+        write_crypto_header(w, start, fit);
+        w.bytes(data);
+        Some((start, fit as u16))
+    }
+
+    /// Whether some of `len` sent bytes at `offset` are not acknowledged in order.
+    pub(crate) fn is_open(&self, offset: u64, len: u16) -> bool {
+        offset.max(self.base) < (offset + u64::from(len)).min(self.next)
+    }
+
     /// A frame was acknowledged; bytes acknowledged up to some offset are freed.
     pub(crate) fn on_acked(&mut self, offset: u64, len: u16) {
         let end = offset + u64::from(len);

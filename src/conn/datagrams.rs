@@ -11,8 +11,8 @@ use super::{Connection, params};
 use crate::crypto::TAG_LEN;
 use crate::path::{Path, PathState};
 use crate::stream::{DatagramError, Datagrams, StreamSink};
-use crate::wire::frame::{datagram_size, next_datagram, ty};
-use crate::wire::{PacketType, Reader, TransportError};
+use crate::wire::frame::{datagram_size, next_datagram, ty, write_datagram_header};
+use crate::wire::{PacketType, Reader, TransportError, Writer};
 use bytes::Bytes;
 
 /// Queues many datagrams: what holds for all of them was found out once. See
@@ -56,6 +56,21 @@ impl DatagramBatch<'_> {
     ) -> Result<(), DatagramError> {
         self.queue.push(self.max, len, fill)
     }
+}
+
+/// Appends a DATAGRAM frame, without a length where it does not fit with one; false when it does
+/// not fit at all.
+pub(super) fn write_datagram(w: &mut Writer<'_>, data: &[u8]) -> bool {
+    if datagram_size(data.len(), true) <= w.remaining() {
+        write_datagram_header(w, Some(data.len()));
+    } else if let Some(padding) = w.remaining().checked_sub(datagram_size(data.len(), false)) {
+        w.zeros(padding);
+        write_datagram_header(w, None);
+    } else {
+        return false;
+    }
+    w.bytes(data);
+    true
 }
 
 impl Connection {
@@ -107,7 +122,7 @@ impl Connection {
         self.datagram_room_of(self.paths.current())
     }
 
-    fn datagram_room_of(&self, path: &Path<SentFrame>) -> usize {
+    pub(super) fn datagram_room_of(&self, path: &Path<SentFrame>) -> usize {
         let header = if self.zero_rtt.can_send() {
             self.zero_rtt_header()
         } else {

@@ -78,6 +78,13 @@ impl Connection {
                 streams.write_data(w, &mut |f| scratch.push(SentFrame::Stream(f)));
             }
         }
+        if self.load == Load::Pinned {
+            self.write_pinned(w);
+            let Self {
+                streams, scratch, ..
+            } = self;
+            streams.write_data(w, &mut |f| scratch.push(SentFrame::Stream(f)));
+        }
         self.write_ping(w);
         must_fill
     }

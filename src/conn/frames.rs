@@ -85,7 +85,7 @@ impl Connection {
         stream: &Stream<'_>,
         sink: &mut dyn StreamSink,
     ) -> Result<(), TransportError> {
-        let rtt = self.paths.current().rtt.smoothed();
+        let rtt = self.longest_rtt();
         self.streams
             .on_stream(now, rtt, stream, sink)
             .map_err(|e| e.with_frame(stream.ty()))

@@ -85,7 +85,9 @@ use handshake::HandshakeIds;
 pub use incoming::{Decision, Incoming, IncomingId};
 pub use migrate::{MigrateError, MigrationFailure};
 use multipath::Multipath;
-pub use multipath::{ClosePathError, OpenPathError, PathEvent, PathInfo};
+pub use multipath::{
+    ClosePathError, CopyStats, MultipathConfig, OpenPathError, PathEvent, PathInfo, PinError,
+};
 use new_token::NewTokens;
 use observe::{Begun, Watch};
 pub use preferred::PreferredAddresses;
@@ -112,6 +114,8 @@ enum Load {
     Own,
     /// Frames about paths, and acknowledgements of others.
     Control,
+    /// Those, and streams and datagrams that are pinned to the path.
+    Pinned,
     /// Whatever waits.
     All,
 }

@@ -72,6 +72,7 @@ impl Connection {
             && path.acks.deadline().is_none()
             && self.load == Load::All
             && !self.path_control_waits()
+            && !self.wants_copies()
             && !self.datagrams.wants_to_send()
             && !self.one_rtt_crypto.wants_to_send()
             && !path.validation.wants_to_send()

@@ -4,6 +4,7 @@
 //! [`Connection::poll_timeout`] looks at.
 
 use super::error::ConnectionError;
+use super::multipath::failure_deadline;
 use super::space::{HandshakeSpace, SentFrame};
 use super::{Connection, TransportConfig};
 use crate::base::{Timestamp, limits};
@@ -111,6 +112,7 @@ impl Connection {
         }
         at = earlier(at, self.rest_deadline());
         at = earlier(at, self.multipath.as_deref().and_then(|m| m.deadline()));
+        at = earlier(at, self.reinjection_deadline());
         for path in self.paths.iter() {
             at = earlier(at, self.path_deadline(path));
         }
@@ -126,6 +128,9 @@ impl Connection {
         at = earlier(at, path.validation.deadline());
         if !path.probes.is_empty() {
             at = earlier(at, path.probes.deadline());
+        }
+        if path.failure.is_some() {
+            at = earlier(at, failure_deadline(path));
         }
         earlier(at, self.loss_timer(path).map(|t| t.at))
     }
@@ -223,6 +228,7 @@ impl Connection {
         }
         self.for_each_path(|c| c.handle_path_timeout(now));
         self.handle_multipath_timeout(now);
+        self.reinject(now);
     }
 
     /// Does something with every path in hand, one after another.
@@ -266,6 +272,9 @@ impl Connection {
                 pto::Cause::LossTime => self.detect_lost(now, ty),
                 pto::Cause::Probe => self.on_pto(now, ty),
             }
+        }
+        if self.multipath.is_some() {
+            self.check_for_failure(now);
         }
     }
 }

@@ -45,7 +45,7 @@ pub(super) struct Train {
 }
 
 impl Train {
-    const fn new(size: usize) -> Self {
+    pub(super) const fn new(size: usize) -> Self {
         Self {
             len: 0,
             count: 0,
@@ -80,6 +80,11 @@ pub(super) struct ShortHeader {
 }
 
 impl ShortHeader {
+    /// The packet's number.
+    pub(super) const fn packet_number(&self) -> u64 {
+        self.pn
+    }
+
     /// The least length of a packet without its tag: the sample for header protection starts four
     /// bytes after the packet number's first (RFC 9001 §5.4.2).
     #[inline]
@@ -229,6 +234,7 @@ impl Connection {
         let any = match self.load {
             Load::All => self.connection_wants_to_send(),
             Load::Control => self.path_control_waits(),
+            Load::Pinned => self.pinned_wait(),
             Load::Own => false,
         };
         any || self.path_wants_to_send(self.paths.current())
@@ -324,6 +330,9 @@ impl Connection {
             w.zeros(target - w.position());
         }
         let len = w.position() + TAG_LEN;
+        if self.load == Load::All && self.wants_copies() {
+            self.capture(now, head.pn, &buf[header_len..len - TAG_LEN], len);
+        }
         self.finish_one_rtt(now, &mut buf[..len], head, padded, false, &tail)
     }
 
@@ -461,6 +470,7 @@ impl Connection {
             in_flight,
             mtu_probe,
             app_limited: !path.window_limited,
+            spare: false,
             ecn: path.mark,
         };
         path.ecn.on_sent(2, 1, path.mark);

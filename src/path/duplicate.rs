@@ -76,6 +76,8 @@ pub struct Duplicator {
     config: DuplicationConfig,
     /// Thousandths of bytes that copies may still take.
     credit: u64,
+    /// The same, promised to copies that have not left.
+    promised: u64,
     copied: u64,
     refused: u64,
 }
@@ -86,6 +88,7 @@ impl Duplicator {
         Self {
             config,
             credit: config.burst.saturating_mul(MILLI),
+            promised: 0,
             copied: 0,
             refused: 0,
         }
@@ -115,8 +118,8 @@ impl Duplicator {
     }
 
     /// Where copies of a packet of `bytes` bytes go that leaves on `original`: the usable paths of
-    /// the lowest latency that can send now, as many as policy and budget admit. They are paid for
-    /// with this call.
+    /// the lowest latency that can send now, as many as policy and budget admit. The budget is
+    /// promised with this call; [`Duplicator::on_copy`] pays.
     pub fn copies(
         &mut self,
         ctx: &SchedulerContext<'_>,
@@ -137,15 +140,30 @@ impl Duplicator {
                 break;
             };
             let cost = bytes.saturating_mul(MILLI);
-            if self.credit < cost {
+            if self.credit < self.promised.saturating_add(cost) {
                 self.refused += 1;
                 break;
             }
-            self.credit -= cost;
-            self.copied = self.copied.saturating_add(bytes);
+            self.promised = self.promised.saturating_add(cost);
             targets.push(next);
         }
         targets
+    }
+
+    /// Bytes that the next packet of copies may have.
+    pub const fn affordable(&self) -> u64 {
+        self.credit / MILLI
+    }
+
+    /// A packet of `bytes` bytes of copies left, which were [`Duplicator::affordable`].
+    pub const fn on_copy(&mut self, bytes: u64) {
+        self.credit = self.credit.saturating_sub(bytes.saturating_mul(MILLI));
+        self.copied = self.copied.saturating_add(bytes);
+    }
+
+    /// A copy for which `bytes` bytes were promised has left or is not needed any more.
+    pub const fn release(&mut self, bytes: u64) {
+        self.promised = self.promised.saturating_sub(bytes.saturating_mul(MILLI));
     }
 
     /// Bytes of copies so far.
@@ -177,6 +195,11 @@ mod tests {
     fn targets(d: &mut Duplicator, paths: &[PathView], what: Duplicable) -> Vec<u32> {
         let ctx = SchedulerContext::new(Timestamp::ZERO, paths);
         let ids = d.copies(&ctx, what, PathId(0), 1200);
+        for _ in ids.as_slice() {
+            d.release(1200);
+            assert!(d.affordable() >= 1200);
+            d.on_copy(1200);
+        }
         ids.as_slice().iter().map(|id| id.0).collect()
     }
 
@@ -277,7 +300,12 @@ mod tests {
                 let ids = d.copies(&ctx, Duplicable::Other, PathId(3), bytes);
                 prop_assert!(!ids.as_slice().contains(&PathId(3)));
                 prop_assert!(ids.as_slice().len() < usize::from(paths_at_most.max(1)));
-                copied += bytes * ids.as_slice().len() as u64;
+                for _ in ids.as_slice() {
+                    prop_assert!(d.affordable() >= bytes);
+                    d.release(bytes);
+                    d.on_copy(bytes);
+                    copied += bytes;
+                }
             }
             prop_assert_eq!(d.copied_bytes(), copied);
             prop_assert!(copied <= burst + sent * u64::from(permille) / 1000);

@@ -25,6 +25,9 @@ pub struct FailureConfig {
     /// Time after which a path that is still silent is to be abandoned, counted from the suspicion;
     /// never if `None`.
     pub abandon_after: Option<Duration>,
+    /// How often a path that may have failed is asked at least, whatever the backoff of its probe
+    /// timeouts; 50 ms at least, 1 s unless set.
+    pub probe_interval: Duration,
 }
 
 impl Default for FailureConfig {
@@ -33,6 +36,7 @@ impl Default for FailureConfig {
             floor: Duration::from_millis(200),
             ptos: Some(2),
             abandon_after: None,
+            probe_interval: Duration::from_secs(1),
         }
     }
 }
@@ -67,18 +71,22 @@ pub struct FailureDetector {
     silent_since: Option<Timestamp>,
     ptos: u32,
     smoothed_rtt: Duration,
+    /// When the path is to be asked next, while it may have failed.
+    probe_at: Option<Timestamp>,
 }
 
 impl FailureDetector {
     /// A detector of a path that works, with nothing outstanding.
     pub fn new(mut config: FailureConfig, smoothed_rtt: Duration) -> Self {
         config.floor = config.floor.max(MIN_FLOOR);
+        config.probe_interval = config.probe_interval.max(MIN_FLOOR);
         Self {
             config,
             state: State::Working,
             silent_since: None,
             ptos: 0,
             smoothed_rtt,
+            probe_at: None,
         }
     }
 
@@ -107,6 +115,7 @@ impl FailureDetector {
         match self.state {
             State::Failed(_) => {
                 self.state = State::Working;
+                self.probe_at = None;
                 Some(Transition::Recovered)
             }
             State::Working | State::Abandoned => None,
@@ -144,9 +153,31 @@ impl FailureDetector {
             State::Working => self.suspect(now),
             State::Failed(_) => {
                 self.state = State::Abandoned;
+                self.probe_at = None;
                 Some(Transition::Abandon)
             }
             State::Abandoned => None,
+        }
+    }
+
+    /// When a path that may have failed is to be asked next.
+    pub const fn probe_deadline(&self) -> Option<Timestamp> {
+        self.probe_at
+    }
+
+    /// Whether the path is to be asked now; if so, the next time is set.
+    pub fn take_probe(&mut self, now: Timestamp) -> bool {
+        let due = self.probe_at.is_some_and(|at| at <= now);
+        if due {
+            self.probe_at = Some(now + self.config.probe_interval);
+        }
+        due
+    }
+
+    /// Gives a silent path its whole time again, if that is over: nothing better is there.
+    pub fn postpone(&mut self, now: Timestamp) {
+        if matches!(self.state, State::Failed(_)) && self.deadline().is_some_and(|at| at <= now) {
+            self.state = State::Failed(now);
         }
     }
 
@@ -161,6 +192,7 @@ impl FailureDetector {
             return None;
         }
         self.state = State::Failed(now);
+        self.probe_at = Some(now + self.config.probe_interval);
         Some(Transition::PotentiallyFailed)
     }
 }
@@ -293,6 +325,27 @@ mod tests {
         // Too late: the caller has begun to close it.
         assert_eq!((d.on_acked(at(720), RTT), d.on_pto(at(730))), (None, None));
         assert!(d.is_failed());
+    }
+
+    /// It may come back long after, when probe timeouts have become rare.
+    #[test]
+    fn a_failed_path_is_asked_again_and_again() {
+        let config = FailureConfig {
+            abandon_after: Some(ms(2500)),
+            ..FailureConfig::default()
+        };
+        let mut d = FailureDetector::new(config, RTT);
+        d.on_sent(at(0));
+        assert_eq!((d.probe_deadline(), d.take_probe(at(199))), (None, false));
+        d.poll(at(200));
+        assert_eq!(d.probe_deadline(), Some(at(1200)));
+        assert!(!d.take_probe(at(1199)) && d.take_probe(at(1200)) && !d.take_probe(at(1200)));
+        d.postpone(at(1300));
+        assert_eq!(d.deadline(), Some(at(2700)), "it has time yet");
+        d.postpone(at(2700));
+        assert_eq!((d.deadline(), d.poll(at(2700))), (Some(at(5200)), None));
+        d.on_acked(at(3000), RTT);
+        assert_eq!((d.probe_deadline(), d.take_probe(at(9000))), (None, false));
     }
 
     proptest! {

@@ -27,6 +27,7 @@ use crate::recovery::{
     Pace, Pacer, Rtt, SentSpace,
 };
 pub use cids::{LocalCids, RemoteCids};
+use failure::FailureDetector;
 pub use ids::PathLimits;
 pub use moves::Former;
 pub use probe::{Probe, Probes, Purpose};
@@ -88,8 +89,18 @@ pub struct PathCounters {
     pub packets_lost: u64,
     /// Bytes of them.
     pub bytes_lost: u64,
+    /// Packets sent here that hold copies of what another path carried first.
+    pub packets_duplicated: u64,
+    /// Bytes of them.
+    pub bytes_duplicated: u64,
+    /// Packets sent here with what was lost or overdue on another path.
+    pub packets_reinjected: u64,
+    /// Bytes of them.
+    pub bytes_reinjected: u64,
     /// Probe timeouts.
     pub ptos: u64,
+    /// Times that it may have failed.
+    pub failures: u64,
     /// When a packet was last acknowledged.
     pub last_ack: Option<Timestamp>,
 }
@@ -159,8 +170,12 @@ pub struct Path<F: Copy> {
     pub status: Statuses,
     /// Its packets are acknowledged over another path.
     pub acks_away: bool,
+    /// Its socket takes nothing now: what can goes by other paths.
+    pub held: bool,
     /// When an acknowledgement last came over this path itself, and made an RTT sample.
     pub own_sample: Option<Timestamp>,
+    /// Notices that it may have failed; only where several paths are possible.
+    pub failure: Option<Box<FailureDetector>>,
     /// What was in flight below this packet number went to other paths after a PTO.
     pub moved_below: u64,
     /// What it counted.
@@ -213,7 +228,9 @@ impl<F: Copy> Path<F> {
             state: PathState::Open,
             status: Statuses::default(),
             acks_away: false,
+            held: false,
             own_sample: None,
+            failure: None,
             moved_below: 0,
             counters: PathCounters::default(),
             last_received: now,
@@ -229,12 +246,17 @@ impl<F: Copy> Path<F> {
 
     /// Whether packets may leave by it, if the anti-amplification limit admits them.
     pub fn can_send(&self) -> bool {
-        !self.is_abandoned() && self.remote_cids.is_usable()
+        !self.is_abandoned() && self.remote_cids.is_usable() && !self.held
     }
 
-    /// Whether it has not answered for a probe timeout: what else works is better.
+    /// Whether it has not answered for a probe timeout, or may have failed: what else works is
+    /// better.
     pub fn is_suspect(&self) -> bool {
         self.pto_count > 0
+            || self
+                .failure
+                .as_deref()
+                .is_some_and(FailureDetector::is_failed)
     }
 
     /// Whether an acknowledgement, which came over another path if `elsewhere`, makes an RTT sample
@@ -309,6 +331,12 @@ impl<F: Copy> Path<F> {
     pub fn pacing_release(&self) -> Option<Timestamp> {
         let pace = pace(&self.rtt, &self.cc, &self.mtu);
         self.pacer.next_release(&pace)
+    }
+
+    /// The pacing rate, in bytes per second; zero when sending is not paced.
+    pub fn pacing_rate(&self) -> u64 {
+        let pace = pace(&self.rtt, &self.cc, &self.mtu);
+        self.pacer.rate(&pace)
     }
 
     /// The number of the next packet, after leaving one unused where that is due.

@@ -8,7 +8,7 @@
 //! original's loss, when it comes, finds nothing left to repeat.
 
 use super::PathId;
-use super::schedule::{PathView, SchedulerContext};
+use super::schedule::{PathIds, PathView, SchedulerContext};
 use crate::base::{Timestamp, limits};
 use smallvec::SmallVec;
 use std::time::Duration;
@@ -59,6 +59,8 @@ pub struct Outstanding {
     pub deadline: Option<Timestamp>,
     /// How often it was sent again so far.
     pub reinjected: u8,
+    /// Other paths on which it was before: it goes to none of them a second time.
+    pub was_on: PathIds,
 }
 
 /// What to do with something outstanding.
@@ -122,7 +124,7 @@ impl Reinjector {
         if what.reinjected >= self.config.max_per_frame {
             return Verdict::Never;
         }
-        let Some(target) = self.target(ctx, what.path) else {
+        let Some(target) = self.target(ctx, what) else {
             return Verdict::Never;
         };
         let Some(due) = self.due(ctx, what, target) else {
@@ -132,6 +134,28 @@ impl Reinjector {
             return Verdict::At(due);
         }
         self.admit(ctx.now, target.id)
+    }
+
+    /// Where something goes that was lost: to another path at once, or wherever loss recovery sends
+    /// it.
+    pub fn target_of_lost(
+        &mut self,
+        ctx: &SchedulerContext<'_>,
+        what: &Outstanding,
+    ) -> Option<PathId> {
+        if what.reinjected >= self.config.max_per_frame {
+            return None;
+        }
+        let target = self.target(ctx, what)?;
+        match self.admit(ctx.now, target.id) {
+            Verdict::Now(id) => Some(id),
+            Verdict::At(_) | Verdict::Never => None,
+        }
+    }
+
+    /// The limits.
+    pub const fn config(&self) -> &ReinjectionConfig {
+        &self.config
     }
 
     /// When a copy is due; `None` for never.
@@ -161,15 +185,21 @@ impl Reinjector {
 
     /// The choice of the application, else the preferred paths, else the lowest latency. A full
     /// window is no hindrance: what is sent again waits for it.
-    fn target<'a>(&mut self, ctx: &SchedulerContext<'a>, original: PathId) -> Option<&'a PathView> {
+    fn target<'a>(
+        &mut self,
+        ctx: &SchedulerContext<'a>,
+        what: &Outstanding,
+    ) -> Option<&'a PathView> {
+        let original = what.path;
         let candidates = ctx.candidates();
-        let usable = || candidates.usable(ctx.paths).filter(|p| p.id != original);
+        let is_new = |p: &&PathView| p.id != original && !what.was_on.as_slice().contains(&p.id);
+        let usable = || candidates.usable(ctx.paths).filter(is_new);
         let named = |id: PathId| usable().find(|p| p.id == id);
         let chosen = self.selector.as_mut();
         let chosen = chosen.and_then(|s| s.target(ctx, original));
         // A backup path is worth more here than the one that seems dead.
         let spare = || {
-            let others = ctx.paths.iter().filter(|p| p.id != original);
+            let others = ctx.paths.iter().filter(is_new);
             others.filter(|p| p.validated && !p.potentially_failed)
         };
         chosen

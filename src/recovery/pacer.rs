@@ -136,6 +136,12 @@ impl Pacer {
         self.tokens -= bytes as f64;
     }
 
+    /// Bytes per second; zero when sending is not paced.
+    pub fn rate(&self, pace: &Pace<'_>) -> u64 {
+        let rate = pace.rate().filter(|_| self.enabled);
+        rate.map_or(0, |per_nano| (per_nano * 1e9) as u64)
+    }
+
     /// When enough tokens for a train will be there, as of the last [`Pacer::budget`]; `None` when
     /// they are.
     pub fn next_release(&self, pace: &Pace<'_>) -> Option<Timestamp> {

@@ -29,6 +29,8 @@ pub struct SentPacket {
     pub mtu_probe: bool,
     /// The application, not the congestion window, limited sending when it left.
     pub app_limited: bool,
+    /// Another packet answers for its frames: its own loss repeats none of them.
+    pub spare: bool,
     /// The ECN field it was sent with.
     pub ecn: Ecn,
 }
@@ -76,6 +78,7 @@ const VOID: Slot = Slot {
         in_flight: false,
         mtu_probe: false,
         app_limited: false,
+        spare: false,
         ecn: Ecn::NotEct,
     },
     frames_at: 0,
@@ -373,6 +376,25 @@ impl<F: Copy> SentSpace<F> {
             {
                 return;
             }
+        }
+    }
+
+    /// The first packet from `from` on that is neither acknowledged nor lost.
+    pub fn next_outstanding(&self, from: u64) -> Option<(u64, &SentPacket, &[F])> {
+        let pn = (from.max(self.base)..self.next).find(|pn| self.is_outstanding(*pn))?;
+        let slot = self.slot(pn);
+        Some((pn, &slot.packet, frames_of(&self.frames, slot)))
+    }
+
+    /// Whether a packet is neither acknowledged nor lost, and answers for its frames.
+    pub fn answers_for(&self, pn: u64) -> bool {
+        self.is_outstanding(pn) && !self.slot(pn).packet.spare
+    }
+
+    /// Another packet answers for the frames of this one from now on.
+    pub fn set_spare(&mut self, pn: u64) {
+        if self.is_outstanding(pn) {
+            self.slot_mut(pn).packet.spare = true;
         }
     }
 

@@ -43,7 +43,7 @@ pub(super) fn open(
     })
 }
 
-fn addresses(sockets: &[UdpSocket]) -> Result<Vec<SocketAddr>, EngineError> {
+pub(super) fn addresses(sockets: &[UdpSocket]) -> Result<Vec<SocketAddr>, EngineError> {
     let addrs = sockets.iter().map(UdpSocket::local_addr);
     addrs.collect::<Result<_, _>>().map_err(EngineError::Spawn)
 }

@@ -3,8 +3,8 @@
 
 use super::engine::EngineError;
 use super::steer::CidCodec;
-use crate::sys::reuseport;
-use socket2::{Domain, Protocol, Socket, Type};
+use crate::sys::{device, reuseport};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub(super) fn bind(
         Bind::Shared(addr) => group(*addr, shards)?,
         Bind::Each(ip) => {
             let addr = SocketAddr::new(*ip, 0);
-            let one = |_| bind_one(addr, false);
+            let one = |_| bind_one(addr, false, None);
             (0..shards).map(one).collect::<Result<_, _>>()?
         }
         Bind::Connected(peer) => {
@@ -96,17 +96,28 @@ fn group(addr: SocketAddr, shards: usize) -> Result<Vec<UdpSocket>, EngineError>
             .first()
             .and_then(|s| s.local_addr().ok())
             .unwrap_or(addr);
-        out.push(bind_one(addr, shards > 1)?);
+        out.push(bind_one(addr, shards > 1, None)?);
     }
     Ok(out)
 }
 
-fn bind_one(addr: SocketAddr, shared: bool) -> Result<UdpSocket, EngineError> {
-    open(addr, shared).map_err(|source| EngineError::Bind {
+pub(super) fn bind_one(
+    addr: SocketAddr,
+    shared: bool,
+    device: Option<&str>,
+) -> Result<UdpSocket, EngineError> {
+    let failed = |source| EngineError::Bind {
         addr,
         hint: hint(&source),
         source,
-    })
+    };
+    let socket = open(addr, shared).map_err(failed)?;
+    // Before it has an address: sockets on two interfaces do not get in each other's way then.
+    if let Some(device) = device {
+        device::bind_to_device(&socket, device)?;
+    }
+    let bound = SockRef::from(&socket).bind(&addr.into());
+    bound.map(|()| socket).map_err(failed)
 }
 
 fn open(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
@@ -119,7 +130,6 @@ fn open(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
         socket.set_reuse_port(true)?;
     }
     socket.set_nonblocking(true)?;
-    socket.bind(&addr.into())?;
     Ok(socket.into())
 }
 
@@ -129,7 +139,7 @@ fn connect_one(peer: SocketAddr) -> Result<UdpSocket, EngineError> {
     } else {
         Ipv6Addr::UNSPECIFIED.into()
     };
-    let socket = bind_one(SocketAddr::new(any, 0), false)?;
+    let socket = bind_one(SocketAddr::new(any, 0), false, None)?;
     socket
         .connect(peer)
         .map_err(|source| EngineError::Connect { peer, source })?;

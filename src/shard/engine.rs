@@ -6,6 +6,7 @@
 //! kernel refuses the program, shards still hand each other what they find. A connecting engine
 //! gives every shard a socket with a port of its own. How they are bound is in `bind`.
 
+use super::added::Binder;
 use super::also::{self, Sockets};
 pub use super::bind::Bind;
 use super::demux::Demux;
@@ -21,6 +22,7 @@ use crate::crypto::{ConfigError, random};
 use crate::io::{Backend, Choice, IoConfig, IoError, IoStats, SocketOptions, Waker};
 use crate::sys::affinity::{self, Core};
 use crate::sys::clock::Clock;
+use crate::sys::device::DeviceError;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -137,6 +139,9 @@ pub enum EngineError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A socket could not be bound to an interface.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The embedder's sockets are not one for each shard.
     #[error("{given} socket(s) for {shards} shard(s): bring one for each")]
     Sockets {
@@ -200,6 +205,7 @@ pub struct Engine<A: ShardApp> {
     stop: Arc<AtomicBool>,
     wakers: Wakers,
     metrics: MetricsReader,
+    binder: Binder,
 }
 
 /// A shard's thread tells that it is ready: the backend that it got.
@@ -260,6 +266,9 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
             stop: stop.clone(),
             wakers: wakers.clone(),
             metrics: MetricsReader::new(&config.name, config.shards),
+            binder: Binder {
+                codecs: codecs.as_slice().into(),
+            },
         };
         let (ready, readiness) = mpsc::channel::<Ready>();
         for (index, (sockets, mailbox)) in of_shards.into_iter().zip(mailboxes).enumerate() {
@@ -317,6 +326,11 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
     /// The further addresses at which every shard listens, with the ports that the system chose.
     pub fn also(&self) -> &[SocketAddr] {
         &self.also
+    }
+
+    /// Binds further sockets for the shards, to be handed to their applications.
+    pub fn binder(&self) -> &Binder {
+        &self.binder
     }
 
     /// A way to send commands to each shard's application, from any thread.

@@ -6,6 +6,7 @@
 //! embedder may call it from a thread of its own, and a simulator turns several in one thread. What
 //! an application on it is, says [`ShardApp`].
 
+pub mod added;
 mod also;
 pub mod app;
 mod bind;
@@ -14,6 +15,7 @@ pub mod engine;
 pub mod lanes;
 pub mod mailbox;
 pub mod metrics;
+pub mod paths;
 pub mod qlog;
 pub mod quic_lb;
 mod run;

@@ -24,6 +24,8 @@ const HANDSHAKES_PER_TURN: u64 = 8;
 const OWN_TRAINS_PER_TURN: usize = 16;
 /// Connections served in one turn.
 const CONNECTIONS_PER_TURN: usize = 1024;
+/// A single packet below this length is no bulk data, bytes.
+const SHORT: usize = 16 * 1024;
 /// The wheel's key of the application.
 const APP_TIMER: u32 = 0;
 
@@ -238,8 +240,14 @@ impl<A: ShardApp> Shard<A> {
         }
         let mut room = left == Left::More;
         for id in self.blocked.drain(..) {
-            let socket = self.endpoint.connection(id).map(|conn| conn.next_socket());
-            room |= socket.is_some_and(|s| self.backend.can_send(s));
+            let backend = &self.backend;
+            room |= self.endpoint.connection(id).is_some_and(|conn| {
+                if conn.is_multipath() {
+                    conn.may_resume(|s| backend.can_send(s))
+                } else {
+                    backend.can_send(conn.next_socket())
+                }
+            });
         }
         match left {
             Left::NoBuffer => self.endpoint.has_ready() && self.backend.tx_buffer().is_some(),
@@ -258,7 +266,11 @@ impl<A: ShardApp> Shard<A> {
             let Some(conn) = self.endpoint.connection(id) else {
                 return Ok(Sent::All);
             };
-            if !self.backend.can_send(conn.next_socket()) {
+            let backend = &self.backend;
+            let several = conn.is_multipath();
+            // One socket that takes nothing does not hold up the others' paths.
+            let held = several && conn.hold_paths(|s| backend.can_send(s));
+            if !several && !backend.can_send(conn.next_socket()) {
                 return Ok(if conn.wants_to_send() {
                     Sent::Blocked
                 } else {
@@ -273,13 +285,14 @@ impl<A: ShardApp> Shard<A> {
                 });
             };
             let Some(transmit) = conn.poll_transmit(now, &mut buffer) else {
-                return Ok(Sent::All);
+                return Ok(if held { Sent::Blocked } else { Sent::All });
             };
-            let alone = transmit.segments() == 1 && !self.endpoint.has_ready();
+            let short = transmit.segments() == 1 && transmit.len < SHORT;
+            let alone = short && !self.endpoint.has_ready();
             self.backend.send(buffer, transmit);
             if alone {
                 // The peer may well wait for this one, and most of what is left of the turn is
-                // looking for more to do.
+                // looking for more to do. A jumbo packet is a train of its own.
                 self.backend.flush()?;
             }
         }

@@ -307,6 +307,11 @@ impl Datagrams {
         }
     }
 
+    /// So many datagrams that waited elsewhere were put into packets.
+    pub(crate) fn note_sent(&mut self, count: u64) {
+        self.stats.tx += count;
+    }
+
     /// Drops waiting datagrams at the front that a packet with `room` bytes for frames can never
     /// carry, after the path's packets became smaller.
     #[inline]
@@ -319,6 +324,17 @@ impl Datagrams {
             self.forget(run, 1);
             self.stats.tx_too_large += 1;
         }
+    }
+
+    /// Datagrams that left the queue, sent or not.
+    pub(crate) const fn passed(&self) -> u64 {
+        self.stats.tx + self.stats.tx_too_large
+    }
+
+    /// What [`Datagrams::passed`] will be when the next one that is queued is about to leave.
+    pub(crate) fn next_place(&self) -> u64 {
+        let waiting = self.runs.iter().map(|r| u64::from(r.count));
+        self.passed() + waiting.sum::<u64>()
     }
 
     /// Queues a received datagram, in place of the oldest ones where there is no room.

@@ -100,6 +100,12 @@ impl List {
         }
     }
 
+    /// The slots in their order.
+    pub(super) fn iter(&self, links: &Links) -> impl Iterator<Item = u32> {
+        let next = |slot: &u32| Some(links.get(*slot).next).filter(|slot| *slot != NIL);
+        std::iter::successors(self.front(), next)
+    }
+
     /// Appends `slot`, which is in no list of `links`.
     #[inline]
     pub(super) fn push_back(&mut self, links: &mut Links, slot: u32) {

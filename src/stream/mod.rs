@@ -7,6 +7,7 @@
 //! and keys live elsewhere.
 
 mod acked;
+mod again;
 mod app;
 mod assembler;
 mod datagram;
@@ -16,7 +17,9 @@ mod flow;
 mod ids;
 mod index;
 mod input;
+mod lanes;
 mod list;
+mod outlook;
 mod output;
 mod range_set;
 mod recv;
@@ -34,6 +37,8 @@ pub use event::{
     BufferAll, OpenError, ReadChunk, ReadError, ReadOutcome, StreamEvent, StreamSink, Taken,
     WriteError,
 };
+pub(crate) use lanes::{Aim, Lane, LaneError};
+pub use outlook::Outlook;
 pub use output::SentFrame;
 pub use range_set::RangeSet;
 pub use recv::RecvState;

@@ -46,7 +46,7 @@ pub enum SentFrame {
 const _: () = assert!(size_of::<SentFrame>() <= 24);
 
 /// Control frames of one stream that are to be sent, as bits.
-mod stream_bit {
+pub(super) mod stream_bit {
     pub const RESET: u8 = 1;
     pub const STOP: u8 = 2;
     pub const MAX_DATA: u8 = 4;
@@ -442,7 +442,7 @@ impl Streams {
 }
 
 /// Appends one control frame of a stream, if it still means anything.
-fn write_one(s: &mut Slot, which: u8, w: &mut Writer<'_>) -> Option<SentFrame> {
+pub(super) fn write_one(s: &mut Slot, which: u8, w: &mut Writer<'_>) -> Option<SentFrame> {
     let id = s.id;
     match which {
         stream_bit::RESET => {

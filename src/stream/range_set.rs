@@ -99,6 +99,13 @@ impl RangeSet {
         self.ranges.splice(lo..hi, keep);
     }
 
+    /// The lowest range that has a part in `start..end`.
+    pub fn first_in(&self, start: u64, end: u64) -> Option<(u64, u64)> {
+        let at = self.ranges.partition_point(|r| r.1 <= start);
+        let range = self.ranges.get(at).copied();
+        range.filter(|r| r.0 < end && start < end)
+    }
+
     /// Calls `each` with every maximal part of `start..end` that is not held, in ascending order.
     pub fn for_each_missing(&self, start: u64, end: u64, mut each: impl FnMut(u64, u64)) {
         let mut at = start;
@@ -181,6 +188,9 @@ mod tests {
                 prop_assert_eq!(missing, expected);
                 for v in 0..100 {
                     prop_assert_eq!(set.contains(v), model.contains(&v));
+                    let first = model.range(v..).next().filter(|first| **first < v + 9);
+                    let found = set.first_in(v, v + 9).map(|(s, _)| s.max(v));
+                    prop_assert_eq!(found, first.copied());
                 }
             }
         }

@@ -6,6 +6,7 @@
 //! thousands of streams wait for MAX_DATA. A turn is [`QUANTUM`] bytes: long enough that a thousand
 //! streams cost per packet what one does.
 
+use super::lanes::Lanes;
 use super::list::{Links, List};
 use crate::mem::prefetch_at;
 
@@ -28,6 +29,8 @@ pub(super) enum Need {
 struct Entry {
     priority: i8,
     need: Need,
+    /// Which of the lanes it waits in; 0 for none.
+    lane: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +41,7 @@ struct Level {
 
 /// Streams that wait, by priority.
 #[derive(Debug)]
-struct Levels {
+pub(super) struct Levels {
     /// Those of the default priority, 0.
     usual: List,
     /// Other levels that are not empty, highest priority first.
@@ -55,14 +58,21 @@ impl Default for Levels {
 }
 
 impl Levels {
+    /// The streams, in no order between priorities.
+    pub(super) fn iter(&self, links: &Links) -> impl Iterator<Item = u32> {
+        let others = self.others.iter().map(|l| &l.list);
+        let lists = std::iter::once(&self.usual).chain(others);
+        lists.flat_map(|list| list.iter(links))
+    }
+
     #[inline]
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.usual.is_empty() && self.others.is_empty()
     }
 
     /// The highest priority at which streams wait, and the first of them.
     #[inline]
-    fn first(&self) -> Option<(i8, u32)> {
+    pub(super) fn first(&self) -> Option<(i8, u32)> {
         match self.others.first() {
             Some(l) if l.priority > 0 || self.usual.is_empty() => {
                 l.list.front().map(|slot| (l.priority, slot))
@@ -135,19 +145,29 @@ pub(super) struct Schedule {
     paid: Levels,
     /// Whose turn it is, and what it has sent in it.
     turn: (u32, u32),
+    /// Streams that wait for one path and no other, if any ever did.
+    pub(super) lanes: Option<Box<Lanes>>,
 }
 
 impl Schedule {
     /// Whether a stream can send, with or without credit.
     #[inline]
     pub(super) fn has_work(&self, credit: bool) -> bool {
+        match self.lanes.as_deref() {
+            None => self.has_loose_work(credit),
+            Some(l) => l.has_work(credit) || (l.sees_others() && self.has_loose_work(credit)),
+        }
+    }
+
+    #[inline]
+    fn has_loose_work(&self, credit: bool) -> bool {
         !self.free.is_empty() || (credit && !self.paid.is_empty())
     }
 
     /// Whether a stream waits that needs credit.
     #[inline]
     pub(super) fn needs_credit(&self) -> bool {
-        !self.paid.is_empty()
+        !self.paid.is_empty() || self.lanes.as_deref().is_some_and(Lanes::needs_credit)
     }
 
     /// Gives back memory; no stream may exist.
@@ -156,6 +176,7 @@ impl Schedule {
         self.entries = Vec::new();
         self.free.others.shrink_to(0);
         self.paid.others.shrink_to(0);
+        self.lanes = None;
     }
 
     /// Brings near what it begins with; a hint.
@@ -165,17 +186,47 @@ impl Schedule {
         prefetch_at(&self.entries, 0);
     }
 
+    /// The priority of the next stream to send, and whether that takes no credit.
+    pub(super) fn outlook(&self, credit: bool) -> Option<(i8, bool)> {
+        let entry = self.entries.get(self.next(credit)? as usize)?;
+        Some((entry.priority, entry.need == Need::Nothing))
+    }
+
+    /// The streams that have new data, in no order between priorities.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = u32> {
+        let lanes = self.lanes.as_deref();
+        let pinned = lanes.into_iter().flat_map(|l| l.waiting(&self.links));
+        let others = lanes.is_none_or(Lanes::sees_others);
+        let others = others.then(|| self.paid.iter(&self.links));
+        pinned.chain(others.into_iter().flatten())
+    }
+
     /// The next stream to send.
     #[inline]
     pub(super) fn next(&self, credit: bool) -> Option<u32> {
+        let loose = |schedule: &Self| schedule.next_loose(credit);
+        let first = match self.lanes.as_deref() {
+            None => loose(self),
+            Some(lanes) => {
+                let others = loose(self).filter(|_| lanes.sees_others());
+                match (lanes.first(credit), others) {
+                    (Some(pinned), Some(other)) if other.0 > pinned.0 => Some(other),
+                    (pinned, other) => pinned.or(other),
+                }
+            }
+        };
+        first.map(|(_, slot)| slot)
+    }
+
+    #[inline]
+    fn next_loose(&self, credit: bool) -> Option<(i8, u32)> {
         let free = self.free.first();
         let paid = if credit { self.paid.first() } else { None };
-        let (_, slot) = match (free, paid) {
-            (Some(f), Some(p)) if p.0 > f.0 => p,
-            (Some(f), _) => f,
-            (None, p) => p?,
-        };
-        Some(slot)
+        match (free, paid) {
+            (Some(f), Some(p)) if p.0 > f.0 => Some(p),
+            (Some(f), _) => Some(f),
+            (None, p) => p,
+        }
     }
 
     /// Prepares a new stream's slot.
@@ -201,6 +252,28 @@ impl Schedule {
         let old = std::mem::replace(entry, Entry { need, ..*entry });
         self.leave(slot, old);
         self.join(slot, Entry { need, ..old });
+    }
+
+    /// Moves `slot` to another lane, at the end of its level there.
+    pub(super) fn move_to_lane(&mut self, slot: u32, lane: u8) {
+        let Some(entry) = self.entries.get_mut(slot as usize) else {
+            return;
+        };
+        let old = std::mem::replace(entry, Entry { lane, ..*entry });
+        self.leave(slot, old);
+        self.join(slot, Entry { lane, ..old });
+        if let Some(lanes) = self.lanes.as_deref_mut() {
+            lanes.leave(old.lane);
+        }
+    }
+
+    /// The stream of `slot` sends nothing any more.
+    #[inline]
+    pub(super) fn end(&mut self, slot: u32) {
+        self.set(slot, Need::Idle);
+        if self.lanes.is_some() {
+            self.move_to_lane(slot, 0);
+        }
     }
 
     /// Gives `slot` another priority; it joins at the end of its new level.
@@ -232,31 +305,35 @@ impl Schedule {
         let Some(&entry) = self.entries.get(slot as usize) else {
             return;
         };
-        if let Some((levels, links)) = self.levels(entry.need) {
+        if let Some((levels, links)) = self.levels(entry) {
             levels.rotate(links, slot, entry.priority);
         }
     }
 
     /// Where streams with this need wait.
     #[inline]
-    fn levels(&mut self, need: Need) -> Option<(&mut Levels, &mut Links)> {
-        match need {
+    fn levels(&mut self, entry: Entry) -> Option<(&mut Levels, &mut Links)> {
+        let (free, paid) = match entry.lane {
+            0 => (&mut self.free, &mut self.paid),
+            lane => self.lanes.as_deref_mut()?.levels(lane)?,
+        };
+        match entry.need {
             Need::Idle => None,
-            Need::Nothing => Some((&mut self.free, &mut self.links)),
-            Need::Credit => Some((&mut self.paid, &mut self.links)),
+            Need::Nothing => Some((free, &mut self.links)),
+            Need::Credit => Some((paid, &mut self.links)),
         }
     }
 
     #[inline]
     fn join(&mut self, slot: u32, entry: Entry) {
-        if let Some((levels, links)) = self.levels(entry.need) {
+        if let Some((levels, links)) = self.levels(entry) {
             levels.join(links, slot, entry.priority);
         }
     }
 
     #[inline]
     fn leave(&mut self, slot: u32, entry: Entry) {
-        if let Some((levels, links)) = self.levels(entry.need) {
+        if let Some((levels, links)) = self.levels(entry) {
             levels.leave(links, slot, entry.priority);
         }
     }

@@ -86,6 +86,17 @@ pub(super) struct Emitted {
     pub(super) fresh: u64,
 }
 
+/// What one call of [`SendHalf::emit_again`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// So many bytes at this offset.
+    Wrote { offset: u64, len: u32, fin: bool },
+    /// What begins at this offset does not fit.
+    NoRoom(u64),
+    /// Nothing is left to repeat.
+    Nothing,
+}
+
 impl SendHalf {
     pub(super) fn new(max_data: u64) -> Self {
         Self {
@@ -106,6 +117,12 @@ impl SendHalf {
     /// Bytes written by the application and not acknowledged in order.
     pub(super) const fn buffered(&self) -> u64 {
         self.buffer.len()
+    }
+
+    /// Bytes that were never sent and that the peer's limit for the stream admits.
+    pub(super) fn waiting(&self) -> u64 {
+        let end = self.buffer.end().min(self.max_data);
+        end.saturating_sub(self.buffer.next())
     }
 
     #[cfg(test)]
@@ -293,16 +310,7 @@ impl SendHalf {
         if n == 0 && !fin {
             return None;
         }
-        let stated = header_size(id.0, start, Some(len)) + len <= w.remaining();
-        if stated && len < room {
-            write_header(w, id.0, start, Some(len), fin);
-        } else {
-            if room > len {
-                w.zeros(room - len);
-            }
-            write_header(w, id.0, start, None, fin);
-        }
-        self.buffer.write(w, start, len);
+        self.write_frame(w, id, (start, len), room, fin);
         let fresh = (start + n).saturating_sub(self.buffer.next());
         self.buffer.on_sent(start, n);
         if fin {
@@ -319,6 +327,80 @@ impl SendHalf {
             bytes: len as u32,
             fresh,
         })
+    }
+
+    /// Appends a frame of the `len` bytes at `start`, of which there is room for `room`.
+    #[inline]
+    fn write_frame(
+        &mut self,
+        w: &mut Writer<'_>,
+        id: StreamId,
+        (start, len): (u64, usize),
+        room: usize,
+        fin: bool,
+    ) {
+        let stated = header_size(id.0, start, Some(len)) + len <= w.remaining();
+        if stated && len < room {
+            write_header(w, id.0, start, Some(len), fin);
+        } else {
+            if room > len {
+                w.zeros(room - len);
+            }
+            write_header(w, id.0, start, None, fin);
+        }
+        self.buffer.write(w, start, len);
+    }
+
+    /// Appends one frame of what was sent of the bytes `from..to`, with the end that went with them
+    /// if `fin`: the first part that is not acknowledged, or with `lost` that is to be sent again,
+    /// which counts as done then.
+    pub(super) fn emit_again(
+        &mut self,
+        w: &mut Writer<'_>,
+        id: StreamId,
+        (from, to): (u64, u64),
+        fin: bool,
+        lost: bool,
+    ) -> Again {
+        if !matches!(self.state, SendState::Send | SendState::DataSent) {
+            return Again::Nothing;
+        }
+        let fin = fin
+            && match self.fin {
+                Fin::Pending => self.state == SendState::DataSent,
+                Fin::InFlight => !lost,
+                Fin::Open | Fin::Acked => false,
+            };
+        let (start, end) = match self.buffer.first_open(from, to, lost) {
+            Some(range) => range,
+            None if fin => (to, to),
+            None => return Again::Nothing,
+        };
+        let room = w.remaining();
+        let Some(room) = room.checked_sub(header_size(id.0, start, None)) else {
+            return Again::NoRoom(start);
+        };
+        let n = (end - start).min(room as u64);
+        if n < (end - start).min(MIN_FRAGMENT) {
+            return Again::NoRoom(start);
+        }
+        let fin = fin && start + n == to && to == self.buffer.end();
+        if n == 0 && !fin {
+            return Again::Nothing;
+        }
+        let len = n as usize;
+        self.write_frame(w, id, (start, len), room, fin);
+        if lost {
+            self.buffer.on_sent(start, n);
+            if fin {
+                self.fin = Fin::InFlight;
+            }
+        }
+        Again::Wrote {
+            offset: start,
+            len: len as u32,
+            fin,
+        }
     }
 
     fn on_emitted(&mut self) {

@@ -260,6 +260,21 @@ impl SendBuffer {
             .for_each_missing(start, end, |s, e| lost.insert(s, e));
     }
 
+    /// The first part of what was sent of `start..end` that is not acknowledged, or with `lost` that
+    /// is to be sent again.
+    pub(super) fn first_open(&self, start: u64, end: u64, lost: bool) -> Option<(u64, u64)> {
+        let (start, end) = (start.max(self.acked_to), end.min(self.next));
+        if lost {
+            let (s, e) = self.lost.first_in(start, end)?;
+            return Some((s.max(start), e.min(end)));
+        }
+        let mut first = None;
+        self.acked.for_each_missing(start, end, |s, e| {
+            first.get_or_insert((s, e));
+        });
+        first
+    }
+
     /// Counts nothing as sent any more; nothing was acknowledged.
     pub(super) fn rewind(&mut self) {
         debug_assert!(self.acked.is_empty(), "what was acknowledged was accepted");

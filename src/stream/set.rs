@@ -348,7 +348,7 @@ impl Streams {
             return;
         };
         s.send = None;
-        self.schedule.set(slot, Need::Idle);
+        self.schedule.end(slot);
         self.control.clear_send(slot, &mut s.control);
         self.events.clear(slot, &mut s.events, bit::WRITABLE);
         self.free_if_done(slot);

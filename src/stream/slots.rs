@@ -32,6 +32,11 @@ impl Slots {
     }
 
     #[inline]
+    pub(super) fn get(&self, slot: usize) -> Option<&Slot> {
+        self.all.get(slot)
+    }
+
+    #[inline]
     pub(super) fn get_mut(&mut self, slot: usize) -> Option<&mut Slot> {
         self.all.get_mut(slot)
     }

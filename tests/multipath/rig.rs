@@ -36,6 +36,12 @@ pub struct Traffic {
     pub marked: BTreeMap<SocketAddr, usize>,
     /// One datagram in so many is lost, and as many come late.
     pub trouble: u64,
+    /// Of a hundred datagrams from an address so many are lost.
+    pub lossy: Option<(SocketAddr, u64)>,
+    /// Datagrams from an address are so many milliseconds longer under way.
+    pub late: Option<(SocketAddr, u64)>,
+    /// Longer datagrams from an address vanish.
+    pub narrow: Option<(SocketAddr, usize)>,
 }
 
 /// See the module.
@@ -92,6 +98,17 @@ impl Rig {
                 return vec![];
             }
             if t.trouble > 0 && rng.below(t.trouble) == 0 {
+                return vec![];
+            }
+            let lossy = t.lossy.filter(|(from, _)| *from == p.source);
+            if lossy.is_some_and(|(_, percent)| rng.below(100) < percent) {
+                return vec![];
+            }
+            if let Some((_, ms)) = t.late.filter(|(from, _)| *from == p.source) {
+                p.now += Duration::from_millis(ms);
+            }
+            let narrow = t.narrow.filter(|(from, _)| *from == p.source);
+            if narrow.is_some_and(|(_, most)| p.bytes.len() > most) {
                 return vec![];
             }
             if t.trouble > 0 && rng.below(t.trouble) == 0 {
@@ -212,6 +229,26 @@ impl Rig {
 
     pub fn trouble(&self, one_in: u64) {
         self.traffic.lock().expect("no panic").trouble = one_in;
+    }
+
+    /// Loses so many datagrams of a hundred that leave an address.
+    pub fn lose(&self, from: SocketAddr, percent: u64) {
+        self.traffic.lock().expect("no panic").lossy = Some((from, percent));
+    }
+
+    /// Datagrams from an address take so many milliseconds longer from now on.
+    pub fn delay(&self, from: SocketAddr, ms: u64) {
+        self.traffic.lock().expect("no panic").late = Some((from, ms));
+    }
+
+    pub fn client_stream_stats(&mut self) -> corelane::stream::StreamStats {
+        let client = self.client;
+        self.pair.conn(CLIENT, client).streams().stats()
+    }
+
+    /// Longer datagrams from an address vanish from now on.
+    pub fn shrink(&self, from: SocketAddr, most: usize) {
+        self.traffic.lock().expect("no panic").narrow = Some((from, most));
     }
 
     /// A NAT gives the client's address another port from now on.

@@ -1,11 +1,12 @@
 //! The shard's side of one connection: what its handles ask for, what its events mean to them.
 
 use super::moves::Moving;
+use super::paths::Begun;
 use super::stream::{Block, Receiving, Sending};
 use crate::api::lazy::Lazy;
 use crate::api::shared::{
-    ConnShared, Halves, Handshake, NO_DATAGRAMS, RecvShared, Request, SendShared, Supply, Ticket,
-    Work, send_state,
+    ConnShared, Halves, Handshake, LastStats, NO_DATAGRAMS, RecvShared, Request, SendShared,
+    Supply, Ticket, Work, send_state,
 };
 use crate::base::Timestamp;
 use crate::conn::{ConnId, Connection, ConnectionError, EarlyData, Event};
@@ -33,6 +34,8 @@ pub(super) struct ConnDriver {
     in_hand: Option<Bytes>,
     /// Handles that wait for a move.
     pub(super) moving: Vec<Moving>,
+    /// Handles that wait for a new path.
+    pub(super) opening: Vec<Begun>,
     /// The peer moved, and the handles do not know yet.
     moved: bool,
 }
@@ -49,6 +52,7 @@ impl ConnDriver {
             streams: HashMap::new(),
             in_hand: None,
             moving: Vec::new(),
+            opening: Vec::new(),
             moved: false,
         }
     }
@@ -64,7 +68,7 @@ impl ConnDriver {
         }
         self.send_datagrams(conn);
         self.receive_datagrams(conn);
-        self.answer(conn);
+        self.answer(now, conn);
         for dir in [Dir::Bi, Dir::Uni] {
             self.open(conn.streams_mut(), dir);
             self.accept(conn.streams_mut(), dir);
@@ -147,6 +151,7 @@ impl ConnDriver {
             Event::DatagramReceived => self.receive_datagrams(conn),
             Event::DatagramsUnblocked => self.send_datagrams(conn),
             Event::PeerAddressChanged | Event::Migrated(_) => self.moved = true,
+            Event::Path(event) => self.on_path_event(conn, event),
             // The end is the driver's matter; what else there may be is no handle's concern.
             _ => {}
         }
@@ -163,6 +168,7 @@ impl ConnDriver {
             certificates: session.peer_certificates().map(<[_]>::to_vec),
             resumed: session.is_resumed().unwrap_or(false),
             early: conn.early_data() == EarlyData::Accepted,
+            multipath: conn.is_multipath(),
         });
         self.shared.waiters.notify();
     }
@@ -287,7 +293,7 @@ impl ConnDriver {
         }
     }
 
-    fn answer(&mut self, conn: &mut Connection) {
+    fn answer(&mut self, now: Timestamp, conn: &mut Connection) {
         let mut answered = false;
         while let Some(request) = self.shared.next_request() {
             answered = true;
@@ -310,6 +316,15 @@ impl ConnDriver {
                 Request::UpdateKeys(reply) => {
                     let _ = reply.set(conn.update_keys());
                 }
+                Request::Paths(reply) => {
+                    let _ = reply.set(conn.paths().collect());
+                }
+                Request::SetPathStatus { id, status, reply } => {
+                    let _ = reply.set(conn.set_path_status(id, status));
+                }
+                Request::ClosePath { id, error, reply } => {
+                    let _ = reply.set(conn.close_path(now, id, error));
+                }
             }
         }
         if answered {
@@ -325,7 +340,11 @@ impl ConnDriver {
             if let Some(failure) = conn.session().failure() {
                 let _ = shared.tls_failure.set(failure.clone());
             }
-            let stats = (conn.stats(), conn.path_stats());
+            let stats = LastStats {
+                connection: conn.stats(),
+                path: conn.path_stats(),
+                paths: conn.paths().collect(),
+            };
             let _ = shared.last_stats.set(Box::new(stats));
             self.receive_datagrams(conn);
             streams = Some(conn.streams_mut());

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How often sockets that connections have left are looked at whether they are unused.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// A handle that waits for a connection's move.
 pub(super) struct Moving {
@@ -23,10 +23,10 @@ pub(super) struct Moving {
 /// Sockets that came after the shard's first ones.
 #[derive(Default)]
 pub(super) struct Added {
-    /// All of them; one that nothing uses is closed.
-    sockets: Vec<SocketId>,
+    /// Those of them that are closed once nothing uses them.
+    pub(super) sockets: Vec<SocketId>,
     /// Where new connections leave from.
-    newest: Option<SocketId>,
+    pub(super) newest: Option<SocketId>,
     /// When to look for unused ones again: an address that was left is in use for a while.
     pub(super) look_at: Option<Timestamp>,
 }
@@ -46,15 +46,20 @@ impl Driver {
     pub(super) fn begin_move(&mut self, ctx: &mut Context<'_>, order: Move) {
         let Move {
             shared,
+            path,
             local,
             reply,
         } = order;
         let Some(id) = shared.id.get().copied() else {
             return;
         };
-        let moved = self
-            .socket_at(ctx, local)
-            .and_then(|socket| ctx.migrate(id, socket).map_err(MigrationError::Refused));
+        let moved = self.socket_at(ctx, local).and_then(|socket| {
+            let moved = match path {
+                Some(path) => ctx.migrate_path(id, path, socket),
+                None => ctx.migrate(id, socket),
+            };
+            moved.map_err(MigrationError::Refused)
+        });
         match (moved, self.conn(id)) {
             (Ok(to), Some(driver)) => {
                 // One at a time: an earlier handle learns of it by an event.
@@ -71,7 +76,7 @@ impl Driver {
     }
 
     /// The socket that is bound to an address, opened where there is none.
-    fn socket_at(
+    pub(super) fn socket_at(
         &mut self,
         ctx: &mut Context<'_>,
         local: SocketAddr,
@@ -136,11 +141,12 @@ impl Driver {
             let Some(conn) = endpoint.connection(id) else {
                 continue;
             };
-            used.push(conn.socket());
+            used.extend(conn.path_sockets());
             let others = self.added.sockets.iter().filter(|s| conn.uses_socket(**s));
             left.extend(others);
         }
         used.extend(self.added.newest);
+        used.extend(self.opening.iter().filter_map(|o| o.socket));
         let gone = |s: &mut SocketId| !used.contains(s) && !left.contains(s);
         for socket in self.added.sockets.extract_if(.., gone) {
             ctx.remove_socket(socket);

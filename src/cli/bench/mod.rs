@@ -8,6 +8,7 @@ mod apart;
 mod arrivals;
 mod bulk;
 mod client;
+mod failover;
 mod idle;
 mod live;
 mod plan;
@@ -20,6 +21,7 @@ mod tally;
 
 use super::args::{BenchArgs, ClientArgs, EngineArgs, LoadArgs, SeeArgs};
 use super::output::Progress;
+use super::paths::{LinkArgs, Ways};
 use super::provider::provider;
 use super::see::Seeing;
 use super::{Failure, setup, signal, tls};
@@ -38,11 +40,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The links of `failover` unless told otherwise: far enough for a round trip to show.
+const FAILOVER_LINK: &str = "delay=10,rate=100";
+
 /// Measures over loopback.
 pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     let server_shards = args.server_shards.or(args.shards).unwrap_or(1);
     let client_shards = args.client_shards.or(args.shards).unwrap_or(1);
     let mut specs = plan::specs(args.workload, &args.load, client_shards)?;
+    plan::with_paths(&mut specs, args.workload, &args.paths, &args.links)?;
     let (server_cores, client_cores) = setup::cores(&args.engine, server_shards, client_shards)?;
     if args.serve_apart {
         return apart::serve(args, server_shards, server_cores);
@@ -65,7 +71,14 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
 
 /// Measures against a server on another host.
 pub fn run_remote(args: &ClientArgs) -> Result<(), Failure> {
-    let specs = plan::specs(args.workload, &args.load, args.shards)?;
+    let mut specs = plan::specs(args.workload, &args.load, args.shards)?;
+    let links = LinkArgs::default();
+    plan::with_paths(&mut specs, args.workload, &args.paths, &links)?;
+    if specs.iter().any(|s| s.kill.is_some()) {
+        let why = "failover is for `bench`: the paths that it kills are in this process";
+        return Err(Failure::Usage(why.into()));
+    }
+    let ways = Ways::new(&args.paths, &links, false)?;
     let (_, cores) = setup::cores(&args.engine, 0, args.shards)?;
     let trust = tls::Trust::from_args(&args.trust)?;
     let target = Target {
@@ -76,14 +89,22 @@ pub fn run_remote(args: &ClientArgs) -> Result<(), Failure> {
             args.load.resume,
         )?,
         remote: true,
+        ways,
     };
     measure(&specs, &args.load, &args.engine, &args.see, |spec| {
         let any: IpAddr = match args.server {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let client = client_engine(spec, &args.engine, args.shards, cores.clone(), any);
-        Ok((client, target.clone(), Place::Away))
+        let mut client = client_engine(spec, &args.engine, args.shards, cores.clone(), any);
+        let mut target = target.clone();
+        target.ways.paths = spec.paths;
+        args.paths
+            .apply(Arc::make_mut(&mut client.transport), spec.paths);
+        if !target.ways.is_plain() {
+            client.bind = connected(&target.ways, target.addr, args.shards)?;
+        }
+        Ok((client, target, Place::Away))
     })
 }
 
@@ -154,7 +175,8 @@ fn loopback(
     } else {
         spec.time + spec.omit
     };
-    let transport = setup::transport(&args.engine, time);
+    let mut transport = setup::transport(&args.engine, time);
+    args.paths.apply(Arc::make_mut(&mut transport), spec.paths);
     let mut addr = SocketAddr::new(here, 0);
     let (trust, place) = if args.apart {
         let server = apart::Server::start()?;
@@ -168,16 +190,28 @@ fn loopback(
         let server = server_engine(args, identity, provider, *server_shards, cores, transport)?;
         (tls::Trust::Roots(roots), Place::Here(Box::new(server)))
     };
+    let mut ways = Ways::new(&args.paths, &args.links, true)?;
+    ways.paths = spec.paths;
+    if spec.kill.is_some() {
+        ways.default_link(FAILOVER_LINK)?;
+    }
     let target = Target {
         addr,
         name: tls::loopback_name(),
         tls: trust.client(provider.clone(), args.load.resume)?,
         remote: false,
+        ways,
     };
     let cores = client_cores.clone();
     let mut client = setup::engine("client", *client_shards, cores, &args.engine, transport);
     client.bind = Bind::Each(here);
     Ok((client, target, place))
+}
+
+/// A socket of each shard for the first path of its connections.
+fn connected(ways: &Ways, server: SocketAddr, shards: usize) -> Result<Bind, Failure> {
+    let sockets = (0..shards).map(|_| ways.socket(0, server));
+    Ok(Bind::sockets(sockets.collect::<Result<Vec<_>, _>>()?))
 }
 
 /// The engine of a loopback server.

@@ -4,6 +4,7 @@
 use super::protocol::MAX_MESSAGE;
 use crate::cli::Failure;
 use crate::cli::args::{LoadArgs, Which};
+use crate::cli::paths::{LinkArgs, PathArgs};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -95,6 +96,10 @@ pub struct Spec {
     pub omit: Duration,
     /// Connections stay idle while it is measured, and then each is used once.
     pub idle: bool,
+    /// Paths of each connection.
+    pub paths: usize,
+    /// The path that is killed in mid-transfer.
+    pub kill: Option<u32>,
 }
 
 /// One client shard's part of a run.
@@ -163,6 +168,8 @@ impl Spec {
             "time_seconds": self.time.as_secs_f64(),
             "omit_seconds": self.omit.as_secs_f64(),
             "idle": self.idle,
+            "paths": self.paths,
+            "kill": self.kill,
         })
     }
 }
@@ -203,6 +210,12 @@ pub fn specs(which: Which, load: &LoadArgs, shards: usize) -> Result<Vec<Spec>, 
     if wants(Which::Connections) {
         specs.push(base.connections());
     }
+    if which == Which::Failover {
+        let mut spec = base.throughput()?;
+        spec.name = "failover".into();
+        spec.kill = Some(0);
+        specs.push(spec);
+    }
     if specs.len() > 1 && load.hgrm.is_some() {
         return Err(Failure::Usage(
             "--hgrm holds one distribution: name one workload, and for datagram a size (-l)".into(),
@@ -211,19 +224,57 @@ pub fn specs(which: Which, load: &LoadArgs, shards: usize) -> Result<Vec<Spec>, 
     Ok(specs)
 }
 
+/// Adds the paths that the flags ask for to what has a use for them.
+pub fn with_paths(
+    specs: &mut [Spec],
+    which: Which,
+    args: &PathArgs,
+    links: &LinkArgs,
+) -> Result<(), Failure> {
+    let refuse = |why: &str| Err(Failure::Usage(why.into()));
+    let several = |s: &Spec| !s.idle && !matches!(s.work, Work::Handshake { .. });
+    if args.paths > 1 && !specs.iter().any(several) {
+        return refuse("--paths is for throughput, rr, datagram and failover only");
+    }
+    if links.kill.is_some() && which != Which::Failover {
+        return refuse("--kill is for failover only");
+    }
+    for spec in specs.iter_mut().filter(|s| several(s)) {
+        spec.paths = args.paths;
+        if spec.kill.is_some() {
+            let kill = links.kill.unwrap_or(0);
+            // One that is killed needs one that is left.
+            spec.paths = spec.paths.max(2);
+            spec.kill = Some(kill);
+            if kill as usize >= spec.paths {
+                return refuse("--kill: paths are numbered from 0, below --paths");
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Refuses flags that the chosen workload has no use for.
 fn applicable(which: Which, load: &LoadArgs) -> Result<(), Failure> {
-    use Which::{Connections, Datagram, Handshake, Rr, Throughput};
+    use Which::{Connections, Datagram, Failover, Handshake, Rr, Throughput};
     let rules: [(&str, bool, &[Which]); 12] = [
         ("-n", load.bytes.is_some(), &[Throughput]),
-        ("-R", load.reverse, &[Throughput]),
-        ("--bidir", load.bidir, &[Throughput]),
-        ("-b", load.bitrate.is_some(), &[Throughput, Datagram]),
-        ("-l", load.length.is_some(), &[Throughput, Rr, Datagram]),
+        ("-R", load.reverse, &[Throughput, Failover]),
+        ("--bidir", load.bidir, &[Throughput, Failover]),
+        (
+            "-b",
+            load.bitrate.is_some(),
+            &[Throughput, Datagram, Failover],
+        ),
+        (
+            "-l",
+            load.length.is_some(),
+            &[Throughput, Rr, Datagram, Failover],
+        ),
         (
             "-P",
             load.parallel.is_some(),
-            &[Throughput, Rr, Handshake, Datagram],
+            &[Throughput, Rr, Handshake, Datagram, Failover],
         ),
         ("--resume", load.resume, &[Handshake]),
         ("--depth", load.depth.is_some(), &[Rr]),
@@ -232,12 +283,12 @@ fn applicable(which: Which, load: &LoadArgs) -> Result<(), Failure> {
         (
             "--connections",
             load.connections.is_some(),
-            &[Throughput, Connections],
+            &[Throughput, Connections, Failover],
         ),
         (
             "-O",
             load.omit.is_some(),
-            &[Throughput, Rr, Handshake, Datagram],
+            &[Throughput, Rr, Handshake, Datagram, Failover],
         ),
     ];
     for (flag, given, workloads) in rules {
@@ -274,6 +325,8 @@ impl Base<'_> {
             time,
             omit,
             idle: false,
+            paths: 1,
+            kill: None,
         }
     }
 

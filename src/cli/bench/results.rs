@@ -2,6 +2,7 @@
 //!
 //! Files are made before anything is measured, so that a wrong path costs no time.
 
+use super::failover::Outcome;
 use super::plan::Spec;
 use super::tally::Tally;
 use crate::cli::args::{EngineArgs, LoadArgs};
@@ -10,8 +11,9 @@ use crate::cli::report::hlog::Hlog;
 use crate::cli::report::json::{Interval, Memory, Packets, Report, Totals, Workload};
 use crate::cli::report::machine::Machine;
 use crate::cli::report::meter::{Spent, Usage, percent_of};
-use crate::cli::report::{hgrm, plot, svg, table};
+use crate::cli::report::{hgrm, paths, plot, svg, table};
 use crate::cli::{Failure, output};
+use corelane::conn::PathInfo;
 use corelane::sys::clock::Clock;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use std::fs::File;
@@ -55,6 +57,10 @@ pub struct Measured {
     pub tally: Tally,
     /// The I/O backend.
     pub backend: String,
+    /// The paths of the client's connections, where they had several.
+    pub paths: Vec<PathInfo>,
+    /// A path was killed.
+    pub failover: Option<Outcome>,
 }
 
 /// What a server in a process of its own used.
@@ -141,6 +147,12 @@ impl Results {
         if let Some(time) = measured.operations_time.filter(|t| !t.is_zero()) {
             workload.operations_per_second = measured.operations as f64 / time.as_secs_f64();
         }
+        workload.paths = paths::sum(&measured.paths);
+        if let Some(outcome) = &measured.failover {
+            workload.killed_path = Some(outcome.path);
+            workload.killed_at_seconds = outcome.killed.map(|at| at.as_secs_f64());
+            workload.longest_stall_ms = Some(paths::millis(outcome.longest_stall));
+        }
         if let Some(apart) = &measured.apart {
             let cpu = percent_of(apart.cpu, measured.duration);
             workload.cpu_utilization_percent.server = Some(cpu);
@@ -195,6 +207,7 @@ impl Results {
             ))
         });
         text.extend(memory);
+        text.extend(workloads.iter().filter_map(paths::text));
         let latencies = table::latencies(workloads);
         if !latencies.is_empty() {
             text = text + "\n" + &latencies;

@@ -7,6 +7,7 @@
 use super::Failure;
 use super::apart;
 use super::client::{ClientApp, Order, Target};
+use super::failover::Failover;
 use super::live::Live;
 use super::plan::{Spec, Work};
 use super::results::{Measured, Results, Told};
@@ -18,9 +19,12 @@ use crate::cli::report::meter::Usage;
 use crate::cli::see::Seeing;
 use crate::cli::signal;
 use corelane::base::Timestamp;
+use corelane::conn::PathInfo;
 use corelane::shard::ShardApp;
 use corelane::shard::engine::{Bind, Engine, EngineConfig, ShardReport};
 use corelane::sys::clock::Clock;
+use corelane_relay::Relay;
+use std::cell::RefCell;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -33,6 +37,8 @@ pub(super) const ORDER_TIME: Duration = Duration::from_secs(5);
 pub(super) const DRAIN: Duration = Duration::from_millis(200);
 /// The longest sleep of the coordinator: so soon it sees that a run is over.
 const STEP: Duration = Duration::from_millis(5);
+/// The same while it looks for times without delivery.
+const WATCH_STEP: Duration = Duration::from_millis(1);
 
 /// Where the server of a run is.
 pub enum Place {
@@ -56,6 +62,9 @@ pub struct Run<'a> {
     client_records: mpsc::Receiver<Box<OpenLoop>>,
     server_records: mpsc::Receiver<Box<OpenLoop>>,
     pub(super) before: Usage,
+    /// What is between client and server.
+    relay: Option<Relay>,
+    failover: RefCell<Option<Failover>>,
 }
 
 /// Counters of all sides at one moment.
@@ -86,6 +95,7 @@ impl<'a> Run<'a> {
             see.engine(server);
             server.server.iter_mut().for_each(|tls| see.server(tls));
         }
+        let mut relay = None;
         let (server_tx, server_records) = mpsc::channel();
         let server_live = Live::new(match &place {
             Place::Here(server) => server.shards,
@@ -102,8 +112,13 @@ impl<'a> Run<'a> {
                     ServerApp::new(shard, server_live.clone(), config)
                 })?;
                 if let Some(addr) = engine.local_addrs().first() {
-                    target.addr = *addr;
-                    client.bind = Bind::Connected(*addr);
+                    relay = target.ways.relay(*addr)?;
+                    target.addr = relay.as_ref().map_or(*addr, Relay::addr);
+                    client.bind = if target.ways.is_plain() {
+                        Bind::Connected(target.addr)
+                    } else {
+                        super::connected(&target.ways, target.addr, client.shards)?
+                    };
                 }
                 Some(engine)
             }
@@ -138,6 +153,8 @@ impl<'a> Run<'a> {
             client_records,
             server_records,
             before,
+            relay,
+            failover: RefCell::new(None),
         })
     }
 
@@ -159,9 +176,11 @@ impl<'a> Run<'a> {
                 .as_ref()
                 .map_or(0, |server| server.senders().len()),
         );
-        let (packets, tally, backend) = self.end();
+        let failover = self.failover.take().map(|f| f.outcome());
+        let (packets, tally, backend, paths) = self.end();
         let mut measured = outcome?;
         (measured.packets, measured.tally, measured.backend) = (packets, tally, backend);
+        (measured.paths, measured.failover) = (paths, failover);
         if let (Work::Datagram(_), false) = (&spec.work, measured.remote) {
             let sent = client_live.sum(|c| &c.datagrams_sent);
             let received = server_live.sum(|c| &c.datagrams);
@@ -194,6 +213,8 @@ impl<'a> Run<'a> {
         let mut from = self.sample()?;
         let start = Clock::now();
         from.at = start;
+        let failover = self.spec.kill.map(|n| Failover::new(self.spec, n, start));
+        self.failover.replace(failover);
         self.order(|| Order::Start)?;
         let (warm, end) = (
             start + self.spec.omit,
@@ -322,8 +343,20 @@ impl<'a> Run<'a> {
             if left.is_zero() {
                 return Ok(false);
             }
-            thread::sleep(left.min(STEP));
+            let step = if self.watch() { WATCH_STEP } else { STEP };
+            thread::sleep(left.min(step));
         }
+    }
+
+    /// Looks whether anything is delivered, where that is what is measured.
+    fn watch(&self) -> bool {
+        let mut failover = self.failover.borrow_mut();
+        let Some(failover) = failover.as_mut() else {
+            return false;
+        };
+        let bytes = self.client_live.sum(|c| &c.bytes) + self.server_live.sum(|c| &c.bytes);
+        failover.look(Clock::now(), bytes, self.relay.as_ref());
+        true
     }
 
     /// When the last stream was done.
@@ -403,7 +436,7 @@ impl<'a> Run<'a> {
     }
 
     /// Closes connections, stops and joins all shards, and sums up what they counted.
-    fn end(mut self) -> (Option<Packets>, Tally, String) {
+    fn end(mut self) -> (Option<Packets>, Tally, String, Vec<PathInfo>) {
         // Shards that are gone have nothing to close.
         let _ = self.order(|| Order::Close);
         let begin = Clock::now();
@@ -418,10 +451,14 @@ impl<'a> Run<'a> {
         let backend = self.client.backend().to_owned();
         let mut packets = Packets::default();
         let mut tally = Tally::default();
+        let mut paths = Vec::new();
         self.client.stop();
         let mut whole = true;
         match self.client.join() {
-            Ok(reports) => sum(&mut packets, &mut tally, &reports, |app| app.tally),
+            Ok(reports) => {
+                sum(&mut packets, &mut tally, &reports, |app| app.tally);
+                paths.extend(reports.iter().flat_map(|r| &r.app.paths.seen));
+            }
             Err(_) => whole = false,
         }
         if let Some(mut server) = self.server {
@@ -431,7 +468,7 @@ impl<'a> Run<'a> {
                 Err(_) => whole = false,
             }
         }
-        (whole.then_some(packets), tally, backend)
+        (whole.then_some(packets), tally, backend, paths)
     }
 }
 

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::hist::{Latency, Percentiles};
 use super::machine::Machine;
 use super::meter::{Spent, percent_of};
+use super::paths::PathReport;
 
 /// The version of the layout below.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -84,7 +85,7 @@ pub struct End {
 /// The totals of one workload, without its warm-up.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Workload {
-    /// `throughput`, `rr`, `handshake`, `datagram`, `connections`, or `idle` for connections to a
+    /// `throughput`, `rr`, `handshake`, `datagram`, `connections`, `failover`, or `idle` for connections to a
     /// process of its own.
     pub name: String,
     /// The I/O backend that ran: `uring` or `mmsg`.
@@ -131,6 +132,14 @@ pub struct Workload {
     pub rss_bytes_per_connection: Option<f64>,
     /// The same of both sides, where the server ran in a process of its own.
     pub memory_bytes_per_connection: Option<Memory>,
+    /// Each path, where connections had several.
+    pub paths: Vec<PathReport>,
+    /// Failover only: the path that was killed.
+    pub killed_path: Option<u32>,
+    /// Failover only: when, since the start of the load.
+    pub killed_at_seconds: Option<f64>,
+    /// Failover only: the longest time without delivery, warm-up left out.
+    pub longest_stall_ms: Option<f64>,
 }
 
 /// Memory of both sides.
@@ -353,6 +362,10 @@ impl Workload {
                 .filter(|_| totals.connections > 0)
                 .map(|(now, before)| now.saturating_sub(before) as f64 / totals.connections as f64),
             memory_bytes_per_connection: None,
+            paths: Vec::new(),
+            killed_path: None,
+            killed_at_seconds: None,
+            longest_stall_ms: None,
         }
     }
 }

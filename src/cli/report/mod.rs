@@ -11,6 +11,7 @@ pub mod hlog;
 pub mod json;
 pub mod machine;
 pub mod meter;
+pub mod paths;
 pub mod plot;
 pub mod svg;
 pub mod table;

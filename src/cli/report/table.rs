@@ -123,7 +123,7 @@ fn or_dash(cell: Option<String>) -> String {
 }
 
 /// A header, a rule and rows; the first `left` columns are flush left, numbers flush right.
-fn table(header: &[&str], left: usize, rows: Vec<Vec<String>>) -> String {
+pub(super) fn table(header: &[&str], left: usize, rows: Vec<Vec<String>>) -> String {
     let mut lines = vec![header.iter().map(ToString::to_string).collect()];
     lines.extend(rows);
     let width = |column: usize| {

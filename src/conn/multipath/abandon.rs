@@ -94,6 +94,7 @@ impl Connection {
             path.remote_cids.abandon();
         }
         m.on_abandoned(id, error);
+        m.choice.selector.scheduler().path_removed(id);
         self.restart_foreign_rtts(id);
         self.push_path_event(PathEvent::Abandoned { id, error, by_peer });
     }

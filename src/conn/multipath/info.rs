@@ -51,6 +51,20 @@ pub(in super::super) fn stats_of(p: &Path<SentFrame>) -> PathStats {
 }
 
 impl Connection {
+    /// The longest round trip of the paths in use: that of the slowest is how long what it lost
+    /// holds up what others bring, and how much has to be taken meanwhile (RFC 8684 §3.3.1 has the
+    /// same of MPTCP).
+    #[inline]
+    pub(in super::super) fn longest_rtt(&self) -> Duration {
+        let hand = self.paths.current().rtt.smoothed();
+        if self.paths.is_single() {
+            return hand;
+        }
+        let works = |p: &&Path<SentFrame>| p.state == PathState::Open && !p.is_suspect();
+        let others = self.paths.others().filter(works);
+        others.map(|p| p.rtt.smoothed()).fold(hand, Duration::max)
+    }
+
     /// The connection's paths, those included that were abandoned and are not forgotten yet, in the
     /// order of their identifiers.
     pub fn paths(&self) -> impl Iterator<Item = PathInfo> {

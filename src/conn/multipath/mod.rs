@@ -2,20 +2,35 @@
 //!
 //! Per-path code runs for the path in hand (`crate::path::set`); here is what decides which that
 //! is, and what is about path identifiers: their limits, connection IDs issued ahead, paths opened
-//! (`open`), abandoned (`abandon`), used (`send`), the frames of all that (`frames`), what an
-//! application may ask (`info`). A connection that did not negotiate the extension has none of it.
+//! (`open`), abandoned (`abandon`), chosen (`select`, `pins`), used (`send`), suspected (`failure`),
+//! coupled (`coupling`), what goes on several (`copies`), the frames of all that (`frames`), what an
+//! application may ask (`info`), and sockets that take nothing (`sockets`). A connection that did
+//! not negotiate the extension has none of it.
 
 mod abandon;
+mod config;
+mod copies;
+mod coupling;
+mod duplication;
+mod failure;
 mod frames;
 mod info;
 mod open;
+mod pins;
+mod reinjection;
+mod select;
 mod send;
+mod sockets;
 
 pub use abandon::ClosePathError;
+pub use config::MultipathConfig;
+pub use copies::CopyStats;
+pub(super) use failure::failure_deadline;
 pub use info::PathInfo;
 pub(super) use info::stats_of;
 pub use open::OpenPathError;
 pub(super) use open::TakenUp;
+pub use pins::PinError;
 pub(super) use send::write_acks_away;
 
 use super::Connection;
@@ -24,8 +39,11 @@ use super::params;
 use super::space::SentFrame;
 use crate::base::{Timestamp, limits};
 use crate::path::cids::ResetToken;
+use crate::path::schedule::Selector;
 use crate::path::{LocalCids, Path, PathId, PathLimits, PathStatus, RemoteCids, Statuses};
 use crate::wire::{Code, ConnectionId, TransportError, TransportParameters};
+use pins::Pinned;
+use select::Choice;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
@@ -48,6 +66,11 @@ pub enum PathEvent {
     },
     /// The peer would have a path used otherwise than before.
     Status(PathId, PathStatus),
+    /// A path has not acknowledged anything for so long that it may have failed: others are used
+    /// while there are any (`MultipathConfig::failure`).
+    PotentiallyFailed(PathId),
+    /// A path that might have failed acknowledged something: it is used again.
+    Recovered(PathId),
     /// The peer could open no path for want of an identifier beyond this one.
     Blocked(PathId),
 }
@@ -83,10 +106,21 @@ pub(super) struct Multipath {
     retired: Vec<ConnectionId>,
     /// The last path was abandoned: the connection ends then, unless another is opened.
     last_chance: Option<(Timestamp, Code)>,
+    /// What is sent on several paths, while anything is.
+    copies: Option<Box<copies::Copies>>,
+    /// Chooses the paths of trains.
+    choice: Choice,
+    /// Datagrams that wait for paths of their own.
+    pinned: Pinned,
 }
 
 impl Multipath {
-    fn new(local: PathId, peer: PathId, cid_limit: u64, first_remote: SocketAddr) -> Self {
+    fn new(
+        config: &MultipathConfig,
+        (local, peer): (PathId, PathId),
+        cid_limit: u64,
+        first_remote: SocketAddr,
+    ) -> Self {
         let mut m = Self {
             limits: PathLimits::new(local, peer),
             ahead: Vec::new(),
@@ -97,6 +131,9 @@ impl Multipath {
             cids_blocked: None,
             retired: Vec::new(),
             last_chance: None,
+            copies: None,
+            choice: Choice::new(Selector::new(&config.scheduler)),
+            pinned: Pinned::default(),
         };
         m.admit(1..=local.0);
         m
@@ -150,7 +187,8 @@ impl Multipath {
     pub(super) fn deadline(&self) -> Option<Timestamp> {
         let gone = self.ahead.iter().filter_map(|a| a.gone_at).min();
         let end = self.last_chance.map(|(at, _)| at);
-        gone.into_iter().chain(end).min()
+        let wait = self.choice.wait_until;
+        gone.into_iter().chain(end).chain(wait).min()
     }
 }
 
@@ -184,7 +222,11 @@ impl Connection {
         }
         let remote = self.paths.current().tuple.remote;
         let limit = params.active_connection_id_limit;
-        self.multipath = Some(Box::new(Multipath::new(own, peer, limit, remote)));
+        let config = &self.config.multipath;
+        let multipath = Multipath::new(config, (own, peer), limit, remote);
+        self.multipath = Some(Box::new(multipath));
+        self.watch_for_failure();
+        self.begin_copies();
         Ok(())
     }
 
@@ -283,6 +325,7 @@ impl Connection {
         for ahead in gone {
             m.on_forgotten(ahead.local_cids);
         }
+        m.choice.wait_until = m.choice.wait_until.filter(|at| *at > now);
         if let Some((_, code)) = m.last_chance.filter(|(at, _)| *at <= now) {
             m.last_chance = None;
             self.end_without_path(now, code);

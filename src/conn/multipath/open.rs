@@ -147,6 +147,7 @@ impl Connection {
             path.ack_frequency.enable(min, max, false);
         }
         self.paths.insert(path);
+        self.watch_for_failure();
     }
 
     /// Takes up the path that a datagram came by, as its destination says.
@@ -246,7 +247,11 @@ impl Connection {
         let path = self.paths.current_mut();
         path.state = PathState::Open;
         let id = path.id;
+        if let Some(m) = self.multipath.as_deref_mut() {
+            m.choice.selector.scheduler().path_added(id);
+        }
         self.push_path_event(PathEvent::Validated(id));
+        self.move_from_suspects();
     }
 
     /// The path in hand, which is new, did not answer: it is not to be used, and its identifier

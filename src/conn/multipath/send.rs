@@ -9,11 +9,13 @@ use super::super::space::SentFrame;
 use super::super::train::MIN_PACKET;
 use super::super::{Connection, Load};
 use super::Multipath;
+use super::reinjection::is_movable;
 use crate::base::{Timestamp, Transmit};
+use crate::path::schedule::PathIds;
 use crate::path::{Path, PathId, PathSet, PathState};
+use crate::stream::Aim;
 use crate::wire::Writer;
 use crate::wire::frame::{self, NewConnectionId, PathFrame, ack};
-use std::cmp::Reverse;
 use std::ops::ControlFlow;
 
 /// How a path is preferred: the smaller, the better.
@@ -33,74 +35,89 @@ impl Connection {
         buf: &mut [u8],
     ) -> Option<Transmit> {
         self.settle_acks();
+        self.reinject(now);
+        if let Some(transmit) = self.poll_copies(now, buf) {
+            return Some(transmit);
+        }
         let carrier = self.carrier(now);
         for id in self.paths.ids() {
             if Some(id) == carrier || !self.paths.select(id) || !self.paths.current().can_send() {
                 continue;
             }
             self.load = Load::Own;
-            let transmit = self.poll_path(now, buf);
+            let transmit = self.poll_one_of_paths(now, buf);
             self.load = Load::All;
             if transmit.is_some() {
                 return transmit;
             }
         }
-        if !self.paths.select(carrier?) {
+        if self.has_pins() {
+            let transmit = self.poll_pinned(now, buf, carrier.is_some());
+            if transmit.is_some() {
+                return transmit;
+            }
+            self.streams.aim(Aim::Loose);
+        }
+        let Some(carrier) = carrier else {
+            self.streams.aim(Aim::Every);
+            self.note_flow_blocked(now);
+            return None;
+        };
+        if !self.paths.select(carrier) {
             return None;
         }
         if self.paths.current().state != PathState::Open {
             self.load = Load::Control;
         }
-        let transmit = self.poll_path(now, buf);
+        let transmit = self.poll_one_of_paths(now, buf);
         self.load = Load::All;
+        self.streams.aim(Aim::Every);
+        if let Some(m) = self.multipath.as_deref_mut() {
+            m.choice.copies = PathIds::default();
+        }
         transmit
+    }
+
+    /// The next train of the path in hand, and what is to be told of it.
+    pub(super) fn poll_one_of_paths(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
+        let before = self.paths.current().bytes_in_flight;
+        let transmit = self.poll_path(now, buf)?;
+        self.note_train(now, before);
+        Some(transmit)
+    }
+
+    /// A train left on the path in hand, which had so many bytes in flight `before`.
+    pub(super) fn note_train(&mut self, now: Timestamp, before: u64) {
+        let path = self.paths.current_mut();
+        if path.sent.ack_eliciting_in_flight() > 0
+            && let Some(detector) = path.failure.as_deref_mut()
+        {
+            detector.on_sent(now);
+        }
+        let bytes = path.bytes_in_flight.saturating_sub(before);
+        if bytes > 0
+            && let Some(m) = self.multipath.as_deref_mut()
+        {
+            m.choice.selector.on_sent(now, path.id, bytes);
+        }
     }
 
     /// The path that the next train of what belongs to none leaves by.
     fn carrier(&mut self, now: Timestamp) -> Option<PathId> {
-        if self.connection_wants_to_send()
-            && let Some(id) = self.select_path(now)
-        {
-            return Some(id);
+        self.streams.aim(Aim::Loose);
+        let chosen = match self.connection_wants_to_send() {
+            true => self.select_path(now),
+            false => None,
+        };
+        self.streams.aim(Aim::Every);
+        if chosen.is_some() {
+            return chosen;
         }
         // Acknowledgements wait for no window, and what a path that is new is told of others for
         // none that is old.
         self.path_control_waits()
             .then(|| self.best_path())
             .flatten()
-    }
-
-    /// Which path is to carry data now: of the paths that work and that neither side keeps as a
-    /// backup, or else of the best there are, the one with the smallest round-trip time whose
-    /// window and pacer admit a datagram. The place of a scheduler.
-    fn select_path(&mut self, now: Timestamp) -> Option<PathId> {
-        let usable = |p: &&Path<SentFrame>| p.state == PathState::Open && p.can_send();
-        let best = self.paths.iter().filter(usable).map(rank).min()?;
-        let mut chosen: Option<(Reverse<u8>, std::time::Duration, PathId)> = None;
-        for path in self.paths.iter_mut() {
-            if rank(path) != best || !path.can_send() {
-                continue;
-            }
-            let size = path.mtu.current().min(path.allowance());
-            let admitted = if path.owed_probes > 0 {
-                true
-            } else if size < MIN_PACKET {
-                false
-            } else if path.window_room() < size as u64 {
-                path.window_limited = true;
-                false
-            } else if path.pacing_budget(now) < size as u64 {
-                path.paced_until = path.pacing_release();
-                false
-            } else {
-                true
-            };
-            let key = (Reverse(path.owed_probes), path.rtt.smoothed(), path.id);
-            if admitted && chosen.is_none_or(|c| key < c) {
-                chosen = Some(key);
-            }
-        }
-        chosen.map(|(.., id)| id)
     }
 
     /// The best path, whatever its window says.
@@ -159,7 +176,31 @@ impl Connection {
     pub(in super::super) fn some_path_wants_to_send(&self) -> bool {
         let can = |p: &&Path<SentFrame>| p.can_send();
         let mut paths = self.paths.iter().filter(can);
-        paths.any(|p| self.path_wants_to_send(p))
+        self.pinned_datagrams_wait()
+            || self.copies_wait()
+            || paths.any(|p| self.path_wants_to_send(p))
+    }
+
+    /// An acknowledgement took bytes of the path in hand out of flight.
+    pub(in super::super) fn note_acked(&mut self, now: Timestamp, bytes: u64) {
+        let id = self.paths.current().id;
+        if let Some(m) = self.multipath.as_deref_mut() {
+            m.choice.selector.on_acked(now, id, bytes);
+        }
+        self.note_alive(now);
+    }
+
+    /// Bytes of the path in hand were declared lost.
+    pub(in super::super) fn note_lost(&mut self, now: Timestamp, bytes: u64) {
+        let path = self.paths.current_mut();
+        if path.sent.ack_eliciting_in_flight() == 0
+            && let Some(detector) = path.failure.as_deref_mut()
+        {
+            detector.nothing_outstanding();
+        }
+        if let Some(m) = self.multipath.as_deref_mut() {
+            m.choice.selector.on_lost(now, path.id, bytes);
+        }
     }
 
     /// A probe timeout of the path in hand: while another path works, all that is in flight goes
@@ -180,12 +221,19 @@ impl Connection {
         let path = self.paths.current_mut();
         let from = path.moved_below;
         path.moved_below = path.sent.next_packet_number();
+        let mut moved = Vec::new();
         path.sent.for_each_outstanding(|pn, packet, frames| {
-            if pn >= from && packet.ack_eliciting {
+            if pn >= from && packet.ack_eliciting && !packet.spare {
                 again.extend_from_slice(frames);
+                if is_movable(frames) {
+                    moved.push(pn);
+                }
             }
             ControlFlow::Continue(())
         });
+        for pn in moved {
+            path.sent.set_spare(pn);
+        }
         self.send_all_again(&mut again);
         self.scratch = again;
         self.paths.current_mut().owed_probes = 2;
@@ -197,8 +245,11 @@ impl Connection {
         let mut again = std::mem::take(&mut self.scratch);
         again.clear();
         let path = self.paths.current_mut();
-        path.sent
-            .discard(|_, _, frames| again.extend_from_slice(frames));
+        path.sent.discard(|_, packet, frames| {
+            if !packet.spare {
+                again.extend_from_slice(frames);
+            }
+        });
         path.bytes_in_flight = 0;
         for frame in again.drain(..) {
             self.send_again(frame);

@@ -30,6 +30,7 @@ fn sent(time: u64) -> Outstanding {
         sent: at(time),
         deadline: None,
         reinjected: 0,
+        was_on: PathIds::default(),
     }
 }
 

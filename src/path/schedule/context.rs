@@ -5,21 +5,11 @@
 
 use super::Candidates;
 use crate::base::{Timestamp, limits};
-use crate::path::PathId;
+use crate::path::{PathId, PathStatus};
 use std::time::Duration;
 
 /// Packets under way on a path without a round-trip time, so that it gets one.
 const MEASURING_PACKETS: u64 = 2;
-
-/// Whether a path is for everyday use (draft-ietf-quic-multipath-21 §4.3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PathStatus {
-    /// It is.
-    #[default]
-    Available,
-    /// Only while no available path can be used.
-    Backup,
-}
 
 /// One path, as far as the choice goes.
 #[derive(Clone, Copy, Debug)]
@@ -148,6 +138,24 @@ pub struct Pin {
     pub path: PathId,
     /// Whether another may serve once this one is gone or may have failed.
     pub fallback: bool,
+}
+
+impl Pin {
+    /// To that path, while it works.
+    pub const fn to(path: PathId) -> Self {
+        Self {
+            path,
+            fallback: true,
+        }
+    }
+
+    /// To that path and no other.
+    pub const fn only(path: PathId) -> Self {
+        Self {
+            path,
+            fallback: false,
+        }
+    }
 }
 
 /// Everything that a decision follows from.

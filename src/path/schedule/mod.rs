@@ -27,10 +27,11 @@ mod weighted;
 
 use super::PathId;
 use crate::base::Timestamp;
+pub use crate::path::PathStatus;
 pub use backup::Backup;
 pub use blest::Blest;
 pub use candidates::Candidates;
-pub use context::{Decision, PacketView, PathIds, PathStatus, PathView, Pin, SchedulerContext};
+pub use context::{Decision, PacketView, PathIds, PathView, Pin, SchedulerContext};
 pub use ecf::Ecf;
 pub use kind::{ParseSchedulerError, SchedulerFactory, SchedulerKind};
 pub use low_latency::LowLatency;

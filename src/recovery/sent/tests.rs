@@ -21,6 +21,7 @@ fn packet(now: Timestamp, size: u16) -> SentPacket {
         in_flight: true,
         mtu_probe: false,
         app_limited: false,
+        spare: false,
         ecn: Ecn::NotEct,
     }
 }

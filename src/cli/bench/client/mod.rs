@@ -7,6 +7,7 @@
 mod bulk;
 mod datagram;
 mod handshake;
+mod paths;
 mod rr;
 
 use super::live::{Counters, Live};
@@ -14,6 +15,7 @@ use super::plan::{Share, Work};
 use super::protocol::{Gather, Header, SNAPSHOT_LEN, Snapshot};
 use super::table::ByConn;
 use super::tally::Tally;
+use crate::cli::paths::Ways;
 use crate::cli::report::hist::OpenLoop;
 use crate::cli::tls;
 use bulk::BulkLoad;
@@ -24,6 +26,7 @@ use corelane::stream::{Streams, Taken};
 use corelane::wire::{Dir, StreamId};
 use datagram::DatagramLoad;
 use handshake::HandshakeLoad;
+use paths::Paths;
 use rr::RrLoad;
 use rustls::pki_types::ServerName;
 use std::net::SocketAddr;
@@ -62,6 +65,8 @@ pub struct Target {
     pub tls: Arc<rustls::ClientConfig>,
     /// Whether the server is another process, which has to be asked for what it received.
     pub remote: bool,
+    /// Over which paths.
+    pub ways: Ways,
 }
 
 /// What all loads need of their shard.
@@ -150,6 +155,8 @@ pub struct ClientApp {
     records: mpsc::Sender<Box<OpenLoop>>,
     /// What the connections that ended had counted.
     pub tally: Tally,
+    /// The connections' further paths.
+    pub paths: Paths,
 }
 
 impl ClientApp {
@@ -169,6 +176,7 @@ impl ClientApp {
             Work::Datagram(datagram) => Load::Datagram(DatagramLoad::new(datagram)),
         };
         Self {
+            paths: Paths::new(target.ways.clone()),
             common: Common {
                 target,
                 live,
@@ -265,7 +273,11 @@ impl ClientApp {
                     });
             }
         }
-        self.common.counters().connected.add(1);
+        if self.paths.wanted() > 0 {
+            self.paths.begin(&self.common, ctx, conn);
+        } else {
+            self.common.counters().connected.add(1);
+        }
         self.open_next(ctx);
     }
 
@@ -275,6 +287,7 @@ impl ClientApp {
             self.tally.add(connection);
             refused = connection.session().failure().map(tls::explain);
         }
+        self.paths.on_closed(conn, ctx.connection(conn));
         let failed = !self.common.ceased && *why != ConnectionError::LocallyClosed;
         if failed {
             self.common.counters().failures.add(1);
@@ -356,6 +369,11 @@ impl ShardApp for ClientApp {
         match event {
             Event::Connected => self.on_connected(ctx, conn),
             Event::Closed(why) => self.on_closed(ctx, conn, &why),
+            Event::Path(event) => {
+                if self.paths.on_event(&self.common, conn, event) {
+                    self.common.counters().connected.add(1);
+                }
+            }
             Event::HandshakeConfirmed => {
                 if let Load::Handshake(load) = &mut self.load {
                     load.on_confirmed(&mut self.common, ctx, conn);
@@ -396,6 +414,7 @@ impl ShardApp for ClientApp {
     }
 
     fn on_turn(&mut self, ctx: &mut Context<'_>) -> Option<Timestamp> {
+        self.paths.go_on(&self.common, ctx);
         match &mut self.load {
             Load::Bulk(load) => load.on_turn(&self.common, ctx),
             Load::Rr(load) => load.on_turn(&mut self.common, ctx),

@@ -1,0 +1,130 @@
+//! Further paths of the client's connections: sockets bound once for all of them, paths opened as
+//! soon as the server permits, and what they counted.
+
+use super::Common;
+use crate::cli::paths::Ways;
+use corelane::base::{FourTuple, SocketId};
+use corelane::conn::{ConnId, Connection, OpenPathError, PathEvent, PathInfo};
+use corelane::path::PathStatus;
+use corelane::shard::Context;
+
+/// A connection whose paths are not all there yet.
+struct Waiting {
+    conn: ConnId,
+    opened: usize,
+    validated: usize,
+}
+
+/// The paths of one shard's connections, beside their first ones.
+pub struct Paths {
+    ways: Ways,
+    sockets: Vec<SocketId>,
+    waiting: Vec<Waiting>,
+    /// What they had counted at the end, of each connection.
+    pub seen: Vec<PathInfo>,
+}
+
+impl Paths {
+    pub fn new(ways: Ways) -> Self {
+        Self {
+            ways,
+            sockets: Vec::new(),
+            waiting: Vec::new(),
+            seen: Vec::new(),
+        }
+    }
+
+    /// Paths of each connection, beside the first one.
+    pub fn wanted(&self) -> usize {
+        self.ways.paths.saturating_sub(1)
+    }
+
+    /// A connection is established; its paths follow.
+    pub fn begin(&mut self, common: &Common, ctx: &mut Context<'_>, conn: ConnId) {
+        let (opened, validated) = (0, 0);
+        self.waiting.push(Waiting {
+            conn,
+            opened,
+            validated,
+        });
+        self.go_on(common, ctx);
+    }
+
+    /// Opens what can be opened now.
+    pub fn go_on(&mut self, common: &Common, ctx: &mut Context<'_>) {
+        if self.waiting.is_empty() || !self.bind(common, ctx) {
+            return;
+        }
+        for waiting in &mut self.waiting {
+            while let Some(&socket) = self.sockets.get(waiting.opened)
+                && let Some(local) = ctx.bound_at(socket)
+            {
+                let tuple = FourTuple::new(local, common.target.addr);
+                match ctx.open_path(waiting.conn, socket, tuple, PathStatus::Available) {
+                    Ok(_) => waiting.opened += 1,
+                    Err(OpenPathError::NotConfirmed | OpenPathError::NoConnectionId) => break,
+                    Err(e) => {
+                        waiting.opened = usize::MAX;
+                        let local = local.ip();
+                        let say = || format!("no path from {local}: {e}");
+                        common.live.report_trouble(say);
+                    }
+                }
+            }
+        }
+        self.waiting.retain(|w| w.opened != usize::MAX);
+    }
+
+    /// Binds the sockets, once; false when that failed.
+    fn bind(&mut self, common: &Common, ctx: &mut Context<'_>) -> bool {
+        while self.sockets.len() < self.wanted() {
+            let socket = self.ways.socket(self.sockets.len() + 1, common.target.addr);
+            let added = socket
+                .map_err(|e| e.to_string())
+                .and_then(|s| ctx.add_socket(s).map_err(|e| e.to_string()));
+            match added {
+                Ok(id) => self.sockets.push(id),
+                Err(e) => {
+                    common.live.report_trouble(|| e);
+                    self.waiting.clear();
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Something happened to a path; true when the connection has all of them now.
+    pub fn on_event(&mut self, common: &Common, conn: ConnId, event: PathEvent) -> bool {
+        let wanted = self.wanted();
+        let Some(at) = self.waiting.iter().position(|w| w.conn == conn) else {
+            return false;
+        };
+        let Some(waiting) = self.waiting.get_mut(at) else {
+            return false;
+        };
+        match event {
+            PathEvent::Validated(_) => waiting.validated += 1,
+            PathEvent::Abandoned { id, error, .. } => {
+                let say = || format!("path {id} did not come about: {error}");
+                common.live.report_trouble(say);
+            }
+            _ => {}
+        }
+        let all = waiting.validated >= wanted;
+        if all {
+            self.waiting.swap_remove(at);
+        }
+        all
+    }
+
+    /// A connection is over.
+    pub fn on_closed(&mut self, conn: ConnId, connection: Option<&mut Connection>) {
+        self.waiting.retain(|w| w.conn != conn);
+        if self.wanted() > 0
+            && let Some(connection) = connection
+        {
+            self.seen.extend(connection.paths());
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What the paths of a run's connections counted: in JSON, and as a table for people.
+
+use super::json::Workload;
+use super::{table, units};
+use corelane::base::time::nanos;
+use corelane::conn::PathInfo;
+use corelane::path::{PathId, PathState, PathStatus};
+use serde::Serialize;
+use std::time::Duration;
+
+/// The paths of one identifier, of all connections, as the client had them at the end. Counts are
+/// sums, the rest is the first connection's.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PathReport {
+    /// The identifier; 0 is the first path.
+    pub id: u32,
+    /// Connections that had it.
+    pub connections: u64,
+    /// The client's end.
+    pub local: String,
+    /// The server's end.
+    pub remote: String,
+    /// `validating`, `open` or `abandoned`.
+    pub state: &'static str,
+    /// What the client would have it used for: `available` or `backup`.
+    pub status: &'static str,
+    /// Bytes of UDP payload sent.
+    pub bytes_sent: u64,
+    /// Bytes of UDP payload received.
+    pub bytes_received: u64,
+    /// QUIC packets sent.
+    pub packets_sent: u64,
+    /// QUIC packets acknowledged.
+    pub packets_acked: u64,
+    /// QUIC packets declared lost.
+    pub packets_lost: u64,
+    /// Probe timeouts.
+    pub probe_timeouts: u64,
+    /// The smoothed round trip.
+    pub smoothed_rtt_ns: u64,
+    /// Its variation.
+    pub rttvar_ns: u64,
+    /// The smallest round trip.
+    pub min_rtt_ns: u64,
+    /// The congestion window.
+    pub congestion_window_bytes: u64,
+    /// Bytes in flight.
+    pub in_flight_bytes: u64,
+    /// The UDP payload in use.
+    pub udp_payload_bytes: u64,
+}
+
+impl PathReport {
+    fn new(info: &PathInfo) -> Self {
+        Self {
+            id: info.id.0,
+            connections: 0,
+            local: info.tuple.local.to_string(),
+            remote: info.tuple.remote.to_string(),
+            state: match info.state {
+                PathState::Validating => "validating",
+                PathState::Open => "open",
+                PathState::Abandoned(_) => "abandoned",
+            },
+            status: match info.status {
+                PathStatus::Available => "available",
+                PathStatus::Backup => "backup",
+            },
+            bytes_sent: 0,
+            bytes_received: 0,
+            packets_sent: 0,
+            packets_acked: 0,
+            packets_lost: 0,
+            probe_timeouts: 0,
+            smoothed_rtt_ns: nanos(info.stats.smoothed_rtt),
+            rttvar_ns: nanos(info.stats.rttvar),
+            min_rtt_ns: nanos(info.stats.min_rtt),
+            congestion_window_bytes: info.stats.congestion_window,
+            in_flight_bytes: info.stats.bytes_in_flight,
+            udp_payload_bytes: info.stats.mtu as u64,
+        }
+    }
+
+    fn add(&mut self, info: &PathInfo) {
+        let c = &info.counters;
+        self.connections += 1;
+        self.bytes_sent += c.bytes_sent;
+        self.bytes_received += c.bytes_received;
+        self.packets_sent += info.packets_sent;
+        self.packets_acked += c.packets_acked;
+        self.packets_lost += c.packets_lost;
+        self.probe_timeouts += c.ptos;
+    }
+}
+
+/// Sums up what the connections' paths counted, by identifier.
+pub fn sum(infos: &[PathInfo]) -> Vec<PathReport> {
+    let mut ids: Vec<PathId> = infos.iter().map(|i| i.id).collect();
+    ids.sort();
+    ids.dedup();
+    let one = |id: PathId| {
+        let mut of = infos.iter().filter(|i| i.id == id).peekable();
+        let mut report = PathReport::new(of.peek()?);
+        of.for_each(|info| report.add(info));
+        Some(report)
+    };
+    ids.into_iter().filter_map(one).collect()
+}
+
+/// A workload's paths, and what came of killing one; `None` where there was but one path.
+pub fn text(workload: &Workload) -> Option<String> {
+    if workload.paths.is_empty() {
+        return None;
+    }
+    let mut text = format!(
+        "\npaths of {}, as the client had them at the end\n",
+        workload.name
+    );
+    text += &rows(&workload.paths);
+    if let (Some(path), Some(stall)) = (workload.killed_path, workload.longest_stall_ms) {
+        text += &format!("path {path} was killed; longest time without delivery: {stall:.1} ms\n");
+    }
+    Some(text)
+}
+
+/// One row per path.
+fn rows(paths: &[PathReport]) -> String {
+    let header = [
+        "path", "from", "to", "state", "sent", "received", "packets", "lost", "PTOs", "RTT",
+        "min RTT", "window", "UDP size",
+    ];
+    let time = |ns| units::nanoseconds(ns);
+    let row = |p: &PathReport| {
+        vec![
+            p.id.to_string(),
+            p.local.clone(),
+            p.remote.clone(),
+            p.state.to_owned(),
+            units::bytes(p.bytes_sent),
+            units::bytes(p.bytes_received),
+            p.packets_sent.to_string(),
+            p.packets_lost.to_string(),
+            p.probe_timeouts.to_string(),
+            time(p.smoothed_rtt_ns),
+            time(p.min_rtt_ns),
+            units::bytes(p.congestion_window_bytes),
+            p.udp_payload_bytes.to_string(),
+        ]
+    };
+    table::table(&header, 4, paths.iter().map(row).collect())
+}
+
+/// The time as milliseconds.
+pub fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}

@@ -1,0 +1,34 @@
+//! How a connection uses several paths.
+//!
+//! Whether it has several is [`TransportConfig::max_paths`](super::super::TransportConfig), and
+//! whether their congestion control is coupled is its `congestion`: CUBIC, NewReno and BBR run on
+//! each path alone, LIA, OLIA and BALIA look at all of them.
+
+use crate::path::duplicate::DuplicationConfig;
+use crate::path::failure::FailureConfig;
+use crate::path::reinject::ReinjectionConfig;
+use crate::path::schedule::SchedulerKind;
+
+/// How a connection uses several paths; one with a single path has no use for it.
+///
+/// ```
+/// use corelane::conn::TransportConfig;
+/// use corelane::path::schedule::SchedulerKind;
+///
+/// let mut transport = TransportConfig::default();
+/// transport.max_paths = 4;
+/// transport.multipath.scheduler = SchedulerKind::Ecf;
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct MultipathConfig {
+    /// Which path each train takes. Default: the one on which it arrives first.
+    pub scheduler: SchedulerKind,
+    /// When a path counts as failed, and when it is given up.
+    pub failure: FailureConfig,
+    /// What is sent on several paths at once. Default nothing.
+    pub duplication: Option<DuplicationConfig>,
+    /// What is sent again on another path before it counts as lost. Default nothing, but what is
+    /// in flight on a path whose probe timeout fires.
+    pub reinjection: Option<ReinjectionConfig>,
+}

@@ -1,0 +1,129 @@
+//! What several paths are worth on links with a rate and a delay: the sum of what each carries, and
+//! a transfer that goes on when one of them goes dark.
+
+use crate::common::pair::{CLIENT, SERVER};
+use crate::links::{Lab, Link, Net};
+use corelane::conn::PathEvent;
+use corelane::path::schedule::SchedulerKind;
+use corelane::path::{PathId, PathState};
+use corelane::wire::Code;
+use std::time::Duration;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// The schedulers that use all paths for all they carry.
+const AGGREGATING: [SchedulerKind; 4] = [
+    SchedulerKind::LowLatency,
+    SchedulerKind::MinRtt { bias: 0.5 },
+    SchedulerKind::RoundRobin,
+    SchedulerKind::Blest,
+];
+
+/// Two links of 20 Mbit/s carry 38 together from the first byte on, whatever lies between their
+/// delays.
+#[test]
+fn two_paths_carry_the_sum() {
+    for kind in AGGREGATING {
+        for delays in [[10, 10], [10, 60]] {
+            let net = Net::new(&delays.map(|ms| Link::new(20, ms)));
+            let mut lab = Lab::new(net, |c| c.multipath.scheduler = kind.clone());
+            lab.flow(CLIENT);
+            let rate = lab.rates(10_000)[0];
+            println!("{kind} {delays:?}: {rate}");
+            assert!(rate >= 38.0, "{kind} over {delays:?} ms: {rate} Mbit/s");
+            lab.rig.expect_alive();
+        }
+    }
+}
+
+/// One of two links goes dark in mid-transfer: the application waits for three probe timeouts or
+/// 300 ms at most, with no timeout of paths set, and hears of it; when the link is back, so is the
+/// path.
+#[test]
+fn a_dark_link_stalls_nothing_for_long() {
+    for (dark, from) in [(0, CLIENT), (1, CLIENT), (0, SERVER), (1, SERVER)] {
+        let net = Net::new(&[10, 30].map(|ms| Link::new(20, ms)));
+        let mut lab = Lab::new(net, |_| {});
+        let flow = lab.flow(from);
+        lab.run_ms(3000);
+        let stats = lab.info(from, dark as u32).stats;
+        let pto = stats.smoothed_rtt + stats.rttvar * 4 + 25 * MS;
+        lab.flows[flow].longest_stall = Duration::ZERO;
+        lab.darken(dark, true);
+        let rate = lab.rates(3000)[0];
+        let (stall, most) = (lab.flows[flow].longest_stall, (pto * 3).max(300 * MS));
+        println!("dark {dark} from {from}: {stall:?} of {most:?}, {rate} Mbit/s");
+        assert!(stall <= most, "link {dark}: {stall:?}, a PTO is {pto:?}");
+        assert!(rate > 15.0, "the other link goes on: {rate} Mbit/s");
+        let id = PathId(dark as u32);
+        assert!(lab.rig.saw(from, PathEvent::PotentiallyFailed(id)));
+        lab.darken(dark, false);
+        lab.run_ms(4000);
+        assert!(lab.rig.saw(from, PathEvent::Recovered(id)));
+        assert_eq!(lab.info(from, id.0).pto_count, 0);
+        let rate = lab.rates(3000)[0];
+        println!("back {dark} from {from}: {rate} Mbit/s");
+        assert!(rate > 34.0, "both links are used again: {rate} Mbit/s");
+        lab.rig.expect_alive();
+    }
+}
+
+/// A silent path is abandoned after the time that was set, and the last one never.
+#[test]
+fn a_silent_path_is_abandoned_when_its_time_is_over() {
+    let net = Net::new(&[10, 10].map(|ms| Link::new(20, ms)));
+    let mut lab = Lab::new(net, |c| {
+        c.multipath.failure.floor = 50 * MS;
+        c.multipath.failure.abandon_after = Some(2000 * MS);
+    });
+    lab.flow(CLIENT);
+    lab.run_ms(1000);
+    lab.darken(1, true);
+    lab.run_ms(1000);
+    let (id, by_peer) = (PathId(1), false);
+    assert!(lab.rig.saw(CLIENT, PathEvent::PotentiallyFailed(id)));
+    assert_eq!(lab.info(CLIENT, 1).state, PathState::Open);
+    lab.run_ms(1500);
+    let error = Code::PATH_UNSTABLE_OR_POOR;
+    assert!(
+        lab.rig
+            .saw(CLIENT, PathEvent::Abandoned { id, error, by_peer })
+    );
+    lab.darken(0, true);
+    lab.run_ms(10_000);
+    assert_eq!(lab.info(CLIENT, 0).state, PathState::Open);
+    lab.darken(0, false);
+    let rate = lab.rates(8000)[0];
+    assert!(rate > 5.0, "the last path recovers: {rate} Mbit/s");
+    lab.rig.expect_alive();
+}
+
+/// Nothing but silence makes a path fail: not a minute of idle time, a queue of half a second, or
+/// the losses that end slow start.
+#[test]
+fn a_healthy_path_is_never_given_up() {
+    let mut links = [10, 60].map(|ms| Link::new(20, ms));
+    // A deep queue: round trips grow to half a second.
+    links[1].queue = 1_250_000;
+    let mut lab = Lab::new(Net::new(&links), |c| {
+        c.multipath.failure.abandon_after = Some(500 * MS);
+        c.max_idle_timeout = Duration::from_secs(300);
+    });
+    for _ in 0..2 {
+        lab.flow(CLIENT);
+        lab.run_ms(10_000);
+        lab.flows.clear();
+        lab.rig.run_ms(60_000);
+    }
+    for side in [CLIENT, SERVER] {
+        for id in [0, 1] {
+            let info = lab.info(side, id);
+            assert_eq!(
+                (info.state, info.counters.failures),
+                (PathState::Open, 0),
+                "{info:?}"
+            );
+        }
+    }
+    lab.rig.expect_alive();
+}
