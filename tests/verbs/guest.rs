@@ -202,7 +202,7 @@ fn descriptors() -> usize {
 /// A device is opened and closed with everything on it, many times.
 fn many_openings() {
     let before = descriptors();
-    for seed in 0..50 {
+    for seed in 0..20 {
         let mut net = Kernel::new();
         let mut link = Link::new(&mut net, Terms::default());
         link.recv(1, 1, 0, 64);
