@@ -48,8 +48,8 @@ pub fn place(device: &Device, v4: bool) -> AddressVector {
     }
 }
 
-/// Two devices of verbs.
-struct Kernel([Device; 2]);
+/// Two devices of verbs, and where they are.
+struct Kernel([Device; 2], [AddressVector; 2]);
 
 impl Kernel {
     fn new() -> Self {
@@ -61,7 +61,9 @@ impl Kernel {
             let rng = Rng::from_u64(seeds[end]);
             Device::open(Some(names[end]), rng).expect("a device")
         };
-        Self([open(0), open(1)])
+        let devices = [open(0), open(1)];
+        let places = [place(&devices[0], true), place(&devices[1], true)];
+        Self(devices, places)
     }
 }
 
@@ -71,7 +73,7 @@ impl Net for Kernel {
     }
 
     fn place(&self, end: usize) -> AddressVector {
-        place(&self.0[end], true)
+        self.1[end]
     }
 
     fn is_rxe(&self, _: usize) -> bool {

@@ -125,8 +125,7 @@ impl Device {
 
 impl Port for Device {
     fn gid_of(&self, ip: IpAddr) -> Option<(u8, Gid, u16)> {
-        let gids = self.gids();
-        let (index, gid) = gids.into_iter().find(|(_, gid)| gid.ip() == ip)?;
+        let (index, gid) = self.context().gid_of(ip)?;
         Some((index, gid, UDP_PORT))
     }
 
