@@ -291,7 +291,7 @@ pub fn hundred(net: &mut dyn Net) {
         let send = SendRequest::new(n as u64, SendOp::Send, Data::Inline(&bytes));
         link.dev(0).post_send(pair[0].id, &[send]).expect("posted");
     }
-    for end in 0..2 {
+    for end in [0, 1] {
         let mut all = link.completions(end, PAIRS);
         all.sort_by_key(|c| c.wr_id);
         for (n, c) in all.iter().enumerate() {
