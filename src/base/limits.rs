@@ -210,6 +210,23 @@ pub const ROCE_WINDOW: usize = 256 * 1024;
 /// Packets of a message after which an acknowledgement is asked for before its end.
 pub const ROCE_PACKETS_PER_ACK: u32 = 32;
 
+/// Bytes of one bootstrap message, and of a lane's frame that is none; longer ones end the
+/// connection.
+pub const BOOTSTRAP_BYTES: usize = 1024;
+/// Bytes of one message on a lane, its header included: the least and the greatest that either side
+/// may ask for.
+pub const LANE_SLOT: (usize, usize) = (64, 65_536);
+/// Messages of a lane under way in one direction: the least and the greatest.
+pub const LANE_WINDOW: (usize, usize) = (2, 1024);
+/// One-sided operations of a lane under way, as either side asks for them.
+pub const LANE_OPERATIONS: usize = 64;
+/// Bytes that wait for room on a lane's stream before nothing more is read from it.
+pub const LANE_BACKLOG: usize = 1 << 20;
+/// Bytes of the region that a lane announces.
+pub const LANE_REGION: usize = 1 << 30;
+/// Lanes of one shard, at either end.
+pub const LANES: usize = 1 << 14;
+
 const _: () = assert!(CRYPTO_WINDOW >= 4096);
 const _: () = assert!(MIN_UDP_PAYLOAD <= MAX_UDP_PAYLOAD && MAX_UDP_PAYLOAD <= u16::MAX as usize);
 const _: () = assert!(DEFAULT_CID_LEN <= MAX_CID_LEN && DEFAULT_CID_LEN >= 8);
