@@ -19,6 +19,9 @@ use std::time::Duration;
 /// Rounds of what lanes have to do within a turn, as one lane's news make work for another.
 const ROUNDS: usize = 4;
 
+/// How often to look whether a shard that ends is done.
+const DRAINING: Duration = Duration::from_millis(5);
+
 /// What a shard's lanes are made with.
 #[derive(Clone, Debug)]
 pub struct LaneConfig {
@@ -478,7 +481,14 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
         self.finish(ctx);
         let timeout = self.host.port.as_ref().map(Port::poll_timeout);
         let first = self.host.timers.first().map(|(at, _)| *at);
-        let all = [later, timeout.filter(|t| *t != Timestamp::NEVER), first];
+        // Nothing tells when the last connection is drained.
+        let again = self.host.closing.then(|| now + DRAINING);
+        let all = [
+            later,
+            timeout.filter(|t| *t != Timestamp::NEVER),
+            first,
+            again,
+        ];
         all.into_iter().flatten().min()
     }
 }
