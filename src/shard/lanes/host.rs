@@ -458,6 +458,7 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
     }
 
     fn on_command(&mut self, ctx: &mut Context<'_>, command: A::Command) {
+        self.host.begin(ctx);
         let (now, host) = (ctx.now(), &mut self.host);
         self.app.on_command(&mut Lanes { now, host }, command);
     }
