@@ -1,7 +1,7 @@
 //! A shard's lanes: their sessions, the provider that they share, and the shard's turn.
 
 use super::app::{LaneApp, LaneEnd, LaneInfo, OpError, Target};
-use super::lanes::Lanes;
+use super::handle::Lanes;
 use super::session::{LaneId, Session, State};
 use crate::base::{RecvMeta, SocketId, Timestamp, Transmit, limits};
 use crate::conn::{ConnId, Decision, Event, Incoming};
@@ -98,7 +98,7 @@ pub(super) enum Parting {
     /// A lane leaves its queue pair.
     Queue(Key),
     /// A client is gone.
-    Client(Parts),
+    Client(Box<Parts>),
 }
 
 /// Everything but the application.
@@ -214,7 +214,7 @@ impl<P: Port> Host<P> {
         {
             tracing::error!(%error, "a queue pair could not be stopped");
         }
-        self.parting.push(Parting::Client(parts));
+        self.parting.push(Parting::Client(Box::new(parts)));
     }
 
     /// All completions were seen: what waited for it goes.

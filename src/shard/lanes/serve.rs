@@ -1,8 +1,8 @@
 //! Frames as they arrive, by either way, and operations over streams.
 
 use super::app::{Consume, LaneApp, OpError, Operation};
+use super::handle::Lanes;
 use super::host::{Host, LaneShard, News};
-use super::lanes::Lanes;
 use super::session::{Carrier, LaneId, Pending, Session, State};
 use crate::base::{Timestamp, limits};
 use crate::rdma::lane::{Frame, Kind};
