@@ -1,6 +1,6 @@
 //! What an application of lanes is: callbacks on the shard's thread, run to completion.
 
-use super::lanes::Lanes;
+use super::handle::Lanes;
 use super::session::LaneId;
 use crate::base::Timestamp;
 use crate::rdma::Port;

@@ -216,7 +216,7 @@ impl<P: Port> Host<P> {
     }
 
     /// The lane is open, over what both can.
-    fn settle(&mut self, key: Key, queue: bool) {
+    pub(super) fn settle(&mut self, key: Key, queue: bool) {
         let Some(s) = self.sessions.get_mut(key) else {
             return;
         };
@@ -445,6 +445,7 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
                 let queue = queue && s.carrier == Carrier::Queue;
                 self.host.settle(key, queue);
             }
+            Message::Ready(true) if server && s.early => s.early = false,
             Message::StatusRequest if server && state == State::Greeting && fresh => {
                 let status = self.host.status();
                 if let Some(s) = self.host.sessions.get_mut(key) {

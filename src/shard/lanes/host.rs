@@ -1,7 +1,7 @@
 //! A shard's lanes: their sessions, the provider that they share, and the shard's turn.
 
 use super::app::{LaneApp, LaneEnd, LaneInfo, OpError, Target};
-use super::lanes::Lanes;
+use super::handle::Lanes;
 use super::session::{LaneId, Session, State};
 use crate::base::{RecvMeta, SocketId, Timestamp, Transmit, limits};
 use crate::conn::{ConnId, Decision, Event, Incoming};
@@ -18,6 +18,9 @@ use std::time::Duration;
 
 /// Rounds of what lanes have to do within a turn, as one lane's news make work for another.
 const ROUNDS: usize = 4;
+
+/// How often to look whether a shard that ends is done.
+const DRAINING: Duration = Duration::from_millis(5);
 
 /// What a shard's lanes are made with.
 #[derive(Clone, Debug)]
@@ -95,7 +98,7 @@ pub(super) enum Parting {
     /// A lane leaves its queue pair.
     Queue(Key),
     /// A client is gone.
-    Client(Parts),
+    Client(Box<Parts>),
 }
 
 /// Everything but the application.
@@ -211,7 +214,7 @@ impl<P: Port> Host<P> {
         {
             tracing::error!(%error, "a queue pair could not be stopped");
         }
-        self.parting.push(Parting::Client(parts));
+        self.parting.push(Parting::Client(Box::new(parts)));
     }
 
     /// All completions were seen: what waited for it goes.
@@ -455,6 +458,7 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
     }
 
     fn on_command(&mut self, ctx: &mut Context<'_>, command: A::Command) {
+        self.host.begin(ctx);
         let (now, host) = (ctx.now(), &mut self.host);
         self.app.on_command(&mut Lanes { now, host }, command);
     }
@@ -478,7 +482,14 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
         self.finish(ctx);
         let timeout = self.host.port.as_ref().map(Port::poll_timeout);
         let first = self.host.timers.first().map(|(at, _)| *at);
-        let all = [later, timeout.filter(|t| *t != Timestamp::NEVER), first];
+        // Nothing tells when the last connection is drained.
+        let again = self.host.closing.then(|| now + DRAINING);
+        let all = [
+            later,
+            timeout.filter(|t| *t != Timestamp::NEVER),
+            first,
+            again,
+        ];
         all.into_iter().flatten().min()
     }
 }

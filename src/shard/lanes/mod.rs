@@ -12,14 +12,14 @@
 mod app;
 mod bootstrap;
 mod carry;
+mod handle;
 mod host;
-mod lanes;
 mod roce;
 mod serve;
 mod session;
 
 pub use app::{Consume, LaneApp, LaneEnd, LaneError, LaneInfo, OpError, Operation, Target};
+pub use handle::Lanes;
 pub use host::{LaneConfig, LaneShard, LaneStats};
-pub use lanes::Lanes;
 pub use roce::{RocePort, RoceSetup};
 pub use session::LaneId;

@@ -1,9 +1,9 @@
 //! Frames as they arrive, by either way, and operations over streams.
 
 use super::app::{Consume, LaneApp, OpError, Operation};
+use super::handle::Lanes;
 use super::host::{Host, LaneShard, News};
-use super::lanes::Lanes;
-use super::session::{Carrier, LaneId, Pending, Session};
+use super::session::{Carrier, LaneId, Pending, Session, State};
 use crate::base::{Timestamp, limits};
 use crate::rdma::lane::{Frame, Kind};
 use crate::rdma::slots::Key;
@@ -186,6 +186,12 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
         let Some(s) = self.host.sessions.get_mut(key) else {
             return;
         };
+        if s.state == State::Greeting && s.carrier == Carrier::Queue {
+            // The queue pair was faster than the stream: who sends is ready.
+            s.early = true;
+            self.host.settle(key, true);
+            return self.on_frame(now, key, bytes);
+        }
         let counted = matches!(frame.kind, Kind::Message | Kind::Ack);
         if !counted && s.carrier == Carrier::Queue {
             self.host

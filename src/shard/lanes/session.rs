@@ -142,6 +142,8 @@ pub(super) struct Session {
     /// How many messages the peer says there are.
     pub peer_total: Option<u64>,
     pub acked_bye: bool,
+    /// A message came by the queue pair before the word that the client is ready.
+    pub early: bool,
     /// The peer answered our goodbye.
     pub answered: bool,
     pub reservation: Option<Reservation>,
@@ -181,6 +183,7 @@ impl Session {
             peer_fallback: None,
             peer_total: None,
             acked_bye: false,
+            early: false,
             answered: false,
             reservation: None,
             wants_room: false,
