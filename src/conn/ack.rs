@@ -44,12 +44,14 @@ impl Connection {
         if self.paths.current().id == PathId::ZERO {
             self.zero_rtt.check_ack(ack)?;
         }
-        let mut others = Vec::new();
+        // Frames about other paths than this one.
+        self.scratch.clear();
         let Self {
             paths,
             streams,
             one_rtt_crypto,
             new_tokens,
+            scratch,
             ..
         } = self;
         let Path {
@@ -84,9 +86,12 @@ impl Connection {
                     | SentFrame::PathStatus { .. }
                     | SentFrame::PathNewConnectionId { .. }
                     | SentFrame::MaxPathId { .. }
+                    | SentFrame::AddAddress { .. }
+                    | SentFrame::Paths
+                    | SentFrame::ClosePath { .. }
                     | SentFrame::Unreliable => {}
                     SentFrame::PathAck { .. } | SentFrame::PathRetireConnectionId { .. } => {
-                        others.push(*frame);
+                        scratch.push(*frame);
                     }
                 }
             }
@@ -96,8 +101,8 @@ impl Connection {
         if let Some(keys) = self.one_rtt.as_deref_mut() {
             keys.on_ack(id.0, ack.largest, used)?;
         }
-        for frame in others {
-            self.on_path_frame_acked(frame);
+        if !self.scratch.is_empty() {
+            self.on_path_frames_acked();
         }
         elsewhere.leave_out_of_ack(&mut summary);
         Ok(summary)
@@ -133,7 +138,10 @@ impl Connection {
             return;
         };
         // RFC 9002 §5.1: only newly acknowledged ack-eliciting packets make a sample.
-        path.counters.packets_acked += u64::from(summary.newly_acked);
+        if space_index(ty) == 2 {
+            // Of the packets that the path counts as sent.
+            path.counters.packets_acked += u64::from(summary.newly_acked);
+        }
         path.counters.bytes_acked += summary.acked_bytes;
         path.counters.last_ack = Some(now);
         if summary.largest_is_new
@@ -295,6 +303,9 @@ impl Connection {
             | SentFrame::PathStatus { .. }
             | SentFrame::PathNewConnectionId { .. }
             | SentFrame::PathRetireConnectionId { .. }
+            | SentFrame::AddAddress { .. }
+            | SentFrame::Paths
+            | SentFrame::ClosePath { .. }
             | SentFrame::MaxPathId { .. } => self.send_path_frame_again(frame),
         }
     }

@@ -485,13 +485,16 @@ impl Endpoint {
         }
         self.pass_tokens(id);
         if let Some(e) = self.entry(id) {
+            let several = e.conn.is_multipath();
             let token = e.conn.reset_token();
             let old = std::mem::replace(&mut e.reset_token, token);
             if old != token {
                 self.router.set_reset_token(id, old, token);
             }
+            if several {
+                self.route_other_resets(id);
+            }
         }
-        self.route_other_resets(id);
         while let Some(cid) = self.entry(id).and_then(|e| e.conn.poll_retired_cid()) {
             self.router.remove(&cid, Route::Connection(id));
         }

@@ -10,7 +10,8 @@ use super::train::Admission;
 use super::{Connection, Load, Pending};
 use crate::base::{Timestamp, limits};
 use crate::crypto::TAG_LEN;
-use crate::path::Path;
+use crate::path::{Path, PathId};
+use crate::recovery::AckPolicy;
 use crate::stream::Datagrams;
 use crate::wire::Writer;
 use crate::wire::frame::{self, ack};
@@ -85,17 +86,10 @@ impl Connection {
             } = self;
             streams.write_data(w, &mut |f| scratch.push(SentFrame::Stream(f)));
         }
-        self.write_ping(w);
-        must_fill
-    }
-
-    /// Writes a PING that was asked for, or that makes a packet a probe after a timeout.
-    #[inline]
-    fn write_ping(&mut self, w: &mut Writer<'_>) {
         let (path, scratch) = (self.paths.current_mut(), &mut self.scratch);
-        let elicits = scratch.iter().any(|f| !f.is_ack());
+        let elicits = || scratch.iter().any(|f| !f.is_ack());
         // A PING that was asked for goes beside other frames: those may all be probing frames.
-        let owed = std::mem::take(&mut path.ping) || (path.owed_probes > 0 && !elicits);
+        let owed = std::mem::take(&mut path.ping) || (path.owed_probes > 0 && !elicits());
         if owed && w.remaining() > 0 {
             frame::write_ping(w);
             scratch.push(SentFrame::Unreliable);
@@ -103,6 +97,7 @@ impl Connection {
         if !self.streams.wants_to_send() && !self.datagrams.wants_to_send() {
             path.window_limited = false;
         }
+        must_fill
     }
 }
 
@@ -147,7 +142,7 @@ fn write_ack(
     let delay = (acks.ack_delay(now).as_micros() as u64) >> exponent;
     let written = match as_path {
         false => ack::write(w, acks.ranges(), delay, acks.ecn_counts()),
-        true => ack::write_path(w, path.id, acks.ranges(), delay, acks.ecn_counts()),
+        true => write_path_ack(w, path.id, acks, delay),
     };
     if written > 0 {
         // One question at a time: a peer that answers none must not make us remember many.
@@ -160,6 +155,17 @@ fn write_ack(
         scratch.push(SentFrame::Ack { largest });
         *count += 1;
     }
+}
+
+/// Writes a PATH_ACK frame; apart, for it would cost connections of one path.
+#[inline(never)]
+pub(super) fn write_path_ack(
+    w: &mut Writer<'_>,
+    id: PathId,
+    acks: &AckPolicy,
+    delay: u64,
+) -> usize {
+    ack::write_path(w, id, acks.ranges(), delay, acks.ecn_counts())
 }
 
 /// Writes as many DATAGRAM frames as fit; of more, what does not fit the path is dropped. `full` is

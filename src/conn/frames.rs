@@ -11,7 +11,7 @@ use crate::base::Timestamp;
 use crate::path::PathId;
 use crate::stream::StreamSink;
 use crate::wire::frame::{ConnectionClose, Frame, NewConnectionId, PathFrame, Stream};
-use crate::wire::{Extensions, PacketType, Reader, Side, TransportError};
+use crate::wire::{PacketType, Reader, Side, TransportError};
 
 /// What a packet's frames were.
 #[derive(Clone, Copy, Debug)]
@@ -100,10 +100,10 @@ impl Connection {
     ) -> Result<(), TransportError> {
         match frame {
             Frame::Padding | Frame::Ping => Ok(()),
-            Frame::Ack(ack) if self.multipath.is_some() && packet.ty == PacketType::OneRtt => {
-                self.on_path_ack(now, packet, PathId::ZERO, &ack)
-            }
-            Frame::Ack(ack) => self.on_ack(now, packet, &ack),
+            Frame::Ack(ack) => match self.multipath.is_some() && packet.ty == PacketType::OneRtt {
+                true => self.on_path_ack(now, packet, PathId::ZERO, &ack),
+                false => self.on_ack(now, packet, &ack),
+            },
             Frame::Crypto { offset, data } => self.on_crypto(now, packet.ty, offset, data),
             // Handled by the caller, which has the sink.
             Frame::Stream(_) => Ok(()),
@@ -148,8 +148,7 @@ impl Connection {
             Frame::ImmediateAck => self.on_immediate_ack(),
             Frame::PathAck { path, ack } => self.on_path_ack(now, packet, path, &ack),
             Frame::Path(f) => self.on_path_frame(now, packet.dcid, &f),
-            // We do not declare the extension, so it was not negotiated.
-            Frame::Address(_) => Err(Extensions::unknown(frame.ty())),
+            Frame::Address(f) => self.on_address_frame(now, &f),
             Frame::ConnectionClose(close) => {
                 self.on_close(now, &close);
                 Ok(())

@@ -51,14 +51,21 @@ impl Connection {
         self.watch_changes(false);
         self.watch.at(now);
         for datagram in data.chunks_mut(meta.segment_size.max(1)) {
-            if self.multipath.is_none() {
-                self.handle_udp_datagram(now, meta, datagram, sink);
-            } else {
-                self.handle_udp_datagram_of_path(now, meta, datagram, sink);
+            let taken_up = match self.multipath.is_none() {
+                true => TakenUp::Known,
+                false => self.take_up_for(now, meta, datagram),
+            };
+            if taken_up == TakenUp::None {
+                continue;
+            }
+            self.handle_udp_datagram(now, meta, datagram, sink);
+            if let TakenUp::New(id) = taken_up {
+                self.settle_new_path(id);
             }
         }
-        for path in self.paths.iter_mut() {
-            path.acks.end_of_train();
+        match self.paths.is_single() {
+            true => self.paths.current_mut().acks.end_of_train(),
+            false => self.paths.iter_mut().for_each(|p| p.acks.end_of_train()),
         }
         for space in [&mut self.initial, &mut self.handshake]
             .into_iter()
@@ -69,35 +76,25 @@ impl Connection {
         self.watch_changes(true);
     }
 
-    /// Takes up the path that a datagram belongs to, and handles it.
-    fn handle_udp_datagram_of_path(
-        &mut self,
-        now: Timestamp,
-        meta: &RecvMeta,
-        datagram: &mut [u8],
-        sink: &mut dyn StreamSink,
-    ) {
+    /// Takes up the path that a datagram belongs to; counts it if there is none.
+    fn take_up_for(&mut self, now: Timestamp, meta: &RecvMeta, datagram: &[u8]) -> TakenUp {
         if self.state.is_closed() {
             let from = |p: &&Path<SentFrame>| p.tuple.remote == meta.path.remote;
             let there = self.paths.iter().find(from).map(|p| p.id);
             if let Some(id) = there {
                 self.paths.select(id);
             }
-            return self.handle_udp_datagram(now, meta, datagram, sink);
+            return TakenUp::Known;
         }
-        match self.take_up(now, meta, datagram) {
-            TakenUp::Known => self.handle_udp_datagram(now, meta, datagram, sink),
-            TakenUp::New(id) => {
-                self.handle_udp_datagram(now, meta, datagram, sink);
-                self.settle_new_path(id);
-            }
-            TakenUp::None => {
-                self.stats.packets_dropped += 1;
-                self.on_undecryptable(now, meta, datagram);
-            }
+        let taken_up = self.take_up(now, meta, datagram);
+        if taken_up == TakenUp::None {
+            self.stats.packets_dropped += 1;
+            self.on_undecryptable(now, meta, datagram);
         }
+        taken_up
     }
 
+    #[inline]
     fn handle_udp_datagram(
         &mut self,
         now: Timestamp,

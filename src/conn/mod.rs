@@ -85,8 +85,10 @@ use handshake::HandshakeIds;
 pub use incoming::{Decision, Incoming, IncomingId};
 pub use migrate::{MigrateError, MigrationFailure};
 use multipath::Multipath;
+pub use multipath::{AddressConfig, AdvertiseError, LocalSocket};
 pub use multipath::{
-    ClosePathError, CopyStats, MultipathConfig, OpenPathError, PathEvent, PathInfo, PinError,
+    ClosePathError, CopyStats, MultipathConfig, OpenPathError, PathController, PathControllers,
+    PathEvent, PathInfo, PinError,
 };
 use new_token::NewTokens;
 use observe::{Begun, Watch};
@@ -144,6 +146,8 @@ pub struct Connection {
     /// What there is beyond the paths, if both sides take several.
     multipath: Option<Box<Multipath>>,
     nonces: NonceGuard,
+    /// A path is chosen before a train is built: there are several, and none was chosen yet.
+    chooses_path: bool,
     /// What the path in hand is to carry.
     load: Load,
     /// The acknowledgement in hand came over another path than what it acknowledges.
@@ -224,6 +228,7 @@ impl Connection {
             paths: PathSet::new(path),
             multipath: None,
             nonces: NonceGuard::default(),
+            chooses_path: false,
             load: Load::All,
             acked_elsewhere: false,
             peer_params: TransportParameters::default(),

@@ -115,13 +115,12 @@ impl Endpoint {
 impl Connection {
     /// The address for which the peer is to get a token; give it to [`Connection::issue_token`].
     pub(crate) fn token_wanted(&self) -> Option<IpAddr> {
+        if self.side == Side::Client || !self.config.new_tokens || !self.state.is_confirmed() {
+            return None;
+        }
         let path = self.main_path();
         let ip = path.tuple.remote.ip();
-        let wanted = self.new_tokens.issued_for != Some(ip)
-            && self.side == Side::Server
-            && self.config.new_tokens
-            && self.state.is_confirmed()
-            && path.validation.is_validated();
+        let wanted = self.new_tokens.issued_for != Some(ip) && path.validation.is_validated();
         wanted.then_some(ip)
     }
 

@@ -111,8 +111,11 @@ impl Connection {
             at = earlier(at, space.acks.deadline());
         }
         at = earlier(at, self.rest_deadline());
-        at = earlier(at, self.multipath.as_deref().and_then(|m| m.deadline()));
-        at = earlier(at, self.reinjection_deadline());
+        if let Some(m) = self.multipath.as_deref() {
+            at = earlier(at, m.deadline());
+            at = earlier(at, self.reinjection_deadline());
+            at = earlier(at, self.auto_deadline());
+        }
         for path in self.paths.iter() {
             at = earlier(at, self.path_deadline(path));
         }
@@ -228,6 +231,7 @@ impl Connection {
         }
         self.for_each_path(|c| c.handle_path_timeout(now));
         self.handle_multipath_timeout(now);
+        self.settle_paths(now);
         self.reinject(now);
     }
 

@@ -113,14 +113,9 @@ impl Connection {
         if self.state.is_closed() {
             return None;
         }
-        if self.multipath.is_some() {
+        if self.chooses_path {
             return self.poll_paths(now, buf);
         }
-        self.poll_path(now, buf)
-    }
-
-    /// The next train of the path in hand.
-    pub(super) fn poll_path(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         if self.has_probe_to_send()
             && let Some(transmit) = self.poll_probe(now, buf)
         {

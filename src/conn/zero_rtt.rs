@@ -111,6 +111,7 @@ fn remembered(p: TransportParameters) -> TransportParameters {
         version_information: None,
         grease_quic_bit: false,
         min_ack_delay: None,
+        // Multipath §2.1.
         initial_max_path_id: None,
         advertise_addresses: false,
         ..p

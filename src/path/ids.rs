@@ -1,4 +1,4 @@
-//! Which path identifiers either side may use (multipath §2.1, §4.6).
+//! Which path identifiers either side may use (multipath §2.1, §3.4, §4.6).
 //!
 //! The peer may use as many as we would have paths, and one more for each that was abandoned, so
 //! that paths can be opened without end. What is abandoned is kept for a while: identifiers are

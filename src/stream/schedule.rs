@@ -155,8 +155,13 @@ impl Schedule {
     pub(super) fn has_work(&self, credit: bool) -> bool {
         match self.lanes.as_deref() {
             None => self.has_loose_work(credit),
-            Some(l) => l.has_work(credit) || (l.sees_others() && self.has_loose_work(credit)),
+            Some(lanes) => self.has_work_in(lanes, credit),
         }
+    }
+
+    #[cold]
+    fn has_work_in(&self, lanes: &Lanes, credit: bool) -> bool {
+        lanes.has_work(credit) || (lanes.sees_others() && self.has_loose_work(credit))
     }
 
     #[inline]
@@ -204,18 +209,20 @@ impl Schedule {
     /// The next stream to send.
     #[inline]
     pub(super) fn next(&self, credit: bool) -> Option<u32> {
-        let loose = |schedule: &Self| schedule.next_loose(credit);
         let first = match self.lanes.as_deref() {
-            None => loose(self),
-            Some(lanes) => {
-                let others = loose(self).filter(|_| lanes.sees_others());
-                match (lanes.first(credit), others) {
-                    (Some(pinned), Some(other)) if other.0 > pinned.0 => Some(other),
-                    (pinned, other) => pinned.or(other),
-                }
-            }
+            None => self.next_loose(credit),
+            Some(lanes) => self.next_in(lanes, credit),
         };
         first.map(|(_, slot)| slot)
+    }
+
+    #[cold]
+    fn next_in(&self, lanes: &Lanes, credit: bool) -> Option<(i8, u32)> {
+        let others = self.next_loose(credit).filter(|_| lanes.sees_others());
+        match (lanes.first(credit), others) {
+            (Some(pinned), Some(other)) if other.0 > pinned.0 => Some(other),
+            (pinned, other) => pinned.or(other),
+        }
     }
 
     #[inline]
@@ -313,10 +320,19 @@ impl Schedule {
     /// Where streams with this need wait.
     #[inline]
     fn levels(&mut self, entry: Entry) -> Option<(&mut Levels, &mut Links)> {
-        let (free, paid) = match entry.lane {
-            0 => (&mut self.free, &mut self.paid),
-            lane => self.lanes.as_deref_mut()?.levels(lane)?,
-        };
+        if entry.lane != 0 {
+            return self.levels_in_lane(entry);
+        }
+        match entry.need {
+            Need::Idle => None,
+            Need::Nothing => Some((&mut self.free, &mut self.links)),
+            Need::Credit => Some((&mut self.paid, &mut self.links)),
+        }
+    }
+
+    #[cold]
+    fn levels_in_lane(&mut self, entry: Entry) -> Option<(&mut Levels, &mut Links)> {
+        let (free, paid) = self.lanes.as_deref_mut()?.levels(entry.lane)?;
         match entry.need {
             Need::Idle => None,
             Need::Nothing => Some((free, &mut self.links)),

@@ -328,6 +328,7 @@ impl TransportParameters {
             id::MIN_ACK_DELAY => {
                 self.min_ack_delay = Some(Duration::from_micros(integer(value)?));
             }
+            // Multipath §2.1.
             id::INITIAL_MAX_PATH_ID => match u32::try_from(integer(value)?) {
                 Ok(n) => self.initial_max_path_id = Some(PathId(n)),
                 Err(_) => return Err(invalid("initial_max_path_id is above 2^32 - 1")),

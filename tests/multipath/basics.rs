@@ -163,3 +163,61 @@ fn a_dark_path_holds_nothing_up_for_long() {
         rig.expect_alive();
     }
 }
+
+/// Paths that work stay: idle ones and those that carry data one way, however long (multipath
+/// §5.9: there is no idle timeout of a path).
+#[test]
+fn a_healthy_path_is_never_abandoned_by_itself() {
+    let mut rig = Rig::two_paths();
+    let client = rig.client;
+    let conn = rig.pair.conn(CLIENT, client);
+    conn.set_path_status(PathId(1), PathStatus::Backup).unwrap();
+    for _ in 0..40 {
+        rig.run_ms(15_000);
+        rig.deliver(SERVER, 50_000, 1000);
+        rig.expect_open(PathId(0));
+        rig.expect_open(PathId(1));
+    }
+    let conn = rig.pair.conn(CLIENT, client);
+    let available = PathStatus::Available;
+    conn.set_path_status(PathId(1), available).unwrap();
+    for _ in 0..40 {
+        rig.deliver(CLIENT, 1_000_000, 1500);
+        rig.expect_open(PathId(0));
+        rig.expect_open(PathId(1));
+    }
+    rig.expect_alive();
+}
+
+/// Multipath §3.1: a PATH_RESPONSE goes by the path of its challenge, so that a path validates while
+/// no other works.
+#[test]
+fn a_path_validates_while_the_other_is_dark() {
+    let mut rig = Rig::new(4);
+    rig.run_ms(200);
+    rig.darken(at(CLIENT_0));
+    let id = rig.open(PathStatus::Available).expect("opens");
+    rig.run_ms(200);
+    rig.expect_open(id);
+    rig.deliver(SERVER, 500_000, 3000);
+    rig.expect_alive();
+}
+
+/// Multipath §3.1: a path that takes no datagram of 1,200 bytes is not used, and is abandoned.
+#[test]
+fn a_path_that_is_too_narrow_is_abandoned() {
+    let mut rig = Rig::new(4);
+    rig.shrink(at(CLIENT_1), 1199);
+    let id = rig.open(PathStatus::Available).unwrap();
+    for _ in 0..100 {
+        rig.run_ms(100);
+        let state = rig.info(CLIENT, id).map(|i| i.state);
+        assert_ne!(state, Some(PathState::Open));
+    }
+    assert_eq!(rig.info(CLIENT, id), None);
+    let error = Code::PATH_UNSTABLE_OR_POOR;
+    let by_peer = false;
+    assert!(rig.saw(CLIENT, PathEvent::Abandoned { id, error, by_peer }));
+    rig.deliver(CLIENT, 100_000, 1000);
+    rig.expect_alive();
+}

@@ -7,7 +7,7 @@ use corelane::path::{PathId, PathState, PathStatus};
 use corelane::wire::{Dir, StreamId};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 /// The client's first and second address, and the server's.
@@ -50,6 +50,15 @@ pub struct Rig {
     pub client: ConnId,
     pub server: ConnId,
     pub traffic: Arc<Mutex<Traffic>>,
+}
+
+/// What streams carry, as far as it goes: no two stretches of it are alike.
+fn content() -> &'static [u8] {
+    static CONTENT: OnceLock<Vec<u8>> = OnceLock::new();
+    CONTENT.get_or_init(|| {
+        let mut rng = Rng::from_u64(1);
+        (0..500_000).flat_map(|_| rng.array::<8>()).collect()
+    })
 }
 
 pub fn config(max_paths: u32) -> TransportConfig {
@@ -195,27 +204,37 @@ impl Rig {
         let conn = self.ids()[side];
         let streams = self.pair.conn(side, conn).streams_mut();
         let id = streams.open(Dir::Uni).expect("a stream");
-        let data = vec![0x5a; bytes];
-        let mut at = 0;
-        at += streams.write(id, &data[at..]).expect("written");
-        assert_eq!(at, bytes, "the buffer holds it");
+        let written = streams.write(id, &content()[..bytes]).expect("written");
+        assert_eq!(written, bytes, "the buffer holds it");
         streams.finish(id).expect("finished");
         id
     }
 
     /// Whether the other side has all of a stream.
     pub fn has(&self, side: usize, id: StreamId, bytes: usize) -> bool {
+        self.received(side, id).is_some_and(|r| r.len() == bytes)
+    }
+
+    /// Whether the other side has all of a stream that [`Rig::send`] wrote, byte for byte.
+    pub fn has_exactly(&self, side: usize, id: StreamId, bytes: usize) -> bool {
+        let content = content().get(..bytes);
+        content.is_some() && self.received(side, id) == content
+    }
+
+    /// What the other side has of a stream that is over.
+    fn received(&self, side: usize, id: StreamId) -> Option<&[u8]> {
         let to = 1 - side;
         let key = (self.ids()[to].index(), id.0);
         let app = &self.pair.sides[to].app;
-        app.finished.contains(&key) && app.received.get(&key).map_or(0, Vec::len) == bytes
+        let received = app.received.get(&key).map_or(&[][..], |r| r);
+        app.finished.contains(&key).then_some(received)
     }
 
     #[track_caller]
     pub fn deliver(&mut self, side: usize, bytes: usize, within_ms: u64) {
         let id = self.send(side, bytes);
         self.run_ms(within_ms);
-        assert!(self.has(side, id, bytes), "side {side}: {id:?}");
+        assert!(self.has_exactly(side, id, bytes), "side {side}: {id:?}");
     }
 
     pub fn bytes_from(&self, source: SocketAddr) -> usize {

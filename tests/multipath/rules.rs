@@ -6,7 +6,7 @@ use corelane::base::limits;
 use corelane::conn::ConnectionError;
 use corelane::path::{PathId, PathState, PathStatus};
 use corelane::wire::frame::{Frame, NewConnectionId, PathFrame};
-use corelane::wire::{Code, ConnectionId};
+use corelane::wire::{Code, ConnectionId, PacketType};
 
 fn plan() -> Plan {
     let mut plan = Plan::default();
@@ -328,5 +328,70 @@ fn connection_ids_are_issued_ahead() {
         issued.sort_unstable();
         issued.dedup();
         assert_eq!(issued, (0..=last).collect::<Vec<_>>(), "limit {limit}");
+    }
+}
+
+/// Multipath §4: in packets other than 1-RTT packets, whatever was negotiated.
+#[test]
+fn frames_of_paths_outside_1_rtt_packets_are_a_violation() {
+    let mut all: Vec<Vec<u8>> = about(0).iter().map(bytes).collect();
+    all.push(path_ack(0));
+    all.push(bytes(&PathFrame::MaxPathId(PathId(9))));
+    for frame in all {
+        for packet in [PacketType::Initial, PacketType::Handshake] {
+            let mut a = Attack::on_server(plan());
+            let hello = a.peer.flight().remove(0);
+            a.send(&hello);
+            a.inbox.clear();
+            let datagram = match packet {
+                PacketType::Initial => a.peer.padded_initial(&frame, 1200),
+                _ => a.peer.packet(packet, &frame),
+            };
+            a.send(&datagram);
+            let what = format!("{:x?} in {packet:?}", frame.get(..2));
+            a.expect_error(Code::PROTOCOL_VIOLATION, &what);
+        }
+    }
+}
+
+/// Multipath §2.3: ACK frames count for path 0 beside PATH_ACK frames.
+#[test]
+fn an_ack_frame_is_about_the_first_path() {
+    for as_path in [false, true] {
+        let mut a = server();
+        let streams = a.connection().streams_mut();
+        let id = streams.open(corelane::wire::Dir::Uni).expect("a stream");
+        streams.write(id, &[5; 3000]).expect("room");
+        a.run(std::time::Duration::from_millis(10));
+        let in_flight = |a: &mut Attack| a.connection().path_stats().bytes_in_flight;
+        assert!(in_flight(&mut a) > 0);
+        if as_path {
+            let last = *a.peer.spaces[2].ranges().first().expect("received").end();
+            let mut frame = vec![0x3e, 0];
+            frame.extend([0x80 | (last >> 24) as u8, (last >> 16) as u8]);
+            frame.extend([(last >> 8) as u8, last as u8, 0, 0, 0]);
+            a.one_rtt(&frame);
+            a.expect_alive_with_paths();
+        } else {
+            a.ack_all();
+            assert_eq!(in_flight(&mut a), 0);
+        }
+    }
+}
+
+/// Multipath §2: without the extension its frames are unknown, and none is sent.
+#[test]
+fn without_negotiation_there_are_no_such_frames() {
+    let mut plans = [plan(), plan()];
+    plans[0].transport.max_paths = 1;
+    plans[1].params.initial_max_path_id = None;
+    for plan in plans {
+        let mut a = Attack::server_with(plan);
+        a.run(std::time::Duration::from_millis(300));
+        assert!(!a.connection().is_multipath());
+        let ours = |f: &Frame<'_>| matches!(f, Frame::Path(_) | Frame::PathAck { .. });
+        assert!(!a.inbox.iter().any(|p| p.has(ours)));
+        a.one_rtt(&path_ack(0));
+        a.expect_error(Code::FRAME_ENCODING_ERROR, "PATH_ACK");
     }
 }

@@ -12,7 +12,7 @@ use corelane::wire::{Code, StreamId};
 use std::ops::Range;
 
 /// The seeds of an ordinary run.
-const SEEDS: Range<u64> = 0..200;
+const SEEDS: Range<u64> = 0..2000;
 
 fn seeds() -> Range<u64> {
     let Ok(text) = std::env::var("CORELANE_SEEDS") else {
@@ -33,6 +33,7 @@ struct Outcome {
     moved: u64,
     updates: u64,
     datagrams: u64,
+    copied: u64,
 }
 
 struct Run {
@@ -52,6 +53,7 @@ impl Run {
             if rng.below(2) == 0 {
                 config.key_update_packets = Some(20 + rng.below(200));
             }
+            crate::copies::draw(config, !seed ^ u64::from(config.max_paths));
         }
         let mut pair = Pair::with_identity(s, identity, |_| {}, |_| {});
         pair.delay = std::time::Duration::from_millis(1 + rng.below(40));
@@ -95,7 +97,7 @@ impl Run {
             5 if self.dark_for == 0 => {
                 let addr = [CLIENT_0, CLIENT_1, SERVER_1][self.rng.below(3) as usize];
                 self.rig.darken(at(addr));
-                self.dark_for = 1 + self.rng.below(300);
+                self.dark_for = 1 + self.rng.below(1000);
             }
             6 => {
                 let side = self.rng.below(2) as usize;
@@ -147,7 +149,7 @@ impl Run {
 
     fn is_delivered(&self) -> bool {
         let mut sent = self.sent.iter();
-        sent.all(|(side, id, bytes)| self.rig.has(*side, *id, *bytes))
+        sent.all(|(side, id, bytes)| self.rig.has_exactly(*side, *id, *bytes))
     }
 
     fn go(mut self) -> Result<Outcome, String> {
@@ -168,7 +170,10 @@ impl Run {
             }
         }
         if !self.is_delivered() {
-            let missing = self.sent.iter().filter(|s| !self.rig.has(s.0, s.1, s.2));
+            let missing = self
+                .sent
+                .iter()
+                .filter(|s| !self.rig.has_exactly(s.0, s.1, s.2));
             return Err(format!("not delivered: {:?}", missing.collect::<Vec<_>>()));
         }
         self.rig.run_ms(5000);
@@ -181,6 +186,7 @@ impl Run {
                 return Err(format!("side {side} does not come to rest: {p:?}"));
             }
             drop(paths);
+            self.outcome.copied += crate::copies::agreed(conn)?;
             let stats = conn.stats();
             self.outcome.moved += stats.migrations;
             self.outcome.updates += stats.key_updates;
@@ -209,12 +215,14 @@ fn everything_is_delivered_whatever_becomes_of_paths() {
                 sum.closed += o.closed;
                 sum.moved += o.moved;
                 sum.updates += o.updates;
+                sum.copied += o.copied;
             }
             Err(why) => panic!("CORELANE_SEEDS={seed}: {why}"),
         }
     }
     let many = seeds().count() > 100;
     let all = sum.opened > 100 && sum.closed > 50 && sum.moved > 50 && sum.updates > 100;
+    let all = all && sum.copied > 1000;
     assert!(!many || all, "too little happened: {sum:?}");
 }
 

@@ -8,12 +8,15 @@
 //! not negotiate the extension has none of it.
 
 mod abandon;
+mod addresses;
+mod auto;
 mod config;
 mod copies;
 mod coupling;
 mod duplication;
 mod failure;
 mod frames;
+mod hooks;
 mod info;
 mod open;
 mod pins;
@@ -23,9 +26,12 @@ mod send;
 mod sockets;
 
 pub use abandon::ClosePathError;
+pub use addresses::{AddressConfig, AdvertiseError};
+pub use auto::LocalSocket;
 pub use config::MultipathConfig;
 pub use copies::CopyStats;
 pub(super) use failure::failure_deadline;
+pub use hooks::{PathController, PathControllers};
 pub use info::PathInfo;
 pub(super) use info::stats_of;
 pub use open::OpenPathError;
@@ -42,6 +48,7 @@ use crate::path::cids::ResetToken;
 use crate::path::schedule::Selector;
 use crate::path::{LocalCids, Path, PathId, PathLimits, PathStatus, RemoteCids, Statuses};
 use crate::wire::{Code, ConnectionId, TransportError, TransportParameters};
+use hooks::Hooks;
 use pins::Pinned;
 use select::Choice;
 use std::net::SocketAddr;
@@ -51,7 +58,8 @@ use std::ops::RangeInclusive;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PathEvent {
-    /// The client opened a path, which has yet to be validated.
+    /// The client opened a path, which has yet to be validated; at the client itself, one of its
+    /// automatic paths.
     Opened(PathId),
     /// The peer answered on a new path: it is used from now on.
     Validated(PathId),
@@ -71,6 +79,27 @@ pub enum PathEvent {
     PotentiallyFailed(PathId),
     /// A path that might have failed acknowledged something: it is used again.
     Recovered(PathId),
+    /// The peer named an address that a path may be tried to.
+    PeerAddress {
+        /// Its name for the address: a later one takes its place.
+        id: u64,
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// The peer says how many paths it has.
+    PeerPaths {
+        /// Paths that it could use.
+        available: u64,
+        /// Paths that it uses.
+        active: u64,
+    },
+    /// The peer asked that a path be abandoned, and it is.
+    CloseAsked {
+        /// Which.
+        id: PathId,
+        /// Why.
+        error: Code,
+    },
     /// The peer could open no path for want of an identifier beyond this one.
     Blocked(PathId),
 }
@@ -108,10 +137,16 @@ pub(super) struct Multipath {
     last_chance: Option<(Timestamp, Code)>,
     /// What is sent on several paths, while anything is.
     copies: Option<Box<copies::Copies>>,
+    /// Addresses that are told, where both sides do that.
+    addresses: Option<Box<addresses::Addresses>>,
+    /// What opens paths by itself, if anything does.
+    auto: Option<Box<auto::Automatic>>,
     /// Chooses the paths of trains.
     choice: Choice,
     /// Datagrams that wait for paths of their own.
     pinned: Pinned,
+    /// The embedder's controller.
+    hooks: Hooks,
 }
 
 impl Multipath {
@@ -132,8 +167,11 @@ impl Multipath {
             retired: Vec::new(),
             last_chance: None,
             copies: None,
+            addresses: None,
+            auto: None,
             choice: Choice::new(Selector::new(&config.scheduler)),
             pinned: Pinned::default(),
+            hooks: Hooks::default(),
         };
         m.admit(1..=local.0);
         m
@@ -192,10 +230,15 @@ impl Multipath {
     }
 }
 
-/// Our limit on path identifiers, if we would have several paths.
+/// Our limit on path identifiers, if we would have several paths (multipath §2.1).
 pub(super) fn initial_max_path_id(config: &super::TransportConfig) -> Option<PathId> {
     let paths = config.max_paths.min(limits::PATHS as u32);
     (paths > 1).then(|| PathId(paths - 1))
+}
+
+/// Whether addresses may be told, if several paths are taken too.
+pub(super) fn advertises_addresses(config: &super::TransportConfig) -> bool {
+    initial_max_path_id(config).is_some() && config.multipath.addresses.is_some()
 }
 
 impl Connection {
@@ -205,7 +248,7 @@ impl Connection {
     }
 
     /// The peer's parameters came: several paths are possible if both sides say so
-    /// (multipath §2.1).
+    /// (multipath §2, §2.1).
     pub(super) fn begin_multipath(
         &mut self,
         params: &TransportParameters,
@@ -223,19 +266,33 @@ impl Connection {
         let remote = self.paths.current().tuple.remote;
         let limit = params.active_connection_id_limit;
         let config = &self.config.multipath;
-        let multipath = Multipath::new(config, (own, peer), limit, remote);
+        let mut multipath = Multipath::new(config, (own, peer), limit, remote);
+        multipath.hooks = Hooks::new(config, self.side);
+        let (id, tuple) = (self.paths.current().id, self.paths.current().tuple);
+        let mut selector = None;
+        if let Some(hook) = multipath.hook() {
+            hook.path_registered(id, tuple);
+            selector = hook.target_selector();
+        }
         self.multipath = Some(Box::new(multipath));
         self.watch_for_failure();
-        self.begin_copies();
+        self.begin_copies(selector);
+        self.begin_addresses();
+        self.chooses_path = true;
         Ok(())
     }
 
     /// The path to go by where none is named: the first of those that are not abandoned.
+    #[inline]
     pub(super) fn main_path(&self) -> &Path<SentFrame> {
-        let hand = self.paths.current();
-        if self.paths.is_single() {
-            return hand;
+        match self.paths.is_single() {
+            true => self.paths.current(),
+            false => self.main_path_of_several(),
         }
+    }
+
+    fn main_path_of_several(&self) -> &Path<SentFrame> {
+        let hand = self.paths.current();
         let order = |p: &&Path<SentFrame>| (p.is_abandoned(), !p.remote_cids.is_usable(), p.id);
         let first = self.paths.iter().min_by_key(order);
         first.unwrap_or(hand)
@@ -247,14 +304,18 @@ impl Connection {
         self.paths.select(id);
     }
 
-    /// Connection IDs to issue to the peer; give them to [`Connection::issue_cid`].
+    /// Connection IDs to issue to the peer, for no path beyond its limit (multipath §3.2.1); give
+    /// them to [`Connection::issue_cid`].
+    #[inline]
     pub(crate) fn cids_wanted(&self) -> usize {
-        if !self.state.is_established() {
-            return 0;
+        match self.multipath.as_deref() {
+            _ if !self.state.is_established() => 0,
+            None => self.paths.current().local_cids.wanted(),
+            Some(m) => self.cids_wanted_for(m),
         }
-        let Some(m) = self.multipath.as_deref() else {
-            return self.paths.current().local_cids.wanted();
-        };
+    }
+
+    fn cids_wanted_for(&self, m: &Multipath) -> usize {
         let max = m.limits.usable_max();
         let ahead = m.ahead.iter().filter(|a| a.id <= max);
         let ahead: usize = ahead.map(|a| a.local_cids.wanted_ahead()).sum();
@@ -282,10 +343,16 @@ impl Connection {
     }
 
     /// A connection ID that no longer routes here.
+    #[inline]
     pub(crate) fn poll_retired_cid(&mut self) -> Option<ConnectionId> {
-        let Some(m) = self.multipath.as_deref_mut() else {
-            return self.paths.current_mut().local_cids.poll_retired();
-        };
+        match self.multipath.is_none() {
+            true => self.paths.current_mut().local_cids.poll_retired(),
+            false => self.poll_retired_cid_of_any(),
+        }
+    }
+
+    fn poll_retired_cid_of_any(&mut self) -> Option<ConnectionId> {
+        let m = self.multipath.as_deref_mut()?;
         let ahead = m.ahead.iter_mut().map(|a| &mut a.local_cids);
         let open = self.paths.iter_mut().map(|p| &mut p.local_cids);
         let mut all = open.chain(ahead);
@@ -333,6 +400,7 @@ impl Connection {
     }
 
     pub(super) fn push_path_event(&mut self, event: PathEvent) {
+        self.hook_event(event);
         self.events.push(Event::Path(event));
     }
 }

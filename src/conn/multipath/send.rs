@@ -1,10 +1,11 @@
 //! Which path the next train leaves by, and the frames about paths that go by any of them.
 //!
-//! What belongs to a path goes there: challenges and their answers, probes after a timeout, probes
-//! of the datagram size, and acknowledgements of what came over it. Everything else goes by the
-//! path that [`Connection::select_path`] chooses, train by train; trains, pacing and windows are
-//! each path's own. After a probe timeout the in-flight data of a path goes to those that work.
+//! What belongs to a path goes there: challenges and their answers (multipath §3.1), probes after a
+//! timeout, probes of the datagram size, and acknowledgements of what came over it. Everything else
+//! goes by the path that [`Connection::select_path`] chooses, train by train; trains, pacing and
+//! windows are each path's own. After a probe timeout the in-flight data of a path goes to those that work.
 
+use super::super::fill::write_path_ack;
 use super::super::space::SentFrame;
 use super::super::train::MIN_PACKET;
 use super::super::{Connection, Load};
@@ -15,7 +16,7 @@ use crate::path::schedule::PathIds;
 use crate::path::{Path, PathId, PathSet, PathState};
 use crate::stream::Aim;
 use crate::wire::Writer;
-use crate::wire::frame::{self, NewConnectionId, PathFrame, ack};
+use crate::wire::frame::{self, NewConnectionId, PathFrame};
 use std::ops::ControlFlow;
 
 /// How a path is preferred: the smaller, the better.
@@ -34,6 +35,7 @@ impl Connection {
         now: Timestamp,
         buf: &mut [u8],
     ) -> Option<Transmit> {
+        self.settle_paths(now);
         self.settle_acks();
         self.reinject(now);
         if let Some(transmit) = self.poll_copies(now, buf) {
@@ -81,7 +83,13 @@ impl Connection {
     /// The next train of the path in hand, and what is to be told of it.
     pub(super) fn poll_one_of_paths(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         let before = self.paths.current().bytes_in_flight;
-        let transmit = self.poll_path(now, buf)?;
+        let again = self.streams.bytes_again();
+        self.chooses_path = false;
+        let transmit = self.poll_transmit(now, buf);
+        self.chooses_path = true;
+        let transmit = transmit?;
+        let again = self.streams.bytes_again().saturating_sub(again);
+        self.paths.current_mut().counters.bytes_retransmitted += again;
         self.note_train(now, before);
         Some(transmit)
     }
@@ -99,6 +107,9 @@ impl Connection {
             && let Some(m) = self.multipath.as_deref_mut()
         {
             m.choice.selector.on_sent(now, path.id, bytes);
+            if let Some(hook) = m.hook() {
+                hook.packet_sent(now, path.id, bytes);
+            }
         }
     }
 
@@ -186,8 +197,12 @@ impl Connection {
         let id = self.paths.current().id;
         if let Some(m) = self.multipath.as_deref_mut() {
             m.choice.selector.on_acked(now, id, bytes);
+            if let Some(hook) = m.hook() {
+                hook.packet_acked(now, id, bytes);
+            }
         }
         self.note_alive(now);
+        self.hook_state(now);
     }
 
     /// Bytes of the path in hand were declared lost.
@@ -200,6 +215,9 @@ impl Connection {
         }
         if let Some(m) = self.multipath.as_deref_mut() {
             m.choice.selector.on_lost(now, path.id, bytes);
+            if let Some(hook) = m.hook() {
+                hook.packet_lost(now, path.id, bytes);
+            }
         }
     }
 
@@ -236,7 +254,12 @@ impl Connection {
         }
         self.send_all_again(&mut again);
         self.scratch = again;
-        self.paths.current_mut().owed_probes = 2;
+        let path = self.paths.current_mut();
+        // One that has not answered yet gets challenges alone, in their own time.
+        path.owed_probes = match path.state {
+            PathState::Validating => 0,
+            _ => 2,
+        };
         true
     }
 
@@ -265,6 +288,11 @@ impl Connection {
         match frame {
             SentFrame::PathAbandon { path, error } => m.repeat_abandon(path, error),
             SentFrame::MaxPathId { max } => m.limits.on_lost(max),
+            SentFrame::AddAddress { .. } | SentFrame::Paths | SentFrame::ClosePath { .. } => {
+                if let Some(a) = m.addresses.as_deref_mut() {
+                    a.on_lost(frame);
+                }
+            }
             SentFrame::PathStatus { path, seq } => {
                 if let Some(p) = self.paths.get_mut(path) {
                     p.status.on_lost(seq);
@@ -292,8 +320,18 @@ impl Connection {
         }
     }
 
+    /// The frames in `scratch` were acknowledged.
+    #[cold]
+    pub(in super::super) fn on_path_frames_acked(&mut self) {
+        let mut frames = std::mem::take(&mut self.scratch);
+        for frame in frames.drain(..) {
+            self.on_path_frame_acked(frame);
+        }
+        self.scratch = frames;
+    }
+
     /// A frame about another path than the one that carried it was acknowledged.
-    pub(in super::super) fn on_path_frame_acked(&mut self, frame: SentFrame) {
+    fn on_path_frame_acked(&mut self, frame: SentFrame) {
         match frame {
             SentFrame::PathAck { path, largest } => {
                 if let Some(p) = self.paths.get_mut(path) {
@@ -319,6 +357,7 @@ impl Multipath {
             || self.limits.wants_to_send()
             || self.paths_blocked
             || self.cids_blocked.is_some()
+            || self.addresses.as_deref().is_some_and(|a| a.wants_to_send())
             || paths.iter().any(|p| {
                 !p.is_abandoned()
                     && (p.local_cids.wants_to_send()
@@ -357,6 +396,9 @@ impl Multipath {
         {
             frame::multipath::write_max_path_id(w, max);
             scratch.push(SentFrame::MaxPathId { max });
+        }
+        if let Some(a) = self.addresses.as_deref_mut().filter(|a| a.wants_to_send()) {
+            a.write(w, scratch);
         }
         self.write_cids(paths, w, scratch);
         self.write_blocked(w, scratch);
@@ -435,7 +477,7 @@ pub(in super::super) fn write_acks_away(
             continue;
         };
         let delay = (acks.ack_delay(now).as_micros() as u64) >> exponent;
-        if ack::write_path(w, p.id, acks.ranges(), delay, acks.ecn_counts()) > 0 {
+        if write_path_ack(w, p.id, acks, delay) > 0 {
             acks.on_ack_sent();
             let path = p.id;
             scratch.push(SentFrame::PathAck { path, largest });

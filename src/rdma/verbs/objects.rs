@@ -2,7 +2,7 @@
 //! fails changes nothing and says the same as it does with every other provider.
 
 use super::context::{Kind, Target};
-use super::device::{Counted, Device, Pair, Region, Shared};
+use super::device::{Counted, Device, Pair, Region, Shared, UDP_PORT};
 use super::ffi::{self, Wc};
 use super::memory::Bytes;
 use super::tags::{Queue, Recvs, Sends, pack, unpack};
@@ -18,9 +18,6 @@ use crate::rdma::provider::{Objects, Provider, QueuePair};
 use crate::rdma::slots::{Key, Slots};
 use crate::rdma::work::{Data, MemoryRegion, RecvRequest, SendRequest};
 use std::sync::Arc;
-
-/// The UDP port of every device of the standard.
-const UDP_PORT: u16 = 4791;
 
 const NO_QP: RdmaError = RdmaError::Unknown("queue pair");
 const NO_CQ: RdmaError = RdmaError::Unknown("completion queue");
@@ -479,7 +476,13 @@ impl Provider for Device {
     }
 
     fn modify_to_err(&mut self, qp: QueuePairId) -> Result<(), RdmaError> {
-        self.pair(qp)?.qp.to_err()?;
+        let pair = self.pair(qp)?;
+        if pair.state == QpState::Reset {
+            // The kernel knows no such step; nothing is posted, and nobody is told who we are.
+            let access = Access::NONE;
+            pair.qp.to_init(&InitAttr { access })?;
+        }
+        pair.qp.to_err()?;
         self.entered(qp, QpState::Err);
         Ok(())
     }

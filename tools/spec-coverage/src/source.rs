@@ -118,8 +118,15 @@ fn cite(
 ) {
     let number = |w: &str| {
         let digits: String = w.chars().take_while(char::is_ascii_digit).collect();
-        (digits.len() == 4).then_some(digits)
+        (digits.len() >= 4).then_some(digits)
     };
+    // RFC 10069 goes by its subject here.
+    if word
+        .trim_start_matches('(')
+        .eq_ignore_ascii_case("multipath")
+    {
+        "10069".clone_into(rfc);
+    }
     if word.trim_start_matches('(').ends_with("RFC")
         && let Some(n) = next.and_then(number)
     {

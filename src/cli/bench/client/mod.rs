@@ -369,10 +369,8 @@ impl ShardApp for ClientApp {
         match event {
             Event::Connected => self.on_connected(ctx, conn),
             Event::Closed(why) => self.on_closed(ctx, conn, &why),
-            Event::Path(event) => {
-                if self.paths.on_event(&self.common, conn, event) {
-                    self.common.counters().connected.add(1);
-                }
+            Event::Path(event) if self.paths.on_event(&self.common, conn, event) => {
+                self.common.counters().connected.add(1);
             }
             Event::HandshakeConfirmed => {
                 if let Load::Handshake(load) = &mut self.load {
