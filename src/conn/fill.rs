@@ -80,11 +80,7 @@ impl Connection {
             }
         }
         if self.load == Load::Pinned {
-            self.write_pinned(w);
-            let Self {
-                streams, scratch, ..
-            } = self;
-            streams.write_data(w, &mut |f| scratch.push(SentFrame::Stream(f)));
+            self.write_pinned_load(w);
         }
         let (path, scratch) = (self.paths.current_mut(), &mut self.scratch);
         let elicits = || scratch.iter().any(|f| !f.is_ack());
@@ -98,6 +94,16 @@ impl Connection {
             path.window_limited = false;
         }
         must_fill
+    }
+
+    /// Writes what is pinned to the path in hand.
+    #[cold]
+    fn write_pinned_load(&mut self, w: &mut Writer<'_>) {
+        self.write_pinned(w);
+        let Self {
+            streams, scratch, ..
+        } = self;
+        streams.write_data(w, &mut |f| scratch.push(SentFrame::Stream(f)));
     }
 }
 

@@ -59,7 +59,7 @@ impl Connection {
             path.local_cids.on_move(packet.dcid);
             if self.move_back(now) {
                 self.events.push(Event::PeerAddressChanged);
-                self.settle_new_path();
+                self.open_where_proven();
             }
             return;
         }
@@ -90,13 +90,13 @@ impl Connection {
         self.change_path(now, meta.socket, meta.path, cid, validation);
         if self.paths.current().validation.is_validated() {
             self.events.push(Event::PeerAddressValidated);
-            self.settle_new_path();
+            self.open_where_proven();
         }
     }
 
     /// A path that was still being validated is open where nothing more is asked of the addresses
     /// that it went to.
-    fn settle_new_path(&mut self) {
+    fn open_where_proven(&mut self) {
         let path = self.paths.current();
         if path.state == PathState::Validating
             && path.validation.is_validated()
