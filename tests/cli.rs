@@ -3,6 +3,8 @@
 //! Nothing here depends on how fast the machine is.
 #![cfg(feature = "cli")]
 
+#[path = "cli/paths.rs"]
+mod paths;
 #[path = "cli/seeing.rs"]
 mod seeing;
 

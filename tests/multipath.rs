@@ -2,18 +2,24 @@
 
 mod common;
 
+#[path = "multipath/addresses.rs"]
+mod addresses;
 #[path = "multipath/basics.rs"]
 mod basics;
 #[path = "multipath/bounds.rs"]
 mod bounds;
 #[path = "multipath/copies.rs"]
 mod copies;
+#[path = "multipath/coupled.rs"]
+mod coupled;
 #[path = "multipath/faults.rs"]
 mod faults;
 #[path = "multipath/gains.rs"]
 mod gains;
 #[path = "multipath/links.rs"]
 mod links;
+#[path = "multipath/pins.rs"]
+mod pins;
 #[path = "multipath/reinjection.rs"]
 mod reinjection;
 #[path = "multipath/rig.rs"]

@@ -1,9 +1,12 @@
 //! What the async face can refuse, by whose doing and with what to do next.
 
 use crate::conn::endpoint;
-use crate::conn::{ClosePathError, ConnectionError, MigrateError, MigrationFailure, OpenPathError};
+use crate::conn::{
+    ClosePathError, ConnectionError, MigrateError, MigrationFailure, OpenPathError, PinError,
+};
 use crate::crypto::{ConfigError, ExportError};
 use crate::io::IoError;
+use crate::stream::DatagramError;
 use crate::wire::Code;
 use std::io;
 use std::net::SocketAddr;
@@ -191,6 +194,12 @@ pub enum PathError {
     /// The shard cannot take another socket.
     #[error(transparent)]
     Socket(#[from] IoError),
+    /// A stream cannot be pinned to it.
+    #[error(transparent)]
+    Pin(PinError),
+    /// It takes no such datagram.
+    #[error(transparent)]
+    Datagram(DatagramError),
     /// The connection is over.
     #[error("the connection is over: {0}")]
     ConnectionLost(#[source] ConnectionError),

@@ -33,6 +33,7 @@ mod lazy;
 mod migrate;
 mod other;
 mod paths;
+mod policy;
 mod recv_stream;
 mod send_stream;
 mod shared;
@@ -53,13 +54,18 @@ pub use shared::OtherDatagram;
 pub use sockets::SocketOptions;
 
 // What the face speaks of and other layers define.
-pub use crate::conn::{ClosePathError, OpenPathError, PathEvent, PathInfo};
+pub use crate::conn::{ClosePathError, CopyStats, MultipathConfig, OpenPathError};
 pub use crate::conn::{
     ConnectionError, ConnectionStats, MigrateError, MigrationFailure, PathStats, PortGuard,
     PreferredAddresses, TransportConfig,
 };
+pub use crate::conn::{PathEvent, PathInfo, PinError};
 pub use crate::conn::{TokenMemory, TokenStore};
 pub use crate::io::Choice;
+pub use crate::path::duplicate::DuplicationConfig;
+pub use crate::path::failure::FailureConfig;
+pub use crate::path::reinject::{ReinjectionConfig, TargetSelector};
+pub use crate::path::schedule::{SchedulerContext, SchedulerKind};
 pub use crate::path::{PathCounters, PathId, PathState, PathStatus};
 pub use crate::shard::demux::{Demux, OutboxError};
 pub use crate::shard::engine::{Bind, EngineConfig, EngineError, Idle, now};

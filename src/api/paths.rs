@@ -6,8 +6,10 @@ use super::error::{MigrationError, PathError};
 use super::shared::{Command, ConnShared, Move, OpenPath, Reply, Request};
 use crate::base::limits;
 use crate::conn::{ClosePathError, ConnectionError, PathEvent, PathInfo};
+use crate::path::schedule::Pin;
 use crate::path::{PathId, PathStatus};
-use crate::wire::Code;
+use crate::wire::{Code, StreamId};
+use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
 use std::fmt;
 use std::net::SocketAddr;
@@ -112,6 +114,22 @@ impl Connection {
         })
     }
 
+    /// Has a stream sent by any path again, after [`Path::pin`].
+    ///
+    /// # Errors
+    /// [`PathError::Pin`] or [`PathError::ConnectionLost`].
+    pub async fn unpin(&self, stream: StreamId) -> Result<(), PathError> {
+        self.set_pin(stream, None).await
+    }
+
+    async fn set_pin(&self, id: StreamId, pin: Option<Pin>) -> Result<(), PathError> {
+        let request = |reply| Request::PinStream { id, pin, reply };
+        let asked = self.ask(request).await;
+        asked
+            .map_err(PathError::ConnectionLost)?
+            .map_err(PathError::Pin)
+    }
+
     /// The next thing that happened to a path. Each is told once, to one reader; while nobody
     /// reads, [`PATH_EVENTS`](limits::PATH_EVENTS) wait and then the oldest is dropped, so that
     /// [`Connection::paths`] has the last word.
@@ -196,6 +214,31 @@ impl Path {
     /// [`MigrationError`]; the path stays where it is.
     pub async fn migrate_to(&self, local: SocketAddr) -> Result<SocketAddr, MigrationError> {
         move_to(&self.handle.shared, Some(self.id), local).await
+    }
+
+    /// Has this side send a stream by this path. With `fallback` others carry it while this one
+    /// does not work; without, it waits. [`Connection::unpin`] undoes it.
+    ///
+    /// # Errors
+    /// [`PathError::Pin`] or [`PathError::ConnectionLost`].
+    pub async fn pin(&self, stream: StreamId, fallback: bool) -> Result<(), PathError> {
+        let path = self.id;
+        let pin = Some(Pin { path, fallback });
+        self.connection().set_pin(stream, pin).await
+    }
+
+    /// Queues a datagram (RFC 9221) that leaves by this path. It is sent at most once, and dropped
+    /// when the path is gone or too small for it, unless `fallback` lets others carry it then.
+    ///
+    /// # Errors
+    /// [`PathError::Datagram`], also when the queue is full, or [`PathError::ConnectionLost`].
+    pub async fn send_datagram(&self, data: Bytes, fallback: bool) -> Result<(), PathError> {
+        let path = self.id;
+        let pin = Pin { path, fallback };
+        let request = |reply| Request::SendDatagramOn { pin, data, reply };
+        let sent = self.connection().ask(request).await;
+        sent.map_err(PathError::ConnectionLost)?
+            .map_err(PathError::Datagram)
     }
 
     /// The connection that it is a path of.

@@ -8,14 +8,17 @@
 use super::error::{ConnectError, MigrationError, PathError};
 use super::lazy::Lazy;
 use super::paths::{PathNews, PathOptions};
+use super::policy;
 use super::waiters::Waiters;
 use crate::base::limits;
 use crate::conn::incoming::{Decision, IncomingId};
 use crate::conn::{ClosePathError, ConnId, ConnectionError, ConnectionStats};
-use crate::conn::{PathInfo, PathStats, TransportConfig};
+use crate::conn::{PathInfo, PathStats, PinError, TransportConfig};
 use crate::crypto::ExportError;
+use crate::path::schedule::Pin;
 use crate::path::{PathId, PathStatus};
 use crate::shard::mailbox::{CommandSender, SendError};
+use crate::stream::DatagramError;
 use crate::wire::{Code, StreamId};
 use atomic_waker::AtomicWaker;
 use bytes::Bytes;
@@ -309,6 +312,17 @@ pub(super) enum Request {
         id: PathId,
         status: PathStatus,
         reply: Reply<Result<(), ClosePathError>>,
+    },
+    With(policy::Work),
+    PinStream {
+        id: StreamId,
+        pin: Option<Pin>,
+        reply: Reply<Result<(), PinError>>,
+    },
+    SendDatagramOn {
+        pin: Pin,
+        data: Bytes,
+        reply: Reply<Result<(), DatagramError>>,
     },
     ClosePath {
         id: PathId,

@@ -48,6 +48,14 @@ pub const FAILED_PAIRS: usize = 64;
 pub const INTERFACES: usize = 1024;
 /// Paths, or ways to be sent on one, that streams are pinned to at once.
 pub const PINNED_PATHS: usize = 2 * PATH_RECORDS;
+/// Addresses that a peer may name, of which paths may be tried.
+pub const PEER_ADDRESSES: usize = 16;
+/// The time after which one more address, or a change of one, is taken from a peer.
+pub const ADDRESS_NEWS_EVERY: Duration = Duration::from_secs(10);
+/// Paths that may be tried at once to addresses of a peer's naming.
+pub const ADDRESS_TRIES: u32 = 4;
+/// The time after which one more may be.
+pub const ADDRESS_TRY_EVERY: Duration = Duration::from_secs(2);
 /// Packets whose copies wait for the windows of other paths.
 pub const COPIES: usize = 512;
 /// Streams and datagrams whose copies an application may ask for, and streams with a deadline.
@@ -201,6 +209,23 @@ pub const RDMA_EVENTS: usize = 1024;
 pub const ROCE_WINDOW: usize = 256 * 1024;
 /// Packets of a message after which an acknowledgement is asked for before its end.
 pub const ROCE_PACKETS_PER_ACK: u32 = 32;
+
+/// Bytes of one bootstrap message, and of a lane's frame that is none; longer ones end the
+/// connection.
+pub const BOOTSTRAP_BYTES: usize = 1024;
+/// Bytes of one message on a lane, its header included: the least and the greatest that either side
+/// may ask for.
+pub const LANE_SLOT: (usize, usize) = (64, 65_536);
+/// Messages of a lane under way in one direction: the least and the greatest.
+pub const LANE_WINDOW: (usize, usize) = (2, 1024);
+/// One-sided operations of a lane under way, as either side asks for them.
+pub const LANE_OPERATIONS: usize = 64;
+/// Bytes that wait for room on a lane's stream before nothing more is read from it.
+pub const LANE_BACKLOG: usize = 1 << 20;
+/// Bytes of the region that a lane announces.
+pub const LANE_REGION: usize = 1 << 30;
+/// Lanes of one shard, at either end.
+pub const LANES: usize = 1 << 14;
 
 const _: () = assert!(CRYPTO_WINDOW >= 4096);
 const _: () = assert!(MIN_UDP_PAYLOAD <= MAX_UDP_PAYLOAD && MAX_UDP_PAYLOAD <= u16::MAX as usize);

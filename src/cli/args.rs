@@ -4,6 +4,7 @@
 //! `setup`.
 
 use super::paths::{LinkArgs, PathArgs};
+use super::policy::PolicyArgs;
 use super::report::units;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use corelane::shard::quic_lb::QuicLbConfig;
@@ -33,6 +34,8 @@ pub enum Command {
     Server(ServerArgs),
     /// Measure against a server on another host
     Client(ClientArgs),
+    /// Messages and one-sided operations over RDMA, or over QUIC where there is none
+    Rdma(super::rdma::RdmaArgs),
     /// Tell what this machine offers and what falls back to what
     Doctor,
 }
@@ -140,6 +143,8 @@ pub struct ServerArgs {
     /// Paths that a connection may have at once, where clients have several
     #[arg(long, value_name = "N", value_parser = super::paths::paths, default_value_t = 8)]
     pub paths: usize,
+    #[command(flatten)]
+    pub policy: PolicyArgs,
     #[command(flatten)]
     pub engine: EngineArgs,
     #[command(flatten)]
@@ -382,14 +387,14 @@ fn mtu(input: &str) -> Result<Mtu, String> {
     }
 }
 
-fn positive(input: &str) -> Result<usize, String> {
+pub(super) fn positive(input: &str) -> Result<usize, String> {
     match units::parse_count(input).map(usize::try_from) {
         Ok(Ok(n @ 1..=1_000_000)) => Ok(n),
         _ => Err("write a number from 1 to 1000000".into()),
     }
 }
 
-fn shards(input: &str) -> Result<usize, String> {
+pub(super) fn shards(input: &str) -> Result<usize, String> {
     match input.parse() {
         Ok(n @ 1..=255) => Ok(n),
         _ => Err("write a number from 1 to 255".into()),
@@ -426,7 +431,7 @@ fn window(input: &str) -> Result<u64, String> {
 
 /// An address or a name, with a port or the one that servers listen on by default. IPv4 comes
 /// first, as there.
-fn server(input: &str) -> Result<SocketAddr, String> {
+pub(super) fn server(input: &str) -> Result<SocketAddr, String> {
     if let Ok(addr) = input.parse() {
         return Ok(addr);
     }

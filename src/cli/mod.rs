@@ -10,7 +10,9 @@ mod exporter;
 mod fail;
 mod output;
 mod paths;
+mod policy;
 mod provider;
+mod rdma;
 pub mod report;
 mod see;
 mod server;
@@ -47,6 +49,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Bench(args) => bench::run(&args),
         Command::Server(args) => server::run(&args),
         Command::Client(args) => bench::run_remote(&args),
+        Command::Rdma(args) => rdma::run(&args),
         Command::Doctor => doctor::run(),
     }
 }
@@ -60,7 +63,7 @@ fn usage(e: &clap::Error) -> ExitCode {
             Err(failure) => failure.exit_code(),
         },
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            output::complain("say what to do: bench, server, client or doctor; see `--help`");
+            output::complain("say what to do: bench, server, client, rdma or doctor; see `--help`");
             ExitCode::from(fail::USAGE)
         }
         _ => {

@@ -2,6 +2,7 @@
 //! links between client and server that behave as told.
 
 use super::Failure;
+use super::policy::PolicyArgs;
 use clap::Args;
 use corelane::conn::TransportConfig;
 use corelane_relay::{Change, Config, Knob, LinkConfig, PathConfig, Relay};
@@ -28,6 +29,9 @@ pub struct PathArgs {
     /// follow on loopback, and else what the routes say
     #[arg(long, value_name = "IP,..", value_delimiter = ',')]
     pub local: Vec<IpAddr>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub policy: PolicyArgs,
 }
 
 /// Links between client and server of this process.
@@ -103,13 +107,6 @@ impl Ways {
         })
     }
 
-    /// The same with one path.
-    #[must_use]
-    pub fn single(mut self) -> Self {
-        self.paths = 1;
-        self
-    }
-
     /// Gives every path this link if none has one.
     pub fn default_link(&mut self, text: &str) -> Result<(), Failure> {
         if self.links.is_empty() {
@@ -177,10 +174,12 @@ impl Ways {
 
 impl PathArgs {
     /// Adapts the transport settings of connections with so many paths.
-    pub fn apply(&self, transport: &mut TransportConfig, paths: usize) {
+    pub fn apply(&self, transport: &mut TransportConfig, paths: usize) -> Result<(), Failure> {
         if paths > 1 {
             transport.max_paths = paths as u32;
+            transport.multipath = self.policy.config().map_err(Failure::Usage)?;
         }
+        Ok(())
     }
 }
 
@@ -206,6 +205,7 @@ mod tests {
         let args = |paths, local: &[&str]| PathArgs {
             paths,
             local: local.iter().map(|a| a.parse().unwrap()).collect(),
+            policy: PolicyArgs::default(),
         };
         let links = LinkArgs::default();
         let ways = Ways::new(&args(3, &[]), &links, true).unwrap();
@@ -216,7 +216,7 @@ mod tests {
         );
         let ways = Ways::new(&args(3, &["127.0.0.9", "127.0.0.8"]), &links, true).unwrap();
         assert_eq!(ways.local(2), Some("127.0.0.9".parse().unwrap()));
-        assert!(!ways.is_plain() && !ways.clone().single().is_plain());
+        assert!(!ways.is_plain());
         assert!(Ways::new(&args(1, &[]), &links, true).unwrap().is_plain());
         assert!(
             ways.relay("127.0.0.1:1".parse().unwrap())

@@ -31,7 +31,9 @@ pub fn run(args: &ServerArgs) -> Result<(), Failure> {
     let fingerprint = identity.fingerprint();
     let see = Seeing::begin(&args.see)?;
     let mut transport = setup::transport(&args.engine, Duration::ZERO);
-    Arc::make_mut(&mut transport).max_paths = args.paths as u32;
+    let settings = Arc::make_mut(&mut transport);
+    settings.max_paths = args.paths as u32;
+    settings.multipath = args.policy.config().map_err(Failure::Usage)?;
     let mut config = setup::engine("server", shards, cores, &args.engine, transport);
     config.bind = Bind::Shared(args.listen);
     let mut tls = identity.server(provider(args.engine.provider, Cipher::Aes128)?, args.resume)?;

@@ -86,6 +86,9 @@ impl Connection {
                     | SentFrame::PathStatus { .. }
                     | SentFrame::PathNewConnectionId { .. }
                     | SentFrame::MaxPathId { .. }
+                    | SentFrame::AddAddress { .. }
+                    | SentFrame::Paths
+                    | SentFrame::ClosePath { .. }
                     | SentFrame::Unreliable => {}
                     SentFrame::PathAck { .. } | SentFrame::PathRetireConnectionId { .. } => {
                         scratch.push(*frame);
@@ -135,7 +138,10 @@ impl Connection {
             return;
         };
         // RFC 9002 §5.1: only newly acknowledged ack-eliciting packets make a sample.
-        path.counters.packets_acked += u64::from(summary.newly_acked);
+        if space_index(ty) == 2 {
+            // Of the packets that the path counts as sent.
+            path.counters.packets_acked += u64::from(summary.newly_acked);
+        }
         path.counters.bytes_acked += summary.acked_bytes;
         path.counters.last_ack = Some(now);
         if summary.largest_is_new
@@ -297,6 +303,9 @@ impl Connection {
             | SentFrame::PathStatus { .. }
             | SentFrame::PathNewConnectionId { .. }
             | SentFrame::PathRetireConnectionId { .. }
+            | SentFrame::AddAddress { .. }
+            | SentFrame::Paths
+            | SentFrame::ClosePath { .. }
             | SentFrame::MaxPathId { .. } => self.send_path_frame_again(frame),
         }
     }

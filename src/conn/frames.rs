@@ -11,7 +11,7 @@ use crate::base::Timestamp;
 use crate::path::PathId;
 use crate::stream::StreamSink;
 use crate::wire::frame::{ConnectionClose, Frame, NewConnectionId, PathFrame, Stream};
-use crate::wire::{Extensions, PacketType, Reader, Side, TransportError};
+use crate::wire::{PacketType, Reader, Side, TransportError};
 
 /// What a packet's frames were.
 #[derive(Clone, Copy, Debug)]
@@ -148,8 +148,7 @@ impl Connection {
             Frame::ImmediateAck => self.on_immediate_ack(),
             Frame::PathAck { path, ack } => self.on_path_ack(now, packet, path, &ack),
             Frame::Path(f) => self.on_path_frame(now, packet.dcid, &f),
-            // We do not declare the extension, so it was not negotiated.
-            Frame::Address(_) => Err(Extensions::unknown(frame.ty())),
+            Frame::Address(f) => self.on_address_frame(now, &f),
             Frame::ConnectionClose(close) => {
                 self.on_close(now, &close);
                 Ok(())

@@ -85,8 +85,10 @@ use handshake::HandshakeIds;
 pub use incoming::{Decision, Incoming, IncomingId};
 pub use migrate::{MigrateError, MigrationFailure};
 use multipath::Multipath;
+pub use multipath::{AddressConfig, AdvertiseError, LocalSocket};
 pub use multipath::{
-    ClosePathError, CopyStats, MultipathConfig, OpenPathError, PathEvent, PathInfo, PinError,
+    ClosePathError, CopyStats, MultipathConfig, OpenPathError, PathController, PathControllers,
+    PathEvent, PathInfo, PinError,
 };
 use new_token::NewTokens;
 use observe::{Begun, Watch};

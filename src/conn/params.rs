@@ -25,6 +25,7 @@ pub(super) fn local(config: &TransportConfig, scid: ConnectionId) -> TransportPa
         // Multipath §2.1: not beside zero-length connection IDs.
         initial_max_path_id: super::multipath::initial_max_path_id(config)
             .filter(|_| !scid.is_empty()),
+        advertise_addresses: super::multipath::advertises_addresses(config) && !scid.is_empty(),
         initial_source_connection_id: Some(scid),
         ..TransportParameters::default()
     }

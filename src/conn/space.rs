@@ -39,6 +39,12 @@ pub(crate) enum SentFrame {
     PathRetireConnectionId { path: PathId, seq: u64 },
     /// MAX_PATH_ID.
     MaxPathId { max: PathId },
+    /// ADD_ADDRESS.
+    AddAddress { id: u32 },
+    /// PATHS.
+    Paths,
+    /// CLOSE_PATH.
+    ClosePath { path: PathId, error: Code },
     /// A frame that is never sent again: PING, IMMEDIATE_ACK, DATAGRAM, PATH_CHALLENGE,
     /// PATH_RESPONSE, PATHS_BLOCKED, PATH_CIDS_BLOCKED.
     Unreliable,

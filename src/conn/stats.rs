@@ -46,6 +46,12 @@ pub struct ConnectionStats {
     /// Frames that led nowhere, as [`TransportConfig::glitches`](super::TransportConfig) counts
     /// them.
     pub glitches: u64,
+    /// Paths opened beside the first, by either side.
+    pub paths_opened: u64,
+    /// Paths abandoned, by either side.
+    pub paths_abandoned: u64,
+    /// Times that a path may have failed.
+    pub path_failures: u64,
     /// Datagrams of the application (RFC 9221), those that were dropped for want of room included.
     pub datagrams: DatagramStats,
 }
@@ -84,7 +90,10 @@ impl ConnectionStats {
                 zero_rtt_packets_sent,
                 zero_rtt_packets_received,
                 migrations,
-                glitches
+                glitches,
+                paths_opened,
+                paths_abandoned,
+                path_failures
             },
             datagrams
         );
@@ -109,6 +118,8 @@ impl ConnectionStats {
 pub struct PathStats {
     /// Smoothed round-trip time.
     pub smoothed_rtt: Duration,
+    /// The latest sample of the round-trip time; zero before the first.
+    pub latest_rtt: Duration,
     /// Smallest round-trip time seen.
     pub min_rtt: Duration,
     /// Round-trip time variation.

@@ -114,6 +114,7 @@ impl Connection {
         if let Some(m) = self.multipath.as_deref() {
             at = earlier(at, m.deadline());
             at = earlier(at, self.reinjection_deadline());
+            at = earlier(at, self.auto_deadline());
         }
         for path in self.paths.iter() {
             at = earlier(at, self.path_deadline(path));
@@ -230,6 +231,7 @@ impl Connection {
         }
         self.for_each_path(|c| c.handle_path_timeout(now));
         self.handle_multipath_timeout(now);
+        self.settle_paths(now);
         self.reinject(now);
     }
 

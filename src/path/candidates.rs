@@ -133,7 +133,9 @@ impl Failures {
 pub struct Choice<'a> {
     /// The addresses of this machine.
     pub locals: &'a [LocalAddress],
-    /// The port that paths leave from.
+    /// The ports that paths leave from, in the order of `locals`.
+    pub ports: &'a [u16],
+    /// The port of those that have none there.
     pub local_port: u16,
     /// Where the peer can be reached, the most wanted first.
     pub remotes: &'a [SocketAddr],
@@ -187,20 +189,22 @@ impl Choice<'_> {
             }
         };
         let pairs = self.remotes.iter().flat_map(|remote| {
-            let locals = self.locals.iter().filter(on_fresh);
-            locals.map(move |local| (local, *remote))
+            let locals = self.locals.iter().enumerate();
+            let locals = locals.filter(|(_, local)| on_fresh(local));
+            locals.map(move |(n, local)| (n, local, *remote))
         });
-        let usable = pairs.filter(|(local, remote)| check(local, *remote).is_ok());
+        let usable = pairs.filter(|(_, local, remote)| check(local, *remote).is_ok());
         usable
-            .map(|(local, remote)| self.tuple(local, remote))
+            .map(|(n, local, remote)| self.tuple(n, local, remote))
             .find(|tuple| {
                 let mut all = self.present.iter().chain(chosen);
                 !all.any(|t| t.matches(tuple)) && !self.failures.is_waiting(now, tuple)
             })
     }
 
-    fn tuple(&self, local: &LocalAddress, remote: SocketAddr) -> FourTuple {
-        let mut from = SocketAddr::new(local.ip, self.local_port);
+    fn tuple(&self, n: usize, local: &LocalAddress, remote: SocketAddr) -> FourTuple {
+        let port = self.ports.get(n).copied().unwrap_or(self.local_port);
+        let mut from = SocketAddr::new(local.ip, port);
         if let SocketAddr::V6(v6) = &mut from
             && v6.ip().is_unicast_link_local()
         {

@@ -81,7 +81,7 @@ pub struct PathCounters {
     pub bytes_sent: u64,
     /// Bytes of UDP payload received.
     pub bytes_received: u64,
-    /// Packets acknowledged.
+    /// Packets acknowledged, but those of the handshake.
     pub packets_acked: u64,
     /// Bytes of them that were in flight.
     pub bytes_acked: u64,
@@ -101,6 +101,8 @@ pub struct PathCounters {
     pub ptos: u64,
     /// Times that it may have failed.
     pub failures: u64,
+    /// Stream bytes sent here that had been sent before, here or elsewhere.
+    pub bytes_retransmitted: u64,
     /// When a packet was last acknowledged.
     pub last_ack: Option<Timestamp>,
 }

@@ -10,13 +10,19 @@
 
 mod access;
 pub mod attr;
+pub mod bootstrap;
 mod completion;
 mod error;
 mod event;
 mod ids;
+pub mod lane;
+pub mod parts;
+mod port;
 mod provider;
+pub mod quota;
+pub mod registry;
 pub mod roce;
-mod slots;
+pub(crate) mod slots;
 pub mod verbs;
 mod work;
 
@@ -30,5 +36,6 @@ pub use event::AsyncEvent;
 pub use ids::{
     CompletionQueueId, Gid, MemoryRegionId, ProtectionDomainId, QueuePairId, SharedReceiveQueueId,
 };
+pub use port::Port;
 pub use provider::{Objects, Provider, QueuePair};
 pub use work::{Data, MemoryRegion, RecvRequest, Remote, SendOp, SendRequest, Sge};

@@ -4,7 +4,7 @@
 use super::ShardStats;
 use super::demux::Outbox;
 use crate::base::net::canonical;
-use crate::base::{FourTuple, RecvMeta, SocketId, Timestamp};
+use crate::base::{FourTuple, RecvMeta, SocketId, Timestamp, Transmit};
 use crate::conn::endpoint::{ConnectError, EndpointStats};
 use crate::conn::{ConnId, Connection, Endpoint, Event, TransportConfig};
 use crate::conn::{Decision, Incoming, IncomingId, MigrateError};
@@ -71,6 +71,34 @@ pub trait ShardApp {
         let _ = (out, meta, datagram);
     }
 
+    /// A train came on a socket that the application added for itself ([`Context::add_own_socket`]):
+    /// datagrams of `meta.segment_size` bytes each but the last.
+    #[inline]
+    fn on_own_train(&mut self, now: Timestamp, meta: &RecvMeta, train: &mut [u8]) {
+        let _ = (now, meta, train);
+    }
+
+    /// The socket that the application's own next train would leave by; `None` without one.
+    #[inline]
+    fn next_own(&self) -> Option<SocketId> {
+        None
+    }
+
+    /// Writes the application's own next train to `buf`, which holds the longest one. Asked while
+    /// [`ShardApp::next_own`] names a socket that takes it.
+    #[inline]
+    fn poll_own(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
+        let _ = (now, buf);
+        None
+    }
+
+    /// Whether the application has something to do that its next [`ShardApp::on_turn`] does: the
+    /// shard does not sleep before.
+    #[inline]
+    fn wants_turn(&self) -> bool {
+        false
+    }
+
     /// A handle's command arrived.
     fn on_command(&mut self, ctx: &mut Context<'_>, command: Self::Command) {
         let _ = (ctx, command);
@@ -90,6 +118,7 @@ pub struct Context<'a> {
     pub(super) endpoint: &'a mut Endpoint,
     pub(super) backend: &'a mut Backend,
     pub(super) sockets: &'a mut Vec<(SocketId, SocketAddr)>,
+    pub(super) own: &'a mut Vec<SocketId>,
     pub(super) options: SocketOptions,
     pub(super) connected: &'a [(SocketId, SocketAddr)],
     pub(super) outbox: &'a mut Outbox,
@@ -126,9 +155,21 @@ impl Context<'_> {
         Ok(id)
     }
 
+    /// Gives the shard a bound socket that is the application's alone: its trains go to
+    /// [`ShardApp::on_own_train`], whole, and no connection uses it.
+    ///
+    /// # Errors
+    /// The backend could not take it.
+    pub fn add_own_socket(&mut self, socket: UdpSocket) -> Result<SocketId, IoError> {
+        let id = self.backend.add_socket(socket, self.options)?;
+        self.own.push(id);
+        Ok(id)
+    }
+
     /// Closes a socket. Connections that use it hear nothing any more until they move.
     pub fn remove_socket(&mut self, id: SocketId) {
         self.backend.remove_socket(id);
+        self.own.retain(|s| *s != id);
         self.sockets.retain(|(s, _)| *s != id);
     }
 

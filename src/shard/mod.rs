@@ -12,6 +12,7 @@ pub mod app;
 mod bind;
 pub mod demux;
 pub mod engine;
+pub mod lanes;
 pub mod mailbox;
 pub mod metrics;
 pub mod paths;
@@ -79,6 +80,8 @@ pub struct Shard<A: ShardApp> {
     codec: Arc<CidCodec>,
     app: A,
     sockets: Vec<(SocketId, SocketAddr)>,
+    /// Sockets whose trains are the application's alone.
+    own: Vec<SocketId>,
     /// Options of the socket added last, for those that the application adds.
     options: SocketOptions,
     /// Those of them that are connected, with their peers.
@@ -122,6 +125,7 @@ impl<A: ShardApp> Shard<A> {
             codec,
             app,
             sockets: Vec::new(),
+            own: Vec::new(),
             options: SocketOptions::default(),
             connected: Vec::new(),
             demux: None,
@@ -213,6 +217,7 @@ impl<A: ShardApp> Shard<A> {
             endpoint: &mut self.endpoint,
             backend: &mut self.backend,
             sockets: &mut self.sockets,
+            own: &mut self.own,
             options: self.options,
             connected: &self.connected,
             outbox: &mut self.outbox,

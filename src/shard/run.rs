@@ -20,6 +20,8 @@ const MAIL_PER_TURN: usize = 256;
 /// what it is answered with leaves at the end of the turn: the peers should not have to wait for
 /// all of them, nor work only while we do not.
 const HANDSHAKES_PER_TURN: u64 = 8;
+/// Trains that leave by the application's own sockets in one turn.
+const OWN_TRAINS_PER_TURN: usize = 16;
 /// Connections served in one turn.
 const CONNECTIONS_PER_TURN: usize = 1024;
 /// A single packet below this length is no bulk data, bytes.
@@ -43,6 +45,7 @@ impl<A: ShardApp> Shard<A> {
         worked |= served;
         self.send_stateless();
         self.send_others();
+        worked |= self.send_own(now);
         self.backend.flush()?;
         let busy = self.is_busy(left);
         let wake = &self.wake;
@@ -72,6 +75,7 @@ impl<A: ShardApp> Shard<A> {
             stats,
             demux,
             outbox,
+            own: own_sockets,
             ..
         } = self;
         let own = *index;
@@ -101,7 +105,9 @@ impl<A: ShardApp> Shard<A> {
                 Arrival::Train(meta, data) => (meta, data),
             };
             trains += 1;
-            if let Some(demux) = demux {
+            if own_sockets.contains(&meta.socket) {
+                app.on_own_train(now, meta, data);
+            } else if let Some(demux) = demux {
                 demux.split(meta, data, &mut |quic, meta, part| {
                     if quic {
                         take(endpoint, app, meta, part);
@@ -227,6 +233,11 @@ impl<A: ShardApp> Shard<A> {
     /// or for a send buffer, are woken by the backend, unless the flush has made room: no
     /// completion is left then that would end a sleep.
     fn is_busy(&mut self, left: Left) -> bool {
+        let own = self.app.next_own().filter(|s| self.backend.can_send(*s));
+        if self.app.wants_turn() || (own.is_some() && self.backend.tx_buffer().is_some()) {
+            self.blocked.clear();
+            return true;
+        }
         let mut room = left == Left::More;
         for id in self.blocked.drain(..) {
             let backend = &self.backend;
@@ -308,6 +319,29 @@ impl<A: ShardApp> Shard<A> {
                 self.backend.send(buffer, transmit);
             }
         }
+    }
+
+    /// Trains of the application's own sockets.
+    fn send_own(&mut self, now: Timestamp) -> bool {
+        let mut sent = false;
+        for _ in 0..OWN_TRAINS_PER_TURN {
+            if !self
+                .app
+                .next_own()
+                .is_some_and(|s| self.backend.can_send(s))
+            {
+                break;
+            }
+            let Some(mut buffer) = self.backend.tx_buffer() else {
+                break;
+            };
+            let Some(transmit) = self.app.poll_own(now, &mut buffer) else {
+                break;
+            };
+            self.backend.send(buffer, transmit);
+            sent = true;
+        }
+        sent
     }
 
     /// Sleeps until something arrives, `until` passes or another thread calls. Returns early when

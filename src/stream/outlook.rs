@@ -21,6 +21,12 @@ pub struct Outlook {
 }
 
 impl Streams {
+    /// Stream bytes that were sent again so far.
+    #[inline]
+    pub(crate) const fn bytes_again(&self) -> u64 {
+        self.stats.tx_bytes_again
+    }
+
     /// What waits to be sent. Time in proportion to a few streams at most.
     pub fn outlook(&self) -> Outlook {
         let credit = self.flow.credit();

@@ -4,8 +4,8 @@
 use super::certs::SERVER_NAME;
 use super::util::{ALPN, Pair, World, run};
 use corelane::api::{
-    Bind, Choice, ClosePathError, Connection, Endpoint, OpenPathError, Path, PathError, PathEvent,
-    PathId, PathInfo, PathOptions, PathState, PathStatus, SocketOptions,
+    Bind, Bytes, Choice, ClosePathError, Connection, Endpoint, OpenPathError, Path, PathError,
+    PathEvent, PathId, PathInfo, PathOptions, PathState, PathStatus, PinError, SocketOptions,
 };
 use corelane::shard::engine::EngineConfig;
 use corelane::sys::reuseport;
@@ -310,6 +310,39 @@ fn sockets_are_added_and_removed_while_connections_run() {
                 Err(e) => println!("skipped: {e}"),
             }
         }
+    });
+}
+
+#[test]
+fn streams_and_datagrams_keep_to_the_path_they_are_pinned_to() {
+    run(|| async {
+        let pair = pair(&world(), Choice::Auto);
+        let (client, server) = pair.connect().await;
+        let path = client.open_path(PathOptions::from(addr("127.0.0.2:0")));
+        let path = path.await.unwrap();
+        let first = client.path(PathId(0));
+        for (by, other) in [(&path, &first), (&first, &path)] {
+            let before = info(other).await.counters.bytes_sent;
+            let mut send = client.open_uni().await.unwrap();
+            by.pin(send.id(), false).await.unwrap();
+            send.write_all(&vec![1; 200_000]).await.unwrap();
+            send.finish().unwrap();
+            let mut recv = server.accept_uni().await.unwrap();
+            assert_eq!(recv.read_to_end(1 << 20).await.unwrap().len(), 200_000);
+            assert!(info(by).await.counters.bytes_sent > 200_000);
+            assert!(info(other).await.counters.bytes_sent < before + 100_000);
+            let data = Bytes::from_static(b"by this path");
+            by.send_datagram(data.clone(), false).await.unwrap();
+            assert_eq!(server.read_datagram().await.unwrap(), data);
+        }
+        let (send, _recv) = client.open_bi().await.unwrap();
+        path.pin(send.id(), true).await.unwrap();
+        client.unpin(send.id()).await.unwrap();
+        let nowhere = client.path(PathId(7)).pin(send.id(), true).await;
+        assert!(matches!(
+            nowhere,
+            Err(PathError::Pin(PinError::UnknownPath))
+        ));
     });
 }
 

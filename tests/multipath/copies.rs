@@ -4,10 +4,11 @@ use crate::common::pair::{CLIENT, SERVER, Setup};
 use crate::rig::*;
 use bytes::Bytes;
 use corelane::base::Rng;
-use corelane::conn::{CopyStats, Event};
-use corelane::path::PathId;
+use corelane::conn::{Connection, CopyStats, Event, TransportConfig};
 use corelane::path::duplicate::DuplicationConfig;
+use corelane::path::reinject::ReinjectionConfig;
 use corelane::path::schedule::SchedulerKind;
+use corelane::path::{PathCounters, PathId};
 use corelane::stream::StreamEvent;
 use corelane::wire::{Dir, StreamId};
 use std::time::Duration;
@@ -26,6 +27,44 @@ fn with(duplication: DuplicationConfig) -> Setup {
     let mut s = setup(4);
     s.client.multipath.duplication = Some(duplication);
     s
+}
+
+/// Turns copies and reinjection on or off at random.
+pub fn draw(config: &mut TransportConfig, seed: u64) {
+    let mut rng = Rng::from_u64(seed);
+    if rng.below(2) == 0 {
+        config.multipath.duplication = Some(DuplicationConfig {
+            all: rng.below(2) == 0,
+            paths: 2 + rng.below(2) as u8,
+            permille: rng.below(1500) as u32,
+            ..DuplicationConfig::default()
+        });
+    }
+    if rng.below(2) == 0 {
+        let delay = Duration::from_millis(rng.below(60));
+        config.multipath.reinjection = Some(ReinjectionConfig {
+            delay: Some(delay).filter(|_| rng.below(4) > 0),
+            on_failure: rng.below(2) == 0,
+            max_per_frame: rng.below(4) as u8,
+            queue_limit: 1 + rng.below(300) as u16,
+            min_interval: Duration::from_millis(rng.below(3)),
+            ..ReinjectionConfig::default()
+        });
+    }
+}
+
+/// What was copied, if the counters of paths and connection do not contradict each other.
+pub fn agreed(conn: &Connection) -> Result<u64, String> {
+    let s = conn.copy_stats();
+    let paths: Vec<_> = conn.paths().map(|p| p.counters).collect();
+    let sum = |f: fn(&PathCounters) -> u64| paths.iter().map(f).sum::<u64>();
+    // Paths that are gone took their counts along.
+    let fits = sum(|c| c.bytes_duplicated) <= s.duplicated_bytes + s.redundant_bytes
+        && sum(|c| c.bytes_reinjected) <= s.reinjected_bytes;
+    match fits {
+        true => Ok(s.duplicated_packets + s.reinjected_packets),
+        false => Err(format!("{s:?} {paths:?}")),
+    }
 }
 
 /// Two open paths, of which the client's first loses so many datagrams of a hundred.

@@ -3,7 +3,7 @@
 
 use crate::common::pair::{Passing, SERVER};
 use crate::rig::*;
-use corelane::base::Timestamp;
+use corelane::base::{Rng, Timestamp};
 use corelane::conn::{ConnId, PathInfo, TransportConfig};
 use corelane::path::{PathId, PathStatus};
 use corelane::wire::{Dir, StreamId};
@@ -19,8 +19,14 @@ pub struct Link {
     /// Bytes that wait at most.
     pub queue: usize,
     pub dark: bool,
+    /// Drops at random from the half of the queue on, so that losses hit flows in proportion to
+    /// what they send.
+    pub early: Option<Rng>,
     busy_until: Timestamp,
 }
+
+/// The chance of an early drop just below the full queue.
+const EARLY_DROP: f64 = 0.02;
 
 impl Link {
     /// With a queue of 60 ms.
@@ -30,6 +36,7 @@ impl Link {
             delay: Duration::from_millis(delay_ms),
             queue: (mbps * 1_000_000 / 8 * 60 / 1000) as usize,
             dark: false,
+            early: None,
             busy_until: Timestamp::ZERO,
         }
     }
@@ -40,6 +47,12 @@ impl Link {
         let free = self.busy_until.max(now);
         if self.dark || free - now > time(self.queue) {
             return None;
+        }
+        if let Some(rng) = &mut self.early {
+            let full = (free - now).as_secs_f64() / time(self.queue).as_secs_f64();
+            if rng.chance((full - 0.5).max(0.0) * 2.0 * EARLY_DROP) {
+                return None;
+            }
         }
         self.busy_until = free + time(bytes);
         Some(self.busy_until + self.delay)

@@ -1,5 +1,5 @@
-//! `roce` on a UDP socket and rxe, as two devices that reach each other: in the guest, over a pair of
-//! network interfaces whose other end is in a network namespace, where port 4791 is free.
+//! `roce` on a UDP socket and rxe, as two devices that reach each other: in the guest, over a pair
+//! of network interfaces whose other end is in a network namespace, where port 4791 is free.
 
 use crate::guest::{place, wait_readable};
 use crate::link::Net;
@@ -8,7 +8,7 @@ use corelane::rdma::roce::{Config, Identification};
 use corelane::rdma::*;
 use corelane::sys::clock::Clock;
 use std::fs::File;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
 /// The device on our end, and the namespace of the other.
@@ -23,7 +23,8 @@ pub struct Crossed {
     addr: SocketAddr,
     /// Which end `roce` is.
     user_end: usize,
-    v4: bool,
+    /// Where the kernel's is.
+    place: AddressVector,
     buffer: Vec<u8>,
 }
 
@@ -61,13 +62,14 @@ impl Crossed {
         let addr: SocketAddr = OTHER_END[usize::from(v4)].parse().expect("an address");
         let mut config = Config::new(SocketId(0), addr);
         config.identification = Identification::Zero;
+        let kernel = verbs::Device::open(Some(DEVICE), Rng::from_u64(1)).expect("a device");
         Self {
-            kernel: verbs::Device::open(Some(DEVICE), Rng::from_u64(1)).expect("a device"),
+            place: place(&kernel, v4),
+            kernel,
             user: roce::Device::new(config, Rng::from_u64(2)).expect("a device"),
             socket: socket(addr),
             addr,
             user_end,
-            v4,
             buffer: vec![0; 65_536],
         }
     }
@@ -120,14 +122,18 @@ impl Net for Crossed {
 
     fn place(&self, end: usize) -> AddressVector {
         if end != self.user_end {
-            return place(&self.kernel, self.v4);
+            return self.place;
         }
-        let dgid = IpAddr::from(self.addr.ip()).into();
+        let dgid = self.addr.ip().into();
         AddressVector {
             sgid_index: 0,
             dgid,
             udp_port: self.addr.port(),
         }
+    }
+
+    fn is_rxe(&self, end: usize) -> bool {
+        end != self.user_end
     }
 
     fn arm(&mut self, end: usize, cq: CompletionQueueId) {
@@ -147,8 +153,9 @@ impl Net for Crossed {
             let left = until.saturating_since(Clock::now());
             patience = patience.min(left.as_millis() as i32 + 1);
         }
-        let [channel, events, woken] = self.kernel.wake_fds();
-        wait_readable(&[channel, events, woken, self.socket.as_raw_fd()], patience);
+        let mut fds = self.kernel.wake_fds();
+        fds.push(self.socket.as_raw_fd());
+        wait_readable(&fds, patience);
         self.kernel.ack_cq_events();
         self.receive();
         self.user.handle_timeout(Clock::now());

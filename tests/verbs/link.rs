@@ -10,6 +10,8 @@ pub trait Net {
     fn dev(&mut self, end: usize) -> &mut dyn Provider;
     /// Where a device is, for the other one.
     fn place(&self, end: usize) -> AddressVector;
+    /// Whether a device is the kernel's rxe, which names some errors otherwise than the standard.
+    fn is_rxe(&self, end: usize) -> bool;
     /// Before waiting: completions of this queue are waited for.
     fn arm(&mut self, end: usize, cq: CompletionQueueId);
     /// Lets something happen; returns early once something may have.
@@ -17,7 +19,7 @@ pub trait Net {
 }
 
 /// Only a failure waits so long.
-const DEADLINE: Duration = Duration::from_secs(40);
+const DEADLINE: Duration = Duration::from_secs(20);
 pub const REGION: usize = 64 << 10;
 pub const CAP: QpCap = QpCap {
     max_send_wr: 16,

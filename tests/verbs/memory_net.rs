@@ -44,6 +44,10 @@ impl Net for Memory {
         }
     }
 
+    fn is_rxe(&self, _: usize) -> bool {
+        false
+    }
+
     fn arm(&mut self, _: usize, _: CompletionQueueId) {}
 
     fn wait(&mut self) {

@@ -322,6 +322,13 @@ impl ConnDriver {
                 Request::SetPathStatus { id, status, reply } => {
                     let _ = reply.set(conn.set_path_status(id, status));
                 }
+                Request::With(work) => work(now, conn),
+                Request::PinStream { id, pin, reply } => {
+                    let _ = reply.set(conn.set_stream_path(id, pin));
+                }
+                Request::SendDatagramOn { pin, data, reply } => {
+                    let _ = reply.set(conn.send_datagram_on(pin, data));
+                }
                 Request::ClosePath { id, error, reply } => {
                     let _ = reply.set(conn.close_path(now, id, error));
                 }

@@ -100,7 +100,7 @@ pub fn run_remote(args: &ClientArgs) -> Result<(), Failure> {
         let mut target = target.clone();
         target.ways.paths = spec.paths;
         args.paths
-            .apply(Arc::make_mut(&mut client.transport), spec.paths);
+            .apply(Arc::make_mut(&mut client.transport), spec.paths)?;
         if !target.ways.is_plain() {
             client.bind = connected(&target.ways, target.addr, args.shards)?;
         }
@@ -176,7 +176,8 @@ fn loopback(
         spec.time + spec.omit
     };
     let mut transport = setup::transport(&args.engine, time);
-    args.paths.apply(Arc::make_mut(&mut transport), spec.paths);
+    args.paths
+        .apply(Arc::make_mut(&mut transport), spec.paths)?;
     let mut addr = SocketAddr::new(here, 0);
     let (trust, place) = if args.apart {
         let server = apart::Server::start()?;

@@ -25,6 +25,7 @@ use corelane::shard::engine::{Bind, Engine, EngineConfig, ShardReport};
 use corelane::sys::clock::Clock;
 use corelane_relay::Relay;
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -112,13 +113,7 @@ impl<'a> Run<'a> {
                     ServerApp::new(shard, server_live.clone(), config)
                 })?;
                 if let Some(addr) = engine.local_addrs().first() {
-                    relay = target.ways.relay(*addr)?;
-                    target.addr = relay.as_ref().map_or(*addr, Relay::addr);
-                    client.bind = if target.ways.is_plain() {
-                        Bind::Connected(target.addr)
-                    } else {
-                        super::connected(&target.ways, target.addr, client.shards)?
-                    };
+                    relay = lead(&mut client, &mut target, *addr)?;
                 }
                 Some(engine)
             }
@@ -213,8 +208,7 @@ impl<'a> Run<'a> {
         let mut from = self.sample()?;
         let start = Clock::now();
         from.at = start;
-        let failover = self.spec.kill.map(|n| Failover::new(self.spec, n, start));
-        self.failover.replace(failover);
+        *self.failover.get_mut() = self.spec.kill.map(|n| Failover::new(self.spec, n, start));
         self.order(|| Order::Start)?;
         let (warm, end) = (
             start + self.spec.omit,
@@ -470,6 +464,22 @@ impl<'a> Run<'a> {
         }
         (whole.then_some(packets), tally, backend, paths)
     }
+}
+
+/// Has the client's connections go to `server`, through the links if there are any.
+fn lead(
+    client: &mut EngineConfig,
+    target: &mut Target,
+    server: SocketAddr,
+) -> Result<Option<Relay>, Failure> {
+    let relay = target.ways.relay(server)?;
+    target.addr = relay.as_ref().map_or(server, Relay::addr);
+    client.bind = if target.ways.is_plain() {
+        Bind::Connected(target.addr)
+    } else {
+        super::connected(&target.ways, target.addr, client.shards)?
+    };
+    Ok(relay)
 }
 
 /// Datagrams sent and not received since the warm-up, from the counts at its end and at the end of

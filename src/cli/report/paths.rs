@@ -34,8 +34,18 @@ pub struct PathReport {
     pub packets_acked: u64,
     /// QUIC packets declared lost.
     pub packets_lost: u64,
+    /// QUIC packets with copies of what another path carried first.
+    pub packets_duplicated: u64,
+    /// Bytes of these.
+    pub bytes_duplicated: u64,
+    /// QUIC packets with what was lost or overdue on another path.
+    pub packets_reinjected: u64,
+    /// Bytes of these.
+    pub bytes_reinjected: u64,
     /// Probe timeouts.
     pub probe_timeouts: u64,
+    /// Times that it may have failed.
+    pub failures: u64,
     /// The smoothed round trip.
     pub smoothed_rtt_ns: u64,
     /// Its variation.
@@ -71,7 +81,12 @@ impl PathReport {
             packets_sent: 0,
             packets_acked: 0,
             packets_lost: 0,
+            packets_duplicated: 0,
+            bytes_duplicated: 0,
+            packets_reinjected: 0,
+            bytes_reinjected: 0,
             probe_timeouts: 0,
+            failures: 0,
             smoothed_rtt_ns: nanos(info.stats.smoothed_rtt),
             rttvar_ns: nanos(info.stats.rttvar),
             min_rtt_ns: nanos(info.stats.min_rtt),
@@ -89,7 +104,12 @@ impl PathReport {
         self.packets_sent += info.packets_sent;
         self.packets_acked += c.packets_acked;
         self.packets_lost += c.packets_lost;
+        self.packets_duplicated += c.packets_duplicated;
+        self.bytes_duplicated += c.bytes_duplicated;
+        self.packets_reinjected += c.packets_reinjected;
+        self.bytes_reinjected += c.bytes_reinjected;
         self.probe_timeouts += c.ptos;
+        self.failures += c.failures;
     }
 }
 
@@ -126,8 +146,8 @@ pub fn text(workload: &Workload) -> Option<String> {
 /// One row per path.
 fn rows(paths: &[PathReport]) -> String {
     let header = [
-        "path", "from", "to", "state", "sent", "received", "packets", "lost", "PTOs", "RTT",
-        "min RTT", "window", "UDP size",
+        "path", "from", "to", "state", "sent", "received", "packets", "lost", "copies", "again",
+        "PTOs", "failed", "RTT", "min RTT", "window", "UDP size",
     ];
     let time = |ns| units::nanoseconds(ns);
     let row = |p: &PathReport| {
@@ -140,7 +160,10 @@ fn rows(paths: &[PathReport]) -> String {
             units::bytes(p.bytes_received),
             p.packets_sent.to_string(),
             p.packets_lost.to_string(),
+            p.packets_duplicated.to_string(),
+            p.packets_reinjected.to_string(),
             p.probe_timeouts.to_string(),
+            p.failures.to_string(),
             time(p.smoothed_rtt_ns),
             time(p.min_rtt_ns),
             units::bytes(p.congestion_window_bytes),

@@ -59,7 +59,7 @@ impl Connection {
     }
 
     /// Whether every other path is abandoned.
-    fn is_last(&self, id: PathId) -> bool {
+    pub(super) fn is_last(&self, id: PathId) -> bool {
         !self.paths.iter().any(|p| p.id != id && !p.is_abandoned())
     }
 
@@ -93,8 +93,11 @@ impl Connection {
         } else {
             path.remote_cids.abandon();
         }
+        let tuple = path.tuple;
         m.on_abandoned(id, error);
+        self.stats.paths_abandoned += 1;
         m.choice.selector.scheduler().path_removed(id);
+        self.note_path_gone(now, tuple);
         self.restart_foreign_rtts(id);
         self.push_path_event(PathEvent::Abandoned { id, error, by_peer });
     }

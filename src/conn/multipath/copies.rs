@@ -16,6 +16,7 @@ use super::select::view;
 use crate::base::{Timestamp, Transmit, limits};
 use crate::crypto::TAG_LEN;
 use crate::path::duplicate::Duplicator;
+use crate::path::reinject::TargetSelector;
 use crate::path::schedule::{PathIds, PathView};
 use crate::path::{PathId, PathState};
 use crate::wire::StreamId;
@@ -201,7 +202,7 @@ impl Copies {
         }
     }
 
-    /// Bytes that the next packet for `target` may have, as the budget says; `None` when none waits.
+    /// Bytes that the next packet for `target` may have by the budget; `None` when none waits.
     fn next_size(&mut self, target: PathId, size: usize) -> Option<usize> {
         loop {
             let at = self.queue.iter().position(|b| b.target == target)?;
@@ -249,11 +250,11 @@ impl Copies {
 
 impl Connection {
     /// What the configuration asks for, of a connection that may have several paths.
-    pub(super) fn begin_copies(&mut self) {
+    pub(super) fn begin_copies(&mut self, selector: Option<Box<dyn TargetSelector>>) {
         let config = &self.config.multipath;
         let (duplication, reinjection) = (config.duplication, config.reinjection.clone());
         self.set_duplication(duplication);
-        self.set_reinjection(reinjection, None);
+        self.set_reinjection(reinjection, selector);
     }
 
     /// The open paths as a scheduler sees them.

@@ -82,6 +82,8 @@ impl Connection {
             Some(Transition::PotentiallyFailed) => {
                 self.paths.current_mut().counters.failures += 1;
                 self.push_path_event(PathEvent::PotentiallyFailed(id));
+                self.hook_state(now);
+                self.stats.path_failures += 1;
                 // Before its first probe timeout, where that is longer than the patience.
                 self.move_in_flight();
             }

@@ -26,7 +26,7 @@ pub struct PathInfo {
     pub pto_count: u32,
     /// Round-trip times, window, datagram size.
     pub stats: PathStats,
-    /// Packets sent.
+    /// Packets sent, but those of the handshake.
     pub packets_sent: u64,
     /// What it counted otherwise.
     pub counters: PathCounters,
@@ -42,6 +42,7 @@ impl PathInfo {
 pub(in super::super) fn stats_of(p: &Path<SentFrame>) -> PathStats {
     PathStats {
         smoothed_rtt: p.rtt.smoothed(),
+        latest_rtt: p.rtt.latest(),
         min_rtt: p.rtt.min(),
         rttvar: p.rtt.var(),
         congestion_window: p.cc.window(),
@@ -52,7 +53,7 @@ pub(in super::super) fn stats_of(p: &Path<SentFrame>) -> PathStats {
 
 impl Connection {
     /// The longest round trip of the paths in use: that of the slowest is how long what it lost
-    /// holds up what others bring, and how much has to be taken meanwhile (RFC 8684 §3.3.1 has the
+    /// holds up what others bring, and how much has to be taken meanwhile (RFC 6182 §5.3 has the
     /// same of MPTCP).
     #[inline]
     pub(in super::super) fn longest_rtt(&self) -> Duration {

@@ -8,12 +8,15 @@
 //! not negotiate the extension has none of it.
 
 mod abandon;
+mod addresses;
+mod auto;
 mod config;
 mod copies;
 mod coupling;
 mod duplication;
 mod failure;
 mod frames;
+mod hooks;
 mod info;
 mod open;
 mod pins;
@@ -23,9 +26,12 @@ mod send;
 mod sockets;
 
 pub use abandon::ClosePathError;
+pub use addresses::{AddressConfig, AdvertiseError};
+pub use auto::LocalSocket;
 pub use config::MultipathConfig;
 pub use copies::CopyStats;
 pub(super) use failure::failure_deadline;
+pub use hooks::{PathController, PathControllers};
 pub use info::PathInfo;
 pub(super) use info::stats_of;
 pub use open::OpenPathError;
@@ -42,6 +48,7 @@ use crate::path::cids::ResetToken;
 use crate::path::schedule::Selector;
 use crate::path::{LocalCids, Path, PathId, PathLimits, PathStatus, RemoteCids, Statuses};
 use crate::wire::{Code, ConnectionId, TransportError, TransportParameters};
+use hooks::Hooks;
 use pins::Pinned;
 use select::Choice;
 use std::net::SocketAddr;
@@ -51,7 +58,8 @@ use std::ops::RangeInclusive;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PathEvent {
-    /// The client opened a path, which has yet to be validated.
+    /// The client opened a path, which has yet to be validated; at the client itself, one of its
+    /// automatic paths.
     Opened(PathId),
     /// The peer answered on a new path: it is used from now on.
     Validated(PathId),
@@ -71,6 +79,27 @@ pub enum PathEvent {
     PotentiallyFailed(PathId),
     /// A path that might have failed acknowledged something: it is used again.
     Recovered(PathId),
+    /// The peer named an address that a path may be tried to.
+    PeerAddress {
+        /// Its name for the address: a later one takes its place.
+        id: u64,
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// The peer says how many paths it has.
+    PeerPaths {
+        /// Paths that it could use.
+        available: u64,
+        /// Paths that it uses.
+        active: u64,
+    },
+    /// The peer asked that a path be abandoned, and it is.
+    CloseAsked {
+        /// Which.
+        id: PathId,
+        /// Why.
+        error: Code,
+    },
     /// The peer could open no path for want of an identifier beyond this one.
     Blocked(PathId),
 }
@@ -108,10 +137,16 @@ pub(super) struct Multipath {
     last_chance: Option<(Timestamp, Code)>,
     /// What is sent on several paths, while anything is.
     copies: Option<Box<copies::Copies>>,
+    /// Addresses that are told, where both sides do that.
+    addresses: Option<Box<addresses::Addresses>>,
+    /// What opens paths by itself, if anything does.
+    auto: Option<Box<auto::Automatic>>,
     /// Chooses the paths of trains.
     choice: Choice,
     /// Datagrams that wait for paths of their own.
     pinned: Pinned,
+    /// The embedder's controller.
+    hooks: Hooks,
 }
 
 impl Multipath {
@@ -132,8 +167,11 @@ impl Multipath {
             retired: Vec::new(),
             last_chance: None,
             copies: None,
+            addresses: None,
+            auto: None,
             choice: Choice::new(Selector::new(&config.scheduler)),
             pinned: Pinned::default(),
+            hooks: Hooks::default(),
         };
         m.admit(1..=local.0);
         m
@@ -198,6 +236,11 @@ pub(super) fn initial_max_path_id(config: &super::TransportConfig) -> Option<Pat
     (paths > 1).then(|| PathId(paths - 1))
 }
 
+/// Whether addresses may be told, if several paths are taken too.
+pub(super) fn advertises_addresses(config: &super::TransportConfig) -> bool {
+    initial_max_path_id(config).is_some() && config.multipath.addresses.is_some()
+}
+
 impl Connection {
     /// Whether both sides take several paths.
     pub fn is_multipath(&self) -> bool {
@@ -223,10 +266,18 @@ impl Connection {
         let remote = self.paths.current().tuple.remote;
         let limit = params.active_connection_id_limit;
         let config = &self.config.multipath;
-        let multipath = Multipath::new(config, (own, peer), limit, remote);
+        let mut multipath = Multipath::new(config, (own, peer), limit, remote);
+        multipath.hooks = Hooks::new(config, self.side);
+        let (id, tuple) = (self.paths.current().id, self.paths.current().tuple);
+        let mut selector = None;
+        if let Some(hook) = multipath.hook() {
+            hook.path_registered(id, tuple);
+            selector = hook.target_selector();
+        }
         self.multipath = Some(Box::new(multipath));
         self.watch_for_failure();
-        self.begin_copies();
+        self.begin_copies(selector);
+        self.begin_addresses();
         self.chooses_path = true;
         Ok(())
     }
@@ -349,6 +400,7 @@ impl Connection {
     }
 
     pub(super) fn push_path_event(&mut self, event: PathEvent) {
+        self.hook_event(event);
         self.events.push(Event::Path(event));
     }
 }

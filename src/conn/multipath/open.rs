@@ -39,6 +39,9 @@ pub enum OpenPathError {
     /// The server has issued no connection ID for the path yet; it is told so.
     #[error("the server has issued no connection ID for the path: try again in a few round trips")]
     NoConnectionId,
+    /// The address is known from the server's word alone, and others like it were tried just now.
+    #[error("too many paths were tried to addresses of the server's naming: try {0} again later")]
+    TooSoon(SocketAddr),
 }
 
 /// Where a datagram belongs.
@@ -67,14 +70,18 @@ impl Connection {
         status: PathStatus,
     ) -> Result<PathId, OpenPathError> {
         self.may_open(tuple.remote)?;
-        let ahead = self.take_ahead()?;
+        let named = self.try_named(now, tuple.remote)?;
+        let ahead = self
+            .take_ahead()
+            .inspect_err(|_| self.give_back_try(named))?;
         let id = ahead.id;
         self.begin_path(now, socket, tuple, ahead);
         self.on_path_opened();
-        let validation = self.challenge(now, None);
+        let validation = self.challenge_named(now, named);
         let path = self.paths.current_mut();
         path.validation = validation;
         path.status.set(status);
+        self.hook_added(id);
         Ok(id)
     }
 
@@ -238,6 +245,7 @@ impl Connection {
 
     /// There is a path again, if there was none left.
     pub(super) fn on_path_opened(&mut self) {
+        self.stats.paths_opened += 1;
         if let Some(m) = self.multipath.as_deref_mut() {
             m.last_chance = None;
         }
@@ -247,11 +255,12 @@ impl Connection {
     pub(in super::super) fn on_new_path_validated(&mut self) {
         let path = self.paths.current_mut();
         path.state = PathState::Open;
-        let id = path.id;
+        let (id, tuple) = (path.id, path.tuple);
         if let Some(m) = self.multipath.as_deref_mut() {
             m.choice.selector.scheduler().path_added(id);
         }
         self.push_path_event(PathEvent::Validated(id));
+        self.note_path_up(tuple);
         self.move_from_suspects();
     }
 

@@ -104,7 +104,8 @@ impl Connection {
         ctx.packet = packet(&outlook, datagrams);
         ctx.flow_credit = outlook.credit;
         ctx.pin = pin;
-        let decision = selector.select(&ctx);
+        let custom = |ctx: &SchedulerContext<'_>| m.hooks.0.as_deref_mut()?.select_path(ctx);
+        let decision = selector.select_unless(&ctx, custom);
         let candidates = Candidates::of(now, views);
         let usable = candidates.usable(views);
         // A pin may name a path that is used for nothing else.

@@ -36,6 +36,7 @@ impl Connection {
         now: Timestamp,
         buf: &mut [u8],
     ) -> Option<Transmit> {
+        self.settle_paths(now);
         self.settle_acks();
         self.reinject(now);
         if let Some(transmit) = self.poll_copies(now, buf) {
@@ -83,10 +84,13 @@ impl Connection {
     /// The next train of the path in hand, and what is to be told of it.
     pub(super) fn poll_one_of_paths(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         let before = self.paths.current().bytes_in_flight;
+        let again = self.streams.bytes_again();
         self.chooses_path = false;
         let transmit = self.poll_transmit(now, buf);
         self.chooses_path = true;
         let transmit = transmit?;
+        let again = self.streams.bytes_again().saturating_sub(again);
+        self.paths.current_mut().counters.bytes_retransmitted += again;
         self.note_train(now, before);
         Some(transmit)
     }
@@ -104,6 +108,9 @@ impl Connection {
             && let Some(m) = self.multipath.as_deref_mut()
         {
             m.choice.selector.on_sent(now, path.id, bytes);
+            if let Some(hook) = m.hook() {
+                hook.packet_sent(now, path.id, bytes);
+            }
         }
     }
 
@@ -191,8 +198,12 @@ impl Connection {
         let id = self.paths.current().id;
         if let Some(m) = self.multipath.as_deref_mut() {
             m.choice.selector.on_acked(now, id, bytes);
+            if let Some(hook) = m.hook() {
+                hook.packet_acked(now, id, bytes);
+            }
         }
         self.note_alive(now);
+        self.hook_state(now);
     }
 
     /// Bytes of the path in hand were declared lost.
@@ -205,6 +216,9 @@ impl Connection {
         }
         if let Some(m) = self.multipath.as_deref_mut() {
             m.choice.selector.on_lost(now, path.id, bytes);
+            if let Some(hook) = m.hook() {
+                hook.packet_lost(now, path.id, bytes);
+            }
         }
     }
 
@@ -241,7 +255,12 @@ impl Connection {
         }
         self.send_all_again(&mut again);
         self.scratch = again;
-        self.paths.current_mut().owed_probes = 2;
+        let path = self.paths.current_mut();
+        // One that has not answered yet gets challenges alone, in their own time.
+        path.owed_probes = match path.state {
+            PathState::Validating => 0,
+            _ => 2,
+        };
         true
     }
 
@@ -270,6 +289,11 @@ impl Connection {
         match frame {
             SentFrame::PathAbandon { path, error } => m.repeat_abandon(path, error),
             SentFrame::MaxPathId { max } => m.limits.on_lost(max),
+            SentFrame::AddAddress { .. } | SentFrame::Paths | SentFrame::ClosePath { .. } => {
+                if let Some(a) = m.addresses.as_deref_mut() {
+                    a.on_lost(frame);
+                }
+            }
             SentFrame::PathStatus { path, seq } => {
                 if let Some(p) = self.paths.get_mut(path) {
                     p.status.on_lost(seq);
@@ -334,6 +358,7 @@ impl Multipath {
             || self.limits.wants_to_send()
             || self.paths_blocked
             || self.cids_blocked.is_some()
+            || self.addresses.as_deref().is_some_and(|a| a.wants_to_send())
             || paths.iter().any(|p| {
                 !p.is_abandoned()
                     && (p.local_cids.wants_to_send()
@@ -372,6 +397,9 @@ impl Multipath {
         {
             frame::multipath::write_max_path_id(w, max);
             scratch.push(SentFrame::MaxPathId { max });
+        }
+        if let Some(a) = self.addresses.as_deref_mut().filter(|a| a.wants_to_send()) {
+            a.write(w, scratch);
         }
         self.write_cids(paths, w, scratch);
         self.write_blocked(w, scratch);

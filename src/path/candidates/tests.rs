@@ -79,6 +79,7 @@ fn choose(
     let remotes: Vec<_> = remotes.iter().map(|r| sock(r)).collect();
     let choice = Choice {
         locals,
+        ports: &[],
         local_port: 5000,
         remotes: &remotes,
         present,
@@ -188,6 +189,7 @@ fn failures_are_bounded_and_the_worst_stay() {
     let locals = [on(2, "192.0.2.1")];
     let choice = Choice {
         locals: &locals,
+        ports: &[],
         local_port: 5000,
         remotes: &[pair(1).remote],
         present: &[],
@@ -235,6 +237,7 @@ proptest! {
         let mut present = Vec::new();
         let mut choice = Choice {
             locals: &locals,
+            ports: &[],
             local_port: 5000,
             remotes: &remotes,
             present: &[],

@@ -300,3 +300,21 @@ proptest! {
         prop_assert!(false, "it never ends");
     }
 }
+
+/// Where the frames were before they do not go again, whoever chooses.
+#[test]
+fn no_path_gets_anything_twice() {
+    let paths = [path(0, 40), path(1, 10), path(2, 50)];
+    let mut what = sent(100);
+    what.was_on.push(PathId(1));
+    let mut r = default();
+    assert_eq!(ask(&mut r, 500, &paths, &what), Verdict::Now(PathId(2)));
+    let ctx = SchedulerContext::new(at(500), &paths);
+    assert_eq!(r.target_of_lost(&ctx, &what), Some(PathId(2)));
+    what.was_on.push(PathId(2));
+    assert_eq!(ask(&mut r, 500, &paths, &what), Verdict::Never);
+    assert_eq!(r.target_of_lost(&ctx, &what), None);
+    what = sent(100);
+    what.reinjected = 2;
+    assert_eq!(r.target_of_lost(&ctx, &what), None);
+}

@@ -40,6 +40,16 @@ impl Selector {
     /// Where the packet of `ctx` goes now.
     #[inline]
     pub fn select(&mut self, ctx: &SchedulerContext<'_>) -> Decision {
+        self.select_unless(ctx, |_| None)
+    }
+
+    /// The same, where `custom` is asked before the scheduler.
+    #[inline]
+    pub fn select_unless(
+        &mut self,
+        ctx: &SchedulerContext<'_>,
+        custom: impl FnOnce(&SchedulerContext<'_>) -> Option<Decision>,
+    ) -> Decision {
         if let [only] = ctx.paths
             && ctx.pin.is_none()
         {
@@ -54,7 +64,7 @@ impl Selector {
         if ctx.packet.acks_only {
             return least_latency(ctx);
         }
-        let decision = self.0.select(ctx);
+        let decision = custom(ctx).unwrap_or_else(|| self.0.select(ctx));
         checked(ctx, decision)
     }
 }

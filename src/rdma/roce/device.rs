@@ -15,7 +15,7 @@ use super::wire::headers::{BTH, Bth, DEFAULT_PKEY, ICRC};
 use super::wire::packet::Malformed;
 use super::wire::{Icrc, Packet, Refusal, Verdict};
 use crate::base::net::canonical;
-use crate::base::{BoundedQueue, RecvMeta, Rng, Timestamp, Transmit, limits};
+use crate::base::{BoundedQueue, RecvMeta, Rng, SocketId, Timestamp, Transmit, limits};
 use crate::rdma::attr::QpState;
 use crate::rdma::error::RdmaError;
 use crate::rdma::event::AsyncEvent;
@@ -166,6 +166,13 @@ impl Device {
             }
         }
         None
+    }
+
+    /// The socket that the next train would leave by; `None` when nothing waits to be sent.
+    #[inline]
+    pub fn next_socket(&self) -> Option<SocketId> {
+        let path = |key: &Key| Some(self.qps.get(*key)?.path.as_ref()?.socket);
+        self.ready.iter().find_map(path)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, or earlier;

@@ -14,6 +14,7 @@ mod config;
 mod device;
 mod memory;
 mod objects;
+mod port;
 mod qp;
 mod queues;
 mod stats;

@@ -280,9 +280,6 @@ impl Provider for Device {
         if let Some(srq) = attr.srq {
             let shared = self.srqs.get(srq.0);
             let shared = shared.ok_or(RdmaError::Unknown("shared receive queue"))?;
-            if shared.pd != pd.0 {
-                return Err(RdmaError::ForeignDomain("shared receive queue"));
-            }
             max_sge = shared.queue.max_sge() as u32;
         }
         full(&self.qps, "queue pairs")?;

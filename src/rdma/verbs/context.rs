@@ -13,6 +13,7 @@ use crate::rdma::ids::{CompletionQueueId, Gid, QueuePairId, SharedReceiveQueueId
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -71,6 +72,8 @@ pub(super) struct Context {
     used: [AtomicU64; Kind::COUNT],
     psns: Mutex<HashSet<u32>>,
     routes: Mutex<Routes>,
+    /// The addresses as last looked up, which takes a file each.
+    gids: Mutex<Vec<(u8, Gid)>>,
 }
 
 /// Where events go.
@@ -190,6 +193,7 @@ impl Context {
             used: Default::default(),
             psns: Mutex::default(),
             routes: Mutex::default(),
+            gids: Mutex::default(),
         });
         open.push((name, Arc::downgrade(&context)));
         Ok(context)
@@ -252,7 +256,17 @@ impl Context {
             std::fs::read_to_string(path).is_ok_and(|kind| kind.trim() == "RoCE v2")
         };
         let gid = |index| Some((index, self.raw.query_gid(index)?));
-        (0..=u8::MAX).filter(is_v2).filter_map(gid).collect()
+        let gids: Vec<(u8, Gid)> = (0..=u8::MAX).filter(is_v2).filter_map(gid).collect();
+        lock(&self.gids).clone_from(&gids);
+        gids
+    }
+
+    /// The GID of an address of ours, if the device has it now.
+    pub fn gid_of(&self, ip: IpAddr) -> Option<(u8, Gid)> {
+        let is = |gid: &(u8, Gid)| gid.1.ip() == ip;
+        let known = lock(&self.gids).iter().copied().find(is);
+        let still = known.filter(|(index, gid)| self.raw.query_gid(*index) == Some(*gid));
+        still.or_else(|| self.gids().into_iter().find(is))
     }
 }
 

@@ -8,10 +8,15 @@ use crate::base::{Rng, limits};
 use crate::rdma::attr::QpState;
 use crate::rdma::error::RdmaError;
 use crate::rdma::ids::{CompletionQueueId, Gid};
+use crate::rdma::port::Port;
 use crate::rdma::slots::{Key, Slots};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+
+/// The UDP port of every device of the standard.
+pub(super) const UDP_PORT: u16 = 4791;
 
 /// An object of libibverbs, and its part of the device's limit.
 #[derive(Debug)]
@@ -107,26 +112,6 @@ impl Device {
         self.context().gids()
     }
 
-    /// What becomes readable when a queue that was armed has a completion, and when there is an
-    /// asynchronous event, of the device or passed on by another shard.
-    pub fn wake_fds(&self) -> [RawFd; 3] {
-        let context = &self.context().raw;
-        [self.channel.fd(), context.async_fd(), self.member.wake_fd()]
-    }
-
-    /// Makes the next completion of `cq` readable. Poll once more afterwards, before waiting: what
-    /// came before does not tell.
-    pub fn req_notify_cq(&mut self, cq: CompletionQueueId) -> Result<(), RdmaError> {
-        let queue = self.cqs.get(cq.0);
-        let queue = queue.ok_or(RdmaError::Unknown("completion queue"))?;
-        queue.object.arm()
-    }
-
-    /// Takes back that completions are readable; how many queues told. To be armed again.
-    pub fn ack_cq_events(&mut self) -> usize {
-        self.channel.take()
-    }
-
     pub(super) fn context(&self) -> &Arc<Context> {
         self.member.context()
     }
@@ -135,5 +120,28 @@ impl Device {
     pub(super) fn draw_addr(&mut self) -> u64 {
         const { assert!(limits::RDMA_REGION_BYTES < 1 << 46) };
         self.rng.next_u64() & 0x3fff_ffff_f000
+    }
+}
+
+impl Port for Device {
+    fn gid_of(&self, ip: IpAddr) -> Option<(u8, Gid, u16)> {
+        let (index, gid) = self.context().gid_of(ip)?;
+        Some((index, gid, UDP_PORT))
+    }
+
+    /// The queues' channel, the device's events, and those of ours that another shard came upon.
+    fn wake_fds(&self) -> Vec<RawFd> {
+        let context = &self.context().raw;
+        vec![self.channel.fd(), context.async_fd(), self.member.wake_fd()]
+    }
+
+    fn req_notify_cq(&mut self, cq: CompletionQueueId) -> Result<(), RdmaError> {
+        let queue = self.cqs.get(cq.0);
+        let queue = queue.ok_or(RdmaError::Unknown("completion queue"))?;
+        queue.object.arm()
+    }
+
+    fn ack_cq_events(&mut self) {
+        self.channel.take();
     }
 }

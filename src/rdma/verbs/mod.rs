@@ -3,7 +3,7 @@
 //! Built with the cargo feature `rdma-verbs`; without it, and on a machine without a device,
 //! [`devices`] says in one line what is missing. A [`Device`] is one shard's share of a device that
 //! the process opens once. Its datagrams are the kernel's or the network card's business: nothing
-//! has to be driven, completions are polled, or waited for on [`Device::wake_fds`].
+//! has to be driven; completions are polled, or waited for on [`super::Port::wake_fds`].
 
 use super::error::RdmaError;
 
@@ -17,6 +17,8 @@ mod ffi;
 mod memory;
 #[cfg(feature = "rdma-verbs")]
 mod objects;
+#[cfg(feature = "rdma-verbs")]
+mod requests;
 #[cfg(feature = "rdma-verbs")]
 mod tags;
 

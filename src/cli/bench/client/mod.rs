@@ -369,10 +369,8 @@ impl ShardApp for ClientApp {
         match event {
             Event::Connected => self.on_connected(ctx, conn),
             Event::Closed(why) => self.on_closed(ctx, conn, &why),
-            Event::Path(event) => {
-                if self.paths.on_event(&self.common, conn, event) {
-                    self.common.counters().connected.add(1);
-                }
+            Event::Path(event) if self.paths.on_event(&self.common, conn, event) => {
+                self.common.counters().connected.add(1);
             }
             Event::HandshakeConfirmed => {
                 if let Load::Handshake(load) = &mut self.load {
@@ -414,12 +412,13 @@ impl ShardApp for ClientApp {
     }
 
     fn on_turn(&mut self, ctx: &mut Context<'_>) -> Option<Timestamp> {
-        self.paths.go_on(&self.common, ctx);
-        match &mut self.load {
+        let paths = self.paths.go_on(&self.common, ctx);
+        let load = match &mut self.load {
             Load::Bulk(load) => load.on_turn(&self.common, ctx),
             Load::Rr(load) => load.on_turn(&mut self.common, ctx),
             Load::Datagram(load) => load.on_turn(&self.common, ctx),
             Load::Handshake(_) => None,
-        }
+        };
+        load.into_iter().chain(paths).min()
     }
 }

@@ -3,17 +3,23 @@
 
 use super::Common;
 use crate::cli::paths::Ways;
-use corelane::base::{FourTuple, SocketId};
+use corelane::base::{FourTuple, SocketId, Timestamp};
 use corelane::conn::{ConnId, Connection, OpenPathError, PathEvent, PathInfo};
 use corelane::path::PathStatus;
 use corelane::shard::Context;
+use std::time::Duration;
 
 /// A connection whose paths are not all there yet.
 struct Waiting {
     conn: ConnId,
     opened: usize,
     validated: usize,
+    /// When the next is tried: each try tells the server what lacks.
+    next: Timestamp,
 }
+
+/// How often paths are tried.
+const RETRY: Duration = Duration::from_millis(10);
 
 /// The paths of one shard's connections, beside their first ones.
 pub struct Paths {
@@ -25,7 +31,7 @@ pub struct Paths {
 }
 
 impl Paths {
-    pub fn new(ways: Ways) -> Self {
+    pub(super) fn new(ways: Ways) -> Self {
         Self {
             ways,
             sockets: Vec::new(),
@@ -35,27 +41,31 @@ impl Paths {
     }
 
     /// Paths of each connection, beside the first one.
-    pub fn wanted(&self) -> usize {
+    pub(super) fn wanted(&self) -> usize {
         self.ways.paths.saturating_sub(1)
     }
 
     /// A connection is established; its paths follow.
-    pub fn begin(&mut self, common: &Common, ctx: &mut Context<'_>, conn: ConnId) {
+    pub(super) fn begin(&mut self, common: &Common, ctx: &mut Context<'_>, conn: ConnId) {
         let (opened, validated) = (0, 0);
         self.waiting.push(Waiting {
             conn,
             opened,
             validated,
+            next: ctx.now(),
         });
         self.go_on(common, ctx);
     }
 
-    /// Opens what can be opened now.
-    pub fn go_on(&mut self, common: &Common, ctx: &mut Context<'_>) {
+    /// Opens what can be opened now; says when to look again.
+    pub(super) fn go_on(&mut self, common: &Common, ctx: &mut Context<'_>) -> Option<Timestamp> {
         if self.waiting.is_empty() || !self.bind(common, ctx) {
-            return;
+            return None;
         }
-        for waiting in &mut self.waiting {
+        let (now, wanted) = (ctx.now(), self.wanted());
+        let due = |w: &&mut Waiting| w.opened < wanted && w.next <= now;
+        for waiting in self.waiting.iter_mut().filter(due) {
+            waiting.next = now + RETRY;
             while let Some(&socket) = self.sockets.get(waiting.opened)
                 && let Some(local) = ctx.bound_at(socket)
             {
@@ -73,6 +83,8 @@ impl Paths {
             }
         }
         self.waiting.retain(|w| w.opened != usize::MAX);
+        let open = self.waiting.iter().filter(|w| w.opened < wanted);
+        open.map(|w| w.next).min()
     }
 
     /// Binds the sockets, once; false when that failed.
@@ -95,7 +107,7 @@ impl Paths {
     }
 
     /// Something happened to a path; true when the connection has all of them now.
-    pub fn on_event(&mut self, common: &Common, conn: ConnId, event: PathEvent) -> bool {
+    pub(super) fn on_event(&mut self, common: &Common, conn: ConnId, event: PathEvent) -> bool {
         let wanted = self.wanted();
         let Some(at) = self.waiting.iter().position(|w| w.conn == conn) else {
             return false;
@@ -119,7 +131,7 @@ impl Paths {
     }
 
     /// A connection is over.
-    pub fn on_closed(&mut self, conn: ConnId, connection: Option<&mut Connection>) {
+    pub(super) fn on_closed(&mut self, conn: ConnId, connection: Option<&mut Connection>) {
         self.waiting.retain(|w| w.conn != conn);
         if self.wanted() > 0
             && let Some(connection) = connection

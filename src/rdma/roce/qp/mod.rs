@@ -168,11 +168,12 @@ impl Qp {
         ctx: &mut Ctx<'_>,
         spans: &mut Vec<Span>,
     ) -> Option<(u64, Result<u32, ()>)> {
-        let (queue, armed) = match self.srq {
-            None => (&mut self.rq, None),
+        let (queue, pd, armed) = match self.srq {
+            None => (&mut self.rq, self.pd, None),
             Some(key) => {
                 let shared = ctx.srqs.get_mut(key)?;
-                (&mut shared.queue, Some((&mut shared.limit, key)))
+                let armed = Some((&mut shared.limit, key));
+                (&mut shared.queue, shared.pd, armed)
             }
         };
         let left = queue.len().saturating_sub(1);
@@ -180,7 +181,7 @@ impl Qp {
         spans.clear();
         let mut capacity = Ok(0u32);
         for sge in sges {
-            match ctx.memory.local(self.pd, sge, true) {
+            match ctx.memory.local(pd, sge, true) {
                 Some(span) => {
                     spans.push(span);
                     capacity = capacity.map(|n: u32| n.saturating_add(span.len));

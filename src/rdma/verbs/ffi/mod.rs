@@ -1,9 +1,9 @@
 //! libibverbs, called: the one module that names the binding, so that another is a change of one
 //! line. Queue pairs and posting to them are in [`qp`].
 //!
-//! Each object owns its handle and keeps those that it stands on alive, so nothing is removed before
-//! what uses it, whatever the order in which the owners are dropped. Everything here may be called
-//! from any thread, as libibverbs promises; what is waited for elsewhere is never waited for here.
+//! Each object owns its handle and keeps those that it stands on alive, so nothing is removed
+//! before what uses it, whatever the order in which the owners are dropped. Everything here may be
+//! called from any thread, as libibverbs promises, and waits for nothing.
 
 mod qp;
 
@@ -324,18 +324,15 @@ impl Channel {
         unsafe { (*self.raw).fd }
     }
 
-    /// Takes and acknowledges what queues told; how many times they did.
-    pub fn take(&self) -> usize {
-        let mut count = 0;
+    /// Takes and acknowledges what queues told.
+    pub fn take(&self) {
         let (mut cq, mut of) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: the call fills in both. A queue is not removed before its events are
         // acknowledged, so `cq` is live.
         while unsafe { ibv::ibv_get_cq_event(self.raw, &mut cq, &mut of) } == 0 {
             // SAFETY: as above; this one event was not acknowledged yet.
             unsafe { ibv::ibv_ack_cq_events(cq, 1) };
-            count += 1;
         }
-        count
     }
 }
 

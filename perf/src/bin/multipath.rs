@@ -1,0 +1,251 @@
+//! corelane and noq over several paths, in one command: what two shaped links carry together, how
+//! long nothing is delivered when one of them dies, whether paths that work are kept, and what
+//! further paths cost on unshaped loopback.
+//!
+//! Programs run in turn, round after round, and medians are shown. Both are shaped by the same
+//! relay, each in a process of its own.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use clap::Parser;
+use serde::Serialize;
+use serde_json::Value;
+
+/// Measures corelane and noq over several paths on loopback.
+#[derive(Parser)]
+#[command(name = "multipath", version)]
+struct Args {
+    /// What to measure: mp-10-10, mp-10-60 (share of two links of 20 Mb/s), mp-blackhole (longest
+    /// stall), mp-healthy (paths kept), mp-loopback (goodput of 1, 2 and 4 paths)
+    #[arg(long, value_delimiter = ',', default_values_t = ALL.map(String::from))]
+    cases: Vec<String>,
+    /// Runs of each
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Seconds of a run
+    #[arg(long, default_value_t = 8.0)]
+    seconds: f64,
+    /// The build of corelane
+    #[arg(long, default_value = "target/release/corelane")]
+    corelane: PathBuf,
+    /// The build of noq's program
+    #[arg(long, default_value = "perf/peers/target/release/noq-multipath")]
+    noq: PathBuf,
+    /// Print the results as JSON
+    #[arg(short = 'J', long)]
+    json: bool,
+}
+
+const ALL: [&str; 5] = [
+    "mp-10-10",
+    "mp-10-60",
+    "mp-blackhole",
+    "mp-healthy",
+    "mp-loopback",
+];
+/// The links of the shaped cases, and what they carry together.
+const NEAR: &str = "delay=10,rate=20";
+const FAR: &str = "delay=60,rate=20";
+const SUM: f64 = 40e6;
+
+/// One row: what is run, and what it showed.
+#[derive(Serialize)]
+struct Row {
+    case: String,
+    program: &'static str,
+    paths: u8,
+    goodput_bits_per_second: Vec<f64>,
+    longest_stall_ms: Vec<f64>,
+    /// Paths that were open at the end.
+    paths_open: Vec<u64>,
+    /// Why runs failed.
+    failures: Vec<String>,
+    #[serde(skip)]
+    is_shaped: bool,
+    #[serde(skip)]
+    command: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Some(case) = args.cases.iter().find(|c| !ALL.contains(&c.as_str())) {
+        eprintln!(
+            "multipath: there is no case `{case}`: take {}",
+            ALL.join(", ")
+        );
+        return ExitCode::from(2);
+    }
+    let mut rows: Vec<Row> = args.cases.iter().flat_map(|c| rows(c, &args)).collect();
+    for _ in 0..args.rounds {
+        for row in &mut rows {
+            let done = run(row, &args);
+            if let Err(why) = done {
+                row.failures.push(why);
+            }
+        }
+    }
+    if args.json {
+        match serde_json::to_string_pretty(&rows) {
+            Ok(text) => println!("{text}"),
+            Err(_) => return ExitCode::FAILURE,
+        }
+    } else {
+        print!("{}", table(&rows));
+    }
+    if rows.iter().all(|r| r.failures.is_empty()) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// What a case runs.
+fn rows(case: &str, args: &Args) -> Vec<Row> {
+    let (links, kill, counts): (&[&str], bool, &[u8]) = match case {
+        "mp-10-60" => (&[NEAR, FAR], false, &[2]),
+        "mp-blackhole" => (&[NEAR, NEAR], true, &[2]),
+        "mp-loopback" => (&[], false, &[1, 2, 4]),
+        _ => (&[NEAR, NEAR], false, &[2]),
+    };
+    let mut rows = Vec::new();
+    for &paths in counts {
+        for program in ["corelane", "noq"] {
+            let mut command = common(program, args, paths);
+            for link in links {
+                command.extend(["--link".into(), (*link).into()]);
+            }
+            if kill {
+                command.extend(["--kill".into(), "0".into()]);
+            }
+            if program == "corelane" {
+                let work = if kill { "failover" } else { "throughput" };
+                command.splice(0..0, ["bench".into(), work.into()]);
+                if links.is_empty() {
+                    // The size that noq discovers at most.
+                    command.extend(["--mtu".into(), "1452".into()]);
+                }
+            } else if case == "mp-healthy" {
+                // Without it noq gives up no path at all, dead ones neither.
+                command.extend(["--path-idle".into(), "5".into()]);
+            }
+            rows.push(Row {
+                case: case.into(),
+                program,
+                paths,
+                goodput_bits_per_second: Vec::new(),
+                longest_stall_ms: Vec::new(),
+                paths_open: Vec::new(),
+                failures: Vec::new(),
+                is_shaped: !links.is_empty(),
+                command,
+            });
+        }
+    }
+    rows
+}
+
+fn common(program: &str, args: &Args, paths: u8) -> Vec<String> {
+    let (time, omit) = match program {
+        "corelane" => ("-t", "-O"),
+        _ => ("--seconds", "--omit"),
+    };
+    let words = [
+        "--json",
+        "--paths",
+        &paths.to_string(),
+        time,
+        &args.seconds.to_string(),
+        omit,
+        "2",
+    ];
+    words.map(String::from).to_vec()
+}
+
+fn run(row: &mut Row, args: &Args) -> Result<(), String> {
+    let program = if row.program == "corelane" {
+        &args.corelane
+    } else {
+        &args.noq
+    };
+    let output = Command::new(program).args(&row.command).output();
+    let output = output.map_err(|e| format!("cannot run {}: {e}", program.display()))?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
+    }
+    let report: Value = serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())?;
+    // corelane's report has the workload further inside.
+    let of = report.pointer("/end/workloads/0").unwrap_or(&report);
+    let goodput = of["goodput_bits_per_second"].as_f64();
+    row.goodput_bits_per_second
+        .push(goodput.ok_or("a report without goodput")?);
+    row.longest_stall_ms.extend(of["longest_stall_ms"].as_f64());
+    let open = match &of["paths"] {
+        Value::Array(paths) if !paths.is_empty() => {
+            Some(paths.iter().filter(|p| p["state"] == "open").count() as u64)
+        }
+        _ => of["paths_open"].as_u64(),
+    };
+    row.paths_open.extend(open);
+    Ok(())
+}
+
+fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "| case | program | paths | goodput, Mb/s | of the links | longest stall, ms | worst | \
+         paths kept |\n|---|---|---|---|---|---|---|---|\n",
+    );
+    for row in rows {
+        let goodput = median(&row.goodput_bits_per_second);
+        let share = goodput.filter(|_| row.is_shaped).map(|g| g / SUM * 100.0);
+        let worst = row.longest_stall_ms.iter().copied().reduce(f64::max);
+        let kept = |open: &&u64| **open >= u64::from(row.paths);
+        let whole = row.paths_open.iter().filter(kept).count();
+        let or_dash = |value: Option<String>| value.unwrap_or_else(|| "—".into());
+        text += &format!(
+            "| {} | {} | {} | {} | {} | {} | {} | {whole} of {} runs |\n",
+            row.case,
+            row.program,
+            row.paths,
+            or_dash(goodput.map(|g| format!("{:.1}", g / 1e6))),
+            or_dash(share.map(|s| format!("{s:.1} %"))),
+            or_dash(median(&row.longest_stall_ms).map(|s| format!("{s:.0}"))),
+            or_dash(worst.map(|s| format!("{s:.0}"))),
+            row.paths_open.len(),
+        );
+        for why in &row.failures {
+            text += &format!("{} {}: {why}\n", row.case, row.program);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_are_asked_for_the_same() {
+        let args = Args::parse_from(["multipath"]);
+        let all: Vec<Row> = args.cases.iter().flat_map(|c| rows(c, &args)).collect();
+        assert_eq!(all.len(), 4 * 2 + 3 * 2);
+        for pair in all.chunks(2) {
+            let [a, b] = pair else { panic!("in pairs") };
+            let links = |r: &Row| r.command.iter().filter(|w| w.starts_with("delay")).count();
+            assert_eq!((a.program, b.program), ("corelane", "noq"));
+            assert_eq!((&a.case, a.paths, links(a)), (&b.case, b.paths, links(b)));
+        }
+    }
+
+    #[test]
+    fn the_middle_one_counts() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&[]), None);
+    }
+}

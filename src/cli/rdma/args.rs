@@ -1,0 +1,126 @@
+//! The command line of `corelane rdma`. Flags of `bench` mean what perftest's mean.
+
+use crate::cli::args::{TrustArgs, positive, server, shards};
+use crate::cli::report::units;
+use clap::{Args, Subcommand, ValueEnum};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+/// `corelane rdma`.
+#[derive(Debug, Args)]
+pub struct RdmaArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub command: RdmaCommand,
+}
+
+/// Its commands.
+#[derive(Debug, Subcommand)]
+pub enum RdmaCommand {
+    /// Serve lanes: messages come back, and every client has a region of its own
+    Server(RdmaServerArgs),
+    /// Use a lane: send TEXT, write OFFSET TEXT, read OFFSET LENGTH, atomic add OFFSET N,
+    /// atomic swap OFFSET COMPARE SWAP, auto [N], quit
+    Client(RdmaClientArgs),
+    /// Measure over loopback, both sides in this process
+    Bench(RdmaBenchArgs),
+    /// Show what a server's device has and whose it is, as JSON
+    Status(RdmaStatusArgs),
+}
+
+/// `corelane rdma server`.
+#[derive(Debug, Args)]
+pub struct RdmaServerArgs {
+    /// Address and port of the bootstrap; port 0 lets the system choose
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4433")]
+    pub listen: SocketAddr,
+    /// UDP port of RoCE v2 of the first shard; the next shards have the next ports
+    #[arg(long, value_name = "PORT", default_value_t = 4791)]
+    pub roce_port: u16,
+    /// The server's certificate chain, PEM; without it one is made and its fingerprint printed
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// The certificate's private key, PEM
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// Shards to run
+    #[arg(long, value_name = "N", value_parser = shards, default_value_t = 1)]
+    pub shards: usize,
+    /// Lanes over QUIC only
+    #[arg(long)]
+    pub no_rdma: bool,
+}
+
+/// `corelane rdma client`.
+#[derive(Debug, Args)]
+pub struct RdmaClientArgs {
+    /// The server's address or name, and its port if that is not 4433
+    #[arg(value_parser = server)]
+    pub server: SocketAddr,
+    /// Commands, each one argument; lines of standard input without any
+    pub commands: Vec<String>,
+    #[command(flatten)]
+    pub trust: TrustArgs,
+    /// UDP port of RoCE v2; 0 lets the system choose
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub roce_port: u16,
+    /// Over QUIC only
+    #[arg(long)]
+    pub no_rdma: bool,
+}
+
+/// `corelane rdma status`.
+#[derive(Debug, Args)]
+pub struct RdmaStatusArgs {
+    /// The server's address or name, and its port if that is not 4433
+    #[arg(value_parser = server)]
+    pub server: SocketAddr,
+    #[command(flatten)]
+    pub trust: TrustArgs,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Measure {
+    /// Messages in one direction
+    Send,
+    /// RDMA WRITE
+    Write,
+    /// RDMA READ
+    Read,
+    /// A message there and back, one at a time
+    Latency,
+    /// Lanes made and ended, one at a time
+    Setup,
+    /// Many lanes at once: time and memory of each
+    Clients,
+}
+
+/// `corelane rdma bench`.
+#[derive(Debug, Args)]
+pub struct RdmaBenchArgs {
+    /// What to measure
+    #[arg(value_enum)]
+    pub measure: Measure,
+    /// Bytes of a message or operation
+    #[arg(short, long, value_name = "SIZE", value_parser = units::parse_size)]
+    pub size: Option<u64>,
+    /// How many; lanes for setup and clients
+    #[arg(short = 'n', long, value_name = "N", value_parser = positive)]
+    pub iters: Option<usize>,
+    /// Under way at a time
+    #[arg(short = 't', long, value_name = "N", value_parser = positive, default_value_t = 16)]
+    pub tx_depth: usize,
+    /// Path MTU: 256, 512, 1024, 2048 or 4096
+    #[arg(short = 'm', long, value_name = "BYTES", default_value_t = 4096)]
+    pub mtu: usize,
+    /// The address to measure at
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub ip: IpAddr,
+    /// Keep both shards turning instead of sleeping
+    #[arg(long)]
+    pub spin: bool,
+    /// Over QUIC only, to compare
+    #[arg(long)]
+    pub no_rdma: bool,
+}

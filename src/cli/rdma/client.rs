@@ -1,0 +1,271 @@
+//! `corelane rdma client` and `corelane rdma status`.
+
+use super::app::{Order, Told};
+use super::args::{RdmaClientArgs, RdmaStatusArgs};
+use super::ends::{self, LaneEngine, Setup};
+use crate::cli::args::{Cipher, ProviderArg, TrustArgs};
+use crate::cli::provider::provider;
+use crate::cli::tls::Trust;
+use crate::cli::{Failure, output};
+use corelane::rdma::bootstrap::ALPN;
+use corelane::shard::engine::{Bind, Idle};
+use corelane::shard::lanes::{LaneConfig, LaneId, Operation, Target};
+use rustls::pki_types::ServerName;
+use std::io::BufRead;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Messages of `auto` without a number.
+const AUTO: usize = 5;
+
+/// Whom the flags trust, and where.
+pub fn target(addr: SocketAddr, trust: &TrustArgs) -> Result<Target, Failure> {
+    let provider = provider(ProviderArg::default(), Cipher::Aes128)?;
+    let mut tls = (*Trust::from_args(trust)?.client(provider, false)?).clone();
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(Target {
+        addr,
+        name: ServerName::from(addr.ip()),
+        tls: Arc::new(tls),
+    })
+}
+
+/// The own address towards a server.
+fn towards(server: SocketAddr) -> Result<IpAddr, Failure> {
+    let any: IpAddr = match server {
+        SocketAddr::V4(_) => IpAddr::from([0; 4]),
+        SocketAddr::V6(_) => IpAddr::from([0; 16]),
+    };
+    let asked = UdpSocket::bind((any, 0)).and_then(|s| {
+        s.connect(server)?;
+        s.local_addr()
+    });
+    let addr = asked.map_err(|e| Failure::Failed(format!("{server} cannot be reached: {e}")))?;
+    Ok(addr.ip())
+}
+
+/// A client's engine with what it tells.
+pub struct Client {
+    pub engine: LaneEngine,
+    pub told: mpsc::Receiver<Told>,
+}
+
+impl Client {
+    /// Starts one at `ip`; with a RoCE port, where that is wanted.
+    pub fn start(
+        ip: IpAddr,
+        roce: Option<u16>,
+        idle: Idle,
+        lanes: LaneConfig,
+    ) -> Result<Self, Failure> {
+        let (tell, told) = mpsc::channel();
+        let setup = Setup {
+            name: "rdma-client",
+            shards: 1,
+            bind: Bind::Shared(SocketAddr::new(ip, 0)),
+            idle,
+            server: None,
+            roce: roce.map(|port| (ip, port)),
+            lanes,
+        };
+        let engine = ends::start(setup, Some(&tell))?;
+        Ok(Self { engine, told })
+    }
+
+    /// Has the shard do something.
+    pub fn order(&self, order: Order) -> Result<(), Failure> {
+        let sender = self.engine.senders().first();
+        let sent = sender.is_some_and(|s| s.send(order).is_ok());
+        let gone = || Failure::Failed("the shard has ended".into());
+        sent.then_some(()).ok_or_else(gone)
+    }
+
+    /// What it tells next.
+    pub fn hear(&self) -> Result<Told, Failure> {
+        let told = self.told.recv_timeout(PATIENCE);
+        match told.map_err(|_| Failure::Failed("the server does not answer".into()))? {
+            Told::Refused(e) => Err(Failure::Failed(e.to_string())),
+            told => Ok(told),
+        }
+    }
+
+    /// Opens a lane.
+    pub fn open(
+        &self,
+        target: Target,
+    ) -> Result<(LaneId, corelane::shard::lanes::LaneInfo), Failure> {
+        self.order(Order::Connect(target))?;
+        loop {
+            match self.hear()? {
+                Told::Open(lane, info) => return Ok((lane, info)),
+                Told::Closed(why) => return Err(Failure::Failed(why.to_string())),
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits for the end of a lane.
+    pub fn closed(&self) -> Result<(), Failure> {
+        loop {
+            if let Told::Closed(why) = self.hear()? {
+                return match why {
+                    corelane::shard::lanes::LaneEnd::Finished => Ok(()),
+                    why => Err(Failure::Failed(why.to_string())),
+                };
+            }
+        }
+    }
+}
+
+/// `corelane rdma client`.
+pub fn run(args: &RdmaClientArgs) -> Result<(), Failure> {
+    let target = target(args.server, &args.trust)?;
+    let roce = (!args.no_rdma).then_some(args.roce_port);
+    let ip = towards(args.server)?;
+    let client = Client::start(ip, roce, Idle::default(), LaneConfig::default())?;
+    let (lane, info) = client.open(target)?;
+    let [qpn, psn, peer_qpn, peer_psn] = info.numbers;
+    output::print(&format!(
+        "client {}: over {}, QPN {qpn:#08x} PSN {psn:#08x}, peer QPN {peer_qpn:#08x} PSN \
+         {peer_psn:#08x}, region of {} bytes\n",
+        info.client,
+        if info.rdma { "RDMA" } else { "QUIC" },
+        info.remote_region
+    ))?;
+    message(&client)?;
+    if args.commands.is_empty() {
+        for line in std::io::stdin().lock().lines() {
+            let line = line.map_err(|e| Failure::Failed(format!("standard input: {e}")))?;
+            if !obey(&client, lane, line.trim())? {
+                break;
+            }
+        }
+    } else {
+        for command in &args.commands {
+            if !obey(&client, lane, command.trim())? {
+                break;
+            }
+        }
+    }
+    client.order(Order::Close(lane))?;
+    client.closed()?;
+    ends::end(client.engine)
+}
+
+/// Prints the next message.
+fn message(client: &Client) -> Result<(), Failure> {
+    loop {
+        match client.hear()? {
+            Told::Message(data) => {
+                return output::print(&format!("{}\n", String::from_utf8_lossy(&data)));
+            }
+            Told::Closed(why) => return Err(Failure::Failed(why.to_string())),
+            _ => {}
+        }
+    }
+}
+
+/// Waits for an operation; what it brought.
+fn done(client: &Client) -> Result<Vec<u8>, Failure> {
+    loop {
+        match client.hear()? {
+            Told::Done(Ok(()), bytes) => return Ok(bytes),
+            Told::Done(Err(e), _) => return Err(Failure::Failed(e.to_string())),
+            Told::Closed(why) => return Err(Failure::Failed(why.to_string())),
+            _ => {}
+        }
+    }
+}
+
+/// Does one command; whether to go on.
+fn obey(client: &Client, lane: LaneId, line: &str) -> Result<bool, Failure> {
+    let wrong = || {
+        Failure::Usage(format!(
+            "`{line}` is no command: write send TEXT, write OFFSET TEXT, read OFFSET LENGTH, \
+             atomic add OFFSET N, atomic swap OFFSET COMPARE SWAP, auto [N] or quit"
+        ))
+    };
+    let number = |word: Option<&str>| word.and_then(|w| w.parse::<u64>().ok()).ok_or_else(wrong);
+    let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let mut words = rest.split_whitespace();
+    match word {
+        "" => {}
+        "quit" => return Ok(false),
+        "send" => {
+            client.order(Order::Send(lane, 0, rest.as_bytes().to_vec()))?;
+            message(client)?;
+        }
+        "auto" => {
+            let count = if rest.is_empty() {
+                AUTO
+            } else {
+                number(Some(rest))? as usize
+            };
+            for n in 1..=count {
+                let text = format!("automatic message {n} of {count}");
+                client.order(Order::Send(lane, 0, text.into_bytes()))?;
+                message(client)?;
+            }
+        }
+        "write" => {
+            let (at, text) = rest.split_once(' ').ok_or_else(wrong)?;
+            let at = number(Some(at))?;
+            client.order(Order::Write(lane, at, text.as_bytes().to_vec()))?;
+            done(client)?;
+            output::print(&format!("wrote {} bytes at {at}\n", text.len()))?;
+        }
+        "read" => {
+            let at = number(words.next())?;
+            let len = u32::try_from(number(words.next())?).map_err(|_| wrong())?;
+            client.order(Order::Read(lane, at, len))?;
+            let bytes = done(client)?;
+            output::print(&format!("{}\n", String::from_utf8_lossy(&bytes)))?;
+        }
+        "atomic" => {
+            let kind = words.next();
+            let (remote, first) = (number(words.next())?, number(words.next())?);
+            let what = match kind {
+                Some("add") => Operation::FetchAdd {
+                    local: 0,
+                    remote,
+                    add: first,
+                },
+                Some("swap") => {
+                    let swap = number(words.next())?;
+                    Operation::CompareSwap {
+                        local: 0,
+                        remote,
+                        compare: first,
+                        swap,
+                    }
+                }
+                _ => return Err(wrong()),
+            };
+            client.order(Order::Atomic(lane, what))?;
+            let found = done(client)?.try_into().map_or(0, u64::from_ne_bytes);
+            output::print(&format!("found {found}\n"))?;
+        }
+        _ => return Err(wrong()),
+    }
+    Ok(true)
+}
+
+/// `corelane rdma status`.
+pub fn status(args: &RdmaStatusArgs) -> Result<(), Failure> {
+    let target = target(args.server, &args.trust)?;
+    let ip = towards(args.server)?;
+    let client = Client::start(ip, None, Idle::Park, LaneConfig::default())?;
+    client.order(Order::Status(target))?;
+    let json = loop {
+        match client.hear()? {
+            Told::Status(json) => break json,
+            Told::Closed(why) => return Err(Failure::Failed(why.to_string())),
+            _ => {}
+        }
+    };
+    output::print(&format!("{json}\n"))?;
+    ends::end(client.engine)
+}

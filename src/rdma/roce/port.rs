@@ -1,0 +1,43 @@
+//! The device as a shard drives it.
+
+use super::device::Device;
+use crate::base::net::canonical;
+use crate::base::{RecvMeta, SocketId, Timestamp, Transmit};
+use crate::rdma::ids::Gid;
+use crate::rdma::port::Port;
+use std::net::IpAddr;
+
+impl Port for Device {
+    fn shares_receives(&self) -> bool {
+        true
+    }
+
+    fn gid_of(&self, ip: IpAddr) -> Option<(u8, Gid, u16)> {
+        let ip = ip.to_canonical();
+        let of_ip = |a: &&super::config::LocalAddress| canonical(a.addr).ip() == ip;
+        let addresses = &self.config.addresses;
+        let index = addresses.iter().position(|a| of_ip(&a))?;
+        let addr = addresses.get(index)?.addr;
+        Some((index as u8, addr.ip().into(), addr.port()))
+    }
+
+    fn handle_train(&mut self, now: Timestamp, meta: &RecvMeta, train: &mut [u8]) {
+        Device::handle_train(self, now, meta, train);
+    }
+
+    fn next_socket(&self) -> Option<SocketId> {
+        Device::next_socket(self)
+    }
+
+    fn poll_transmit(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
+        Device::poll_transmit(self, now, buf)
+    }
+
+    fn poll_timeout(&self) -> Timestamp {
+        Device::poll_timeout(self)
+    }
+
+    fn handle_timeout(&mut self, now: Timestamp) {
+        Device::handle_timeout(self, now);
+    }
+}

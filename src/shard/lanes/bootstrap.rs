@@ -1,0 +1,515 @@
+//! The bootstrap as it goes: a lane's stream is read, answered and written, step by step.
+
+use super::app::{LaneApp, LaneEnd};
+use super::host::{Host, LaneShard, News};
+use super::session::{Carrier, Memory, Session, State};
+use crate::base::{Timestamp, limits};
+use crate::rdma::bootstrap::{BootstrapError, Message, Refusal, Terms};
+use crate::rdma::parts::{Parts, Plan};
+use crate::rdma::quota::{Amount, Identity, Reservation};
+use crate::rdma::registry::Owner;
+use crate::rdma::slots::Key;
+use crate::rdma::{Port, RdmaError};
+use crate::shard::Context;
+use crate::stream::ReadOutcome;
+use crate::wire::Dir;
+use std::net::IpAddr;
+
+/// Codes with which a lane's connection is closed.
+const FINISHED: u64 = 0;
+const FAILED: u64 = 1;
+const REFUSED: u64 = 2;
+
+/// What a server's status says of at most so many objects.
+const LISTED: usize = 4096;
+
+/// A plan as far as both ends can have it.
+fn common(own: Plan, peer: &Terms) -> Plan {
+    Plan {
+        slot: own.slot.min(peer.slot),
+        window: own.window.min(peer.window),
+        operations: own.operations.min(peer.operations),
+        ..own
+    }
+}
+
+fn identity(certificate: Option<&[u8]>, remote: IpAddr) -> Identity {
+    let mut id = Identity([0; 32]);
+    match certificate {
+        Some(der) => {
+            let digest = ring::digest::digest(&ring::digest::SHA256, der);
+            id.0.copy_from_slice(digest.as_ref());
+        }
+        None => {
+            let (address, _) = id.0.split_at_mut(16);
+            address.copy_from_slice(&crate::rdma::Gid::from(remote).0);
+        }
+    }
+    id
+}
+
+impl<P: Port> Host<P> {
+    /// Objects of a lane over a queue pair; `None` where there is no provider.
+    fn parts(
+        &mut self,
+        plan: Plan,
+        client: u64,
+        reservation: &mut Option<Reservation>,
+    ) -> Option<Result<Parts, RdmaError>> {
+        let (port, shared) = (self.port.as_mut()?, self.shared.as_ref()?);
+        let owner = (&self.config.registry, Owner::Client(client));
+        Some(Parts::build(port, shared, plan, owner, reservation.take()))
+    }
+
+    fn adopt(&mut self, key: Key, parts: Option<Parts>) {
+        let Some(s) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if let Some(parts) = &parts {
+            s.send = parts.send().map_or(Memory::None, Memory::Registered);
+            s.region = parts.region().map_or(Memory::None, Memory::Registered);
+            if let Some(qp) = parts.qp() {
+                self.by_qp.insert(qp.id, key);
+            }
+        } else {
+            let len = s.plan.slot as usize * s.plan.window as usize;
+            s.send = Memory::Plain(vec![0; len]);
+            s.region = Memory::Plain(vec![0; s.plan.region]);
+        }
+        s.parts = parts;
+    }
+
+    fn terms(&self, s: &Session) -> Terms {
+        let port = self.port.as_ref();
+        let queue = s.parts.as_ref().zip(port);
+        let region = match &s.parts {
+            Some(parts) => parts.region_terms(),
+            None => Some(crate::rdma::bootstrap::RegionTerms {
+                addr: 0,
+                len: s.region.len() as u64,
+                rkey: 0,
+                access: s.plan.access,
+            }),
+        };
+        Terms {
+            slot: s.plan.slot,
+            window: s.plan.window,
+            operations: s.plan.operations,
+            queue: queue.and_then(|(parts, port)| parts.queue_terms(port, s.local)),
+            region,
+        }
+    }
+
+    /// The client's first word.
+    fn greet(&mut self, key: Key) {
+        let client = self.config.registry.client();
+        let plan = self.config.plan;
+        if let Some(s) = self.sessions.get_mut(key) {
+            s.state = State::Greeting;
+            if s.status_only {
+                s.say(&Message::StatusRequest);
+                return;
+            }
+        }
+        let parts = match self.parts(plan, client, &mut None) {
+            Some(Ok(parts)) => Some(parts),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "a lane goes without a queue pair");
+                None
+            }
+            None => None,
+        };
+        self.adopt(key, parts);
+        let Some(s) = self.sessions.get(key) else {
+            return;
+        };
+        let terms = self.terms(s);
+        if let Some(s) = self.sessions.get_mut(key) {
+            s.say(&Message::Hello(terms));
+        }
+    }
+
+    fn refuse(&mut self, key: Key, why: Refusal) {
+        self.stats.refused += 1;
+        if let Some(s) = self.sessions.get_mut(key) {
+            s.say(&Message::Refused(why));
+            // Closing at once would take the word back. The client closes, or patience does.
+            s.state = State::Left;
+            self.touch(key);
+        }
+    }
+
+    /// A client's offer: everything is checked and reserved before anything is made.
+    fn on_hello(&mut self, key: Key, peer: Terms, who: Identity) {
+        if self.closing {
+            return self.refuse(key, Refusal::Closing);
+        }
+        let plan = common(self.config.plan, &peer);
+        let wants_queue = peer.queue.is_some() && self.port.is_some();
+        let amount = Amount {
+            queue_pairs: u64::from(wants_queue),
+            bytes: plan.bytes() as u64,
+            requests: u64::from(plan.window) + u64::from(plan.operations),
+        };
+        let Some(reservation) = self.config.quotas.reserve(who, amount) else {
+            return self.refuse(key, Refusal::Quota);
+        };
+        let mut reservation = Some(reservation);
+        let client = self.config.registry.client();
+        let mut parts = None;
+        if wants_queue {
+            match self.parts(plan, client, &mut reservation) {
+                Some(Ok(made)) => parts = Some(made),
+                Some(Err(error)) => {
+                    tracing::warn!(client, %error, "a client is refused");
+                    return self.refuse(key, Refusal::Resources);
+                }
+                None => {}
+            }
+        }
+        let Some(s) = self.sessions.get_mut(key) else {
+            return;
+        };
+        s.client = client;
+        s.plan = plan;
+        s.reservation = reservation;
+        let local = s.local;
+        self.adopt(key, parts);
+        if let (Some(queue), Some(s), Some(port)) =
+            (&peer.queue, self.sessions.get_mut(key), &mut self.port)
+            && let Some(parts) = &s.parts
+        {
+            match parts.connect(port, local, queue) {
+                Ok(()) => s.carrier = Carrier::Queue,
+                Err(error) => {
+                    tracing::warn!(client, %error, "a client's terms cannot be met");
+                    return self.refuse(key, Refusal::Terms);
+                }
+            }
+        }
+        let Some(s) = self.sessions.get(key) else {
+            return;
+        };
+        let terms = self.terms(s);
+        if let Some(s) = self.sessions.get_mut(key) {
+            s.agree(peer);
+            s.say(&Message::Welcome(client, terms));
+        }
+    }
+
+    /// The server's answer.
+    fn on_welcome(&mut self, key: Key, client: u64, peer: Terms) {
+        let Some(s) = self.sessions.get_mut(key) else {
+            return;
+        };
+        s.client = client;
+        s.agree(peer);
+        let (local, mut ready) = (s.local, false);
+        if let (Some(parts), Some(queue), Some(port)) = (&s.parts, &peer.queue, &mut self.port) {
+            match parts.connect(port, local, queue) {
+                Ok(()) => ready = true,
+                Err(error) => tracing::warn!(%error, "the lane runs over QUIC"),
+            }
+        }
+        s.say(&Message::Ready(ready));
+        self.settle(key, ready);
+    }
+
+    /// The lane is open, over what both can.
+    pub(super) fn settle(&mut self, key: Key, queue: bool) {
+        let Some(s) = self.sessions.get_mut(key) else {
+            return;
+        };
+        s.state = State::Open;
+        s.carrier = if queue {
+            Carrier::Queue
+        } else {
+            Carrier::Stream
+        };
+        if !queue && let (Some(parts), Some(port)) = (&mut s.parts, &mut self.port) {
+            if let Some(qp) = parts.qp() {
+                self.by_qp.remove(&qp.id);
+            }
+            // Nothing was posted but receives of its own, which go with it.
+            parts.drop_queue(port);
+        }
+        let opened = if queue {
+            &mut self.stats.opened_rdma
+        } else {
+            &mut self.stats.opened_quic
+        };
+        *opened += 1;
+        self.set_deadline(key, Timestamp::NEVER);
+        if let Some(info) = self.info(key) {
+            self.tell(key, News::Open(info));
+        }
+    }
+
+    fn on_fallback(&mut self, key: Key, received: u64) {
+        let Some(s) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if s.carrier == Carrier::Stream || s.peer_fallback.is_some() {
+            return self.misbehaved(key, "a fallback from nothing".into());
+        }
+        s.peer_fallback = Some(received);
+        self.fail_over(key, "the peer has left it");
+        self.change(key);
+    }
+
+    /// How far a goodbye is.
+    fn part_with(&mut self, key: Key, now: Timestamp) {
+        let patience = self.config.patience;
+        let Some(s) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(total) = s.peer_total.filter(|n| s.flow.received() >= *n) else {
+            return;
+        };
+        if s.flow.received() > total {
+            return self.misbehaved(key, "more messages than the peer says".into());
+        }
+        match s.state {
+            // We asked, and have everything.
+            State::Leaving if s.answered => {
+                s.state = State::Left;
+                self.end(key, LaneEnd::Finished);
+            }
+            State::Open | State::Leaving if !s.acked_bye => {
+                s.acked_bye = true;
+                let ours = s.flow.accepted();
+                s.say(&Message::ByeAck(ours));
+                self.set_deadline(key, now + patience);
+            }
+            _ => {}
+        }
+    }
+
+    /// What a server has, as JSON.
+    fn status(&self) -> String {
+        let mut objects = self.config.registry.objects();
+        let total = objects.len();
+        objects.truncate(LISTED);
+        let listed = objects.iter().map(|o| {
+            let (owner, kind, detail) = (o.owner, o.kind, o.detail);
+            format!("{{\"owner\":\"{owner}\",\"kind\":\"{kind:?}\",\"detail\":{detail}}}")
+        });
+        let listed: Vec<String> = listed.collect();
+        let device = self.port.as_ref().map_or("null".to_owned(), |port| {
+            let (a, o) = (port.query_device(), port.objects());
+            format!(
+                "{{\"queue_pairs\":{},\"max_queue_pairs\":{},\"regions\":{},\"max_regions\":{},\
+                 \"registered_bytes\":{},\"max_registered_bytes\":{},\"domains\":{},\
+                 \"max_domains\":{}}}",
+                o.queue_pairs,
+                a.max_qp,
+                o.regions,
+                a.max_mr,
+                o.registered,
+                a.max_registered,
+                o.domains,
+                a.max_pd
+            )
+        });
+        let (s, lanes) = (&self.stats, self.sessions.len());
+        format!(
+            "{{\"shard\":{},\"lanes\":{lanes},\"opened_rdma\":{},\"opened_quic\":{},\
+             \"refused\":{},\"fallbacks\":{},\"ended\":{},\"device\":{device},\
+             \"objects_total\":{total},\"objects\":[{}]}}",
+            self.shard,
+            s.opened_rdma,
+            s.opened_quic,
+            s.refused,
+            s.fallbacks,
+            s.ended,
+            listed.join(",")
+        )
+    }
+}
+
+impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
+    /// Reads, answers and writes a lane's stream.
+    pub(super) fn serve(&mut self, ctx: &mut Context<'_>, key: Key) {
+        let now = ctx.now();
+        self.arrive(ctx, key);
+        self.read(ctx, key);
+        self.host.pump(key);
+        self.host.part_with(key, now);
+        self.write(ctx, key);
+    }
+
+    /// What a lane learns of its connection.
+    fn arrive(&mut self, ctx: &mut Context<'_>, key: Key) {
+        let patience = self.host.config.patience;
+        let Some(s) = self.host.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(conn) = s.conn.and_then(|id| ctx.connection(id)) else {
+            return;
+        };
+        let path = conn.path();
+        s.local = path.local.ip().to_canonical();
+        s.remote = path.remote;
+        if s.server && s.deadline == Timestamp::NEVER && s.state == State::Greeting {
+            self.host.set_deadline(key, ctx.now() + patience);
+        } else if s.state == State::Connecting && s.stream.is_none() {
+            // Refused until the handshake is complete.
+            if let Ok(stream) = conn.streams_mut().open(Dir::Bi) {
+                s.stream = Some(stream);
+                self.host.greet(key);
+            }
+        }
+    }
+
+    fn read(&mut self, ctx: &mut Context<'_>, key: Key) {
+        loop {
+            let Some(s) = self.host.sessions.get_mut(key) else {
+                return;
+            };
+            // What an answer would be added to must be taken first.
+            if s.end.is_some() || s.backlog() > limits::LANE_BACKLOG {
+                return;
+            }
+            let mut inbox = std::mem::take(&mut s.inbox);
+            let (now, mut at) = (ctx.now(), 0);
+            while let Some(bytes) = inbox.get(at..) {
+                match Message::decode(bytes) {
+                    Ok(None) => break,
+                    Ok(Some((message, len))) => {
+                        at += len;
+                        self.on_bootstrap(ctx, now, key, message);
+                    }
+                    Err(error) => {
+                        self.on_bad(key, error);
+                        break;
+                    }
+                }
+                let s = self.host.sessions.get(key);
+                if s.is_none_or(|s| s.end.is_some() || s.backlog() > limits::LANE_BACKLOG) {
+                    break;
+                }
+            }
+            inbox.drain(..at.min(inbox.len()));
+            let Some(s) = self.host.sessions.get_mut(key) else {
+                return;
+            };
+            s.inbox = inbox;
+            // What was left to the stream while the inbox was full.
+            let (Some(conn), Some(stream)) = (s.conn, s.stream) else {
+                return;
+            };
+            let mut more = [0; 4096];
+            let connection = ctx.connection(conn);
+            let read = connection.and_then(|c| c.streams_mut().read(stream, &mut more).ok());
+            match read {
+                Some(ReadOutcome::Data(n)) => {
+                    s.inbox.extend_from_slice(more.get(..n).unwrap_or_default());
+                }
+                _ => return,
+            }
+        }
+    }
+
+    fn on_bad(&mut self, key: Key, error: BootstrapError) {
+        let greeting = |s: &Session| s.server && s.state == State::Greeting;
+        if matches!(error, BootstrapError::Version(_))
+            && self.host.sessions.get(key).is_some_and(greeting)
+        {
+            self.host.stats.misbehaved += 1;
+            return self.host.refuse(key, Refusal::Version);
+        }
+        self.host.misbehaved(key, error.to_string());
+    }
+
+    fn on_bootstrap(&mut self, ctx: &mut Context<'_>, now: Timestamp, key: Key, m: Message<'_>) {
+        let Some(s) = self.host.sessions.get_mut(key) else {
+            return;
+        };
+        let (server, state) = (s.server, s.state);
+        let fresh = s.peer.is_none();
+        match m {
+            Message::Hello(terms) if server && state == State::Greeting && fresh => {
+                let connection = s.conn.and_then(|c| ctx.connection(c));
+                let shown =
+                    connection.and_then(|c| c.session().peer_certificates()?.first().cloned());
+                let who = identity(shown.as_deref(), s.remote.ip());
+                self.host.on_hello(key, terms, who);
+            }
+            Message::Welcome(client, terms) if !server && state == State::Greeting && fresh => {
+                self.host.on_welcome(key, client, terms);
+            }
+            Message::Refused(why) if !server && state == State::Greeting => {
+                self.host.end(key, LaneEnd::Refused(why));
+            }
+            Message::Ready(queue) if server && state == State::Greeting && !fresh => {
+                let queue = queue && s.carrier == Carrier::Queue;
+                self.host.settle(key, queue);
+            }
+            Message::Ready(true) if server && s.early => s.early = false,
+            Message::StatusRequest if server && state == State::Greeting && fresh => {
+                let status = self.host.status();
+                if let Some(s) = self.host.sessions.get_mut(key) {
+                    s.say(&Message::Status(status.as_bytes()));
+                }
+            }
+            Message::Status(json) if s.status_only => {
+                let json = String::from_utf8_lossy(json).into_owned();
+                s.state = State::Left;
+                self.host.tell(key, News::Status(json));
+                self.host.end(key, LaneEnd::Finished);
+            }
+            Message::Fallback(n) if matches!(state, State::Open | State::Leaving) => {
+                self.host.on_fallback(key, n);
+            }
+            Message::Bye(n) if matches!(state, State::Open | State::Leaving) => {
+                s.peer_total = Some(n);
+            }
+            Message::ByeAck(n) if state == State::Leaving => {
+                s.peer_total = Some(n);
+                s.answered = true;
+            }
+            Message::Frame(bytes) if matches!(state, State::Open | State::Leaving) => {
+                if s.carrier == Carrier::Stream {
+                    self.on_frame(now, key, bytes);
+                } else {
+                    self.host
+                        .misbehaved(key, "a frame on the wrong carrier".into());
+                }
+            }
+            _ => self.host.misbehaved(key, "a message out of turn".into()),
+        }
+    }
+
+    fn write(&mut self, ctx: &mut Context<'_>, key: Key) {
+        let Some(s) = self.host.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(connection) = s.conn.and_then(|id| ctx.connection(id)) else {
+            return;
+        };
+        if let Some(stream) = s.stream
+            && s.backlog() > 0
+        {
+            let bytes = s.out.get(s.out_at..).unwrap_or_default();
+            match connection.streams_mut().write(stream, bytes) {
+                Ok(n) => s.out_at += n,
+                Err(_) => s.out_at = s.out.len(),
+            }
+            if s.out_at == s.out.len() {
+                s.out.clear();
+                s.out_at = 0;
+            }
+        }
+        if let Some(end) = &s.end {
+            let (code, why) = match end {
+                LaneEnd::Finished => (FINISHED, String::new()),
+                LaneEnd::Refused(why) => (REFUSED, why.to_string()),
+                LaneEnd::Failed(why) | LaneEnd::Lost(why) => (FAILED, why.clone()),
+            };
+            let now = ctx.now();
+            if let Some(connection) = s.conn.and_then(|id| ctx.connection(id)) {
+                connection.close(now, code, why.as_bytes());
+            }
+        }
+    }
+}

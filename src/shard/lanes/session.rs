@@ -1,0 +1,255 @@
+//! One lane's state at either end.
+
+use super::app::{LaneEnd, LaneError, Operation};
+use crate::base::Timestamp;
+use crate::conn::ConnId;
+use crate::rdma::bootstrap::{Message, Terms};
+use crate::rdma::lane::{Flow, Frame, HEADER};
+use crate::rdma::parts::{Parts, Plan};
+use crate::rdma::quota::Reservation;
+use crate::rdma::slots::Key;
+use crate::rdma::{MemoryRegion, Port};
+use crate::wire::StreamId;
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// Names a lane of one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LaneId(pub(super) Key);
+
+/// How far a lane is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// The connection is being made.
+    Connecting,
+    /// A hello, a welcome, or the word that the client is ready is waited for.
+    Greeting,
+    /// In use.
+    Open,
+    /// We said bye.
+    Leaving,
+    /// Both know how much there was; the connection is about to be closed.
+    Left,
+}
+
+/// What carries frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carrier {
+    Stream,
+    Queue,
+    /// From the queue pair to the stream; nothing is sent until both said what they have.
+    Changing,
+}
+
+/// Memory of a lane: registered, or plain where there is no queue pair.
+#[derive(Debug, Default)]
+pub(super) enum Memory {
+    #[default]
+    None,
+    Plain(Vec<u8>),
+    Registered(MemoryRegion),
+}
+
+impl Memory {
+    pub fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Plain(bytes) => bytes.len(),
+            Self::Registered(mr) => mr.len,
+        }
+    }
+
+    fn range(&self, at: u64, len: usize) -> Option<std::ops::Range<usize>> {
+        let at = usize::try_from(at).ok()?;
+        let end = at.checked_add(len).filter(|end| *end <= self.len())?;
+        Some(at..end)
+    }
+
+    pub fn holds(&self, at: u64, len: usize) -> bool {
+        self.range(at, len).is_some()
+    }
+
+    pub fn read<P: Port>(&self, port: Option<&P>, at: u64, into: &mut [u8]) -> bool {
+        let Some(range) = self.range(at, into.len()) else {
+            return false;
+        };
+        match self {
+            Self::None => into.is_empty(),
+            Self::Plain(bytes) => {
+                into.copy_from_slice(bytes.get(range).unwrap_or_default());
+                true
+            }
+            Self::Registered(mr) => port.is_some_and(|p| p.read(mr.id, at, into).is_ok()),
+        }
+    }
+
+    pub fn write<P: Port>(&mut self, port: Option<&mut P>, at: u64, from: &[u8]) -> bool {
+        let Some(range) = self.range(at, from.len()) else {
+            return false;
+        };
+        match self {
+            Self::None => from.is_empty(),
+            Self::Plain(bytes) => {
+                let place = bytes.get_mut(range).unwrap_or_default();
+                place.copy_from_slice(from);
+                true
+            }
+            Self::Registered(mr) => port.is_some_and(|p| p.write(mr.id, at, from).is_ok()),
+        }
+    }
+}
+
+/// An operation under way, or a piece of one over the stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pending {
+    pub id: u64,
+    pub op: Operation,
+    /// The request's number in the send queue.
+    pub index: u64,
+    /// Whether the application is told when it is done.
+    pub last: bool,
+}
+
+/// A lane.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub server: bool,
+    pub conn: Option<ConnId>,
+    pub stream: Option<StreamId>,
+    pub local: IpAddr,
+    pub remote: SocketAddr,
+    pub client: u64,
+    pub state: State,
+    pub carrier: Carrier,
+    pub plan: Plan,
+    pub peer: Option<Terms>,
+    pub parts: Option<Parts>,
+    pub send: Memory,
+    pub region: Memory,
+    pub flow: Flow,
+    /// Tag and length of each message that the peer has not consumed, by number modulo the window.
+    pub messages: Vec<(u32, u32)>,
+    pub ops: VecDeque<Pending>,
+    pub posted: u64,
+    pub completed: u64,
+    /// Received bytes of the stream that are not read yet.
+    pub inbox: Vec<u8>,
+    /// Bytes for the stream, from `out_at` on.
+    pub out: Vec<u8>,
+    pub out_at: usize,
+    pub told_fallback: bool,
+    pub peer_fallback: Option<u64>,
+    /// How many messages the peer says there are.
+    pub peer_total: Option<u64>,
+    pub acked_bye: bool,
+    /// A message came by the queue pair before the word that the client is ready.
+    pub early: bool,
+    /// The peer answered our goodbye.
+    pub answered: bool,
+    pub reservation: Option<Reservation>,
+    /// The application found the lane full.
+    pub wants_room: bool,
+    pub status_only: bool,
+    pub deadline: Timestamp,
+    pub dirty: bool,
+    pub end: Option<LaneEnd>,
+}
+
+impl Session {
+    pub fn new(server: bool, plan: Plan, deadline: Timestamp) -> Self {
+        Self {
+            server,
+            conn: None,
+            stream: None,
+            local: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            remote: crate::base::net::UNSPECIFIED,
+            client: 0,
+            state: State::Connecting,
+            carrier: Carrier::Stream,
+            plan,
+            peer: None,
+            parts: None,
+            send: Memory::None,
+            region: Memory::None,
+            flow: Flow::new(0),
+            messages: Vec::new(),
+            ops: VecDeque::new(),
+            posted: 0,
+            completed: 0,
+            inbox: Vec::new(),
+            out: Vec::new(),
+            out_at: 0,
+            told_fallback: false,
+            peer_fallback: None,
+            peer_total: None,
+            acked_bye: false,
+            early: false,
+            answered: false,
+            reservation: None,
+            wants_room: false,
+            status_only: false,
+            deadline,
+            dirty: false,
+            end: None,
+        }
+    }
+
+    pub fn say(&mut self, message: &Message<'_>) {
+        message.encode(&mut self.out);
+    }
+
+    /// A frame for the stream.
+    pub fn say_frame(&mut self, frame: &Frame, body: &[u8]) {
+        let mut bytes = Vec::with_capacity(HEADER + body.len());
+        bytes.extend(frame.to_bytes());
+        bytes.extend_from_slice(body);
+        self.say(&Message::Frame(&bytes));
+    }
+
+    pub fn backlog(&self) -> usize {
+        self.out.len() - self.out_at
+    }
+
+    /// Messages and operations as the two sides agreed on them.
+    pub fn agree(&mut self, peer: Terms) {
+        self.plan.slot = self.plan.slot.min(peer.slot);
+        self.plan.window = self.plan.window.min(peer.window);
+        self.plan.operations = self.plan.operations.min(peer.operations);
+        self.flow = Flow::new(self.plan.window);
+        self.messages = vec![(0, 0); self.plan.window as usize];
+        self.peer = Some(peer);
+    }
+
+    pub fn max_message(&self) -> usize {
+        self.plan.slot as usize - HEADER
+    }
+
+    pub fn place(&self, number: u64) -> (usize, u64) {
+        let n = number % u64::from(self.plan.window.max(1));
+        (n as usize, n * u64::from(self.plan.slot))
+    }
+
+    pub fn is_open(&self) -> Result<(), LaneError> {
+        let ok = self.state == State::Open && self.end.is_none();
+        ok.then_some(()).ok_or(LaneError::Closed)
+    }
+
+    /// Whether a request may be posted, so that `spare` more still fit.
+    pub fn has_slot(&self, spare: u32) -> bool {
+        self.posted - self.completed + u64::from(spare) < u64::from(self.plan.send_depth())
+    }
+
+    /// The oldest operation, if it is the one of this request.
+    pub fn take_operation(&mut self, index: u64) -> Option<Pending> {
+        let oldest = self.ops.front().is_some_and(|op| op.index == index);
+        oldest.then(|| self.ops.pop_front()).flatten()
+    }
+
+    /// The number of the next request, and whether it is one whose completion is asked for.
+    pub fn next_request(&mut self) -> (u64, bool) {
+        let index = self.posted;
+        self.posted += 1;
+        let every = u64::from(self.plan.send_depth() / 4).max(1);
+        (index, index % every == every - 1)
+    }
+}

@@ -1,0 +1,78 @@
+//! Several paths: over loopback, through links, one killed, and between two processes.
+
+use super::{Server, failure, report};
+use serde_json::Value;
+
+fn workload(report: &Value) -> &Value {
+    &report["end"]["workloads"][0]
+}
+
+fn paths(report: &Value) -> &[Value] {
+    let paths = workload(report)["paths"].as_array();
+    paths.expect("a list").as_slice()
+}
+
+#[test]
+fn paths_over_loopback_all_carry_data_and_are_told_apart() {
+    let r = report("bench throughput --paths 3 --scheduler round-robin -t 500ms -O 0ms -J");
+    assert_eq!(paths(&r).len(), 3);
+    for (n, path) in paths(&r).iter().enumerate() {
+        assert_eq!(path["id"], n);
+        let local = path["local"].as_str().expect("an address");
+        assert!(local.starts_with(&format!("127.0.0.{}:", n + 1)), "{local}");
+        assert!(path["bytes_sent"].as_u64() > Some(10_000), "{path}");
+    }
+    assert_eq!(r["config"]["workloads"][0]["paths"], 3);
+    let single = report("bench throughput -t 100ms -O 0ms -J");
+    assert!(paths(&single).is_empty());
+    assert_eq!(workload(&single)["longest_stall_ms"], Value::Null);
+}
+
+#[test]
+fn a_killed_path_stalls_the_transfer_and_does_not_end_it() {
+    let r = report(
+        "bench failover --kill 1 -b 20M -t 2s -O 200ms -J \
+         --link delay=5,rate=50 --link delay=8,rate=50 --reinject default",
+    );
+    let w = workload(&r);
+    assert_eq!(w["killed_path"], 1);
+    assert!(w["killed_at_seconds"].as_f64() >= Some(1.2));
+    assert!(w["longest_stall_ms"].as_f64() > Some(0.0), "{w}");
+    assert!(w["bytes"].as_u64() > Some(0));
+    assert_eq!(paths(&r).len(), 2);
+}
+
+#[test]
+fn paths_lead_to_another_process() {
+    let server = Server::start("--shards 2");
+    let (addr, pin) = (&server.addr, &server.fingerprint);
+    let local = "--local 127.0.0.1,127.0.0.2";
+    let r = report(&format!(
+        "client {addr} rr --paths 2 {local} --pin {pin} -t 300ms -O 0ms -J"
+    ));
+    assert_eq!(paths(&r).len(), 2);
+    let few = Server::start("--shards 1 --paths 1");
+    let (addr, pin) = (&few.addr, &few.fingerprint);
+    let why = failure(
+        &format!("client {addr} rr --paths 2 --pin {pin} -t 300ms"),
+        1,
+    );
+    assert!(why.contains("several paths"), "{why}");
+}
+
+#[test]
+fn flags_that_make_no_sense_are_told() {
+    for (line, word) in [
+        ("bench handshake --paths 2", "--paths"),
+        ("bench throughput --kill 0", "--kill"),
+        ("bench failover --paths 2 --kill 2", "--kill"),
+        ("bench failover -n 1M", "-n"),
+        ("bench throughput --paths 9", "8"),
+        ("bench throughput --link speed=1", "speed"),
+        ("bench throughput --scheduler best", "best"),
+        ("client 127.0.0.1:1 failover --insecure", "bench"),
+    ] {
+        let why = failure(line, 2);
+        assert!(why.contains(word), "{line}: {why}");
+    }
+}

@@ -1,0 +1,16 @@
+//! Lanes over loopback sockets: bootstrap, messages and operations over queue pairs and streams,
+//! many clients at once, and what is left of them when they go.
+
+#[path = "lanes/bad.rs"]
+mod bad;
+#[path = "lanes/basics.rs"]
+mod basics;
+#[path = "common/certs.rs"]
+#[allow(dead_code, reason = "every test binary uses its own part of this")]
+mod certs;
+#[path = "lanes/rig.rs"]
+mod rig;
+#[path = "lanes/scenarios.rs"]
+mod scenarios;
+#[path = "lanes/undo.rs"]
+mod undo;

@@ -1,0 +1,235 @@
+//! One lane: what it carries, over either way and from one to the other, and how it ends.
+
+use crate::rig::{Options, Order, Pair, Told};
+use corelane::rdma::Access;
+use corelane::shard::engine::Idle;
+use corelane::shard::lanes::{LaneEnd, LaneError, OpError, Operation};
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Messages both ways, more than the window at once, and every kind of operation.
+fn everything(server: &Options, client: &Options, rdma: bool) {
+    let pair = Pair::new(server, client);
+    let (lane, other, info) = pair.connect();
+    assert_eq!(info.rdma, rdma);
+    assert_eq!(info.numbers.iter().all(|n| *n != 0), rdma);
+    let long = vec![7; info.max_message];
+    pair.client.order(Order::Send(lane, 9, long.clone()));
+    assert_eq!(pair.server.message(), (other, 9, long.clone()));
+    pair.client
+        .order(Order::Send(lane, 9, vec![7; info.max_message + 1]));
+    assert_eq!(pair.client.refused(), LaneError::TooLong(info.max_message));
+    for n in 0..100u32 {
+        pair.client
+            .order(Order::Send(lane, n, n.to_be_bytes().to_vec()));
+        pair.server.order(Order::Send(other, n, vec![n as u8; 3]));
+    }
+    for n in 0..100u32 {
+        assert_eq!(pair.server.message(), (other, n, n.to_be_bytes().to_vec()));
+        assert_eq!(pair.client.message(), (lane, n, vec![n as u8; 3]));
+    }
+    operations(&pair, lane, other);
+    pair.client
+        .order(Order::Send(lane, 1, b"the last".to_vec()));
+    pair.client.order(Order::Close(lane));
+    assert_eq!(pair.server.message().2, b"the last");
+    assert_eq!(
+        (pair.client.closed(), pair.server.closed()),
+        (LaneEnd::Finished, LaneEnd::Finished)
+    );
+    pair.server.emptied();
+    pair.finish();
+}
+
+fn operations(
+    pair: &Pair,
+    lane: corelane::shard::lanes::LaneId,
+    other: corelane::shard::lanes::LaneId,
+) {
+    let pattern: Vec<u8> = (0..9000u32).map(|n| (n * 7) as u8).collect();
+    let operate = |op, what| {
+        pair.client.order(Order::Operate(lane, op, what));
+        assert_eq!(pair.client.done(), (op, Ok(())));
+    };
+    pair.client.order(Order::Fill(lane, 100, pattern.clone()));
+    let (local, remote, len) = (100, 2000, 9000);
+    operate(1, Operation::Write { local, remote, len });
+    assert_eq!(pair.server.look(other, 2000, 9000), pattern);
+    operate(
+        2,
+        Operation::Read {
+            local: 0,
+            remote: 2000,
+            len,
+        },
+    );
+    assert_eq!(pair.client.look(lane, 0, 9000), pattern);
+    pair.server
+        .order(Order::Fill(other, 8, 40u64.to_ne_bytes().to_vec()));
+    // What was asked for before is done before: the server answers its own order first.
+    pair.server.look(other, 8, 8);
+    operate(
+        3,
+        Operation::FetchAdd {
+            local: 0,
+            remote: 8,
+            add: 2,
+        },
+    );
+    assert_eq!(pair.client.look(lane, 0, 8), 40u64.to_ne_bytes());
+    operate(
+        4,
+        Operation::CompareSwap {
+            local: 0,
+            remote: 8,
+            compare: 42,
+            swap: 5,
+        },
+    );
+    operate(
+        5,
+        Operation::CompareSwap {
+            local: 8,
+            remote: 8,
+            compare: 42,
+            swap: 6,
+        },
+    );
+    assert_eq!(pair.client.look(lane, 0, 8), 42u64.to_ne_bytes());
+    assert_eq!(pair.client.look(lane, 8, 8), 5u64.to_ne_bytes());
+    assert_eq!(pair.server.look(other, 8, 8), 5u64.to_ne_bytes());
+    for (what, error) in [
+        (
+            Operation::Read {
+                local: 0,
+                remote: 16 * 1024 - 7,
+                len: 8,
+            },
+            LaneError::Range,
+        ),
+        (
+            Operation::Read {
+                local: u64::MAX,
+                remote: 0,
+                len: 8,
+            },
+            LaneError::Range,
+        ),
+        (
+            Operation::FetchAdd {
+                local: 0,
+                remote: 4,
+                add: 1,
+            },
+            LaneError::Range,
+        ),
+    ] {
+        pair.client.order(Order::Operate(lane, 6, what));
+        assert_eq!(pair.client.refused(), error);
+    }
+}
+
+#[test]
+fn a_lane_over_queue_pairs_carries_everything() {
+    everything(&Options::new(), &Options::new(), true);
+}
+
+#[test]
+fn a_lane_over_ipv6_and_spinning_shards_carries_everything() {
+    let options = || Options {
+        ip: IpAddr::V6(Ipv6Addr::LOCALHOST),
+        idle: Idle::Spin,
+        ..Options::new()
+    };
+    everything(&options(), &options(), true);
+}
+
+#[test]
+fn a_lane_runs_over_streams_where_one_side_has_no_queue_pairs() {
+    everything(&Options::new(), &Options::new().quic(), false);
+    everything(&Options::new().quic(), &Options::new(), false);
+}
+
+#[test]
+fn a_lane_that_leaves_its_queue_pair_loses_and_repeats_nothing() {
+    for by_client in [true, false] {
+        let pair = Pair::new(&Options::new(), &Options::new());
+        let (lane, other, info) = pair.connect();
+        assert!(info.rdma);
+        for n in 0..400u32 {
+            pair.client
+                .order(Order::Send(lane, n, n.to_be_bytes().to_vec()));
+            pair.server
+                .order(Order::Send(other, n, n.to_le_bytes().to_vec()));
+            match (n, by_client) {
+                (150, true) => pair.client.order(Order::FallBack(lane)),
+                (150, false) => pair.server.order(Order::FallBack(other)),
+                _ => {}
+            }
+        }
+        for n in 0..400u32 {
+            assert_eq!(pair.server.message(), (other, n, n.to_be_bytes().to_vec()));
+            assert_eq!(pair.client.message(), (lane, n, n.to_le_bytes().to_vec()));
+        }
+        operations(&pair, lane, other);
+        assert_eq!(pair.server.count().1.fallbacks, 1);
+        // The queue pairs are gone, memory and domain stay until the lane goes.
+        assert_eq!(
+            pair.server.count().2.map(|o| (o.queue_pairs, o.regions)),
+            Some((0, 3))
+        );
+        pair.client.order(Order::Close(lane));
+        assert_eq!(pair.client.closed(), LaneEnd::Finished);
+        pair.server.emptied();
+        pair.finish();
+    }
+}
+
+#[test]
+fn what_the_peer_does_not_allow_is_refused_here_and_there() {
+    let mut server = Options::new();
+    server.config.plan.access = Access::REMOTE_READ;
+    for client in [Options::new(), Options::new().quic()] {
+        let pair = Pair::new(&server, &client);
+        let (lane, ..) = pair.connect();
+        let what = Operation::Write {
+            local: 0,
+            remote: 0,
+            len: 8,
+        };
+        pair.client.order(Order::Operate(lane, 1, what));
+        assert_eq!(pair.client.refused(), LaneError::Access);
+        pair.client.order(Order::Operate(
+            lane,
+            2,
+            Operation::Read {
+                local: 0,
+                remote: 0,
+                len: 8,
+            },
+        ));
+        assert_eq!(pair.client.done(), (2, Ok::<(), OpError>(())));
+        pair.finish();
+    }
+}
+
+#[test]
+fn a_server_tells_its_status() {
+    let pair = Pair::new(&Options::new(), &Options::new());
+    let (lane, ..) = pair.connect();
+    pair.client.order(Order::Status(pair.target.clone()));
+    let json = pair.client.wait("the status", |t| match t {
+        Told::Status(json) => Some(json),
+        _ => None,
+    });
+    let status: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(status["device"]["queue_pairs"], 1);
+    let owners = status["objects"].as_array().expect("objects");
+    assert!(
+        owners
+            .iter()
+            .any(|o| o["kind"] == "QueuePair" && o["owner"] == "client 1")
+    );
+    assert_eq!(pair.client.closed(), LaneEnd::Finished);
+    pair.client.order(Order::Close(lane));
+    pair.finish();
+}
