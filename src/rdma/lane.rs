@@ -1,9 +1,9 @@
 //! A lane's frames and its bookkeeping: which messages were accepted, sent, received and consumed.
 //!
 //! The same frames go over a queue pair and over a stream, numbered by the lane and not by what
-//! carries them. So a lane that changes from one to the other sends again exactly what has not come,
-//! and what comes twice is dropped. Consuming a message lets the peer send another: the receiver's
-//! memory is bounded by what it announced.
+//! carries them. So a lane that changes from one to the other sends again exactly what has not
+//! come, and what comes twice is dropped. Consuming a message lets the peer send another: the
+//! receiver's memory is bounded by what it announced.
 
 /// Bytes of a frame's header.
 pub const HEADER: usize = 24;
