@@ -1,9 +1,9 @@
 //! A lane's frames and its bookkeeping: which messages were accepted, sent, received and consumed.
 //!
 //! The same frames go over a queue pair and over a stream, numbered by the lane and not by what
-//! carries them. So a lane that changes from one to the other sends again exactly what has not come,
-//! and what comes twice is dropped. Consuming a message lets the peer send another: the receiver's
-//! memory is bounded by what it announced.
+//! carries them. So a lane that changes from one to the other sends again exactly what has not
+//! come, and what comes twice is dropped. Consuming a message lets the peer send another: the
+//! receiver's memory is bounded by what it announced.
 
 /// Bytes of a frame's header.
 pub const HEADER: usize = 24;
@@ -220,7 +220,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn frames_read_back(kind in 0usize..7, tag in any::<u32>(), number in any::<u64>(), ack in any::<u64>()) {
+        fn frames_read_back(
+            kind in 0usize..7,
+            tag in any::<u32>(),
+            number in any::<u64>(),
+            ack in any::<u64>(),
+        ) {
             let frame = Frame { kind: KINDS[kind], tag, number, ack };
             let mut bytes = frame.to_bytes().to_vec();
             for cut in 0..HEADER {
@@ -232,7 +237,9 @@ mod tests {
 
         /// Whatever is lost at changes of the carrier, each message is delivered once and in order.
         #[test]
-        fn a_change_of_carrier_loses_and_repeats_nothing(steps in prop::collection::vec(0u8..4, 1..200)) {
+        fn a_change_of_carrier_loses_and_repeats_nothing(
+            steps in prop::collection::vec(0u8..4, 1..200),
+        ) {
             let (mut a, mut b) = (Flow::new(4), Flow::new(4));
             let mut wire = std::collections::VecDeque::new();
             for step in steps {

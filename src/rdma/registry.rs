@@ -1,7 +1,7 @@
 //! Every device object of the process with its owner.
 //!
-//! An object is here from its creation to its removal, because what names it, a [`Tracked`], takes it
-//! out when it is dropped. The lock is taken when objects are made and removed and when someone
+//! An object is here from its creation to its removal, because what names it, a [`Tracked`], takes
+//! it out when it is dropped. The lock is taken when objects are made and removed and when someone
 //! looks, never on the data path.
 
 use std::collections::BTreeMap;

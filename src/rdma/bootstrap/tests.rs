@@ -53,7 +53,10 @@ fn messages(n: u64, data: &[u8]) -> Vec<Message<'_>> {
 
 proptest! {
     #[test]
-    fn what_is_written_reads_back(n in any::<u64>(), data in prop::collection::vec(any::<u8>(), 40..80)) {
+    fn what_is_written_reads_back(
+        n in any::<u64>(),
+        data in prop::collection::vec(any::<u8>(), 40..80),
+    ) {
         for message in messages(n, &data) {
             let mut bytes = encoded(&message);
             let len = bytes.len();

@@ -2,9 +2,9 @@
 //! have them and over QUIC streams where not, under one interface.
 //!
 //! A lane begins with a QUIC connection, whose first stream carries the bootstrap
-//! ([`crate::rdma::bootstrap`]). The connection's life is the lane's: when it ends, however it ends,
-//! the queue pair, its memory and its domain go. A [`LaneShard`] is the application of a shard; what
-//! is done with lanes is a [`LaneApp`], called on the shard's thread.
+//! ([`crate::rdma::bootstrap`]). The connection's life is the lane's: when it ends, however it
+//! ends, the queue pair, its memory and its domain go. A [`LaneShard`] is the application of a
+//! shard; what is done with lanes is a [`LaneApp`], called on the shard's thread.
 //!
 //! **TLS protects the bootstrap. What goes over a queue pair is neither encrypted nor
 //! authenticated.** Lanes that run over streams have all of QUIC's protection.
