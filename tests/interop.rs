@@ -39,9 +39,17 @@ fn config(name: &str, backend: Choice) -> EngineConfig {
     config
 }
 
-fn server(identity: &Identity, backend: Choice, shards: usize) -> Engine<FileApp> {
+/// What a side that takes so many paths offers; quinn takes one.
+fn offering(paths: u32) -> Arc<TransportConfig> {
+    let mut transport = TransportConfig::default();
+    transport.max_paths = paths;
+    Arc::new(transport)
+}
+
+fn server(identity: &Identity, backend: Choice, shards: usize, paths: u32) -> Engine<FileApp> {
     let mut config = config("server", backend);
     config.shards = shards;
+    config.transport = offering(paths);
     config.bind = Bind::Shared(loopback());
     config.server = Some(Arc::new(identity.server_config(&[ALPN])));
     Engine::start(&config, |_| FileApp::server(&files())).expect("the server starts")
@@ -53,11 +61,12 @@ fn client(
     backend: Choice,
     remote: SocketAddr,
     requests: Vec<Vec<u8>>,
+    paths: u32,
 ) -> Vec<Hash> {
     let job = Job {
         remote,
         tls: Arc::new(identity.client_config(&[ALPN])),
-        transport: Arc::new(TransportConfig::default()),
+        transport: offering(paths),
         requests,
         stop: true,
     };
@@ -93,18 +102,21 @@ fn puts() -> (Vec<Vec<u8>>, Vec<Hash>) {
     (requests, files.iter().map(|f| hash(&f.hash())).collect())
 }
 
-fn against_quinn_server(backend: Choice, faults: Faults) {
+fn against_quinn_server(backend: Choice, faults: Faults, paths: u32) {
     let identity = Identity::generate();
     let server = quinn_peer::Server::start(&identity, &files()).expect("quinn starts");
     let relay = Relay::start(server.addr(), 7, faults, faults).expect("the relay starts");
     for (requests, expected) in [gets(), puts()] {
-        assert_eq!(client(&identity, backend, relay.addr(), requests), expected);
+        assert_eq!(
+            client(&identity, backend, relay.addr(), requests, paths),
+            expected
+        );
     }
 }
 
-fn against_quinn_client(backend: Choice, faults: Faults) {
+fn against_quinn_client(backend: Choice, faults: Faults, paths: u32) {
     let identity = Identity::generate();
-    let mut server = server(&identity, backend, 1);
+    let mut server = server(&identity, backend, 1, paths);
     let relay = Relay::start(server.local_addrs()[0], 8, faults, faults).expect("the relay starts");
     let files = files();
     let names: Vec<&str> = files.iter().map(|f| f.name.as_str()).collect();
@@ -122,32 +134,44 @@ fn against_quinn_client(backend: Choice, faults: Faults) {
 
 #[test]
 fn quinn_serves_us_on_uring() {
-    against_quinn_server(Choice::Auto, Faults::default());
+    against_quinn_server(Choice::Auto, Faults::default(), 1);
 }
 
 #[test]
 fn quinn_serves_us_on_mmsg() {
-    against_quinn_server(Choice::Mmsg, Faults::default());
+    against_quinn_server(Choice::Mmsg, Faults::default(), 1);
 }
 
 #[test]
 fn quinn_serves_us_with_loss() {
-    against_quinn_server(Choice::Auto, Faults::loss(0.02));
+    against_quinn_server(Choice::Auto, Faults::loss(0.02), 1);
 }
 
 #[test]
 fn we_serve_quinn_on_uring() {
-    against_quinn_client(Choice::Auto, Faults::default());
+    against_quinn_client(Choice::Auto, Faults::default(), 1);
 }
 
 #[test]
 fn we_serve_quinn_on_mmsg() {
-    against_quinn_client(Choice::Mmsg, Faults::default());
+    against_quinn_client(Choice::Mmsg, Faults::default(), 1);
 }
 
 #[test]
 fn we_serve_quinn_with_loss() {
-    against_quinn_client(Choice::Auto, Faults::loss(0.02));
+    against_quinn_client(Choice::Auto, Faults::loss(0.02), 1);
+}
+
+/// We would have several paths, quinn does not know of such: one it is (multipath §2).
+#[test]
+fn quinn_serves_us_who_offer_several_paths() {
+    against_quinn_server(Choice::Mmsg, Faults::default(), 4);
+}
+
+/// The same, the other way round.
+#[test]
+fn we_offer_several_paths_and_serve_quinn() {
+    against_quinn_client(Choice::Mmsg, Faults::default(), 4);
 }
 
 /// quinn sends us early data.
@@ -248,11 +272,11 @@ fn datagrams_grow_to_what_the_interface_carries() {
 fn four_shards_serve_us() {
     let identity = Identity::generate();
     for backend in [Choice::Auto, Choice::Mmsg] {
-        let mut server = server(&identity, backend, 4);
+        let mut server = server(&identity, backend, 4, 1);
         let addr = server.local_addrs()[0];
         for _ in 0..8 {
             let (requests, expected) = gets();
-            assert_eq!(client(&identity, backend, addr, requests), expected);
+            assert_eq!(client(&identity, backend, addr, requests, 1), expected);
         }
         server.stop();
         let reports = server.join().expect("the server ends");

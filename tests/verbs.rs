@@ -1,6 +1,6 @@
-//! One set of scenarios for every provider of queue pairs: two devices of `roce` in this process; and
-//! in a machine that `tools/rdma-vm` starts (`--guest`), two of `verbs` on the kernel's rxe driver, and
-//! `roce` crossed with rxe over a UDP socket, either one asking and the other answering.
+//! One set of scenarios for every provider of queue pairs: two devices of `roce` in this process;
+//! and in a machine that `tools/rdma-vm` starts (`--guest`), two of `verbs` on the kernel's rxe
+//! driver, and `roce` crossed with rxe over a UDP socket, either one asking, the other answering.
 //!
 //! Arguments other than options choose scenarios by a part of their name.
 
@@ -91,8 +91,8 @@ impl Run {
         }
     }
 
-    /// Every scenario on a net that is new each time, for a failed one leaves nothing usable; without
-    /// that of many where it was done on both devices already.
+    /// Every scenario on a net that is new each time, for a failed one leaves nothing usable;
+    /// without that of many where it was done on both devices already.
     fn all<N: Net>(&mut self, on: &str, many: bool, net: impl Fn() -> N) {
         for (name, scenario) in SCENARIOS {
             if !many && *name == MANY {

@@ -80,12 +80,15 @@ impl Connection {
             }
         }
         if self.load == Load::Pinned {
-            self.write_pinned(w);
-            let Self {
-                streams, scratch, ..
-            } = self;
-            streams.write_data(w, &mut |f| scratch.push(SentFrame::Stream(f)));
+            self.write_pinned_load(w);
         }
+        self.write_ping(w);
+        must_fill
+    }
+
+    /// Writes a PING that was asked for, or that makes a packet a probe after a timeout.
+    #[inline(always)]
+    fn write_ping(&mut self, w: &mut Writer<'_>) {
         let (path, scratch) = (self.paths.current_mut(), &mut self.scratch);
         let elicits = || scratch.iter().any(|f| !f.is_ack());
         // A PING that was asked for goes beside other frames: those may all be probing frames.
@@ -97,7 +100,16 @@ impl Connection {
         if !self.streams.wants_to_send() && !self.datagrams.wants_to_send() {
             path.window_limited = false;
         }
-        must_fill
+    }
+
+    /// Writes what is pinned to the path in hand.
+    #[cold]
+    fn write_pinned_load(&mut self, w: &mut Writer<'_>) {
+        self.write_pinned(w);
+        let Self {
+            streams, scratch, ..
+        } = self;
+        streams.write_data(w, &mut |f| scratch.push(SentFrame::Stream(f)));
     }
 }
 

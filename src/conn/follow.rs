@@ -10,7 +10,7 @@ use super::events::Event;
 use super::input::Packet;
 use crate::base::{RecvMeta, Timestamp};
 use crate::path::probe::{is_by, same_end};
-use crate::path::{Probe, Purpose};
+use crate::path::{PathState, Probe, Purpose};
 use crate::wire::Side;
 
 impl Connection {
@@ -59,6 +59,7 @@ impl Connection {
             path.local_cids.on_move(packet.dcid);
             if self.move_back(now) {
                 self.events.push(Event::PeerAddressChanged);
+                self.open_where_proven();
             }
             return;
         }
@@ -89,6 +90,19 @@ impl Connection {
         self.change_path(now, meta.socket, meta.path, cid, validation);
         if self.paths.current().validation.is_validated() {
             self.events.push(Event::PeerAddressValidated);
+            self.open_where_proven();
+        }
+    }
+
+    /// A path that was still being validated is open where nothing more is asked of the addresses
+    /// that it went to.
+    fn open_where_proven(&mut self) {
+        let path = self.paths.current();
+        if path.state == PathState::Validating
+            && path.validation.is_validated()
+            && !path.validation.is_challenging()
+        {
+            self.on_new_path_validated();
         }
     }
 

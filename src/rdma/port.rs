@@ -52,8 +52,8 @@ pub trait Port: Provider {
         Vec::new()
     }
 
-    /// Before sleep: makes the next completion of `cq` readable. Poll once more afterwards, for what
-    /// came before does not tell.
+    /// Before sleep: makes the next completion of `cq` readable. Poll once more afterwards, for
+    /// what came before does not tell.
     fn req_notify_cq(&mut self, cq: CompletionQueueId) -> Result<(), RdmaError> {
         let _ = cq;
         Ok(())

@@ -71,8 +71,8 @@ pub trait ShardApp {
         let _ = (out, meta, datagram);
     }
 
-    /// A train came on a socket that the application added for itself ([`Context::add_own_socket`]):
-    /// datagrams of `meta.segment_size` bytes each but the last.
+    /// A train came on a socket that the application added for itself
+    /// ([`Context::add_own_socket`]): datagrams of `meta.segment_size` bytes each but the last.
     #[inline]
     fn on_own_train(&mut self, now: Timestamp, meta: &RecvMeta, train: &mut [u8]) {
         let _ = (now, meta, train);

@@ -260,8 +260,8 @@ impl SendBuffer {
             .for_each_missing(start, end, |s, e| lost.insert(s, e));
     }
 
-    /// The first part of what was sent of `start..end` that is not acknowledged, or with `lost` that
-    /// is to be sent again.
+    /// The first part of what was sent of `start..end` that is not acknowledged, or with `lost`
+    /// that is to be sent again.
     pub(super) fn first_open(&self, start: u64, end: u64, lost: bool) -> Option<(u64, u64)> {
         let (start, end) = (start.max(self.acked_to), end.min(self.next));
         if lost {

@@ -189,8 +189,8 @@ fn a_healthy_path_is_never_abandoned_by_itself() {
     rig.expect_alive();
 }
 
-/// Multipath §3.1: a PATH_RESPONSE goes by the path of its challenge, so that a path validates while
-/// no other works.
+/// Multipath §3.1: a PATH_RESPONSE goes by the path of its challenge, so that a path validates
+/// while no other works.
 #[test]
 fn a_path_validates_while_the_other_is_dark() {
     let mut rig = Rig::new(4);

@@ -176,7 +176,8 @@ impl Run {
                 .filter(|s| !self.rig.has_exactly(s.0, s.1, s.2));
             return Err(format!("not delivered: {:?}", missing.collect::<Vec<_>>()));
         }
-        self.rig.run_ms(5000);
+        // Long enough for a few probe timeouts of a path that has not measured its round trip.
+        self.rig.run_ms(15_000);
         let ids = self.rig.ids();
         for (side, id) in ids.into_iter().enumerate() {
             let conn = self.rig.pair.conn(side, id);

@@ -1,5 +1,5 @@
-//! `roce` on a UDP socket and rxe, as two devices that reach each other: in the guest, over a pair of
-//! network interfaces whose other end is in a network namespace, where port 4791 is free.
+//! `roce` on a UDP socket and rxe, as two devices that reach each other: in the guest, over a pair
+//! of network interfaces whose other end is in a network namespace, where port 4791 is free.
 
 use crate::guest::{place, wait_readable};
 use crate::link::Net;

@@ -18,6 +18,10 @@ use std::time::Duration;
 
 /// How long a path waits for connection IDs of the peer, which come within a few round trips.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is tried meanwhile. Each try tells the peer what lacks, so not with every turn.
+const RETRY: Duration = Duration::from_millis(20);
+/// The same while the handshake is not confirmed, which tells nobody anything.
+const RETRY_EARLY: Duration = Duration::from_millis(2);
 
 /// A path that a handle asked for and that could not be opened yet.
 pub(super) struct Opening {
@@ -25,6 +29,8 @@ pub(super) struct Opening {
     order: OpenPath,
     /// The socket that was found or bound for it.
     pub(super) socket: Option<SocketId>,
+    /// When it is tried next.
+    next: Timestamp,
     /// When it is given up.
     until: Timestamp,
 }
@@ -41,27 +47,33 @@ impl Driver {
         let Some(conn) = order.shared.id.get().copied() else {
             return;
         };
-        let until = ctx.now() + PATIENCE;
+        let (next, until) = (ctx.now(), ctx.now() + PATIENCE);
         self.try_path(
             ctx,
             Opening {
                 conn,
                 order,
                 socket: None,
+                next,
                 until,
             },
         );
     }
 
-    /// Tries those again that had to wait; says when the first of them is given up.
+    /// Tries those again that had to wait; says when to do so next.
     pub(super) fn retry_paths(&mut self, ctx: &mut Context<'_>) -> Option<Timestamp> {
         if self.opening.is_empty() {
             return None;
         }
+        let now = ctx.now();
         for opening in std::mem::take(&mut self.opening) {
-            self.try_path(ctx, opening);
+            if opening.next <= now {
+                self.try_path(ctx, opening);
+            } else {
+                self.opening.push(opening);
+            }
         }
-        self.opening.iter().map(|o| o.until).min()
+        self.opening.iter().map(|o| o.next).min()
     }
 
     /// Opens a path, or keeps it for later, or says why not.
@@ -83,6 +95,8 @@ impl Driver {
             (Err(PathError::Refused(why)), _)
                 if now < opening.until && may_change(ctx, opening.conn, why) =>
             {
+                let early = why == OpenPathError::NotConfirmed;
+                opening.next = now + if early { RETRY_EARLY } else { RETRY };
                 self.opening.push(opening);
                 return;
             }

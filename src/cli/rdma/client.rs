@@ -224,25 +224,7 @@ fn obey(client: &Client, lane: LaneId, line: &str) -> Result<bool, Failure> {
             output::print(&format!("{}\n", String::from_utf8_lossy(&bytes)))?;
         }
         "atomic" => {
-            let kind = words.next();
-            let (remote, first) = (number(words.next())?, number(words.next())?);
-            let what = match kind {
-                Some("add") => Operation::FetchAdd {
-                    local: 0,
-                    remote,
-                    add: first,
-                },
-                Some("swap") => {
-                    let swap = number(words.next())?;
-                    Operation::CompareSwap {
-                        local: 0,
-                        remote,
-                        compare: first,
-                        swap,
-                    }
-                }
-                _ => return Err(wrong()),
-            };
+            let what = atomic(&mut words).ok_or_else(wrong)?;
             client.order(Order::Atomic(lane, what))?;
             let found = done(client)?.try_into().map_or(0, u64::from_ne_bytes);
             output::print(&format!("found {found}\n"))?;
@@ -250,6 +232,27 @@ fn obey(client: &Client, lane: LaneId, line: &str) -> Result<bool, Failure> {
         _ => return Err(wrong()),
     }
     Ok(true)
+}
+
+/// The operation that `add OFFSET N` or `swap OFFSET COMPARE SWAP` asks for.
+fn atomic<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Operation> {
+    let kind = words.next();
+    let mut number = || words.next()?.parse::<u64>().ok();
+    let (remote, first) = (number()?, number()?);
+    match kind? {
+        "add" => Some(Operation::FetchAdd {
+            local: 0,
+            remote,
+            add: first,
+        }),
+        "swap" => Some(Operation::CompareSwap {
+            local: 0,
+            remote,
+            compare: first,
+            swap: number()?,
+        }),
+        _ => None,
+    }
 }
 
 /// `corelane rdma status`.

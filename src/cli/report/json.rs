@@ -85,8 +85,8 @@ pub struct End {
 /// The totals of one workload, without its warm-up.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Workload {
-    /// `throughput`, `rr`, `handshake`, `datagram`, `connections`, `failover`, or `idle` for connections to a
-    /// process of its own.
+    /// `throughput`, `rr`, `handshake`, `datagram`, `connections`, `failover`, or `idle` for
+    /// connections to a process of its own.
     pub name: String,
     /// The I/O backend that ran: `uring` or `mmsg`.
     pub backend: String,

@@ -33,11 +33,11 @@ pub struct MultipathConfig {
     /// What is sent again on another path before it counts as lost. Default nothing, but what is
     /// in flight on a path whose probe timeout fires.
     pub reinjection: Option<ReinjectionConfig>,
-    /// Which addresses of ours the peer may be told, and that it may tell us its own; `None` neither
-    /// tells nor hears any. Default `None`.
+    /// Which addresses of ours the peer may be told, and that it may tell us its own; `None` tells
+    /// and hears none. Default `None`.
     pub addresses: Option<AddressConfig>,
-    /// A client opens paths by itself until it has so many, between the addresses that it is told of
-    /// ([`Connection::set_local_addresses`](super::super::Connection::set_local_addresses)) and
+    /// A client opens paths by itself until it has so many, between the addresses that it is told
+    /// of ([`Connection::set_local_addresses`](super::super::Connection::set_local_addresses)) and
     /// those of the server. Default `None`: it opens none.
     pub auto_paths: Option<u32>,
     /// Who sees and decides what an embedder wants to see and decide itself. Default nobody.

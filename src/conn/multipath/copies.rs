@@ -202,7 +202,7 @@ impl Copies {
         }
     }
 
-    /// Bytes that the next packet for `target` may have, as the budget says; `None` when none waits.
+    /// Bytes that the next packet for `target` may have by the budget; `None` when none waits.
     fn next_size(&mut self, target: PathId, size: usize) -> Option<usize> {
         loop {
             let at = self.queue.iter().position(|b| b.target == target)?;

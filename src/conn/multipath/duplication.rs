@@ -3,7 +3,7 @@
 //!
 //! A packet that carries such frames is looked at before it is sealed; its copies wait as batches
 //! (`copies`). Stream and CRYPTO data is named by its offsets and read again from where it is kept;
-//! datagrams, which are not kept, and frames without a record of their own are taken from the packet.
+//! datagrams, which are not kept, and frames without a record are taken from the packet.
 
 use super::super::Connection;
 use super::super::space::SentFrame;

@@ -46,7 +46,8 @@ impl Connection {
         out
     }
 
-    /// Every other frame; what is said of a path beyond our limit is a violation (multipath §4, §4.7).
+    /// Every other frame; what is said of a path beyond our limit is a violation (multipath §4,
+    /// §4.7).
     pub(in super::super) fn on_path_frame(
         &mut self,
         now: Timestamp,
@@ -143,7 +144,8 @@ impl Connection {
         local.map_or(Ok(()), |local| local.on_retire(seq, &used))
     }
 
-    /// PATH_CIDS_BLOCKED (multipath §4.7): as many connection IDs as the peer takes are issued anyway.
+    /// PATH_CIDS_BLOCKED (multipath §4.7): as many connection IDs as the peer takes are issued
+    /// anyway.
     fn on_path_cids_blocked(&mut self, id: PathId, next_seq: u64) -> Result<(), TransportError> {
         let next = match (self.paths.get(id), self.multipath.as_deref_mut()) {
             (Some(path), _) => Some(path.local_cids.next_seq()),

@@ -2,10 +2,10 @@
 //!
 //! Per-path code runs for the path in hand (`crate::path::set`); here is what decides which that
 //! is, and what is about path identifiers: their limits, connection IDs issued ahead, paths opened
-//! (`open`), abandoned (`abandon`), chosen (`select`, `pins`), used (`send`), suspected (`failure`),
-//! coupled (`coupling`), what goes on several (`copies`), the frames of all that (`frames`), what an
-//! application may ask (`info`), and sockets that take nothing (`sockets`). A connection that did
-//! not negotiate the extension has none of it.
+//! (`open`), abandoned (`abandon`), chosen (`select`, `pins`), used (`send`), suspected
+//! (`failure`), coupled (`coupling`), what goes on several (`copies`), the frames of all that
+//! (`frames`), what an application may ask (`info`), and sockets that take nothing (`sockets`). A
+//! connection that did not negotiate the extension has none of it.
 
 mod abandon;
 mod addresses;

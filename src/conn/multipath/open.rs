@@ -157,8 +157,8 @@ impl Connection {
         self.watch_for_failure();
     }
 
-    /// Takes up the path that a datagram came by, as its destination says; from other addresses it is
-    /// that path's migration (multipath §3.1.2), and connection IDs rotate within it (§3.2.2).
+    /// Takes up the path that a datagram came by, as its destination says; from other addresses it
+    /// is that path's migration (multipath §3.1.2), and connection IDs rotate within it (§3.2.2).
     pub(in super::super) fn take_up(
         &mut self,
         now: Timestamp,

@@ -2,8 +2,8 @@
 //!
 //! A packet that is sent again in place of one that is still under way answers for its frames from
 //! then on: the first one's loss repeats nothing any more, its acknowledgement counts. For each
-//! such packet it is known on which paths its frames were before, and none gets them again. What was
-//! lost is repeated once, on the path that is chosen here or by loss recovery, whichever comes first.
+//! such packet it is known on which paths its frames were before, and none gets them again. What
+//! was lost is repeated once, on the path chosen here or by loss recovery, whichever comes first.
 
 use super::super::Connection;
 use super::super::space::SentFrame;
@@ -270,7 +270,7 @@ impl Connection {
         look.max(now + GRANULARITY)
     }
 
-    /// Packets of the path in hand were lost: the frames of each are `lost` from the given place on.
+    /// Packets of the path in hand were lost: the frames of each begin at a place in `lost`.
     pub(in super::super) fn reinject_lost(
         &mut self,
         now: Timestamp,

@@ -3,7 +3,8 @@
 //! What belongs to a path goes there: challenges and their answers (multipath §3.1), probes after a
 //! timeout, probes of the datagram size, and acknowledgements of what came over it. Everything else
 //! goes by the path that [`Connection::select_path`] chooses, train by train; trains, pacing and
-//! windows are each path's own. After a probe timeout the in-flight data of a path goes to those that work.
+//! windows are each path's own. After a probe timeout the in-flight data of a path goes to those
+//! that work.
 
 use super::super::fill::write_path_ack;
 use super::super::space::SentFrame;

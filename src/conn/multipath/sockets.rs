@@ -1,5 +1,5 @@
-//! Paths and the sockets that they send by: one that takes nothing, because its queue is full or its
-//! interface is gone, holds up its own path and no other.
+//! Paths and the sockets that they send by: one that takes nothing, because its queue is full or
+//! its interface is gone, holds up its own path and no other.
 
 use super::super::{Connection, SentFrame};
 use crate::base::SocketId;

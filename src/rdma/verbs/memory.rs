@@ -1,5 +1,5 @@
-//! Registered memory, which a device writes to on its own: bytes go in and out by copies through the
-//! raw pointer, and no reference to them ever exists.
+//! Registered memory, which a device writes to on its own: bytes go in and out by copies through
+//! the raw pointer, and no reference to them ever exists.
 
 use crate::mem::{Pages, Region};
 use crate::rdma::error::RdmaError;

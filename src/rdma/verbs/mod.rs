@@ -18,6 +18,8 @@ mod memory;
 #[cfg(feature = "rdma-verbs")]
 mod objects;
 #[cfg(feature = "rdma-verbs")]
+mod requests;
+#[cfg(feature = "rdma-verbs")]
 mod tags;
 
 #[cfg(feature = "rdma-verbs")]

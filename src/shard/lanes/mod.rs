@@ -1,5 +1,5 @@
-//! Lanes: messages and one-sided operations between two processes, over RDMA queue pairs where both
-//! have them and over QUIC streams where not, under one interface.
+//! Lanes: messages and one-sided operations between two processes, over RDMA queue pairs where
+//! both have them and over QUIC streams where not, under one interface.
 //!
 //! A lane begins with a QUIC connection, whose first stream carries the bootstrap
 //! ([`crate::rdma::bootstrap`]). The connection's life is the lane's: when it ends, however it

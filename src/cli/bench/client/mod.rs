@@ -412,12 +412,13 @@ impl ShardApp for ClientApp {
     }
 
     fn on_turn(&mut self, ctx: &mut Context<'_>) -> Option<Timestamp> {
-        self.paths.go_on(&self.common, ctx);
-        match &mut self.load {
+        let paths = self.paths.go_on(&self.common, ctx);
+        let load = match &mut self.load {
             Load::Bulk(load) => load.on_turn(&self.common, ctx),
             Load::Rr(load) => load.on_turn(&mut self.common, ctx),
             Load::Datagram(load) => load.on_turn(&self.common, ctx),
             Load::Handshake(_) => None,
-        }
+        };
+        load.into_iter().chain(paths).min()
     }
 }

@@ -3,17 +3,23 @@
 
 use super::Common;
 use crate::cli::paths::Ways;
-use corelane::base::{FourTuple, SocketId};
+use corelane::base::{FourTuple, SocketId, Timestamp};
 use corelane::conn::{ConnId, Connection, OpenPathError, PathEvent, PathInfo};
 use corelane::path::PathStatus;
 use corelane::shard::Context;
+use std::time::Duration;
 
 /// A connection whose paths are not all there yet.
 struct Waiting {
     conn: ConnId,
     opened: usize,
     validated: usize,
+    /// When the next is tried: each try tells the server what lacks.
+    next: Timestamp,
 }
+
+/// How often paths are tried.
+const RETRY: Duration = Duration::from_millis(10);
 
 /// The paths of one shard's connections, beside their first ones.
 pub struct Paths {
@@ -46,16 +52,20 @@ impl Paths {
             conn,
             opened,
             validated,
+            next: ctx.now(),
         });
         self.go_on(common, ctx);
     }
 
-    /// Opens what can be opened now.
-    pub(super) fn go_on(&mut self, common: &Common, ctx: &mut Context<'_>) {
+    /// Opens what can be opened now; says when to look again.
+    pub(super) fn go_on(&mut self, common: &Common, ctx: &mut Context<'_>) -> Option<Timestamp> {
         if self.waiting.is_empty() || !self.bind(common, ctx) {
-            return;
+            return None;
         }
-        for waiting in &mut self.waiting {
+        let (now, wanted) = (ctx.now(), self.wanted());
+        let due = |w: &&mut Waiting| w.opened < wanted && w.next <= now;
+        for waiting in self.waiting.iter_mut().filter(due) {
+            waiting.next = now + RETRY;
             while let Some(&socket) = self.sockets.get(waiting.opened)
                 && let Some(local) = ctx.bound_at(socket)
             {
@@ -73,6 +83,8 @@ impl Paths {
             }
         }
         self.waiting.retain(|w| w.opened != usize::MAX);
+        let open = self.waiting.iter().filter(|w| w.opened < wanted);
+        open.map(|w| w.next).min()
     }
 
     /// Binds the sockets, once; false when that failed.

@@ -1,9 +1,9 @@
 //! libibverbs, called: the one module that names the binding, so that another is a change of one
 //! line. Queue pairs and posting to them are in [`qp`].
 //!
-//! Each object owns its handle and keeps those that it stands on alive, so nothing is removed before
-//! what uses it, whatever the order in which the owners are dropped. Everything here may be called
-//! from any thread, as libibverbs promises; what is waited for elsewhere is never waited for here.
+//! Each object owns its handle and keeps those that it stands on alive, so nothing is removed
+//! before what uses it, whatever the order in which the owners are dropped. Everything here may be
+//! called from any thread, as libibverbs promises, and waits for nothing.
 
 mod qp;
 
