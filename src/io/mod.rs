@@ -37,8 +37,8 @@ pub use crate::base::{RecvMeta, SocketId, Transmit};
 use crate::base::limits;
 use crate::mem::{Lease, Pages};
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ops::{Deref, DerefMut};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// Bytes of one send buffer; a train is at most [`limits::MAX_TRAIN_BYTES`], a single datagram at

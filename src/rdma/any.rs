@@ -74,7 +74,12 @@ impl Provider for AnyDevice {
     fn dealloc_pd(&mut self, pd: ProtectionDomainId) -> Result<(), RdmaError> {
         each!(self, d => Provider::dealloc_pd(&mut **d, pd))
     }
-    fn reg_mr(&mut self, pd: ProtectionDomainId, len: usize, access: Access) -> Result<MemoryRegion, RdmaError> {
+    fn reg_mr(
+        &mut self,
+        pd: ProtectionDomainId,
+        len: usize,
+        access: Access,
+    ) -> Result<MemoryRegion, RdmaError> {
         each!(self, d => Provider::reg_mr(&mut **d, pd, len, access))
     }
     fn dereg_mr(&mut self, mr: MemoryRegionId) -> Result<(), RdmaError> {
@@ -95,10 +100,19 @@ impl Provider for AnyDevice {
         each!(self, d => Provider::destroy_cq(&mut **d, cq))
     }
     #[inline]
-    fn poll_cq(&mut self, cq: CompletionQueueId, into: &mut [Completion]) -> Result<usize, RdmaError> {
+    fn poll_cq(
+        &mut self,
+        cq: CompletionQueueId,
+        into: &mut [Completion],
+    ) -> Result<usize, RdmaError> {
         each!(self, d => Provider::poll_cq(&mut **d, cq, into))
     }
-    fn create_srq(&mut self, pd: ProtectionDomainId, max_wr: u32, max_sge: u32) -> Result<SharedReceiveQueueId, RdmaError> {
+    fn create_srq(
+        &mut self,
+        pd: ProtectionDomainId,
+        max_wr: u32,
+        max_sge: u32,
+    ) -> Result<SharedReceiveQueueId, RdmaError> {
         each!(self, d => Provider::create_srq(&mut **d, pd, max_wr, max_sge))
     }
     fn arm_srq(&mut self, srq: SharedReceiveQueueId, limit: u32) -> Result<(), RdmaError> {
@@ -108,10 +122,18 @@ impl Provider for AnyDevice {
         each!(self, d => Provider::destroy_srq(&mut **d, srq))
     }
     #[inline]
-    fn post_srq_recv(&mut self, srq: SharedReceiveQueueId, batch: &[RecvRequest<'_>]) -> Result<(), PostError> {
+    fn post_srq_recv(
+        &mut self,
+        srq: SharedReceiveQueueId,
+        batch: &[RecvRequest<'_>],
+    ) -> Result<(), PostError> {
         each!(self, d => Provider::post_srq_recv(&mut **d, srq, batch))
     }
-    fn create_qp(&mut self, pd: ProtectionDomainId, attr: &QpInitAttr) -> Result<QueuePair, RdmaError> {
+    fn create_qp(
+        &mut self,
+        pd: ProtectionDomainId,
+        attr: &QpInitAttr,
+    ) -> Result<QueuePair, RdmaError> {
         each!(self, d => Provider::create_qp(&mut **d, pd, attr))
     }
     fn modify_to_init(&mut self, qp: QueuePairId, attr: &InitAttr) -> Result<(), RdmaError> {

@@ -73,7 +73,11 @@ pub trait Port: Provider {
             of("protection domains", has.domains, attr.max_pd.into()),
             of("memory regions", has.regions, attr.max_mr.into()),
             of("registered bytes", has.registered, attr.max_registered),
-            of("completion queues", has.completion_queues, attr.max_cq.into()),
+            of(
+                "completion queues",
+                has.completion_queues,
+                attr.max_cq.into(),
+            ),
             of(
                 "shared receive queues",
                 has.shared_receive_queues,

@@ -7,7 +7,7 @@ use crate::link::{Link, Net, Terms};
 use corelane::base::Rng;
 use corelane::rdma::verbs::Device;
 use corelane::rdma::*;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::process::Command;
 
 /// The guest's devices, as `tools/rdma-vm` makes them.
@@ -31,6 +31,12 @@ pub fn wait_readable(fds: &[RawFd], milliseconds: i32) {
             milliseconds,
         )
     };
+}
+
+/// What becomes readable for a device.
+pub fn wake_fds(device: &Device) -> Vec<RawFd> {
+    let fds = device.wake_fds();
+    fds.iter().map(|(_, fd)| fd.as_raw_fd()).collect()
 }
 
 /// A device's address of RoCE v2, of the family that is asked for.
@@ -85,7 +91,7 @@ impl Net for Kernel {
     }
 
     fn wait(&mut self) {
-        let fds = [self.0[0].wake_fds(), self.0[1].wake_fds()].concat();
+        let fds = [wake_fds(&self.0[0]), wake_fds(&self.0[1])].concat();
         wait_readable(&fds, 20);
         for device in &mut self.0 {
             device.ack_cq_events();
@@ -99,7 +105,7 @@ fn shared_context() {
     let before = descriptors();
     // From one seed, so that both draw the same numbers if they can.
     let mut net = Kernel::on([PAIR[0]; 2], [7; 2]);
-    let [a, b] = [net.0[0].wake_fds(), net.0[1].wake_fds()];
+    let [a, b] = [wake_fds(&net.0[0]), wake_fds(&net.0[1])];
     assert_eq!(a[1], b[1], "one opening");
     assert!(a[0] != b[0] && a[2] != b[2], "wakers of their own");
     let terms = Terms {
@@ -150,7 +156,7 @@ fn port_events() {
                 if event.is_some() {
                     break;
                 }
-                wait_readable(&shard.wake_fds(), 100);
+                wait_readable(&wake_fds(shard), 100);
             }
             assert_eq!(event, Some(expected));
         }

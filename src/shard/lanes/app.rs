@@ -3,8 +3,8 @@
 use super::handle::Lanes;
 use super::session::LaneId;
 use crate::base::Timestamp;
-use crate::rdma::{AsyncEvent, Port};
 use crate::rdma::bootstrap::Refusal;
+use crate::rdma::{AsyncEvent, Port};
 use rustls::pki_types::ServerName;
 use std::net::SocketAddr;
 use std::sync::Arc;

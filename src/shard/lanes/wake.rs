@@ -135,9 +135,7 @@ impl<P: Port> Host<P> {
 
     fn on_device_event(&mut self, event: AsyncEvent) {
         match event {
-            AsyncEvent::QpFatal(qp)
-            | AsyncEvent::QpReqErr(qp)
-            | AsyncEvent::QpAccessErr(qp) => {
+            AsyncEvent::QpFatal(qp) | AsyncEvent::QpReqErr(qp) | AsyncEvent::QpAccessErr(qp) => {
                 if let Some(key) = self.by_qp.get(&qp).copied() {
                     self.fail_over(key, "the device says that it failed");
                 }
