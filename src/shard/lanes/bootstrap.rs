@@ -300,6 +300,10 @@ impl<P: Port> Host<P> {
         if s.flow.received() > total {
             return self.misbehaved(key, "more messages than the peer says".into());
         }
+        // What we began is not left undone; a deadline ends the waiting.
+        if !s.ops.is_empty() {
+            return;
+        }
         match s.state {
             // We asked, and have everything.
             State::Leaving if s.answered => {

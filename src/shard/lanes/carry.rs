@@ -387,6 +387,8 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             if let Some(op) = s.take_operation(c.wr_id) {
                 self.host.tell(key, News::Done(op.id, Ok(())));
                 self.host.room(key);
+                // A goodbye may wait for it.
+                self.host.touch(key);
             }
             self.host.pump(key);
             return;
