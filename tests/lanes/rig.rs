@@ -2,7 +2,7 @@
 //! tells what happens.
 
 use crate::certs::Identity;
-use crate::place::place;
+use crate::place::{is_native, place};
 use corelane::conn::TransportConfig;
 use corelane::rdma::bootstrap::ALPN;
 use corelane::rdma::quota::{Amount, Quotas};
@@ -199,12 +199,20 @@ impl Options {
         config.plan.slot = 1024;
         config.registry = Registry::default();
         config.quotas = Quotas::new(Amount::default());
+        if !is_native() {
+            // Under emulation a hundred handshakes take their time.
+            config.patience = DEADLINE;
+        }
         Self {
             rdma: true,
             v6: false,
             idle: Idle::Park,
             config,
-            quic_idle: Duration::from_secs(30),
+            quic_idle: if is_native() {
+                Duration::from_secs(30)
+            } else {
+                DEADLINE
+            },
             echo: false,
         }
     }
