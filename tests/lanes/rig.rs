@@ -236,6 +236,7 @@ impl End {
         let mut config = EngineConfig::new(name);
         let mut transport = TransportConfig::default();
         transport.max_idle_timeout = options.quic_idle;
+        transport.handshake_deadline = transport.handshake_deadline.max(options.config.patience);
         transport.streams.max_streams_bidi = 1;
         config.transport = Arc::new(transport);
         config.idle = options.idle;
