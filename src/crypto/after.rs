@@ -1,0 +1,105 @@
+//! What a server sends a client in CRYPTO frames once the handshake is done: tickets, and by RFC 9001
+//! §6 and §4.4 nothing else. Followed message by message, so that a client knows when it can go on
+//! without TLS, and what to answer then.
+
+/// NewSessionTicket (RFC 8446 §4.6.1).
+const TICKET: u8 = 4;
+/// The longest message that rustls reads; an honest ticket is some hundreds of bytes.
+const LONGEST: u32 = 0xffff;
+
+/// Where in the stream of messages the last byte was.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct After {
+    /// The part of a message's header that has come.
+    header: [u8; 4],
+    headed: u8,
+    /// Bytes of the message's body that have not.
+    left: u32,
+    ticket: bool,
+}
+
+/// Something else than a ticket, or longer than one can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OutOfTurn;
+
+impl After {
+    /// Follows `data`, the next bytes of the stream.
+    pub(super) fn read(&mut self, data: &[u8]) -> Result<(), OutOfTurn> {
+        let mut rest = data;
+        while let Some((&byte, behind)) = rest.split_first() {
+            if self.left > 0 {
+                let skipped = rest.len().min(self.left as usize);
+                self.left -= skipped as u32;
+                rest = rest.get(skipped..).unwrap_or_default();
+            } else {
+                rest = behind;
+                self.head(byte)?;
+            }
+            self.ticket |= self.between();
+        }
+        Ok(())
+    }
+
+    fn head(&mut self, byte: u8) -> Result<(), OutOfTurn> {
+        if let Some(room) = self.header.get_mut(usize::from(self.headed)) {
+            *room = byte;
+        }
+        self.headed += 1;
+        if self.headed < 4 {
+            return Ok(());
+        }
+        self.headed = 0;
+        let [kind, length @ ..] = self.header;
+        self.left = length
+            .iter()
+            .fold(0, |sum, byte| sum << 8 | u32::from(*byte));
+        if kind == TICKET && self.left <= LONGEST {
+            Ok(())
+        } else {
+            Err(OutOfTurn)
+        }
+    }
+
+    /// Whether no message has begun and not ended.
+    fn between(&self) -> bool {
+        self.headed == 0 && self.left == 0
+    }
+
+    /// Whether a ticket came, and no part of another: what a client may do without was not the
+    /// last that it could hope for, but enough to come back with.
+    pub(super) fn is_served(&self) -> bool {
+        self.ticket && self.between()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: [u8; 7] = [4, 0, 0, 3, 1, 2, 3];
+
+    #[test]
+    fn tickets_pass_however_they_are_cut() {
+        let stream = [&ONE[..], &[4, 0, 0, 0], &ONE].concat();
+        for cut in 0..=stream.len() {
+            let mut after = After::default();
+            assert!(!after.is_served());
+            let (first, second) = stream.split_at(cut);
+            after.read(first).unwrap();
+            assert_eq!(after.is_served(), matches!(cut, 7 | 11 | 18), "{cut}");
+            after.read(second).unwrap();
+            assert!(after.is_served());
+        }
+    }
+
+    #[test]
+    fn anything_else_is_out_of_turn() {
+        for kind in (0..=255).filter(|kind| *kind != TICKET) {
+            let mut after = After::default();
+            after.read(&ONE).unwrap();
+            assert_eq!(after.read(&[kind, 0, 0, 1]), Err(OutOfTurn));
+        }
+        assert_eq!(After::default().read(&[4, 1, 0, 0]), Err(OutOfTurn));
+        assert_eq!(After::default().read(&[4, 0, 0xff, 0xff]), Ok(()));
+    }
+}
