@@ -15,7 +15,6 @@ pub(super) struct After {
     headed: u8,
     /// Bytes of the message's body that have not.
     left: u32,
-    ticket: bool,
 }
 
 /// Something else than a ticket, or longer than one can be.
@@ -35,7 +34,6 @@ impl After {
                 rest = behind;
                 self.head(byte)?;
             }
-            self.ticket |= self.between();
         }
         Ok(())
     }
@@ -61,14 +59,8 @@ impl After {
     }
 
     /// Whether no message has begun and not ended.
-    fn between(&self) -> bool {
+    pub(super) fn is_between(&self) -> bool {
         self.headed == 0 && self.left == 0
-    }
-
-    /// Whether a ticket came, and no part of another: what a client may do without was not the
-    /// last that it could hope for, but enough to come back with.
-    pub(super) fn is_served(&self) -> bool {
-        self.ticket && self.between()
     }
 }
 
@@ -83,12 +75,11 @@ mod tests {
         let stream = [&ONE[..], &[4, 0, 0, 0], &ONE].concat();
         for cut in 0..=stream.len() {
             let mut after = After::default();
-            assert!(!after.is_served());
             let (first, second) = stream.split_at(cut);
             after.read(first).unwrap();
-            assert_eq!(after.is_served(), matches!(cut, 7 | 11 | 18), "{cut}");
+            assert_eq!(after.is_between(), matches!(cut, 0 | 7 | 11 | 18), "{cut}");
             after.read(second).unwrap();
-            assert!(after.is_served());
+            assert!(after.is_between());
         }
     }
 

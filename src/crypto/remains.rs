@@ -1,6 +1,6 @@
 //! What is left of a TLS session once it has done its work: what the application may ask for, and
 //! nothing else of rustls's state, which is several times as large. A server's has when the
-//! handshake is confirmed; a client's when its connection rests and it has a ticket.
+//! handshake is confirmed; a client's when its connection rests.
 //!
 //! rustls does not give its exporter secret away, so [`tapped`] has it pass by through the key log
 //! of a configuration, and the exporter (RFC 8446 §7.5) is computed here.

@@ -238,10 +238,10 @@ impl Session {
         }
     }
 
-    /// The connection is idle: a client that has a ticket keeps only what may be asked for, and
-    /// lets pass what other tickets come. One without waits for its first.
+    /// The connection is idle: a client keeps only what may be asked for. It has the tickets that
+    /// the server sends with the end of the handshake; what others still come pass unread.
     pub fn rest(&mut self) {
-        if self.after.is_served() {
+        if self.after.is_between() {
             self.reduce();
         }
     }

@@ -424,6 +424,7 @@ fn a_client_at_rest_says_what_it_said_before() {
     for (moves, resumed) in [(true, false), (false, true)] {
         let (mut client, mut server) = start(moves);
         client.session.rest();
+        assert!(client.session.is_handshaking());
         handshake(&mut client, &mut server).unwrap();
         let said = |session: &Session| {
             let mut out = [0; 32];
@@ -464,20 +465,6 @@ fn a_client_at_rest_says_what_it_said_before() {
         let unexpected = u8::from(AlertDescription::UnexpectedMessage);
         assert_eq!(error.code, TransportError::crypto(unexpected, "").code);
     }
-}
-
-#[test]
-fn a_client_without_a_ticket_keeps_its_session() {
-    let ca = Ca::new();
-    let mut server = ca.server(|_| {});
-    server.send_tls13_tickets = 0;
-    let server = Arc::new(server);
-    let client = Session::resting_client(wire::Version::V1, &ca.client(), localhost(), Vec::new());
-    let mut client = End::new(client.unwrap());
-    let mut server = End::new(Session::server(server, Vec::new()).unwrap());
-    handshake(&mut client, &mut server).unwrap();
-    client.session.rest();
-    assert!(matches!(client.session.tls, Tls::Whole(_)));
 }
 
 /// A provider whose AES-128-GCM suite, its only one, is `quic` or not.
