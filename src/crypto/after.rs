@@ -4,17 +4,15 @@
 
 /// NewSessionTicket (RFC 8446 §4.6.1).
 const TICKET: u8 = 4;
-/// The longest message that rustls reads; an honest ticket is some hundreds of bytes.
-const LONGEST: u32 = 0xffff;
 
-/// Where in the stream of messages the last byte was.
+/// Where in the stream of messages the last byte was. Small, for every connection has one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct After {
-    /// The part of a message's header that has come.
-    header: [u8; 4],
+    /// The part of a message's header that has come: its type, and of its length the upper bytes.
+    header: [u8; 3],
     headed: u8,
-    /// Bytes of the message's body that have not.
-    left: u32,
+    /// Bytes of the message's body that have not; rustls reads no longer ones, either.
+    left: u16,
 }
 
 /// Something else than a ticket, or longer than one can be.
@@ -27,8 +25,8 @@ impl After {
         let mut rest = data;
         while let Some((&byte, behind)) = rest.split_first() {
             if self.left > 0 {
-                let skipped = rest.len().min(self.left as usize);
-                self.left -= skipped as u32;
+                let skipped = rest.len().min(self.left.into());
+                self.left -= skipped as u16;
                 rest = rest.get(skipped..).unwrap_or_default();
             } else {
                 rest = behind;
@@ -41,17 +39,13 @@ impl After {
     fn head(&mut self, byte: u8) -> Result<(), OutOfTurn> {
         if let Some(room) = self.header.get_mut(usize::from(self.headed)) {
             *room = byte;
-        }
-        self.headed += 1;
-        if self.headed < 4 {
+            self.headed += 1;
             return Ok(());
         }
         self.headed = 0;
-        let [kind, length @ ..] = self.header;
-        self.left = length
-            .iter()
-            .fold(0, |sum, byte| sum << 8 | u32::from(*byte));
-        if kind == TICKET && self.left <= LONGEST {
+        let [kind, upper, middle] = self.header;
+        self.left = u16::from_be_bytes([middle, byte]);
+        if kind == TICKET && upper == 0 {
             Ok(())
         } else {
             Err(OutOfTurn)
