@@ -4,6 +4,8 @@ mod common;
 
 #[path = "multipath/addresses.rs"]
 mod addresses;
+#[path = "multipath/attacks.rs"]
+mod attacks;
 #[path = "multipath/basics.rs"]
 mod basics;
 #[path = "multipath/bounds.rs"]

@@ -29,7 +29,8 @@ impl Connection {
     #[cold]
     fn consider_following(&mut self, now: Timestamp, packet: &Packet<'_>) {
         let path = self.paths.current();
-        if is_by(path.socket, &path.tuple, packet.meta) {
+        // One that was abandoned goes nowhere any more.
+        if path.is_abandoned() || is_by(path.socket, &path.tuple, packet.meta) {
             return;
         }
         if !same_end(path.tuple.local, packet.meta.path.local) {
