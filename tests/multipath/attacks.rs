@@ -1,5 +1,4 @@
-//! A peer that sends on several paths what no honest one would: each is bounded, ends, and brings
-//! the timers to rest. Single frames that break a rule are in `rules`, caps in `bounds`.
+//! A peer that sends on several paths what no honest one would: each is bounded, and ends. Single frames that break a rule are in `rules`, caps in `bounds`.
 
 use crate::addresses::{add, client, elsewhere, plan};
 use crate::common::attack::{Attack, Plan};
@@ -117,8 +116,8 @@ fn a_path_that_cannot_be_answered_ends() {
             true => assert!(a.closed().is_some(), "no path is left"),
             false => assert_eq!(a.closed(), None, "the first one works"),
         }
-        a.run(Duration::from_secs(120));
-        assert_eq!(a.timeout(), None, "timers come to rest");
+        a.run(Duration::from_secs(8000));
+        assert!(a.endpoint.is_empty(), "nothing is left");
     }
 }
 
@@ -147,8 +146,8 @@ fn an_abandoned_path_follows_nobody() {
     a.run(Duration::from_secs(5));
     assert_eq!(a.closed(), None);
     assert!(a.connection().path_info(PathId(1)).is_none(), "forgotten");
-    a.run(Duration::from_secs(120));
-    assert_eq!(a.timeout(), None, "timers come to rest");
+    a.run(Duration::from_secs(8000));
+    assert!(a.endpoint.is_empty(), "nothing is left");
 }
 
 /// A packet of a path is sealed for that path alone: with another one's nonce it opens none

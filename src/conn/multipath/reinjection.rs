@@ -326,6 +326,8 @@ impl Copies {
         };
         let mut seen = r.seen.get(&path.id).copied().unwrap_or(0);
         while let Some((pn, packet, frames)) = path.sent.next_outstanding(seen) {
+            // What lies before was acknowledged or lost: the next look begins here.
+            seen = pn;
             let has_room = self.has_room();
             let Some(r) = self.reinjection.as_mut() else {
                 return;
@@ -382,5 +384,37 @@ impl Copies {
             }
         }
         self.push(batch);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The cap on packets of which is known where their frames were, and that settled ones go.
+    #[test]
+    fn what_was_reinjected_is_remembered_up_to_a_cap() {
+        let mut r = Reinjection::new(ReinjectionConfig::default(), None);
+        for pn in 0..10 * limits::REINJECTED as u64 {
+            r.remember((PathId(1), pn), PathIds::default(), 1);
+            assert!(r.before.len() <= limits::REINJECTED);
+        }
+        assert_eq!(r.before.len(), limits::REINJECTED);
+        let known = r.outstanding(
+            (PathId(1), 10 * limits::REINJECTED as u64 - 1),
+            Timestamp::ZERO,
+        );
+        assert_eq!(known.reinjected, 1, "the newest");
+        r.forget(|_, _| false, |_| true);
+        assert!(r.before.is_empty());
+        // A few that are settled may wait for others, so that a look at all of them is paid for.
+        r.remember((PathId(1), 1), PathIds::default(), 1);
+        r.forget(|_, _| false, |_| true);
+        assert_eq!(r.before.len(), 1);
+        for pn in 2..=FORGET_EVERY as u64 {
+            r.remember((PathId(1), pn), PathIds::default(), 1);
+        }
+        r.forget(|_, pn| pn == 5, |_| true);
+        assert_eq!(r.before.len(), 1);
     }
 }
