@@ -18,8 +18,6 @@ const SERVER_NAME: &str = "localhost";
 const ALPN: &[u8] = b"several paths";
 /// Longer than any test: nothing but what a test is about ends a connection.
 const IDLE: Duration = Duration::from_secs(600);
-/// What the links are, not what the world is: no test waits for a third of a second.
-const INITIAL_RTT: Duration = Duration::from_millis(50);
 
 /// Whether the server took early data, once that is known.
 pub type Accepted = Pin<Box<dyn Future<Output = bool> + Send>>;
@@ -82,7 +80,6 @@ fn ours(paths: u32) -> TransportConfig {
     transport.max_paths = paths;
     transport.max_idle_timeout = IDLE;
     transport.handshake_deadline = IDLE;
-    transport.initial_rtt = INITIAL_RTT;
     transport
 }
 
@@ -92,9 +89,7 @@ fn theirs(paths: u32) -> Result<Arc<noq::TransportConfig>, Fault> {
     if paths > 1 {
         transport.max_concurrent_multipath_paths(paths);
     }
-    transport
-        .max_idle_timeout(Some(IDLE.try_into()?))
-        .initial_rtt(INITIAL_RTT);
+    transport.max_idle_timeout(Some(IDLE.try_into()?));
     Ok(Arc::new(transport))
 }
 

@@ -296,7 +296,7 @@ async fn keys(client: Kind) -> Result<World, Fault> {
             }
             Ok(())
         };
-        tokio::try_join!(transfer(&world.server, &world.client, 2_000_000), update)?;
+        tokio::try_join!(transfer(&world.server, &world.client, 1_000_000), update)?;
     }
     world.use_both([0, 1]).await?;
     assert!(world.ours().stats().await?.key_updates >= before + 6);
@@ -316,7 +316,7 @@ async fn rebind(client: Kind) -> Result<World, Fault> {
             world.links.rebind(link as usize);
             Ok(())
         };
-        tokio::try_join!(world.exchange(2_000_000), nat)?;
+        tokio::try_join!(world.exchange(1_000_000), nat)?;
         while remote(link).await? == before.0 {
             world.exchange(100_000).await?;
         }
