@@ -4,6 +4,7 @@
 //! It runs on the shard's thread, so it never waits: queues to handles have windows and what
 //! exceeds them stays in the connection, where flow control holds the peer.
 
+mod auto;
 mod conn;
 mod moves;
 mod paths;
@@ -18,6 +19,7 @@ use crate::shard::demux::Outbox;
 use crate::shard::{Context, ShardApp};
 use crate::stream::{Streams, Taken};
 use crate::wire::StreamId;
+use auto::Automatic;
 use bytes::Bytes;
 use conn::ConnDriver;
 use moves::Added;
@@ -50,6 +52,8 @@ pub(super) struct Driver {
     added: Added,
     /// Paths to open as soon as the peer has issued what they need.
     opening: Vec<Opening>,
+    /// Sockets for paths that connections open by themselves.
+    auto: Automatic,
 }
 
 impl Driver {
@@ -66,6 +70,7 @@ impl Driver {
             closed: false,
             added: Added::default(),
             opening: Vec::new(),
+            auto: Automatic::default(),
         }
     }
 
@@ -245,6 +250,9 @@ impl ShardApp for Driver {
     fn on_event(&mut self, ctx: &mut Context<'_>, conn: ConnId, event: Event) {
         // Not through the context: the connection is having its turn to send.
         let connection = ctx.endpoint().connection(conn);
+        if matches!(event, Event::Connected) {
+            self.auto.consider(connection.as_deref());
+        }
         if let Event::Closed(why) = event {
             let place = self.conns.get_mut(conn.index() as usize);
             let driver = place.and_then(|p| p.take_if(|c| c.id == conn));
@@ -255,6 +263,7 @@ impl ShardApp for Driver {
                     self.draining.push((conn, ticket));
                 }
             }
+            self.auto.consider(None);
             self.close_unused(ctx);
         } else if let (Some(driver), Some(connection)) = (self.conn(conn), connection) {
             let moved = match &event {
@@ -325,8 +334,14 @@ impl ShardApp for Driver {
             Command::Rebind(socket) => self.rebind(ctx, socket),
             Command::AddSocket(socket) => self.keep_socket(ctx, socket),
             Command::RemoveSocket(addr) => self.give_up_sockets(ctx, addr),
+            Command::LocalAddresses(given) => self.take_addresses(given),
             Command::Look => self.look(ctx),
         }
+    }
+
+    #[inline]
+    fn wants_turn(&self) -> bool {
+        self.auto.due
     }
 
     fn on_turn(&mut self, ctx: &mut Context<'_>) -> Option<Timestamp> {
@@ -342,7 +357,9 @@ impl ShardApp for Driver {
             ctx.decide(id, Decision::Ignore);
         }
         let retry = self.retry_paths(ctx);
-        self.scan(ctx).into_iter().chain(retry).min()
+        let follow = self.follow_addresses(ctx);
+        let scan = self.scan(ctx);
+        scan.into_iter().chain(retry).chain(follow).min()
     }
 }
 

@@ -202,7 +202,7 @@ impl Driver {
     }
 }
 
-fn is_live(state: PathState) -> bool {
+pub(super) fn is_live(state: PathState) -> bool {
     !matches!(state, PathState::Abandoned(_))
 }
 

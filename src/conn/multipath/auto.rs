@@ -106,6 +106,12 @@ impl Connection {
         true
     }
 
+    /// How many paths a client wants to have by itself; `None` where they are not automatic.
+    pub fn auto_paths(&self) -> Option<usize> {
+        let auto = self.multipath.as_deref()?.auto.as_deref()?;
+        Some(auto.max)
+    }
+
     /// Looks for paths with the next poll.
     pub(super) fn consider_paths(&mut self) {
         let m = self.multipath.as_deref_mut();
