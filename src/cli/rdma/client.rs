@@ -180,14 +180,13 @@ fn done(client: &Client) -> Result<Vec<u8>, Failure> {
     }
 }
 
+/// What can be commanded.
+const COMMANDS: &str = "write send TEXT, write OFFSET TEXT, read OFFSET LENGTH, atomic add \
+     OFFSET N, atomic swap OFFSET COMPARE SWAP, auto [N] or quit";
+
 /// Does one command; whether to go on.
 fn obey(client: &Client, lane: LaneId, line: &str) -> Result<bool, Failure> {
-    let wrong = || {
-        Failure::Usage(format!(
-            "`{line}` is no command: write send TEXT, write OFFSET TEXT, read OFFSET LENGTH, \
-             atomic add OFFSET N, atomic swap OFFSET COMPARE SWAP, auto [N] or quit"
-        ))
-    };
+    let wrong = || Failure::Usage(format!("`{line}` is no command: {COMMANDS}"));
     let number = |word: Option<&str>| word.and_then(|w| w.parse::<u64>().ok()).ok_or_else(wrong);
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
     let mut words = rest.split_whitespace();
@@ -213,7 +212,7 @@ fn obey(client: &Client, lane: LaneId, line: &str) -> Result<bool, Failure> {
         "write" => {
             let (at, text) = rest.split_once(' ').ok_or_else(wrong)?;
             let at = number(Some(at))?;
-            client.order(Order::Write(lane, at, text.as_bytes().to_vec()))?;
+            client.order(Order::Write(lane, at, text.into()))?;
             done(client)?;
             output::print(&format!("wrote {} bytes at {at}\n", text.len()))?;
         }

@@ -124,6 +124,12 @@ metrics! {
         "Frames of peers that led nowhere." => connections.glitches;
     Counter "connection_migrations_total"
         "Changes of a peer's address." => connections.migrations;
+    Counter "connection_paths_opened_total"
+        "Paths opened beside a connection's first." => connections.paths_opened;
+    Counter "connection_paths_abandoned_total"
+        "Paths abandoned." => connections.paths_abandoned;
+    Counter "connection_path_failures_total"
+        "Times that a path was taken to have failed." => connections.path_failures;
     Counter "connection_datagrams_sent_total"
         "DATAGRAM frames sent." => connections.datagrams.tx;
     Counter "connection_datagrams_too_large_total"
