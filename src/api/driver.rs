@@ -4,7 +4,6 @@
 //! It runs on the shard's thread, so it never waits: queues to handles have windows and what
 //! exceeds them stays in the connection, where flow control holds the peer.
 
-mod auto;
 mod conn;
 mod moves;
 mod paths;
@@ -15,11 +14,11 @@ use super::shared::{Attempt, Command, Held, Hub, Link, OtherDatagram, Ticket, Ve
 use crate::base::{FourTuple, RecvMeta, SocketId, Timestamp};
 use crate::conn::incoming::{Decision, Incoming, IncomingId};
 use crate::conn::{ConnId, ConnectionError, Event};
+use crate::shard::auto::AutoPaths;
 use crate::shard::demux::Outbox;
 use crate::shard::{Context, ShardApp};
 use crate::stream::{Streams, Taken};
 use crate::wire::StreamId;
-use auto::Automatic;
 use bytes::Bytes;
 use conn::ConnDriver;
 use moves::Added;
@@ -53,7 +52,7 @@ pub(super) struct Driver {
     /// Paths to open as soon as the peer has issued what they need.
     opening: Vec<Opening>,
     /// Sockets for paths that connections open by themselves.
-    auto: Automatic,
+    auto: AutoPaths,
 }
 
 impl Driver {
@@ -70,7 +69,7 @@ impl Driver {
             closed: false,
             added: Added::default(),
             opening: Vec::new(),
-            auto: Automatic::default(),
+            auto: AutoPaths::default(),
         }
     }
 
@@ -248,11 +247,9 @@ impl ShardApp for Driver {
     }
 
     fn on_event(&mut self, ctx: &mut Context<'_>, conn: ConnId, event: Event) {
+        self.auto.on_event(ctx, conn, &event);
         // Not through the context: the connection is having its turn to send.
         let connection = ctx.endpoint().connection(conn);
-        if matches!(event, Event::Connected) {
-            self.auto.consider(connection.as_deref());
-        }
         if let Event::Closed(why) = event {
             let place = self.conns.get_mut(conn.index() as usize);
             let driver = place.and_then(|p| p.take_if(|c| c.id == conn));
@@ -263,7 +260,6 @@ impl ShardApp for Driver {
                     self.draining.push((conn, ticket));
                 }
             }
-            self.auto.consider(None);
             self.close_unused(ctx);
         } else if let (Some(driver), Some(connection)) = (self.conn(conn), connection) {
             let moved = match &event {
@@ -334,14 +330,14 @@ impl ShardApp for Driver {
             Command::Rebind(socket) => self.rebind(ctx, socket),
             Command::AddSocket(socket) => self.keep_socket(ctx, socket),
             Command::RemoveSocket(addr) => self.give_up_sockets(ctx, addr),
-            Command::LocalAddresses(given) => self.take_addresses(given),
+            Command::LocalAddresses(given) => self.auto.set_addresses(given),
             Command::Look => self.look(ctx),
         }
     }
 
     #[inline]
     fn wants_turn(&self) -> bool {
-        self.auto.due
+        self.auto.wants_turn()
     }
 
     fn on_turn(&mut self, ctx: &mut Context<'_>) -> Option<Timestamp> {
@@ -357,9 +353,9 @@ impl ShardApp for Driver {
             ctx.decide(id, Decision::Ignore);
         }
         let retry = self.retry_paths(ctx);
-        let follow = self.follow_addresses(ctx);
+        let auto = self.auto.turn(ctx);
         let scan = self.scan(ctx);
-        scan.into_iter().chain(retry).chain(follow).min()
+        scan.into_iter().chain(retry).chain(auto).min()
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) enum Command {
     /// Take this socket, and move connections to it.
     Rebind(UdpSocket),
     /// These are the host's addresses; `None` leaves it to the kernel.
-    LocalAddresses(Option<Arc<[IpAddr]>>),
+    LocalAddresses(Option<Vec<IpAddr>>),
     /// Something changed in the endpoint, or datagrams of another protocol wait to be sent.
     Look,
 }

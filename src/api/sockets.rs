@@ -5,7 +5,6 @@ use super::endpoint::Endpoint;
 use super::shared::Command;
 use crate::shard::engine::EngineError;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 /// A socket to add, for each shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +67,7 @@ impl Endpoint {
     /// that the kernel tells of; `None` goes back to the kernel's. Paths from addresses that are
     /// not named any more are given up where another works.
     pub fn set_local_addresses(&self, addresses: Option<&[IpAddr]>) {
-        let given = addresses.map(Arc::from);
+        let given = addresses.map(<[IpAddr]>::to_vec);
         for link in self.links() {
             link.send(Command::LocalAddresses(given.clone()));
         }

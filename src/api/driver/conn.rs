@@ -9,7 +9,7 @@ use crate::api::shared::{
     Supply, Ticket, Work, send_state,
 };
 use crate::base::Timestamp;
-use crate::conn::{ConnId, Connection, ConnectionError, EarlyData, Event, LocalSocket};
+use crate::conn::{ConnId, Connection, ConnectionError, EarlyData, Event};
 use crate::stream::{DatagramError, StreamEvent, Streams, Taken};
 use crate::wire::{Dir, StreamId};
 use bytes::Bytes;
@@ -36,8 +36,6 @@ pub(super) struct ConnDriver {
     pub(super) moving: Vec<Moving>,
     /// Handles that wait for a new path.
     pub(super) opening: Vec<Begun>,
-    /// The addresses that it was told of, for automatic paths.
-    pub(super) told: Vec<LocalSocket>,
     /// The peer moved, and the handles do not know yet.
     moved: bool,
 }
@@ -55,7 +53,6 @@ impl ConnDriver {
             in_hand: None,
             moving: Vec::new(),
             opening: Vec::new(),
-            told: Vec::new(),
             moved: false,
         }
     }

@@ -202,7 +202,7 @@ impl Driver {
     }
 }
 
-pub(super) fn is_live(state: PathState) -> bool {
+fn is_live(state: PathState) -> bool {
     !matches!(state, PathState::Abandoned(_))
 }
 
