@@ -7,6 +7,8 @@ mod certs;
 
 #[path = "api/adapters.rs"]
 mod adapters;
+#[path = "api/auto.rs"]
+mod auto;
 #[path = "api/cancel.rs"]
 mod cancel;
 #[path = "api/connections.rs"]

@@ -349,6 +349,7 @@ impl Connection {
     pub fn stats(&self) -> ConnectionStats {
         ConnectionStats {
             datagrams: self.datagrams.stats(),
+            bytes_retransmitted: self.streams.bytes_again(),
             ..self.stats
         }
     }

@@ -82,7 +82,9 @@ impl Client {
     fn of(id: ConnId, conn: &Connection, sources: &mut Sources) -> Self {
         let mut remotes = vec![conn.path().remote];
         remotes.extend(conn.peer_addresses());
-        let live = conn.paths().filter(|p| !matches!(p.state, PathState::Abandoned(_)));
+        let live = conn
+            .paths()
+            .filter(|p| !matches!(p.state, PathState::Abandoned(_)));
         let homes = live.filter_map(|p| {
             let (local, remote) = (p.tuple.local, p.tuple.remote);
             let ip = Some(local.ip()).filter(|ip| !ip.is_unspecified());
