@@ -17,6 +17,8 @@ mod connections;
 mod early;
 #[path = "api/moves.rs"]
 mod moves;
+#[path = "api/namespace.rs"]
+mod namespace;
 #[path = "api/paths.rs"]
 mod paths;
 #[path = "api/seeing.rs"]

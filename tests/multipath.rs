@@ -8,6 +8,8 @@ mod addresses;
 mod basics;
 #[path = "multipath/bounds.rs"]
 mod bounds;
+#[path = "multipath/context.rs"]
+mod context;
 #[path = "multipath/copies.rs"]
 mod copies;
 #[path = "multipath/coupled.rs"]

@@ -349,7 +349,6 @@ impl Connection {
     pub fn stats(&self) -> ConnectionStats {
         ConnectionStats {
             datagrams: self.datagrams.stats(),
-            bytes_retransmitted: self.streams.bytes_again(),
             ..self.stats
         }
     }

@@ -46,8 +46,6 @@ pub struct ConnectionStats {
     /// Frames that led nowhere, as [`TransportConfig::glitches`](super::TransportConfig) counts
     /// them.
     pub glitches: u64,
-    /// Stream bytes that had been sent before.
-    pub bytes_retransmitted: u64,
     /// Paths opened beside the first, by either side.
     pub paths_opened: u64,
     /// Paths abandoned, by either side.
@@ -93,7 +91,6 @@ impl ConnectionStats {
                 zero_rtt_packets_received,
                 migrations,
                 glitches,
-                bytes_retransmitted,
                 paths_opened,
                 paths_abandoned,
                 path_failures

@@ -44,6 +44,8 @@ pub struct AutoPaths {
     sockets: Vec<(LocalAddress, SocketId)>,
     /// Those of addresses that are gone, until no path uses them.
     leaving: Vec<SocketId>,
+    /// The kernel has not told all yet.
+    settling: bool,
     /// When to look next; `None` while nobody wants to know.
     next: Option<Timestamp>,
 }
@@ -113,20 +115,21 @@ impl Client {
 impl AutoPaths {
     /// Passes on what a connection has to tell.
     pub fn on_event(&mut self, ctx: &mut Context<'_>, conn: ConnId, event: &Event) {
-        let is_news = match event {
-            Event::Connected => {
-                let connection = ctx.endpoint().connection(conn);
-                let wants = connection.is_some_and(|c| c.auto_paths().is_some());
-                if wants {
-                    self.clients.push(conn);
-                }
-                wants
-            }
-            // Where it leaves from, or goes to, may be different now.
-            Event::Path(_) | Event::Migrated(_) => self.clients.contains(&conn),
-            _ => false,
-        };
-        if is_news && !self.fresh.contains(&conn) {
+        // Where it leaves from, or goes to, may be different after a change of its paths.
+        if !matches!(
+            event,
+            Event::Connected | Event::Path(_) | Event::Migrated(_)
+        ) {
+            return;
+        }
+        let connection = ctx.endpoint().connection(conn);
+        if connection.is_none_or(|c| c.auto_paths().is_none()) {
+            return;
+        }
+        if matches!(event, Event::Connected) {
+            self.clients.push(conn);
+        }
+        if !self.fresh.contains(&conn) {
             self.fresh.push(conn);
         }
     }
@@ -141,7 +144,8 @@ impl AutoPaths {
     /// [`ShardApp::wants_turn`](super::ShardApp::wants_turn).
     #[inline]
     pub fn wants_turn(&self) -> bool {
-        !self.fresh.is_empty() || (self.changed && !self.clients.is_empty())
+        let news = !self.fresh.is_empty() || (self.changed && !self.clients.is_empty());
+        news && !self.settling
     }
 
     /// Looks whether addresses have come or gone, if that is due, and tells the connections that
@@ -157,18 +161,19 @@ impl AutoPaths {
 
     fn look(&mut self, ctx: &mut Context<'_>) -> Option<Timestamp> {
         let now = ctx.now();
-        let endpoint = ctx.endpoint();
-        let mut open = |id: &ConnId| endpoint.connection(*id).is_some_and(|c| !c.is_closed());
-        self.clients.retain(&mut open);
-        self.close_left(ctx);
+        let next = self.next.filter(|at| *at > now);
+        if next.is_none() {
+            self.forget_closed(ctx);
+        }
         if self.clients.is_empty() {
             self.fresh.clear();
-            self.watcher = None;
+            (self.watcher, self.settling) = (None, false);
             self.all.clear();
             self.leave(ctx, |_| true);
             return (!self.leaving.is_empty()).then_some(now + LOOK);
         }
-        if !self.learn() {
+        self.settling = !self.learn();
+        if self.settling {
             return Some(now + SETTLE);
         }
         let fresh = std::mem::take(&mut self.fresh);
@@ -185,7 +190,15 @@ impl AutoPaths {
             self.tell(ctx, client, &all);
         }
         self.all = all;
-        Some(now + LOOK)
+        Some(next.unwrap_or(now + LOOK))
+    }
+
+    /// Forgets connections that are over, and closes what they leave.
+    fn forget_closed(&mut self, ctx: &mut Context<'_>) {
+        let endpoint = ctx.endpoint();
+        let mut open = |id: &ConnId| endpoint.connection(*id).is_some_and(|c| !c.is_closed());
+        self.clients.retain(&mut open);
+        self.close_left(ctx);
     }
 
     /// Takes in this host's addresses; false while the kernel has not told all.

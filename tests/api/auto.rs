@@ -99,10 +99,10 @@ fn there_are_no_more_paths_than_wanted() {
 #[test]
 fn the_kernel_is_asked_where_nothing_is_named() {
     run(|| async {
-        // The loopback interface has 127.0.0.1 alone.
+        // The loopback interface has 127.0.0.1 and no other by its list, which is what counts.
         let pair = pair(&auto(4), Choice::Auto, "127.0.0.2:0");
         let (client, server) = pair.connect().await;
-        until_from(&client, &server, &["127.0.0.1", "127.0.0.2"]).await;
+        until_from(&client, &server, &["127.0.0.1"]).await;
         // The address that the system chooses is no second one.
         let world = auto(4);
         let pair = self::pair(&world, Choice::Auto, "0.0.0.0:0");

@@ -40,7 +40,7 @@ impl Tally {
             received: stats.packets_received,
             lost: stats.packets_lost,
             spuriously_lost: stats.packets_spuriously_lost,
-            bytes_again: stats.bytes_retransmitted,
+            bytes_again: connection.streams().stats().tx_bytes_again,
             duplicated: copies.duplicated_packets + copies.redundant_packets,
             reinjected: copies.reinjected_packets,
             ptos: stats.ptos,

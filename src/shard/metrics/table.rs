@@ -122,8 +122,6 @@ metrics! {
         "0-RTT packets received, of all packets." => connections.zero_rtt_packets_received;
     Counter "connection_glitches_total"
         "Frames of peers that led nowhere." => connections.glitches;
-    Counter "connection_bytes_retransmitted_total"
-        "Stream bytes sent that had been sent before." => connections.bytes_retransmitted;
     Counter "connection_migrations_total"
         "Changes of a peer's address." => connections.migrations;
     Counter "connection_paths_opened_total"
