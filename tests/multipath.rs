@@ -12,6 +12,8 @@ mod attacks;
 mod basics;
 #[path = "multipath/bounds.rs"]
 mod bounds;
+#[path = "multipath/context.rs"]
+mod context;
 #[path = "multipath/copies.rs"]
 mod copies;
 #[path = "multipath/coupled.rs"]

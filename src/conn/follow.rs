@@ -8,6 +8,7 @@
 use super::Connection;
 use super::events::Event;
 use super::input::Packet;
+use super::multipath::PathEvent;
 use crate::base::{RecvMeta, Timestamp};
 use crate::path::probe::{is_by, same_end};
 use crate::path::{PathState, Probe, Purpose};
@@ -50,6 +51,22 @@ impl Connection {
         self.follow(now, packet);
     }
 
+    /// The peer is at another address on the path in hand.
+    pub(super) fn note_peer_moved(&mut self) {
+        let path = self.paths.current();
+        let (id, remote) = (path.id, path.tuple.remote);
+        self.events.push(Event::PeerAddressChanged);
+        self.push_path_event(PathEvent::PeerMoved { id, remote });
+    }
+
+    /// The peer answered at the address that it moved to on the path in hand.
+    pub(super) fn note_peer_proven(&mut self) {
+        let path = self.paths.current();
+        let (id, remote) = (path.id, path.tuple.remote);
+        self.events.push(Event::PeerAddressValidated);
+        self.push_path_event(PathEvent::PeerMoveValidated { id, remote });
+    }
+
     /// Goes on at the new addresses and validates them (RFC 9000 §8.2.1, §9, §9.3, §9.6.3).
     fn follow(&mut self, now: Timestamp, packet: &Packet<'_>) {
         let meta = packet.meta;
@@ -59,7 +76,7 @@ impl Connection {
             self.stats.migrations += 1;
             path.local_cids.on_move(packet.dcid);
             if self.move_back(now) {
-                self.events.push(Event::PeerAddressChanged);
+                self.note_peer_moved();
                 self.open_where_proven();
             }
             return;
@@ -90,7 +107,7 @@ impl Connection {
         };
         self.change_path(now, meta.socket, meta.path, cid, validation);
         if self.paths.current().validation.is_validated() {
-            self.events.push(Event::PeerAddressValidated);
+            self.note_peer_proven();
             self.open_where_proven();
         }
     }

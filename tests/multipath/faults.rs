@@ -3,7 +3,7 @@
 use crate::common::pair::{CLIENT, Pair, SERVER, Setup};
 use crate::rig::*;
 use corelane::base::{FourTuple, SocketId};
-use corelane::conn::{EarlyData, Event};
+use corelane::conn::{EarlyData, Event, PathEvent};
 use corelane::path::{PathId, PathStatus};
 use corelane::wire::Code;
 
@@ -38,6 +38,10 @@ fn a_nat_rebinds_the_second_path() {
     rig.run_ms(40);
     rig.rebind(at(CLIENT_1), 5555);
     rig.run_ms(5000);
+    let id = PathId(1);
+    let remote = std::net::SocketAddr::new(at(CLIENT_1).ip(), 5555);
+    assert!(rig.saw(SERVER, PathEvent::PeerMoved { id, remote }));
+    assert!(rig.saw(SERVER, PathEvent::PeerMoveValidated { id, remote }));
     for (side, id) in streams {
         assert!(rig.has(side, id, 2_000_000), "side {side}");
     }

@@ -55,8 +55,15 @@ pub(in super::super) struct Pinned {
 }
 
 impl Pinned {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.bytes == 0
+    }
+
+    /// Bytes that wait for a path, those of the first datagrams.
+    pub(super) fn bytes_for(&self, path: PathId) -> u64 {
+        let queues = self.queues.iter().filter(|q| q.pin.path == path);
+        let first = queues.flat_map(|q| q.datagrams.iter().take(limits::MAX_TRAIN_SEGMENTS));
+        first.map(|d| d.len() as u64).sum()
     }
 
     /// The queue of that pin, if there may be one more.

@@ -91,6 +91,11 @@ impl Reinjection {
         }
     }
 
+    /// When the data of a stream is of no use any more.
+    pub(super) fn deadline_of(&self, id: StreamId) -> Option<Timestamp> {
+        self.deadlines.get(&id).map(|d| d.at)
+    }
+
     fn wait_until(&mut self, at: Timestamp) {
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
     }
@@ -211,7 +216,7 @@ impl Connection {
                 |path| paths.get(path).is_some(),
             );
             r.next = None;
-            let views = conn.path_views(now);
+            let views = conn.path_views(now, copies);
             copies.reinjection = Some(r);
             for path in conn.paths.iter() {
                 copies.look_at(now, &views, path);
@@ -290,7 +295,7 @@ impl Connection {
     ) {
         let id = self.paths.current().id;
         self.with_copies(|conn, copies| {
-            let views = conn.path_views(now);
+            let views = conn.path_views(now, copies);
             let ctx = SchedulerContext::new(now, &views);
             for (n, (pn, sent, start)) in packets.iter().enumerate() {
                 let end = packets.get(n + 1).map_or(lost.len(), |p| p.2);
