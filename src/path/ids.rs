@@ -8,6 +8,7 @@ use super::PathId;
 use std::ops::RangeInclusive;
 
 /// No identifiers.
+#[expect(clippy::reversed_empty_ranges, reason = "none is meant")]
 const EMPTY: RangeInclusive<u32> = 1..=0;
 
 /// The limits of one connection.
