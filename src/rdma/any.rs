@@ -11,8 +11,10 @@ use super::ids::{
 };
 use super::port::{Port, Usage, WakeFor};
 use super::provider::{Objects, Provider, QueuePair};
+use super::roce;
+#[cfg(feature = "rdma-verbs")]
+use super::verbs;
 use super::work::{MemoryRegion, RecvRequest, SendRequest};
-use super::{roce, verbs};
 use crate::base::{RecvMeta, SocketId, Timestamp, Transmit};
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
