@@ -1,5 +1,5 @@
-//! Clauses of RFC 9000 §21 and advisories against other stacks, tried on the paths of one connection
-//! (`tests/attacks/README.md` has the table). The scripted peer seals whatever it likes.
+//! Clauses of RFC 9000 §21 and advisories against other stacks, tried on the paths of one
+//! connection (`tests/attacks/README.md` has the table). The scripted peer seals whatever it likes.
 
 use crate::common::attack::{Attack, Plan};
 use crate::common::counting::live;
@@ -512,7 +512,10 @@ fn an_unacknowledged_abandonment_is_said_once_a_packet() {
         s.a.run(200 * MS);
         for (_, packet) in s.read() {
             for wanted in 1..4 {
-                let is = |f: &Frame<'_>| matches!(f, Frame::Path(PathFrame::Abandon { path, .. }) if path.0 == wanted);
+                let is = |f: &Frame<'_>| match f {
+                    Frame::Path(PathFrame::Abandon { path, .. }) => path.0 == wanted,
+                    _ => false,
+                };
                 let times = packet.frames().into_iter().filter(|f| is(f)).count();
                 assert!(times <= 1, "{times} times");
                 said += times;
