@@ -168,6 +168,8 @@ pub const HANDLE_RECV_CHUNKS: usize = 16;
 
 /// Sockets of one shard's backend, by default.
 pub const SOCKETS: usize = 1024;
+/// Descriptors beside its sockets that one shard's backend watches.
+pub const WATCHES: usize = 16;
 
 /// Chunks of log records (qlog), of some 16 KiB, that wait for the thread that writes them.
 pub const QLOG_CHUNKS: usize = 256;
