@@ -30,7 +30,8 @@ impl Connection {
     #[cold]
     fn consider_following(&mut self, now: Timestamp, packet: &Packet<'_>) {
         let path = self.paths.current();
-        if is_by(path.socket, &path.tuple, packet.meta) {
+        // One that was abandoned goes nowhere any more.
+        if path.is_abandoned() || is_by(path.socket, &path.tuple, packet.meta) {
             return;
         }
         if !same_end(path.tuple.local, packet.meta.path.local) {
@@ -155,8 +156,10 @@ impl Connection {
         } else {
             None
         };
-        let proven = path.validation.is_validated() && present.remote == meta.path.remote;
-        let received = (!proven).then_some(packet.size);
+        // RFC 9000 §8.1: what came from the path's own address has counted there.
+        let same = present.remote == meta.path.remote;
+        let proven = path.validation.is_validated() && same;
+        let received = (!proven).then_some(if same { 0 } else { packet.size });
         let validation = self.challenge(now, received);
         let probe = self.probe_of(now, Purpose::Peer, meta.socket, meta.path, cid, validation);
         self.insert_probe(probe).then_some(())

@@ -585,7 +585,7 @@ impl PathMarks {
     fn lower(&mut self, path_id: u32, pn: u64) {
         if let Some(mark) = self.0.iter_mut().find(|mark| mark.0 == path_id) {
             mark.1 = mark.1.min(pn);
-        } else if self.0.len() < limits::PATHS {
+        } else if self.0.len() < limits::PATH_RECORDS {
             self.0.push((path_id, pn));
         }
     }

@@ -223,3 +223,22 @@ fn a_new_path_is_no_amplifier() {
     assert!(rig.bytes_from(at(CLIENT_1)) > 1200);
     rig.expect_alive();
 }
+
+/// RFC 9000 §10.1.2: a keep-alive goes by a path that works. One that went dark does not end an idle
+/// connection that has another.
+#[test]
+fn a_dark_path_does_not_end_an_idle_connection() {
+    for dark in [CLIENT_0, CLIENT_1] {
+        let mut s = setup(4);
+        for config in [&mut s.client, &mut s.server] {
+            config.max_idle_timeout = std::time::Duration::from_secs(6);
+        }
+        s.client.keep_alive_interval = Some(std::time::Duration::from_secs(2));
+        let mut rig = Rig::with(s).and_second();
+        rig.run_ms(1000);
+        rig.darken(at(dark));
+        rig.run_ms(60_000);
+        rig.expect_alive();
+        rig.deliver(CLIENT, 100_000, 2000);
+    }
+}

@@ -1,7 +1,7 @@
 //! The program's application of lanes: it does what it is told, tells what happens, and at a server
 //! gives messages back.
 
-use corelane::rdma::roce::Device;
+use corelane::rdma::{AnyDevice, AsyncEvent};
 use corelane::shard::lanes::{
     Consume, LaneApp, LaneEnd, LaneError, LaneId, LaneInfo, Lanes, OpError, Operation, Target,
 };
@@ -86,7 +86,7 @@ impl CliApp {
     }
 
     /// Keeps a load's lane full.
-    fn go_on(&mut self, lanes: &mut Lanes<'_, Device>, lane: LaneId) {
+    fn go_on(&mut self, lanes: &mut Lanes<'_, AnyDevice>, lane: LaneId) {
         let Some(r) = self.running.get_mut(&lane) else {
             return;
         };
@@ -121,7 +121,7 @@ impl CliApp {
         }
     }
 
-    fn one_done(&mut self, lanes: &mut Lanes<'_, Device>, lane: LaneId) -> bool {
+    fn one_done(&mut self, lanes: &mut Lanes<'_, AnyDevice>, lane: LaneId) -> bool {
         let Some(r) = self.running.get_mut(&lane) else {
             return false;
         };
@@ -139,10 +139,10 @@ impl CliApp {
     }
 }
 
-impl LaneApp<Device> for CliApp {
+impl LaneApp<AnyDevice> for CliApp {
     type Command = Order;
 
-    fn on_open(&mut self, lanes: &mut Lanes<'_, Device>, lane: LaneId, info: &LaneInfo) {
+    fn on_open(&mut self, lanes: &mut Lanes<'_, AnyDevice>, lane: LaneId, info: &LaneInfo) {
         if self.told.is_none() {
             let over = if info.rdma { "RDMA" } else { "QUIC" };
             let hello = format!(
@@ -157,7 +157,7 @@ impl LaneApp<Device> for CliApp {
 
     fn on_message(
         &mut self,
-        lanes: &mut Lanes<'_, Device>,
+        lanes: &mut Lanes<'_, AnyDevice>,
         lane: LaneId,
         tag: u32,
         data: &[u8],
@@ -174,7 +174,7 @@ impl LaneApp<Device> for CliApp {
 
     fn on_done(
         &mut self,
-        lanes: &mut Lanes<'_, Device>,
+        lanes: &mut Lanes<'_, AnyDevice>,
         lane: LaneId,
         _: u64,
         result: Result<(), OpError>,
@@ -188,20 +188,24 @@ impl LaneApp<Device> for CliApp {
         self.say(Told::Done(result, bytes));
     }
 
-    fn on_room(&mut self, lanes: &mut Lanes<'_, Device>, lane: LaneId) {
+    fn on_room(&mut self, lanes: &mut Lanes<'_, AnyDevice>, lane: LaneId) {
         self.go_on(lanes, lane);
     }
 
-    fn on_status(&mut self, _: &mut Lanes<'_, Device>, _: LaneId, json: &str) {
+    fn on_status(&mut self, _: &mut Lanes<'_, AnyDevice>, _: LaneId, json: &str) {
         self.say(Told::Status(json.to_owned()));
     }
 
-    fn on_closed(&mut self, _: &mut Lanes<'_, Device>, lane: LaneId, why: &LaneEnd) {
+    fn on_closed(&mut self, _: &mut Lanes<'_, AnyDevice>, lane: LaneId, why: &LaneEnd) {
         self.running.remove(&lane);
         self.say(Told::Closed(why.clone()));
     }
 
-    fn on_command(&mut self, lanes: &mut Lanes<'_, Device>, order: Order) {
+    fn on_device_event(&mut self, _: &mut Lanes<'_, AnyDevice>, event: AsyncEvent) {
+        tracing::warn!(?event, "the device tells");
+    }
+
+    fn on_command(&mut self, lanes: &mut Lanes<'_, AnyDevice>, order: Order) {
         let done = match order {
             Order::Connect(target) => lanes.connect(target).map(drop),
             Order::Status(target) => lanes.status(target).map(drop),

@@ -1,7 +1,7 @@
 //! `corelane rdma client` and `corelane rdma status`.
 
 use super::app::{Order, Told};
-use super::args::{RdmaClientArgs, RdmaStatusArgs};
+use super::args::{ProviderArgs, RdmaClientArgs, RdmaStatusArgs};
 use super::ends::{self, LaneEngine, Setup};
 use crate::cli::args::{Cipher, ProviderArg, TrustArgs};
 use crate::cli::provider::provider;
@@ -54,7 +54,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Starts one at `ip`; with a RoCE port, where that is wanted.
+    /// Starts one at `ip`; with RoCE in user space at that port, where it is wanted.
     pub fn start(
         ip: IpAddr,
         roce: Option<u16>,
@@ -62,7 +62,22 @@ impl Client {
         lanes: LaneConfig,
     ) -> Result<Self, Failure> {
         let (tell, told) = mpsc::channel();
-        let setup = Setup {
+        let setup = Self::setup(ip, roce, idle, lanes);
+        let engine = ends::start(setup, Some(&tell))?;
+        Ok(Self { engine, told })
+    }
+
+    /// Starts one at `ip` over whatever the flags say.
+    fn start_over(ip: IpAddr, args: &ProviderArgs) -> Result<Self, Failure> {
+        let (tell, told) = mpsc::channel();
+        let setup = Self::setup(ip, None, Idle::default(), LaneConfig::default());
+        let ports = ends::ports_at(ip, args, setup.shards)?;
+        let engine = ends::start_on(setup, ports, Some(&tell))?;
+        Ok(Self { engine, told })
+    }
+
+    fn setup(ip: IpAddr, roce: Option<u16>, idle: Idle, lanes: LaneConfig) -> Setup {
+        Setup {
             name: "rdma-client",
             shards: 1,
             bind: Bind::Shared(SocketAddr::new(ip, 0)),
@@ -70,9 +85,7 @@ impl Client {
             server: None,
             roce: roce.map(|port| (ip, port)),
             lanes,
-        };
-        let engine = ends::start(setup, Some(&tell))?;
-        Ok(Self { engine, told })
+        }
     }
 
     /// Has the shard do something.
@@ -123,9 +136,7 @@ impl Client {
 /// `corelane rdma client`.
 pub fn run(args: &RdmaClientArgs) -> Result<(), Failure> {
     let target = target(args.server, &args.trust)?;
-    let roce = (!args.no_rdma).then_some(args.roce_port);
-    let ip = towards(args.server)?;
-    let client = Client::start(ip, roce, Idle::default(), LaneConfig::default())?;
+    let client = Client::start_over(towards(args.server)?, &args.provider)?;
     let (lane, info) = client.open(target)?;
     let [qpn, psn, peer_qpn, peer_psn] = info.numbers;
     output::print(&format!(

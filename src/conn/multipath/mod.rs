@@ -222,7 +222,9 @@ impl Multipath {
     }
 
     fn repeat_abandon(&mut self, id: PathId, error: Code) {
-        if self.abandons.len() < limits::PATH_ABANDONS {
+        // A probe timeout may repeat what waits already; there is one of each path.
+        let waits = self.abandons.iter().any(|(path, _)| *path == id);
+        if !waits && self.abandons.len() < limits::PATH_ABANDONS {
             self.abandons.push((id, error));
         }
     }
@@ -420,3 +422,6 @@ impl Connection {
         self.events.push(Event::Path(event));
     }
 }
+
+#[cfg(test)]
+mod tests;

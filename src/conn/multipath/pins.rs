@@ -309,3 +309,28 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The cap on paths that datagrams wait for.
+    #[test]
+    fn paths_that_datagrams_wait_for_are_capped() {
+        let mut pinned = Pinned::default();
+        for n in 0..10 * limits::PINNED_PATHS {
+            let pin = Pin {
+                path: PathId(n as u32),
+                fallback: false,
+            };
+            let queue = pinned.queue(pin);
+            assert_eq!(queue.is_some(), n < limits::PINNED_PATHS, "{n}");
+            if let Some(queue) = queue {
+                queue.datagrams.push_back(Bytes::from_static(b"x"));
+                pinned.bytes += 1 + OVERHEAD;
+            }
+        }
+        assert_eq!(pinned.take(|_| true).len(), limits::PINNED_PATHS);
+        assert!(pinned.is_empty());
+    }
+}
