@@ -339,11 +339,14 @@ fn rfc9000_21_10_copies_with_other_marks_on_a_second_path() {
     s.a.run(50 * MS);
     let came = s.read();
     let counts = came.iter().flat_map(|(_, p)| p.frames());
-    let counts = counts.filter_map(|f| match f {
-        Frame::PathAck { path, ack } if path == PathId(1) => ack.ecn,
+    let mut counts = counts.filter_map(|f| match f {
+        Frame::PathAck {
+            path: PathId(1),
+            ack,
+        } => ack.ecn,
         _ => None,
     });
-    let last = counts.last().expect("counted");
+    let last = counts.next_back().expect("counted");
     assert_eq!((last.ect0, last.ce), (1, 0));
 }
 
