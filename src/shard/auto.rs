@@ -216,7 +216,7 @@ impl AutoPaths {
                 Ok(Some(all)) => all,
                 Ok(None) => return false,
                 Err(error) if self.next.is_none() => {
-                    tracing::warn!(%error, "the host's addresses are not known: no automatic paths");
+                    tracing::warn!(%error, "no automatic paths: addresses are not known");
                     return true;
                 }
                 Err(error) => {

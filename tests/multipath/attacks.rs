@@ -1,4 +1,5 @@
-//! A peer that sends on several paths what no honest one would: each is bounded, and ends. Single frames that break a rule are in `rules`, caps in `bounds`.
+//! A peer that sends on several paths what no honest one would: each is bounded, and ends.
+//! Single frames that break a rule are in `rules`, caps in `bounds`.
 
 use crate::addresses::{add, client, elsewhere, plan};
 use crate::common::attack::{Attack, Plan};

@@ -224,8 +224,8 @@ fn a_new_path_is_no_amplifier() {
     rig.expect_alive();
 }
 
-/// RFC 9000 §10.1.2: a keep-alive goes by a path that works. One that went dark does not end an idle
-/// connection that has another.
+/// RFC 9000 §10.1.2: a keep-alive goes by a path that works. One that went dark does not end an
+/// idle connection that has another.
 #[test]
 fn a_dark_path_does_not_end_an_idle_connection() {
     for dark in [CLIENT_0, CLIENT_1] {

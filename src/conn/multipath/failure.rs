@@ -75,7 +75,7 @@ impl Connection {
         self.paths.select(hand);
     }
 
-    /// The path in hand does not answer. What it was asked may have been a PING, which moves nowhere:
+    /// The path in hand does not answer. It may have been asked by a PING, which moves nowhere:
     /// a keep-alive serves by any path that works.
     fn ask_another(&mut self) {
         let hand = self.paths.current().id;

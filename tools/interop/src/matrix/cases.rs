@@ -1,6 +1,6 @@
 //! The cases: files, network, time, and what must be seen. They are those of quic-interop-runner,
-//! less HTTP/3 and Version Negotiation, which that runner has switched off, and one that it does not
-//! have: `multipath`.
+//! less HTTP/3 and Version Negotiation, which that runner has switched off, and one that it does
+//! not have: `multipath`.
 
 use super::check::{self, Check};
 use corelane_relay::{Config, Rebind, RebindKind};

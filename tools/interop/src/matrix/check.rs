@@ -202,8 +202,8 @@ pub(super) fn version_2(e: &Evidence<'_>) -> Verdict {
     one_handshake(e)
 }
 
-/// Several paths are offered, and there is one: what would come of more is not on the link where one
-/// side knows nothing of them (RFC 10069 §2).
+/// Several paths are offered, and there is one: what would come of more is not on the link where
+/// one side knows nothing of them (RFC 10069 §2).
 pub(super) fn one_path(e: &Evidence<'_>) -> Verdict {
     let hello = e.trace.handshakes.first().and_then(|h| h.client.as_ref());
     let offers = |all: &[(u64, Vec<u8>)]| all.iter().any(|(n, _)| *n == INITIAL_MAX_PATH_ID);
