@@ -184,6 +184,7 @@ pub struct Options {
     pub idle: Idle,
     pub config: LaneConfig,
     pub quic_idle: Duration,
+    pub keep_alive: Option<Duration>,
     pub echo: bool,
 }
 
@@ -200,6 +201,7 @@ impl Options {
             idle: Idle::Park,
             config,
             quic_idle: Duration::from_secs(30),
+            keep_alive: None,
             echo: false,
         }
     }
@@ -223,6 +225,7 @@ impl End {
         let mut config = EngineConfig::new(name);
         let mut transport = TransportConfig::default();
         transport.max_idle_timeout = options.quic_idle;
+        transport.keep_alive_interval = options.keep_alive;
         transport.streams.max_streams_bidi = 1;
         config.transport = Arc::new(transport);
         config.idle = options.idle;

@@ -10,6 +10,7 @@ use crate::cli::{Failure, output};
 use corelane::rdma::bootstrap::ALPN;
 use corelane::shard::engine::{Bind, Idle};
 use corelane::shard::lanes::{LaneConfig, LaneId, Operation, Target};
+use corelane::sys::affinity::Core;
 use rustls::pki_types::ServerName;
 use std::io::BufRead;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -54,11 +55,11 @@ pub struct Client {
 }
 
 impl Client {
-    /// Starts one at `ip`; with a RoCE port, where that is wanted.
+    /// Starts one at `ip`, pinned to cores if any are given; with a RoCE port, where that is wanted.
     pub fn start(
         ip: IpAddr,
         roce: Option<u16>,
-        idle: Idle,
+        (cores, idle): (Vec<Core>, Idle),
         lanes: LaneConfig,
     ) -> Result<Self, Failure> {
         let (tell, told) = mpsc::channel();
@@ -66,6 +67,7 @@ impl Client {
             name: "rdma-client",
             shards: 1,
             bind: Bind::Shared(SocketAddr::new(ip, 0)),
+            cores,
             idle,
             server: None,
             roce: roce.map(|port| (ip, port)),
@@ -125,7 +127,7 @@ pub fn run(args: &RdmaClientArgs) -> Result<(), Failure> {
     let target = target(args.server, &args.trust)?;
     let roce = (!args.no_rdma).then_some(args.roce_port);
     let ip = towards(args.server)?;
-    let client = Client::start(ip, roce, Idle::default(), LaneConfig::default())?;
+    let client = Client::start(ip, roce, Default::default(), LaneConfig::default())?;
     let (lane, info) = client.open(target)?;
     let [qpn, psn, peer_qpn, peer_psn] = info.numbers;
     output::print(&format!(
@@ -259,7 +261,7 @@ fn atomic<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Operation> {
 pub fn status(args: &RdmaStatusArgs) -> Result<(), Failure> {
     let target = target(args.server, &args.trust)?;
     let ip = towards(args.server)?;
-    let client = Client::start(ip, None, Idle::Park, LaneConfig::default())?;
+    let client = Client::start(ip, None, (Vec::new(), Idle::Park), LaneConfig::default())?;
     client.order(Order::Status(target))?;
     let json = loop {
         match client.hear()? {

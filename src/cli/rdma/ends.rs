@@ -12,6 +12,7 @@ use corelane::rdma::roce::Device;
 use corelane::shard::Context;
 use corelane::shard::engine::{Bind, Engine, EngineConfig, Idle};
 use corelane::shard::lanes::{LaneConfig, LaneShard, RoceSetup};
+use corelane::sys::affinity::Core;
 use corelane::sys::netlink::RouteWatcher;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, mpsc};
@@ -30,6 +31,7 @@ pub struct Setup {
     pub name: &'static str,
     pub shards: usize,
     pub bind: Bind,
+    pub cores: Vec<Core>,
     pub idle: Idle,
     pub server: Option<Arc<rustls::ServerConfig>>,
     /// Where RoCE is; `None` goes without.
@@ -47,6 +49,7 @@ pub fn start(setup: Setup, told: Option<&mpsc::Sender<Told>>) -> Result<LaneEngi
     config.transport = Arc::new(transport);
     config.shards = setup.shards;
     config.bind = setup.bind;
+    config.cores = setup.cores;
     config.idle = setup.idle;
     config.server = setup.server;
     let mut sockets = Vec::new();
@@ -128,6 +131,7 @@ pub fn serve(args: &RdmaServerArgs) -> Result<(), Failure> {
         name: "rdma",
         shards: args.shards,
         bind: Bind::Shared(args.listen),
+        cores: Vec::new(),
         idle: Idle::default(),
         server: Some(server_tls(identity)?),
         roce: (!args.no_rdma).then(|| (args.listen.ip(), args.roce_port)),

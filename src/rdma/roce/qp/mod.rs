@@ -82,6 +82,8 @@ pub(super) struct Qp {
     lost_completion: bool,
     /// The peer's first packet has been told of.
     greeted: bool,
+    /// The last train left answers behind.
+    answers_first: bool,
     /// In the device's list of queue pairs with something to send.
     pub queued: bool,
     /// The earliest entry of this queue pair in the device's timers.
@@ -115,6 +117,7 @@ impl Qp {
             responder: Responder::new(max_sge as usize),
             lost_completion: false,
             greeted: false,
+            answers_first: false,
             queued: false,
             armed: Timestamp::NEVER,
         }

@@ -216,15 +216,15 @@ impl Requester {
             psn: first.plus(self.packet),
             offset,
             payload: wqe.len.saturating_sub(offset).min(mtu),
-            ack_req: self.asks(wqe, place, window),
+            ack_req: self.asks(place, window),
             solicited: wqe.solicited && place.ends(),
         })
     }
 
     /// Whether this packet asks for an acknowledgement: none that could be the last for a while
-    /// may go without.
+    /// may go without. Completions of what others follow come with theirs.
     #[inline]
-    fn asks(&self, wqe: &Wqe, place: Place, window: u32) -> bool {
+    fn asks(&self, place: Place, window: u32) -> bool {
         let stalls = self.flight + 1 >= window;
         if stalls || self.since_ack_request >= ROCE_PACKETS_PER_ACK {
             return true;
@@ -233,7 +233,7 @@ impl Requester {
             return false;
         }
         let goes_on = |next: &Wqe| !next.op.fetches() && !next.fence && next.fault.is_none();
-        wqe.signaled || !self.queue.get(self.cursor + 1).is_some_and(goes_on)
+        !self.queue.get(self.cursor + 1).is_some_and(goes_on)
     }
 
     fn plan_fetch(&self, wqe: &Wqe, first: Psn, mtu: u32) -> Planned {

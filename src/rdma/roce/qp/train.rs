@@ -1,4 +1,7 @@
-//! Packets into trains: equal segments that leave with one call, answers before requests.
+//! Packets into trains: equal segments that leave with one call, requests before answers.
+//!
+//! An acknowledgement is the shortest packet there is, so it ends a train of requests and costs no
+//! call of its own. Answers that a train had no place for begin the next one.
 //!
 //! A message's FIRST packet is longer than its MIDDLE ones by its RETH, so it begins a train that
 //! the next packet ends; from there on all segments are equal. Packets are written where they leave
@@ -9,7 +12,7 @@ use crate::base::limits::{MAX_TRAIN_BYTES, MAX_TRAIN_SEGMENTS};
 use crate::base::{Ecn, Transmit};
 use crate::rdma::attr::QpState;
 use crate::rdma::roce::config::Identification;
-use crate::rdma::roce::wire::headers::DEFAULT_PKEY;
+use crate::rdma::roce::wire::headers::{AETH, BTH, DEFAULT_PKEY, ICRC};
 use crate::rdma::roce::wire::packet::{packet_len, write};
 use crate::rdma::roce::wire::{Bth, Ext, Opcode, Psn};
 
@@ -34,6 +37,12 @@ enum Half {
     Requester,
 }
 
+/// Bytes of an acknowledgement.
+const ANSWER: usize = BTH + AETH + ICRC;
+
+/// Whose packet comes next, which, and its bytes.
+type Next = (Half, Planned, usize);
+
 /// What was written of a train.
 #[derive(Default)]
 struct Train {
@@ -53,14 +62,35 @@ impl Qp {
 
     #[inline]
     fn plan(&self, mtu: u32, window: u32) -> Option<(Half, Planned)> {
-        if let Some(planned) = self.responder.plan(mtu) {
-            return Some((Half::Responder, planned));
+        let answer = || Some((Half::Responder, self.responder.plan(mtu)?));
+        let request = || {
+            let may = self.state == QpState::Rts;
+            let planned = may.then(|| self.requester.plan(mtu, window)).flatten()?;
+            Some((Half::Requester, planned))
+        };
+        if self.answers_first {
+            answer().or_else(request)
+        } else {
+            request().or_else(answer)
         }
-        if self.state != QpState::Rts {
-            return None;
+    }
+
+    /// The next packet of a train: one that is no longer than the first and that `room` holds.
+    #[inline]
+    fn plan_next(&self, train: &Train, mtu: u32, window: u32, room: usize) -> Option<Next> {
+        let fits = |len| train.count == 0 || len <= train.segment.min(room);
+        let (half, planned) = self.plan(mtu, window)?;
+        let len = packet_len(&planned.ext, planned.payload as usize);
+        if half == Half::Requester && self.responder.has_output() {
+            // The last place is the answer's.
+            let last = usize::from(train.count) + 1 == MAX_TRAIN_SEGMENTS;
+            if !fits(len) || last || len + ANSWER > room {
+                let planned = self.responder.plan(mtu)?;
+                let len = packet_len(&planned.ext, planned.payload as usize);
+                return fits(len).then_some((Half::Responder, planned, len));
+            }
         }
-        let planned = self.requester.plan(mtu, window)?;
-        Some((Half::Requester, planned))
+        fits(len).then_some((half, planned, len))
     }
 
     /// Writes the next train to `buf`, which must hold at least one packet.
@@ -72,13 +102,10 @@ impl Qp {
         let buf = buf.get_mut(..room)?;
         let mut train = Train::default();
         while usize::from(train.count) < MAX_TRAIN_SEGMENTS {
-            let Some((half, planned)) = self.plan(mtu, window) else {
+            let next = self.plan_next(&train, mtu, window, room - train.len);
+            let Some((half, planned, len)) = next else {
                 break;
             };
-            let len = packet_len(&planned.ext, planned.payload as usize);
-            if train.count > 0 && len > train.segment {
-                break;
-            }
             let Some(out) = buf.get_mut(train.len..train.len + len) else {
                 break;
             };
@@ -99,6 +126,7 @@ impl Qp {
                 break;
             }
         }
+        self.answers_first = self.responder.has_output();
         if train.count == 0 {
             return None;
         }
