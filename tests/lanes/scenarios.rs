@@ -30,25 +30,37 @@ fn all_different(lanes: &[(LaneId, LaneInfo)]) {
     }
 }
 
+/// Messages under way at once: orders wait in a queue of limited length.
+const UNDER_WAY: usize = 2000;
+
 /// Each lane sends `each` messages and gets them back.
 fn exchange(pair: &Pair, lanes: &[(LaneId, LaneInfo)], each: u32) {
+    let mut next: Vec<u32> = vec![0; lanes.len()];
+    let mut under_way = 0;
+    let mut hear = |n: usize| {
+        for _ in 0..n {
+            let (lane, tag, data) = pair.client.message();
+            let at = lanes
+                .iter()
+                .position(|(l, _)| *l == lane)
+                .expect("a lane of ours");
+            let client = lanes[at].1.client;
+            assert_eq!((tag, &data[..8]), (next[at], &client.to_be_bytes()[..]));
+            next[at] += 1;
+        }
+    };
     for n in 0..each {
         for (lane, info) in lanes {
             let data = [info.client.to_be_bytes(), u64::from(n).to_be_bytes()].concat();
             pair.client.order(Order::Send(*lane, n, data));
         }
+        under_way += lanes.len();
+        let over = under_way.saturating_sub(UNDER_WAY);
+        hear(over);
+        under_way -= over;
     }
-    let mut next: Vec<u32> = vec![0; lanes.len()];
-    for _ in 0..each as usize * lanes.len() {
-        let (lane, tag, data) = pair.client.message();
-        let at = lanes
-            .iter()
-            .position(|(l, _)| *l == lane)
-            .expect("a lane of ours");
-        let client = lanes[at].1.client;
-        assert_eq!((tag, &data[..8]), (next[at], &client.to_be_bytes()[..]));
-        next[at] += 1;
-    }
+    hear(under_way);
+    assert!(next.iter().all(|n| *n == each));
 }
 
 fn close(pair: &Pair, lanes: &[(LaneId, LaneInfo)]) {

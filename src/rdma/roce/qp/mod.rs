@@ -12,6 +12,7 @@ mod respond;
 mod responder;
 mod send_queue;
 mod train;
+mod window;
 
 use super::config::Config;
 use super::memory::{Memory, Span};

@@ -6,6 +6,7 @@
 
 use super::send_queue::{SendQueue, Wqe};
 use super::train::Planned;
+use super::window::Window;
 use super::{Ctx, Qp};
 use crate::base::Timestamp;
 use crate::base::limits::ROCE_PACKETS_PER_ACK;
@@ -35,6 +36,8 @@ pub(super) struct Requester {
     /// READs and atomics that were sent and not answered.
     fetching: u32,
     since_ack_request: u32,
+    /// How much may be under way.
+    pub window: Window,
     /// The missing answer that was asked for again already.
     gap: Option<Psn>,
     /// When to send again for want of an answer.
@@ -61,6 +64,7 @@ impl Requester {
             flight: 0,
             fetching: 0,
             since_ack_request: 0,
+            window: Window::default(),
             gap: None,
             timer: Timestamp::NEVER,
             waits_until: Timestamp::NEVER,
@@ -80,6 +84,7 @@ impl Requester {
         (self.retries, self.retries_left) = (attr.retry_cnt, attr.retry_cnt);
         (self.rnr_retries, self.rnr_left) = (attr.rnr_retry, attr.rnr_retry);
         self.max_fetching = attr.max_rd_atomic.into();
+        self.window = Window::default();
         self.stop();
     }
 
@@ -167,6 +172,7 @@ impl Requester {
             return false;
         };
         self.retries_left = left;
+        self.window.lost();
         self.rewind();
         true
     }

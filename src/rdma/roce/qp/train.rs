@@ -1,7 +1,8 @@
 //! Packets into trains: equal segments that leave with one call, requests before answers.
 //!
 //! An acknowledgement is the shortest packet there is, so it ends a train of requests and costs no
-//! call of its own. Answers that a train had no place for begin the next one.
+//! call of its own. Answers that a train had no place for begin the next one, and so do those behind
+//! a single short request, which leaves at once.
 //!
 //! A message's FIRST packet is longer than its MIDDLE ones by its RETH, so it begins a train that
 //! the next packet ends; from there on all segments are equal. Packets are written where they leave
@@ -37,6 +38,8 @@ enum Half {
     Requester,
 }
 
+/// A packet below this length carries no bulk data, bytes.
+const SHORT: usize = 512;
 /// Bytes of an acknowledgement.
 const ANSWER: usize = BTH + AETH + ICRC;
 
@@ -49,6 +52,8 @@ struct Train {
     len: usize,
     segment: usize,
     count: u16,
+    /// Whose packet is the first.
+    first: Option<Half>,
 }
 
 impl Qp {
@@ -57,7 +62,13 @@ impl Qp {
         let Some(path) = &self.path else {
             return false;
         };
-        self.plan(path.mtu, window(ctx, path.mtu)).is_some()
+        self.plan(path.mtu, self.window(ctx, path.mtu)).is_some()
+    }
+
+    /// Packets of SENDs and WRITEs that may be under way.
+    #[inline]
+    fn window(&self, ctx: &Ctx<'_>, mtu: u32) -> u32 {
+        self.requester.window.packets(ctx.config.window, mtu)
     }
 
     #[inline]
@@ -90,14 +101,17 @@ impl Qp {
                 return fits(len).then_some((Half::Responder, planned, len));
             }
         }
-        fits(len).then_some((half, planned, len))
+        // A short request alone may well be waited for, and a train of two takes the kernel longer.
+        let single = train.count == 1 && train.first == Some(Half::Requester);
+        let alone = half == Half::Responder && single && train.segment < SHORT;
+        (fits(len) && !alone).then_some((half, planned, len))
     }
 
     /// Writes the next train to `buf`, which must hold at least one packet.
     pub fn build(&mut self, ctx: &mut Ctx<'_>, buf: &mut [u8]) -> Option<Transmit> {
         let path = self.path.as_ref()?;
         let (mtu, socket, addresses) = (path.mtu, path.socket, path.addresses);
-        let window = window(ctx, mtu);
+        let window = self.window(ctx, mtu);
         let room = buf.len().min(MAX_TRAIN_BYTES);
         let buf = buf.get_mut(..room)?;
         let mut train = Train::default();
@@ -118,7 +132,7 @@ impl Qp {
                 break;
             }
             if train.count == 0 {
-                train.segment = len;
+                (train.segment, train.first) = (len, Some(half));
             }
             train.len += len;
             train.count += 1;
@@ -201,9 +215,4 @@ impl Qp {
             Half::Responder => self.fail_response(ctx),
         }
     }
-}
-
-/// Packets of SENDs and WRITEs that may be under way.
-fn window(ctx: &Ctx<'_>, mtu: u32) -> u32 {
-    (ctx.config.window / mtu.max(1) as usize).clamp(2, 1 << 20) as u32
 }
