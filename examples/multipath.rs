@@ -1,8 +1,8 @@
 //! A connection over several paths: a server with two addresses, a client that opens a path from
-//! another address of its own and one to the server's second, what both sides hear of it, and what
-//! each path counted.
+//! another address of its own and one to the server's second, what both sides hear of it, and the
+//! statistics of each path.
 
-use corelane::api::{Connection, Endpoint, PathOptions, SocketOptions, TransportConfig};
+use corelane::api::{Connection, Endpoint, PathOptions, SocketOptions, TransportConfig, now};
 use std::error::Error;
 
 mod tls;
@@ -41,16 +41,26 @@ async fn run(client: &Endpoint, server: &Endpoint) -> Outcome {
         send(&connection).await?;
     }
     for path in connection.paths().await? {
+        let (ends, s, c) = (path.tuple, path.stats, path.counters);
         println!(
-            "path {}: {} -> {}, {:?}, {} bytes sent, {} packets lost, RTT {:?}",
-            path.id,
-            path.tuple.local,
-            path.tuple.remote,
-            path.status,
-            path.counters.bytes_sent,
-            path.counters.packets_lost,
-            path.stats.smoothed_rtt,
+            "path {}: {} -> {}, {:?}",
+            path.id, ends.local, ends.remote, path.status
         );
+        println!(
+            "  RTT {:?} (latest {:?}, least {:?}), {} of {} bytes in flight",
+            s.smoothed_rtt, s.latest_rtt, s.min_rtt, s.bytes_in_flight, s.congestion_window
+        );
+        println!(
+            "  sent {} bytes, {} of them again; lost {}, copies {}, reinjected {} packets",
+            c.bytes_sent,
+            c.bytes_retransmitted,
+            c.packets_lost,
+            c.packets_duplicated,
+            c.packets_reinjected,
+        );
+        // None where nothing was acknowledged yet.
+        let silent = path.since_last_ack(now());
+        println!("  failed {} times, last ACK {silent:?} ago", c.failures);
     }
     // What is on its way over a path that is closed arrives by another.
     path.close().await?;

@@ -7,6 +7,8 @@ mod certs;
 
 #[path = "api/adapters.rs"]
 mod adapters;
+#[path = "api/auto.rs"]
+mod auto;
 #[path = "api/cancel.rs"]
 mod cancel;
 #[path = "api/connections.rs"]
@@ -15,6 +17,8 @@ mod connections;
 mod early;
 #[path = "api/moves.rs"]
 mod moves;
+#[path = "api/namespace.rs"]
+mod namespace;
 #[path = "api/paths.rs"]
 mod paths;
 #[path = "api/seeing.rs"]

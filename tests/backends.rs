@@ -98,6 +98,9 @@ macro_rules! kernel_only {
             waiting::another_thread_ends_a_wait,
             /// Time is the driver's to move, so that `wait` does not let any pass.
             waiting::a_wait_times_out,
+            /// Descriptors of the system become readable in the system's time.
+            waiting::a_watched_descriptor_ends_a_wait_and_is_told_of,
+            waiting::a_descriptor_that_is_watched_no_longer_ends_nothing,
         }
     };
 }

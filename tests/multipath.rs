@@ -4,10 +4,16 @@ mod common;
 
 #[path = "multipath/addresses.rs"]
 mod addresses;
+#[path = "multipath/advisories.rs"]
+mod advisories;
+#[path = "multipath/attacks.rs"]
+mod attacks;
 #[path = "multipath/basics.rs"]
 mod basics;
 #[path = "multipath/bounds.rs"]
 mod bounds;
+#[path = "multipath/context.rs"]
+mod context;
 #[path = "multipath/copies.rs"]
 mod copies;
 #[path = "multipath/coupled.rs"]
@@ -18,6 +24,8 @@ mod faults;
 mod gains;
 #[path = "multipath/links.rs"]
 mod links;
+#[path = "multipath/noise.rs"]
+mod noise;
 #[path = "multipath/pins.rs"]
 mod pins;
 #[path = "multipath/reinjection.rs"]
@@ -26,7 +34,16 @@ mod reinjection;
 mod rig;
 #[path = "multipath/rules.rs"]
 mod rules;
+#[path = "multipath/scripted.rs"]
+mod scripted;
 #[path = "multipath/seeds.rs"]
 mod seeds;
 #[path = "multipath/sockets.rs"]
 mod sockets;
+#[path = "multipath/states.rs"]
+mod states;
+
+use common::counting::Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;

@@ -14,6 +14,7 @@ use super::shared::{Attempt, Command, Held, Hub, Link, OtherDatagram, Ticket, Ve
 use crate::base::{FourTuple, RecvMeta, SocketId, Timestamp};
 use crate::conn::incoming::{Decision, Incoming, IncomingId};
 use crate::conn::{ConnId, ConnectionError, Event};
+use crate::shard::auto::AutoPaths;
 use crate::shard::demux::Outbox;
 use crate::shard::{Context, ShardApp};
 use crate::stream::{Streams, Taken};
@@ -50,6 +51,8 @@ pub(super) struct Driver {
     added: Added,
     /// Paths to open as soon as the peer has issued what they need.
     opening: Vec<Opening>,
+    /// Sockets for paths that connections open by themselves.
+    auto: AutoPaths,
 }
 
 impl Driver {
@@ -66,6 +69,7 @@ impl Driver {
             closed: false,
             added: Added::default(),
             opening: Vec::new(),
+            auto: AutoPaths::default(),
         }
     }
 
@@ -243,6 +247,7 @@ impl ShardApp for Driver {
     }
 
     fn on_event(&mut self, ctx: &mut Context<'_>, conn: ConnId, event: Event) {
+        self.auto.on_event(ctx, conn, &event);
         // Not through the context: the connection is having its turn to send.
         let connection = ctx.endpoint().connection(conn);
         if let Event::Closed(why) = event {
@@ -325,8 +330,14 @@ impl ShardApp for Driver {
             Command::Rebind(socket) => self.rebind(ctx, socket),
             Command::AddSocket(socket) => self.keep_socket(ctx, socket),
             Command::RemoveSocket(addr) => self.give_up_sockets(ctx, addr),
+            Command::LocalAddresses(given) => self.auto.set_addresses(given),
             Command::Look => self.look(ctx),
         }
+    }
+
+    #[inline]
+    fn wants_turn(&self) -> bool {
+        self.auto.wants_turn()
     }
 
     fn on_turn(&mut self, ctx: &mut Context<'_>) -> Option<Timestamp> {
@@ -342,7 +353,9 @@ impl ShardApp for Driver {
             ctx.decide(id, Decision::Ignore);
         }
         let retry = self.retry_paths(ctx);
-        self.scan(ctx).into_iter().chain(retry).min()
+        let auto = self.auto.turn(ctx);
+        let scan = self.scan(ctx);
+        scan.into_iter().chain(retry).chain(auto).min()
     }
 }
 

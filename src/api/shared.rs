@@ -24,7 +24,7 @@ use atomic_waker::AtomicWaker;
 use bytes::Bytes;
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use rustls::pki_types::{CertificateDer, ServerName};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicI8, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -53,6 +53,8 @@ pub(super) enum Command {
     RemoveSocket(SocketAddr),
     /// Take this socket, and move connections to it.
     Rebind(UdpSocket),
+    /// These are the host's addresses; `None` leaves it to the kernel.
+    LocalAddresses(Option<Vec<IpAddr>>),
     /// Something changed in the endpoint, or datagrams of another protocol wait to be sent.
     Look,
 }

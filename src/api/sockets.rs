@@ -4,7 +4,7 @@
 use super::endpoint::Endpoint;
 use super::shared::Command;
 use crate::shard::engine::EngineError;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// A socket to add, for each shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +59,17 @@ impl Endpoint {
     pub fn remove_socket(&self, addr: SocketAddr) {
         for link in self.links() {
             link.send(Command::RemoveSocket(addr));
+        }
+    }
+
+    /// Names the addresses of this host that automatic paths leave from
+    /// ([`MultipathConfig::auto_paths`](super::MultipathConfig::auto_paths)), in place of those
+    /// that the kernel tells of; `None` goes back to the kernel's. Paths from addresses that are
+    /// not named any more are given up where another works.
+    pub fn set_local_addresses(&self, addresses: Option<&[IpAddr]>) {
+        let given = addresses.map(<[IpAddr]>::to_vec);
+        for link in self.links() {
+            link.send(Command::LocalAddresses(given.clone()));
         }
     }
 }

@@ -147,7 +147,7 @@ pub const ACCEPT_BACKLOG: usize = 1024;
 /// Time for a handshake to finish, by default.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Time without a packet after which a connection gives back what it can do without.
-pub const REST_AFTER: Duration = Duration::from_millis(500);
+pub const REST_AFTER: Duration = Duration::from_millis(250);
 /// Datagrams waiting in the ring between two shards.
 pub const MAILBOX_DATAGRAMS: usize = 1024;
 /// Runs of more than 2 KiB among them: 64 KiB of memory each, once they were needed.
@@ -168,6 +168,8 @@ pub const HANDLE_RECV_CHUNKS: usize = 16;
 
 /// Sockets of one shard's backend, by default.
 pub const SOCKETS: usize = 1024;
+/// Descriptors beside its sockets that one shard's backend watches.
+pub const WATCHES: usize = 16;
 
 /// Chunks of log records (qlog), of some 16 KiB, that wait for the thread that writes them.
 pub const QLOG_CHUNKS: usize = 256;

@@ -29,6 +29,10 @@ pub struct PathArgs {
     /// follow on loopback, and else what the routes say
     #[arg(long, value_name = "IP,..", value_delimiter = ',')]
     pub local: Vec<IpAddr>,
+    /// Clients find their paths by themselves, --paths of them at most, and follow the host's
+    /// addresses as they come and go; or those of --local
+    #[arg(long)]
+    pub auto_paths: bool,
     #[command(flatten)]
     #[serde(flatten)]
     pub policy: PolicyArgs,
@@ -89,6 +93,8 @@ fn directions(text: &str) -> Result<(LinkConfig, LinkConfig), String> {
 pub struct Ways {
     /// Paths of each connection.
     pub paths: usize,
+    /// Connections find them by themselves.
+    pub auto: bool,
     local: Vec<IpAddr>,
     links: Vec<(LinkConfig, LinkConfig)>,
     loopback: bool,
@@ -101,6 +107,7 @@ impl Ways {
         let each = each.collect::<Result<_, _>>();
         Ok(Self {
             paths: paths.paths,
+            auto: paths.auto_paths,
             local: paths.local.clone(),
             links: each.map_err(Failure::Usage)?,
             loopback,
@@ -113,6 +120,14 @@ impl Ways {
             self.links.push(directions(text).map_err(Failure::Usage)?);
         }
         Ok(())
+    }
+
+    /// The addresses that paths are found from, if not from all that the host has.
+    pub fn addresses(&self) -> Option<Vec<IpAddr>> {
+        match self.loopback && self.local.is_empty() {
+            true => (0..self.paths).map(|path| self.local(path)).collect(),
+            false => Some(self.local.clone()).filter(|l| !l.is_empty()),
+        }
     }
 
     /// The local address of a path; `None` leaves it to the routes.
@@ -178,6 +193,7 @@ impl PathArgs {
         if paths > 1 {
             transport.max_paths = paths as u32;
             transport.multipath = self.policy.config().map_err(Failure::Usage)?;
+            transport.multipath.auto_paths = self.auto_paths.then_some(paths as u32);
         }
         Ok(())
     }
@@ -205,17 +221,20 @@ mod tests {
         let args = |paths, local: &[&str]| PathArgs {
             paths,
             local: local.iter().map(|a| a.parse().unwrap()).collect(),
+            auto_paths: false,
             policy: PolicyArgs::default(),
         };
         let links = LinkArgs::default();
         let ways = Ways::new(&args(3, &[]), &links, true).unwrap();
         assert_eq!(ways.local(2), Some("127.0.0.3".parse().unwrap()));
+        assert_eq!(ways.addresses().unwrap().last().copied(), ways.local(2));
         assert_eq!(
             Ways::new(&args(3, &[]), &links, false).unwrap().local(2),
             None
         );
         let ways = Ways::new(&args(3, &["127.0.0.9", "127.0.0.8"]), &links, true).unwrap();
         assert_eq!(ways.local(2), Some("127.0.0.9".parse().unwrap()));
+        assert_eq!(ways.addresses().map(|a| a.len()), Some(2));
         assert!(!ways.is_plain());
         assert!(Ways::new(&args(1, &[]), &links, true).unwrap().is_plain());
         assert!(

@@ -143,10 +143,16 @@ pub(super) struct Cold {
     /// The addresses by which the router finds a connection without a connection ID.
     addresses: Option<Box<(SocketId, FourTuple)>>,
     /// The tokens of further paths by which the router finds the connection.
-    other_tokens: Vec<ResetToken>,
+    other_tokens: Option<Box<Tokens>>,
     /// The network that its handshake counts for.
-    prefix: Option<Prefix>,
+    prefix: Option<Box<Prefix>>,
 }
+
+const _: () = assert!(size_of::<Cold>() <= 256);
+
+/// Reset tokens of paths beyond the first.
+#[derive(Default)]
+struct Tokens(Vec<ResetToken>);
 
 /// What becomes of a connection after its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -363,7 +369,7 @@ impl Endpoint {
                     initial_dcid,
                     summed: ConnectionStats::default(),
                     addresses,
-                    other_tokens: Vec::new(),
+                    other_tokens: None,
                     prefix: None,
                 }),
             });
@@ -375,7 +381,7 @@ impl Endpoint {
     /// The handshake of an accepted connection counts for a network.
     pub(super) fn count_for(&mut self, id: ConnId, prefix: Option<Prefix>) {
         if let Some(e) = self.entry(id) {
-            e.cold.prefix = prefix;
+            e.cold.prefix = prefix.map(Box::new);
         }
     }
 
@@ -505,7 +511,7 @@ impl Endpoint {
             e.half_open = false;
             let prefix = e.cold.prefix.take();
             self.half_open -= 1;
-            self.admission.end(prefix);
+            self.admission.end(prefix.map(|prefix| *prefix));
         }
     }
 
@@ -514,11 +520,13 @@ impl Endpoint {
         let Some(e) = self.entry(id) else {
             return;
         };
-        if e.cold.other_tokens.is_empty() && !e.conn.has_other_paths() {
+        if e.cold.other_tokens.is_none() && !e.conn.has_other_paths() {
             return;
         }
         let now: Vec<ResetToken> = e.conn.other_reset_tokens().collect();
-        let before = std::mem::replace(&mut e.cold.other_tokens, now.clone());
+        let after = (!now.is_empty()).then(|| Box::new(Tokens(now.clone())));
+        let before = std::mem::replace(&mut e.cold.other_tokens, after);
+        let before = before.map(|tokens| tokens.0).unwrap_or_default();
         for old in before.iter().filter(|t| !now.contains(t)) {
             self.router.set_reset_token(id, Some(*old), None);
         }
@@ -559,7 +567,7 @@ impl Endpoint {
             self.router.remove(&cid, Route::Connection(id));
         }
         self.router.set_reset_token(id, e.reset_token, None);
-        for token in e.cold.other_tokens {
+        for token in e.cold.other_tokens.unwrap_or_default().0 {
             self.router.set_reset_token(id, Some(token), None);
         }
         self.ledger
@@ -568,7 +576,7 @@ impl Endpoint {
             self.router.remove_addresses(found_by.0, &found_by.1, id);
         }
         self.half_open -= usize::from(e.half_open);
-        self.admission.end(e.cold.prefix);
+        self.admission.end(e.cold.prefix.map(|prefix| *prefix));
         self.free.push((id.index, id.generation.wrapping_add(1)));
     }
 

@@ -40,7 +40,7 @@ pub enum Event {
     Migrated(FourTuple),
     /// This client did not come to use these addresses; everything goes on over the present ones.
     MigrationFailed(FourTuple, MigrationFailure),
-    /// Something happened to one of several paths.
+    /// Something happened to a path: to one of several, or the peer moved on it.
     Path(PathEvent),
     /// The connection is over; no event follows.
     Closed(ConnectionError),

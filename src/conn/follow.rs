@@ -8,6 +8,7 @@
 use super::Connection;
 use super::events::Event;
 use super::input::Packet;
+use super::multipath::PathEvent;
 use crate::base::{RecvMeta, Timestamp};
 use crate::path::probe::{is_by, same_end};
 use crate::path::{PathState, Probe, Purpose};
@@ -29,7 +30,8 @@ impl Connection {
     #[cold]
     fn consider_following(&mut self, now: Timestamp, packet: &Packet<'_>) {
         let path = self.paths.current();
-        if is_by(path.socket, &path.tuple, packet.meta) {
+        // One that was abandoned goes nowhere any more.
+        if path.is_abandoned() || is_by(path.socket, &path.tuple, packet.meta) {
             return;
         }
         if !same_end(path.tuple.local, packet.meta.path.local) {
@@ -49,6 +51,22 @@ impl Connection {
         self.follow(now, packet);
     }
 
+    /// The peer is at another address on the path in hand.
+    pub(super) fn note_peer_moved(&mut self) {
+        let path = self.paths.current();
+        let (id, remote) = (path.id, path.tuple.remote);
+        self.events.push(Event::PeerAddressChanged);
+        self.push_path_event(PathEvent::PeerMoved { id, remote });
+    }
+
+    /// The peer answered at the address that it moved to on the path in hand.
+    pub(super) fn note_peer_proven(&mut self) {
+        let path = self.paths.current();
+        let (id, remote) = (path.id, path.tuple.remote);
+        self.events.push(Event::PeerAddressValidated);
+        self.push_path_event(PathEvent::PeerMoveValidated { id, remote });
+    }
+
     /// Goes on at the new addresses and validates them (RFC 9000 §8.2.1, §9, §9.3, §9.6.3).
     fn follow(&mut self, now: Timestamp, packet: &Packet<'_>) {
         let meta = packet.meta;
@@ -58,7 +76,7 @@ impl Connection {
             self.stats.migrations += 1;
             path.local_cids.on_move(packet.dcid);
             if self.move_back(now) {
-                self.events.push(Event::PeerAddressChanged);
+                self.note_peer_moved();
                 self.open_where_proven();
             }
             return;
@@ -89,7 +107,7 @@ impl Connection {
         };
         self.change_path(now, meta.socket, meta.path, cid, validation);
         if self.paths.current().validation.is_validated() {
-            self.events.push(Event::PeerAddressValidated);
+            self.note_peer_proven();
             self.open_where_proven();
         }
     }
@@ -138,8 +156,10 @@ impl Connection {
         } else {
             None
         };
-        let proven = path.validation.is_validated() && present.remote == meta.path.remote;
-        let received = (!proven).then_some(packet.size);
+        // RFC 9000 §8.1: what came from the path's own address has counted there.
+        let same = present.remote == meta.path.remote;
+        let proven = path.validation.is_validated() && same;
+        let received = (!proven).then_some(if same { 0 } else { packet.size });
         let validation = self.challenge(now, received);
         let probe = self.probe_of(now, Purpose::Peer, meta.socket, meta.path, cid, validation);
         self.insert_probe(probe).then_some(())

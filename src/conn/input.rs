@@ -113,15 +113,15 @@ impl Connection {
             }
             return;
         }
-        if from_peer {
-            path.validation.on_received(datagram.len());
-        }
         path.counters.bytes_received += datagram.len() as u64;
+        // RFC 9000 §8.1: a datagram counts once, though its address may be looked at twice.
         if !path.probes.is_empty()
             && let Some(probe) = path.probes.find(meta)
         {
             probe.validation.on_received(datagram.len());
-        } else if !from_peer && self.side == Side::Client && !self.is_former(meta) {
+        } else if from_peer {
+            path.validation.on_received(datagram.len());
+        } else if self.side == Side::Client && !self.is_former(meta) {
             // RFC 9000 §9: servers do not move, so this is somebody else.
             self.stats.packets_dropped += 1;
             return;

@@ -262,7 +262,7 @@ impl Connection {
             // The server follows the first packet that is more than a probe.
             self.paths.current_mut().ping = true;
         } else if left.1.remote != tuple.remote {
-            self.events.push(Event::PeerAddressChanged);
+            self.note_peer_moved();
         }
     }
 
@@ -304,10 +304,10 @@ impl Connection {
             return self.on_new_path_validated();
         }
         let tuple = path.tuple;
-        self.events.push(match self.side {
-            Side::Client => Event::Migrated(tuple),
-            Side::Server => Event::PeerAddressValidated,
-        });
+        match self.side {
+            Side::Client => self.events.push(Event::Migrated(tuple)),
+            Side::Server => self.note_peer_proven(),
+        }
     }
 
     /// The path in use did not answer: a server goes back to where its client was last proven to
@@ -324,7 +324,7 @@ impl Connection {
             return;
         }
         if self.move_back(now) {
-            self.events.push(Event::PeerAddressChanged);
+            self.note_peer_moved();
         } else if !self.paths.current().validation.is_validated() {
             if self.multipath.is_some() && !self.paths.is_single() {
                 self.abandon_path(now, id, Code::PATH_UNSTABLE_OR_POOR, false);

@@ -192,6 +192,9 @@ pub(crate) struct ConnectionInit {
     pub(crate) rng: Rng,
 }
 
+// Allocators round up: a byte more costs half a kilobyte of each connection.
+const _: () = assert!(size_of::<Connection>() <= 2560);
+
 impl Connection {
     pub(crate) fn new(now: Timestamp, init: ConnectionInit, initial: HandshakeSpace) -> Self {
         let ConnectionInit {

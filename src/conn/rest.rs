@@ -1,5 +1,5 @@
 //! An idle connection gives back what it can do without: rings of sent packets, tables of streams,
-//! queues, the next generation's receive key.
+//! queues, the keys' schedules, a client's TLS session.
 //!
 //! Once in each idle period, some time after the last packet (`limits::REST_AFTER`), by a timer
 //! that then stays silent until there is traffic again. What was given back is allocated again by
@@ -20,6 +20,7 @@ impl Connection {
     /// Gives back memory that an idle connection does not use.
     pub(super) fn rest(&mut self) {
         self.timers.rested = true;
+        self.session.rest();
         for path in self.paths.iter_mut() {
             path.sent.rest();
             path.acks.rest();

@@ -213,7 +213,7 @@ impl Connection {
         }
         if due(self.timers.keep_alive) {
             self.timers.keep_alive = None;
-            self.take_main_path();
+            self.take_best_path();
             self.paths.current_mut().ping = true;
         }
         if let Some(keys) = self.one_rtt.as_deref_mut() {

@@ -76,7 +76,7 @@ impl ClientStart {
         if spoken.len() > 1 {
             Session::movable_client(version, &self.tls, name, encoded)
         } else {
-            Session::client_of(version, self.tls.clone(), name, encoded)
+            Session::resting_client(version, &self.tls, name, encoded)
         }
     }
 }

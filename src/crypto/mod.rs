@@ -7,6 +7,7 @@
 //! layout lives in `wire`, CRYPTO reassembly and timers in `conn`.
 #![forbid(unsafe_code)]
 
+mod after;
 #[cfg(feature = "aws-lc-rs")]
 pub mod aws_lc;
 pub mod client_hello;
@@ -19,6 +20,7 @@ mod provider;
 pub mod random;
 pub(crate) mod remains;
 pub mod reset;
+mod resting;
 pub mod retry;
 pub mod tickets;
 pub mod tls;

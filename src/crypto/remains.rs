@@ -1,14 +1,14 @@
-//! What is left of a server's TLS session once the handshake is confirmed: what the application may
-//! ask for, and nothing else of rustls's state, which is several times as large.
+//! What is left of a TLS session once it has done its work: what the application may ask for, and
+//! nothing else of rustls's state, which is several times as large. A server's has when the
+//! handshake is confirmed; a client's when its connection rests.
 //!
 //! rustls does not give its exporter secret away, so [`tapped`] has it pass by through the key log
-//! of a server's configuration, and the exporter (RFC 8446 §7.5) is computed here. A client's
-//! session stays, for the tickets that it still reads.
+//! of a configuration, and the exporter (RFC 8446 §7.5) is computed here.
 
 use rustls::crypto::tls13::OkmBlock;
 use rustls::pki_types::CertificateDer;
 use rustls::quic::Connection;
-use rustls::{HandshakeKind, KeyLog, ServerConfig, SupportedCipherSuite};
+use rustls::{ClientConfig, HandshakeKind, KeyLog, ServerConfig, SupportedCipherSuite};
 use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
@@ -51,6 +51,13 @@ pub(crate) fn tapped(config: &ServerConfig) -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
+/// Like [`tapped`], for a client: `behind` is its key log, or stands before that.
+pub(super) fn tapped_client(config: &ClientConfig, behind: Arc<dyn KeyLog>) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.key_log = Arc::new(Exporters(behind));
+    Arc::new(config)
+}
+
 /// The exporter's secret, if a session of this thread had it pass by since the last call.
 pub(super) fn take_exporter() -> Option<OkmBlock> {
     PASSING.take()
@@ -60,6 +67,8 @@ pub(super) fn take_exporter() -> Option<OkmBlock> {
 pub(super) struct Remains {
     suite: SupportedCipherSuite,
     kind: Option<HandshakeKind>,
+    /// Whether a client's early data was accepted; `None` of a server.
+    early_data: Option<bool>,
     exporter: OkmBlock,
     alpn: Option<Box<[u8]>>,
     server_name: Option<Box<str>>,
@@ -67,17 +76,19 @@ pub(super) struct Remains {
 }
 
 impl Remains {
-    /// What is left of a server's session that has nothing to write any more; `None` for others.
+    /// What is left of a session that has nothing to write any more.
     pub(super) fn of(tls: &Connection, exporter: OkmBlock) -> Option<Self> {
-        let Connection::Server(server) = tls else {
-            return None;
+        let (early_data, server_name) = match tls {
+            Connection::Client(client) => (Some(client.is_early_data_accepted()), None),
+            Connection::Server(server) => (None, server.server_name()),
         };
         Some(Self {
             suite: tls.negotiated_cipher_suite()?,
             kind: tls.handshake_kind(),
+            early_data,
             exporter,
             alpn: tls.alpn_protocol().map(Into::into),
-            server_name: server.server_name().map(Into::into),
+            server_name: server_name.map(Into::into),
             certificates: tls.peer_certificates().map(Into::into),
         })
     }
@@ -88,6 +99,15 @@ impl Remains {
 
     pub(super) fn kind(&self) -> Option<HandshakeKind> {
         self.kind
+    }
+
+    /// Whether a client's early data was accepted.
+    pub(super) fn early_data_accepted(&self) -> bool {
+        self.early_data == Some(true)
+    }
+
+    pub(super) fn is_client(&self) -> bool {
+        self.early_data.is_some()
     }
 
     pub(super) fn alpn(&self) -> Option<&[u8]> {

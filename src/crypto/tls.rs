@@ -4,6 +4,7 @@
 //! rustls rejects into a CRYPTO_ERROR with the alert's code. Configurations are taken as they are.
 //! Which level the bytes belong to, their order and how much is buffered is `conn`'s business.
 
+use super::after::{After, OutOfTurn};
 use super::early;
 use super::keys::{Key, Keys, Next, NextKeys, quic_suite, rustls_version};
 use super::remains::{self, Remains};
@@ -92,7 +93,7 @@ pub enum KeyChange {
     OneRtt(Keys, NextKeys),
 }
 
-/// rustls's session, or what is left of a server's.
+/// rustls's session, or what is left of it.
 enum Tls {
     Whole(Box<Connection>),
     Done(Box<Remains>),
@@ -113,8 +114,10 @@ pub struct Session {
     tap: Option<Arc<Tap>>,
     /// The version that a client was moved to.
     moved: Option<wire::Version>,
-    /// A server's, from its ClientHello until nothing of rustls is left.
+    /// From when the secret is known until nothing of rustls is left.
     exporter: Option<Box<OkmBlock>>,
+    /// What came to a client after the handshake.
+    after: After,
 }
 
 impl Session {
@@ -146,7 +149,21 @@ impl Session {
             .map_err(refused)
     }
 
-    /// Like [`Session::client_of`], for a client that lets the server choose another version:
+    /// Like [`Session::client_of`], for a client whose session may [`Session::rest`].
+    ///
+    /// # Errors
+    /// [`ConfigError`] when QUIC cannot use `config`.
+    pub fn resting_client(
+        version: wire::Version,
+        config: &ClientConfig,
+        name: ServerName<'static>,
+        params: Vec<u8>,
+    ) -> Result<Self, ConfigError> {
+        let config = remains::tapped_client(config, config.key_log.clone());
+        Self::client_of(version, config, name, params)
+    }
+
+    /// Like [`Session::resting_client`], for a client that lets the server choose another version:
     /// [`Session::move_to`] may follow.
     ///
     /// # Errors
@@ -157,10 +174,9 @@ impl Session {
         name: ServerName<'static>,
         params: Vec<u8>,
     ) -> Result<Self, ConfigError> {
-        let mut config = config.clone();
         let tap = Arc::new(Tap::new(config.key_log.clone()));
-        config.key_log = tap.clone();
-        let mut session = Self::client_of(version, Arc::new(config), name, params)?;
+        let config = remains::tapped_client(config, tap.clone());
+        let mut session = Self::client_of(version, config, name, params)?;
         session.tap = Some(tap);
         Ok(session)
     }
@@ -210,14 +226,30 @@ impl Session {
             tap: None,
             moved: None,
             exporter: None,
+            after: After::default(),
         }
     }
 
     /// The handshake is confirmed and all that TLS wrote was taken: a server keeps only what may be
     /// asked for. Further CRYPTO bytes are errors from now on, as they would be to rustls.
     pub fn finish(&mut self) {
+        if matches!(&self.tls, Tls::Whole(tls) if matches!(**tls, Connection::Server(_))) {
+            self.reduce();
+        }
+    }
+
+    /// The connection is idle: a client keeps only what may be asked for. It has the tickets that
+    /// the server sends with the end of the handshake; what others still come pass unread.
+    pub fn rest(&mut self) {
+        if self.after.is_between() {
+            self.reduce();
+        }
+    }
+
+    fn reduce(&mut self) {
         if let Tls::Whole(tls) = &self.tls
             && !tls.is_handshaking()
+            && self.failure.is_none()
             && let Some(exporter) = self.exporter.take()
             && let Some(remains) = Remains::of(tls, *exporter)
         {
@@ -231,12 +263,15 @@ impl Session {
     /// # Errors
     /// CRYPTO_ERROR with the alert that TLS would send (RFC 9001 §4.8); the session is then dead.
     pub fn read_crypto(&mut self, data: &[u8]) -> Result<(), TransportError> {
-        let Tls::Whole(tls) = &mut self.tls else {
+        let tls = match &mut self.tls {
+            Tls::Whole(tls) => tls,
             // RFC 9001 §6, RFC 8446 §4.6: of a client, nothing comes after the handshake.
-            let alert = AlertDescription::UnexpectedMessage;
-            let reason = "a TLS message came out of turn";
-            return Err(TransportError::crypto(u8::from(alert), reason));
+            Tls::Done(remains) if !remains.is_client() => return Err(out_of_turn()),
+            Tls::Done(_) => return self.after.read(data).map_err(|OutOfTurn| out_of_turn()),
         };
+        if !tls.is_handshaking() && self.after.read(data).is_err() {
+            self.after = After::default(); // rustls has the judgement
+        }
         let read = tls.read_hs(data);
         if let Some(exporter) = remains::take_exporter() {
             self.exporter = Some(Box::new(exporter));
@@ -296,7 +331,7 @@ impl Session {
     }
 
     /// The peer's encoded transport parameters; authentic only after the handshake (RFC 9001 §8.2),
-    /// and gone once a server's session is finished with.
+    /// and gone once the session is finished with.
     pub fn peer_params(&self) -> Option<&[u8]> {
         match &self.tls {
             Tls::Whole(tls) => tls.quic_transport_parameters(),
@@ -387,8 +422,9 @@ impl Session {
     /// Whether the server takes early data. A client knows once it has seen EncryptedExtensions, a
     /// server once it has read the ClientHello.
     pub fn early_data_accepted(&self) -> bool {
-        let Tls::Whole(tls) = &self.tls else {
-            return false;
+        let tls = match &self.tls {
+            Tls::Whole(tls) => tls,
+            Tls::Done(remains) => return remains.early_data_accepted(),
         };
         match &**tls {
             Connection::Client(client) => client.is_early_data_accepted(),
@@ -404,6 +440,11 @@ impl fmt::Debug for Session {
             .field("failure", &self.failure)
             .finish_non_exhaustive()
     }
+}
+
+fn out_of_turn() -> TransportError {
+    let alert = AlertDescription::UnexpectedMessage;
+    TransportError::crypto(u8::from(alert), "a TLS message came out of turn")
 }
 
 fn check_suites(provider: &CryptoProvider) -> Result<(), ConfigError> {

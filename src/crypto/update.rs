@@ -11,6 +11,7 @@
 use super::fused::{self, Fused};
 use super::keys::{Key, Keys, NextKeys};
 use super::protect::{self, SealError, Undecryptable};
+use super::resting::{self, Form};
 use crate::base::{Timestamp, limits};
 use crate::mem::prefetch;
 use crate::wire::TransportError;
@@ -97,6 +98,8 @@ pub struct OneRttKeys {
     settled: bool,
     /// Settled, and the next receive key is at hand, or not needed yet.
     plain: bool,
+    /// The keys are in their form for resting.
+    small: bool,
     /// Whether a packet of the current phase that we sent was acknowledged.
     acked: bool,
     /// Whether a packet of the current phase was received.
@@ -144,6 +147,7 @@ impl OneRttKeys {
             phase: false,
             settled: true,
             plain: true,
+            small: false,
             acked: false,
             received: false,
             confirmed: false,
@@ -319,6 +323,9 @@ impl OneRttKeys {
         packet: &mut [u8],
         header_len: usize,
     ) -> Result<Opened, OpenError> {
+        if self.small {
+            self.wake();
+        }
         let secrets = &self.secrets;
         // Whatever the packet's phase, so that its time tells nothing of it.
         let next = self.next.get_or_insert_with(|| secrets.peek().remote);
@@ -447,13 +454,31 @@ impl OneRttKeys {
         }
     }
 
-    /// Gives back what an idle connection can do without: the next receive key, which the next
-    /// packet derives again.
+    /// Gives back what an idle connection can do without: the next receive key, and what the keys
+    /// are prepared for their use with. The next packet, sent or received, makes both again.
     pub fn rest(&mut self) {
-        if self.settled {
-            self.next = None;
-            self.plain = false;
+        if !self.settled {
+            return;
         }
+        self.next = None;
+        self.plain = false;
+        self.look_at = 0;
+        self.fused = None;
+        self.reshape(Form::Small);
+    }
+
+    /// Prepares the keys that [`Self::rest`] made small.
+    fn wake(&mut self) {
+        self.reshape(Form::Ready);
+        self.fused = fused::of(&*self.local.packet);
+    }
+
+    fn reshape(&mut self, form: Form) {
+        for key in [&mut self.local, &mut self.remote] {
+            resting::packet(&mut key.packet, form);
+            resting::header(&mut key.header, form);
+        }
+        self.small = form == Form::Small;
     }
 
     /// Adds failures that other levels counted; the integrity limit is the connection's.
@@ -488,6 +513,9 @@ impl OneRttKeys {
 
     #[cold]
     fn relieve(&mut self) -> Result<(), TransportError> {
+        if self.small {
+            self.wake();
+        }
         let secrets = &self.secrets;
         self.next.get_or_insert_with(|| secrets.peek().remote);
         self.look_at = self.update_at;
@@ -507,6 +535,9 @@ impl OneRttKeys {
 
     /// Keeps RFC 9001 §6.1.
     fn advance(&mut self) {
+        if self.small {
+            self.wake();
+        }
         let current = self.secrets.derive();
         self.next = Some(self.secrets.peek().remote);
         self.fused = fused::of(&*current.local);
@@ -554,7 +585,7 @@ impl PathMarks {
     fn lower(&mut self, path_id: u32, pn: u64) {
         if let Some(mark) = self.0.iter_mut().find(|mark| mark.0 == path_id) {
             mark.1 = mark.1.min(pn);
-        } else if self.0.len() < limits::PATHS {
+        } else if self.0.len() < limits::PATH_RECORDS {
             self.0.push((path_id, pn));
         }
     }

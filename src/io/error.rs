@@ -35,8 +35,14 @@ pub enum IoError {
         /// The configured number of sockets.
         limit: usize,
     },
+    /// The backend watches as many descriptors as it can.
+    #[error("no room for another watched descriptor: this backend has at most {limit}")]
+    TooManyWatches {
+        /// How many it can.
+        limit: usize,
+    },
     /// A simulated backend has addresses of its network only: use `SimBackend::bind`.
-    #[error("a simulated backend takes no socket of the system")]
+    #[error("a simulated backend takes no socket or descriptor of the system")]
     Simulated,
     /// The kernel, or a seccomp profile, does not offer what the backend needs.
     #[error("{what} is not available here: {errno}")]

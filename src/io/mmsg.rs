@@ -9,6 +9,7 @@ mod rx;
 use super::errno::{Class, Errno};
 use super::socket::{Socket, share};
 use super::train::{Message, Progress, Train};
+use super::watch::{WatchId, Watches};
 use super::{
     Arrival, IoConfig, IoError, IoStats, SocketId, SocketOptions, TX_BUFFER_LEN, Transmit,
     TxBuffer, Waker,
@@ -32,6 +33,8 @@ const SILENT: u32 = 64;
 const SELDOM: u32 = 4;
 /// What epoll reports for the waker.
 const WAKER: u64 = u64::MAX;
+/// What it reports for a watched descriptor, beside its number; for sockets it is less.
+const WATCHED: u64 = 1 << 32;
 
 struct Entry {
     socket: Socket,
@@ -64,6 +67,7 @@ pub struct Mmsg {
     fresh: usize,
     /// Calls of `recv`.
     calls: u32,
+    watches: Watches,
     stats: IoStats,
 }
 
@@ -102,6 +106,7 @@ impl Mmsg {
             events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS].into(),
             fresh: 0,
             calls: 0,
+            watches: Watches::default(),
             stats: IoStats::default(),
         })
     }
@@ -193,7 +198,7 @@ impl Mmsg {
                 let Some(event) = self.events.get(i).copied() else {
                     break;
                 };
-                if event.u64 != WAKER && event.events & libc::EPOLLOUT as u32 != event.events {
+                if event.u64 < WATCHED && event.events & libc::EPOLLOUT as u32 != event.events {
                     let one = self.recv_on(SocketId(event.u64 as u32), sink);
                     trains += one.as_ref().map_or(0, |n| *n);
                     result = result.and(one.map(drop));
@@ -387,7 +392,8 @@ impl Mmsg {
 
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> Result<(), IoError> {
         self.flush()?;
-        let result = if self.waker.prepare_sleep() {
+        let told = self.watches.any_readable();
+        let result = if self.waker.prepare_sleep() && !told {
             self.stats.sleeps += 1;
             self.poll(timeout)
         } else {
@@ -408,18 +414,46 @@ impl Mmsg {
                 return Err(IoError::System { op, errno });
             }
         };
-        if self
-            .events
-            .iter()
-            .take(self.fresh)
-            .any(|e| { e.u64 } == WAKER)
-        {
+        let mut woken = false;
+        for event in self.events.iter().take(self.fresh) {
+            match event.u64 {
+                WAKER => woken = true,
+                id @ WATCHED.. => self.watches.note(WatchId(id as u32)),
+                _ => {}
+            }
+        }
+        if woken {
             let mut count = [0u8; 8];
             // SAFETY: eight writable bytes. The descriptor is readable, so this does not block:
             // nobody else reads it.
             unsafe { libc::read(self.waker.event_fd(), count.as_mut_ptr().cast(), 8) };
         }
         Ok(())
+    }
+
+    pub(super) fn watch(&mut self, fd: OwnedFd) -> Result<WatchId, IoError> {
+        let id = self.watches.add(fd)?;
+        let fd = self.watches.fd(id).unwrap_or(-1);
+        let data = WATCHED | u64::from(id.0);
+        let added = watch(&self.epoll, libc::EPOLL_CTL_ADD, fd, data, false);
+        if added.is_err() {
+            self.watches.remove(id);
+        }
+        added.map(|()| id)
+    }
+
+    pub(super) fn unwatch(&mut self, id: WatchId) {
+        if let Some(fd) = self.watches.fd(id) {
+            // The description may be open elsewhere, so closing this would not do. It cannot fail:
+            // it was added.
+            let _ = watch(&self.epoll, libc::EPOLL_CTL_DEL, fd, 0, false);
+        }
+        self.watches.remove(id);
+    }
+
+    #[inline]
+    pub(super) fn next_readable(&mut self) -> Option<WatchId> {
+        self.watches.next_readable()
     }
 
     pub(super) fn waker(&self) -> Waker {

@@ -22,6 +22,7 @@ pub mod stats;
 mod train;
 pub mod uring;
 pub mod waker;
+mod watch;
 
 pub use arrival::{AHEAD, Arrival};
 pub use errno::Errno;
@@ -29,6 +30,7 @@ pub use error::IoError;
 pub use sockopt::SocketOptions;
 pub use stats::IoStats;
 pub use waker::Waker;
+pub use watch::WatchId;
 
 pub use crate::base::{RecvMeta, SocketId, Transmit};
 
@@ -36,6 +38,7 @@ use crate::base::limits;
 use crate::mem::{Lease, Pages};
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::{Deref, DerefMut};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// Bytes of one send buffer; a train is at most [`limits::MAX_TRAIN_BYTES`], a single datagram at
@@ -286,6 +289,42 @@ impl Backend {
     /// `timeout` passes (`None`: no limit). May return early.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<(), IoError> {
         each!(self, b => b.wait(timeout))
+    }
+
+    /// Has [`wait`](Self::wait) end when `fd` is readable, too, and
+    /// [`next_readable`](Self::next_readable) tell of it. Whoever is told reads all there is.
+    pub fn watch(&mut self, fd: OwnedFd) -> Result<WatchId, IoError> {
+        match self {
+            Self::Uring(b) => b.watch(fd),
+            Self::Mmsg(b) => b.watch(fd),
+            Self::Sim(_) => Err(IoError::Simulated),
+        }
+    }
+
+    /// The same with a duplicate of `fd`.
+    pub fn watch_duplicate(&mut self, fd: BorrowedFd<'_>) -> Result<WatchId, IoError> {
+        let owned = fd.try_clone_to_owned();
+        self.watch(owned.map_err(|e| IoError::from_io("dup", &e))?)
+    }
+
+    /// Closes a watched descriptor; an unknown id does nothing.
+    pub fn unwatch(&mut self, id: WatchId) {
+        match self {
+            Self::Uring(b) => b.unwatch(id),
+            Self::Mmsg(b) => b.unwatch(id),
+            Self::Sim(_) => {}
+        }
+    }
+
+    /// A watched descriptor that was readable. After a sleep it tells of every one; a shard that
+    /// does not sleep hears of them where the backend comes by them without asking.
+    #[inline]
+    pub fn next_readable(&mut self) -> Option<WatchId> {
+        match self {
+            Self::Uring(b) => b.next_readable(),
+            Self::Mmsg(b) => b.next_readable(),
+            Self::Sim(_) => None,
+        }
     }
 
     /// A handle that ends [`wait`](Self::wait) from any thread.

@@ -7,7 +7,7 @@
 
 use crate::base::limits;
 use crate::crypto::reset::same_token;
-use crate::wire::{ConnectionId, TransportError};
+use crate::wire::{ConnectionId, TransportError, varint};
 use smallvec::SmallVec;
 
 /// A stateless reset token (RFC 9000 §10.3).
@@ -267,7 +267,8 @@ impl RemoteCids {
     /// The sequence number of the connection ID that is expected next.
     pub fn next_seq(&self) -> u64 {
         let known = self.known.iter().map(|r| r.seq + 1).max();
-        self.used_below.max(known.unwrap_or(0))
+        // After the last there is none that a frame could name.
+        self.used_below.max(known.unwrap_or(0)).min(varint::MAX)
     }
 
     /// Everything is retired without a word: the path was abandoned (multipath §3.4).
@@ -525,6 +526,16 @@ mod tests {
         assert!(r.contains(&cid(12)));
         r.abandon();
         assert!(!r.is_usable() && !r.wants_to_send() && r.active_token().is_none());
+    }
+
+    /// RFC 9000 §19.15: the number is a varint, and so is the one that PATH_CIDS_BLOCKED names.
+    #[test]
+    fn the_largest_number_has_no_next() {
+        let mut r = RemoteCids::waiting();
+        assert_eq!(r.on_new(varint::MAX, 0, cid(1), [1; 16]), Ok(()));
+        assert_eq!(r.next_seq(), varint::MAX);
+        r.start_use();
+        assert_eq!((r.active(), r.next_seq()), (cid(1), varint::MAX));
     }
 
     #[test]

@@ -5,6 +5,11 @@
 //! given out only so far ahead of what is forgotten that at most twice as many exist at once.
 
 use super::PathId;
+use std::ops::RangeInclusive;
+
+/// No identifiers.
+#[expect(clippy::reversed_empty_ranges, reason = "none is meant")]
+const EMPTY: RangeInclusive<u32> = 1..=0;
 
 /// The limits of one connection.
 #[derive(Clone, Debug)]
@@ -60,25 +65,29 @@ impl PathLimits {
     }
 
     /// A path was abandoned. Returns the identifiers that the peer may use from now on.
-    pub fn on_abandoned(&mut self) -> std::ops::RangeInclusive<u32> {
+    pub fn on_abandoned(&mut self) -> RangeInclusive<u32> {
         self.abandoned = self.abandoned.saturating_add(1);
         self.raise()
     }
 
     /// The state of an abandoned path is gone. Returns as [`PathLimits::on_abandoned`] does.
-    pub fn on_forgotten(&mut self) -> std::ops::RangeInclusive<u32> {
+    pub fn on_forgotten(&mut self) -> RangeInclusive<u32> {
         self.forgotten = self.forgotten.saturating_add(1);
         self.raise()
     }
 
-    fn raise(&mut self) -> std::ops::RangeInclusive<u32> {
+    fn raise(&mut self) -> RangeInclusive<u32> {
         let gone = self
             .abandoned
             .min(self.forgotten.saturating_add(self.paths));
         let before = self.local_max;
         self.local_max = gone.saturating_add(self.paths - 1).max(before);
         self.announce |= self.local_max > before;
-        before.saturating_add(1)..=self.local_max
+        match before.checked_add(1) {
+            Some(first) => first..=self.local_max,
+            // None is left, and the last must not be used again: it is part of nonces.
+            None => EMPTY,
+        }
     }
 
     /// Whether the peer is to be told.
@@ -123,13 +132,20 @@ mod tests {
         assert_eq!(l.poll(), None, "not repeated: a later one was sent");
     }
 
+    /// Multipath §3.4: the last identifier is given out once, and no other follows it.
     #[test]
     fn identifiers_end_at_the_largest() {
-        let mut l = PathLimits::new(PathId(1), PathId(1));
-        l.abandoned = u32::MAX - 1;
-        l.forgotten = u32::MAX - 1;
-        assert_eq!(*l.on_abandoned().end(), u32::MAX);
-        assert!(l.on_forgotten().is_empty() || l.local_max() == PathId::MAX);
+        let mut l = PathLimits::new(PathId(1), PathId(u32::MAX));
+        l.local_max = u32::MAX - 3;
+        l.abandoned = u32::MAX - 4;
+        l.forgotten = u32::MAX - 4;
+        let mut given = Vec::new();
+        for _ in 0..100 {
+            given.extend(l.on_abandoned());
+            given.extend(l.on_forgotten());
+        }
+        assert_eq!(given, [u32::MAX - 2, u32::MAX - 1, u32::MAX]);
+        assert_eq!(l.usable_max(), PathId::MAX);
     }
 
     /// Multipath §4.6: what does not increase the limit is ignored, what is below the first is a

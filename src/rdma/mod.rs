@@ -9,6 +9,7 @@
 //! forge them; a queue pair's numbers are hard to guess and nothing more.
 
 mod access;
+mod any;
 pub mod attr;
 pub mod bootstrap;
 mod completion;
@@ -22,11 +23,13 @@ mod provider;
 pub mod quota;
 pub mod registry;
 pub mod roce;
+mod room;
 pub(crate) mod slots;
 pub mod verbs;
 mod work;
 
 pub use access::Access;
+pub use any::AnyDevice;
 pub use attr::{
     AddressVector, DeviceAttr, InitAttr, Mtu, QpCap, QpInitAttr, QpState, RtrAttr, RtsAttr,
 };
@@ -36,6 +39,6 @@ pub use event::AsyncEvent;
 pub use ids::{
     CompletionQueueId, Gid, MemoryRegionId, ProtectionDomainId, QueuePairId, SharedReceiveQueueId,
 };
-pub use port::Port;
+pub use port::{Port, Usage, WakeFor};
 pub use provider::{Objects, Provider, QueuePair};
 pub use work::{Data, MemoryRegion, RecvRequest, Remote, SendOp, SendRequest, Sge};

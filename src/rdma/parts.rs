@@ -5,14 +5,15 @@
 //! failure at any step leaves nothing behind.
 
 use super::access::Access;
-use super::attr::{AddressVector, InitAttr, Mtu, QpCap, QpInitAttr, RtrAttr, RtsAttr};
+use super::attr::{AddressVector, DeviceAttr, InitAttr, Mtu, QpCap, QpInitAttr, RtrAttr, RtsAttr};
 use super::bootstrap::{QueueTerms, RegionTerms};
 use super::error::RdmaError;
 use super::ids::{CompletionQueueId, MemoryRegionId, ProtectionDomainId, SharedReceiveQueueId};
-use super::port::Port;
+use super::port::{Port, Usage};
 use super::provider::QueuePair;
 use super::quota::Reservation;
 use super::registry::{ObjectKind, Owner, Registry, Tracked};
+use super::room::{Claimed, Room};
 use super::work::{MemoryRegion, RecvRequest};
 use std::net::IpAddr;
 
@@ -49,6 +50,16 @@ impl Plan {
         self.window * 2 + self.operations + 8
     }
 
+    /// As far as a device can do it.
+    #[must_use]
+    pub fn within(self, device: &DeviceAttr) -> Self {
+        Self {
+            mtu: self.mtu.min(device.max_mtu),
+            rd_atomic: self.rd_atomic.min(device.max_qp_rd_atom),
+            ..self
+        }
+    }
+
     /// Receives of a queue pair of its own.
     pub const fn receives(&self) -> u32 {
         self.window * 2 + 4
@@ -69,12 +80,32 @@ pub struct Shared {
     pub receives: Option<(SharedReceiveQueueId, MemoryRegion)>,
     /// Bytes of a receive.
     pub slot: u32,
+    room: Room,
+    /// What the shared receives take of it.
+    claimed: Option<Claimed>,
     pd: Option<ProtectionDomainId>,
     tracked: Vec<Tracked>,
 }
 
+/// Entries of a completion queue that one is tried with at last.
+const LEAST_ENTRIES: u32 = 1024;
+
+/// A completion queue of `cqe` entries, or of fewer where the device or the machine has less.
+fn completion_queue<P: Port + ?Sized>(
+    port: &mut P,
+    cqe: u32,
+) -> Result<(CompletionQueueId, u32), RdmaError> {
+    let mut cqe = cqe.min(port.query_device().max_cqe);
+    loop {
+        match port.create_cq(cqe) {
+            Err(RdmaError::System { .. }) if cqe / 2 >= LEAST_ENTRIES => cqe /= 2,
+            made => return made.map(|cq| (cq, cqe)),
+        }
+    }
+}
+
 impl Shared {
-    /// Makes them: a completion queue of `cqe` entries, and `receives` receives of `slot` bytes.
+    /// Makes them: a completion queue of at most `cqe` entries, and `receives` receives of `slot` bytes.
     ///
     /// # Errors
     /// Those of the provider; nothing is left then.
@@ -84,11 +115,13 @@ impl Shared {
         owner: Owner,
         (cqe, receives, slot): (u32, u32, u32),
     ) -> Result<Self, RdmaError> {
-        let cq = port.create_cq(cqe)?;
+        let (cq, cqe) = completion_queue(port, cqe)?;
         let mut shared = Self {
             cq,
             receives: None,
             slot,
+            room: Room::new(cqe),
+            claimed: None,
             pd: None,
             tracked: vec![registry.enter(owner, ObjectKind::CompletionQueue, cqe.into())],
         };
@@ -108,6 +141,7 @@ impl Shared {
         owner: Owner,
         receives: u32,
     ) -> Result<(), RdmaError> {
+        self.claimed = Some(self.room.claim(receives)?);
         let mut note = |kind, n| self.tracked.push(registry.enter(owner, kind, n));
         let pd = port.alloc_pd()?;
         self.pd = Some(pd);
@@ -134,6 +168,11 @@ impl Shared {
             port.post_srq_recv(srq, &[request]).map_err(|e| e.error)?;
         }
         Ok(())
+    }
+
+    /// Entries of the completion queue, and how many clients may fill at the worst.
+    pub fn usage(&self) -> Usage {
+        self.room.usage()
     }
 
     /// Removes everything, once no client is left.
@@ -164,6 +203,7 @@ pub struct Parts {
     region: Option<(MemoryRegion, Tracked)>,
     receives: Option<(MemoryRegion, Tracked)>,
     qp: Option<(QueuePair, Tracked)>,
+    room: Option<Claimed>,
     plan: Plan,
     _reservation: Option<Reservation>,
 }
@@ -186,7 +226,8 @@ impl Parts {
             region: None,
             receives: None,
             qp: None,
-            plan,
+            room: None,
+            plan: plan.within(&port.query_device()),
             _reservation: reservation,
         };
         match parts.steps(port, shared, registry, owner) {
@@ -206,6 +247,11 @@ impl Parts {
         owner: Owner,
     ) -> Result<(), RdmaError> {
         let plan = self.plan;
+        let own = match shared.receives {
+            Some(_) => 0,
+            None => plan.receives(),
+        };
+        self.room = Some(shared.room.claim(plan.send_depth() + own)?);
         let enter = |kind, detail: usize| registry.enter(owner, kind, detail as u64);
         let pd = port.alloc_pd()?;
         self.pd = Some((pd, enter(ObjectKind::Domain, 0)));
@@ -228,11 +274,7 @@ impl Parts {
             srq: shared.receives.map(|(srq, _)| srq),
             cap: QpCap {
                 max_send_wr: plan.send_depth(),
-                max_recv_wr: if shared.receives.is_none() {
-                    plan.receives()
-                } else {
-                    0
-                },
+                max_recv_wr: own,
                 max_send_sge: 1,
                 max_recv_sge: 1,
                 max_inline_data: port.query_device().max_inline_data.min(INLINE),
@@ -258,7 +300,7 @@ impl Parts {
         let (Some((mr, _)), Some((qp, _))) = (&self.receives, &self.qp) else {
             return Ok(());
         };
-        let sges = [mr.sge(n * u64::from(self.plan.slot), self.plan.slot)];
+        let sges = [mr.sge(self.place(n), self.plan.slot)];
         let request = RecvRequest {
             wr_id: n,
             sges: &sges,
@@ -342,16 +384,21 @@ impl Parts {
         self.region.as_ref().map(|(mr, _)| *mr)
     }
 
-    /// The memory of receives of its own.
-    pub fn receives(&self) -> Option<MemoryRegionId> {
-        self.receives.as_ref().map(|(mr, _)| mr.id)
+    /// The memory of a receive of its own: the region, and where in it.
+    pub fn receive(&self, n: u64) -> Option<(MemoryRegionId, u64)> {
+        let (mr, _) = self.receives.as_ref()?;
+        Some((mr.id, self.place(n)))
+    }
+
+    const fn place(&self, n: u64) -> u64 {
+        n.saturating_mul(self.plan.slot as u64)
     }
 
     /// Removes the queue pair alone: what it had under way must have been flushed and polled.
     pub fn drop_queue<P: Port + ?Sized>(&mut self, port: &mut P) {
         if let Some((qp, tracked)) = self.qp.take() {
             report(port.destroy_qp(qp.id));
-            drop(tracked);
+            drop((tracked, self.room.take()));
         }
     }
 

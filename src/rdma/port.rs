@@ -2,15 +2,46 @@
 //!
 //! A device of the machine moves its own packets, so all of this has defaults that do nothing.
 
+use super::bootstrap::QueueTerms;
 use super::error::RdmaError;
 use super::ids::{CompletionQueueId, Gid};
 use super::provider::Provider;
 use crate::base::{RecvMeta, SocketId, Timestamp, Transmit};
 use std::net::IpAddr;
-use std::os::fd::RawFd;
+use std::os::fd::BorrowedFd;
+
+/// What a descriptor that became readable tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WakeFor {
+    /// A completion, of a queue that was armed.
+    Completions,
+    /// Asynchronous events.
+    Events,
+}
+
+/// How much of a limit is used, by everyone who shares the device in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// What there is only so much of.
+    pub what: &'static str,
+    /// How much is used.
+    pub used: u64,
+    /// How much there is.
+    pub limit: u64,
+}
+
+impl Usage {
+    /// Whether a tenth or less is left.
+    pub const fn is_near(&self) -> bool {
+        self.used >= self.limit - self.limit / 10
+    }
+}
 
 /// One shard's share of a device.
 pub trait Port: Provider {
+    /// The provider's name, and the device's where it has one.
+    fn name(&self) -> &str;
+
     /// Whether a shared receive queue of one domain serves queue pairs of others. Where it does
     /// not, every queue pair has receives of its own.
     fn shares_receives(&self) -> bool {
@@ -19,6 +50,41 @@ pub trait Port: Provider {
 
     /// The GID with this address: its index, itself, and the UDP port that it hears.
     fn gid_of(&self, ip: IpAddr) -> Option<(u8, Gid, u16)>;
+
+    /// Whether a queue pair here can be connected to the peer's. Where it cannot, both go without.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    fn takes(&self, peer: &QueueTerms) -> Result<(), RdmaError> {
+        let _ = peer;
+        Ok(())
+    }
+
+    /// Every limit, and how much of it is used.
+    fn usage(&self) -> Vec<Usage> {
+        let (attr, has) = (self.query_device(), self.objects());
+        let of = |what, used: usize, limit| Usage {
+            what,
+            used: used as u64,
+            limit,
+        };
+        vec![
+            of("queue pairs", has.queue_pairs, attr.max_qp.into()),
+            of("protection domains", has.domains, attr.max_pd.into()),
+            of("memory regions", has.regions, attr.max_mr.into()),
+            of("registered bytes", has.registered, attr.max_registered),
+            of(
+                "completion queues",
+                has.completion_queues,
+                attr.max_cq.into(),
+            ),
+            of(
+                "shared receive queues",
+                has.shared_receive_queues,
+                attr.max_srq.into(),
+            ),
+        ]
+    }
 
     /// Takes a train of the provider's own socket.
     fn handle_train(&mut self, now: Timestamp, meta: &RecvMeta, train: &mut [u8]) {
@@ -46,9 +112,9 @@ pub trait Port: Provider {
         let _ = now;
     }
 
-    /// What becomes readable when a queue that was armed has a completion, or an asynchronous event
-    /// waits. None for a provider whose completions come of its own calls.
-    fn wake_fds(&self) -> Vec<RawFd> {
+    /// What becomes readable when a queue that was armed has a completion, or when an asynchronous
+    /// event waits. None for a provider whose completions come of its own calls.
+    fn wake_fds(&self) -> Vec<(WakeFor, BorrowedFd<'_>)> {
         Vec::new()
     }
 

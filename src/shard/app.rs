@@ -8,12 +8,13 @@ use crate::base::{FourTuple, RecvMeta, SocketId, Timestamp, Transmit};
 use crate::conn::endpoint::{ConnectError, EndpointStats};
 use crate::conn::{ConnId, Connection, Endpoint, Event, TransportConfig};
 use crate::conn::{Decision, Incoming, IncomingId, MigrateError};
-use crate::io::{Backend, IoError, IoStats, SocketOptions};
+use crate::io::{Backend, IoError, IoStats, SocketOptions, WatchId};
 use crate::stream::{Streams, Taken};
 use crate::wire::StreamId;
 use rustls::pki_types::ServerName;
 use std::cell::Cell;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 /// An application on one shard. Every method runs on the shard's thread and must not block.
@@ -99,6 +100,18 @@ pub trait ShardApp {
         false
     }
 
+    /// A descriptor that [`Context::watch`] was given became readable: read all there is. A shard
+    /// that never sleeps may not tell; look now and then.
+    fn on_readable(&mut self, ctx: &mut Context<'_>, id: WatchId) {
+        let _ = (ctx, id);
+    }
+
+    /// The shard is about to sleep: false has it turn once more. What wakes it may be armed here.
+    #[inline]
+    fn may_sleep(&mut self) -> bool {
+        true
+    }
+
     /// A handle's command arrived.
     fn on_command(&mut self, ctx: &mut Context<'_>, command: Self::Command) {
         let _ = (ctx, command);
@@ -168,6 +181,20 @@ impl Context<'_> {
         let id = self.backend.add_socket(socket, options)?;
         self.own.push(id);
         Ok(id)
+    }
+
+    /// Ends the shard's sleep whenever `fd` becomes readable, and tells
+    /// [`ShardApp::on_readable`]. The shard keeps a duplicate; the application may close its own.
+    ///
+    /// # Errors
+    /// The backend could not take it.
+    pub fn watch(&mut self, fd: BorrowedFd<'_>) -> Result<WatchId, IoError> {
+        self.backend.watch_duplicate(fd)
+    }
+
+    /// Watches a descriptor no longer.
+    pub fn unwatch(&mut self, id: WatchId) {
+        self.backend.unwatch(id);
     }
 
     /// Closes a socket. Connections that use it hear nothing any more until they move.

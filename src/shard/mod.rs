@@ -9,6 +9,7 @@
 pub mod added;
 mod also;
 pub mod app;
+pub mod auto;
 mod bind;
 pub mod demux;
 pub mod engine;

@@ -44,6 +44,7 @@ impl<A: ShardApp> Shard<A> {
             worked = self.receive(now)?;
         }
         worked |= self.drain_mailbox(now);
+        worked |= self.tell_readable(now);
         worked |= self.expire(now);
         self.endpoint.expire_held(now);
         self.app_turn(now);
@@ -178,6 +179,16 @@ impl<A: ShardApp> Shard<A> {
         }
         self.stats.commands += commands as u64;
         runs + commands > 0
+    }
+
+    /// Tells the application of watched descriptors.
+    fn tell_readable(&mut self, now: Timestamp) -> bool {
+        let mut told = false;
+        while let Some(id) = self.backend.next_readable() {
+            told = true;
+            self.with_context(now, |app, ctx| app.on_readable(ctx, id));
+        }
+        told
     }
 
     fn expire(&mut self, now: Timestamp) -> bool {
@@ -357,6 +368,9 @@ impl<A: ShardApp> Shard<A> {
     /// # Errors
     /// The backend is broken for good.
     pub fn park(&mut self, now: Timestamp, until: Option<Timestamp>) -> Result<(), IoError> {
+        if !self.app.may_sleep() {
+            return Ok(());
+        }
         self.stats.parks += 1;
         let until = self.publish_before_sleep(now, until);
         self.backend.wait(until.map(|at| at - now))

@@ -99,6 +99,17 @@ impl Lanes {
         Some((&mut w.free, &mut w.paid))
     }
 
+    /// The streams with new data that go by that path and no other now.
+    pub(super) fn waiting_for<'a>(
+        &'a self,
+        path: PathId,
+        links: &'a Links,
+    ) -> impl Iterator<Item = u32> + 'a {
+        let lanes = self.lanes.iter();
+        let lanes = lanes.filter(move |w| !w.open && w.lane.path == path);
+        lanes.flat_map(move |w| w.paid.iter(links))
+    }
+
     /// The streams with new data that are looked at.
     pub(super) fn waiting<'a>(&'a self, links: &'a Links) -> impl Iterator<Item = u32> + 'a {
         self.seen().flat_map(move |w| w.paid.iter(links))

@@ -1,6 +1,8 @@
 //! What waits to be sent, as far as the choice of its way depends on it.
 
 use super::set::Streams;
+use crate::base::PathId;
+use crate::wire::StreamId;
 
 /// Streams that are looked at.
 const LOOKED_AT: usize = 16;
@@ -10,6 +12,8 @@ const LOOKED_AT: usize = 16;
 pub struct Outlook {
     /// Bytes that wait, counted over the first few streams that have some.
     pub bytes: u64,
+    /// The stream that sends next.
+    pub next: Option<StreamId>,
     /// What is sent next repeats something, or ends a stream.
     pub again: bool,
     /// The priority of the stream that sends next; 0 is the default.
@@ -37,13 +41,29 @@ impl Streams {
             let send = slot.and_then(|s| s.send.as_ref());
             bytes = bytes.saturating_add(send.map_or(0, |s| s.waiting()));
         }
-        let (priority, again) = next.unwrap_or_default();
+        let id = |slot: u32| self.slots.get(slot as usize).map(|s| s.id);
+        let stream = next.and_then(|(slot, ..)| id(slot));
+        let (_, priority, again) = next.unwrap_or_default();
         Outlook {
             bytes,
+            next: stream,
             again,
             priority,
             credit,
             blocked: credit == 0 && self.schedule.needs_credit(),
         }
+    }
+
+    /// Bytes that wait on streams that go by that path alone, counted over the first few of them.
+    pub(crate) fn bytes_pinned_to(&self, path: PathId) -> u64 {
+        let of = |slot: u32| {
+            self.slots
+                .get(slot as usize)?
+                .send
+                .as_ref()
+                .map(|s| s.waiting())
+        };
+        let first = self.schedule.waiting_for(path).take(LOOKED_AT);
+        first.filter_map(of).sum()
     }
 }

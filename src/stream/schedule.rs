@@ -8,6 +8,7 @@
 
 use super::lanes::Lanes;
 use super::list::{Links, List};
+use crate::base::PathId;
 use crate::mem::prefetch_at;
 
 /// Bytes that a stream sends before the next one of its priority has its turn.
@@ -191,10 +192,17 @@ impl Schedule {
         prefetch_at(&self.entries, 0);
     }
 
-    /// The priority of the next stream to send, and whether that takes no credit.
-    pub(super) fn outlook(&self, credit: bool) -> Option<(i8, bool)> {
-        let entry = self.entries.get(self.next(credit)? as usize)?;
-        Some((entry.priority, entry.need == Need::Nothing))
+    /// The next stream to send, its priority, and whether that takes no credit.
+    pub(super) fn outlook(&self, credit: bool) -> Option<(u32, i8, bool)> {
+        let slot = self.next(credit)?;
+        let entry = self.entries.get(slot as usize)?;
+        Some((slot, entry.priority, entry.need == Need::Nothing))
+    }
+
+    /// The streams with new data that go by that path and no other now.
+    pub(super) fn waiting_for(&self, path: PathId) -> impl Iterator<Item = u32> {
+        let lanes = self.lanes.as_deref().into_iter();
+        lanes.flat_map(move |l| l.waiting_for(path, &self.links))
     }
 
     /// The streams that have new data, in no order between priorities.

@@ -2,7 +2,9 @@
 
 use super::certs::SERVER_NAME;
 use super::util::{ALPN, Pair, World, run};
-use corelane::api::{Choice, Connection, Endpoint, MigrateError, MigrationError};
+use corelane::api::{
+    Choice, Connection, Endpoint, MigrateError, MigrationError, PathEvent, PathId,
+};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
@@ -63,6 +65,11 @@ fn a_connection_moves_from_socket_to_socket() {
                 let seen = server.remote_address();
                 assert_eq!(seen.port(), local.port());
                 assert_ne!(seen, before);
+                let (id, remote) = (PathId(0), seen);
+                let moved = PathEvent::PeerMoved { id, remote };
+                while server.path_event().await.unwrap() != moved {}
+                let proven = PathEvent::PeerMoveValidated { id, remote };
+                while server.path_event().await.unwrap() != proven {}
                 before = seen;
                 left.push(local);
             }

@@ -15,12 +15,12 @@ use std::time::Duration;
 
 const BACKENDS: [Choice; 2] = [Choice::Auto, Choice::Mmsg];
 
-fn addr(text: &str) -> SocketAddr {
+pub fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
 /// Takes several paths, and is not patient with those that do not answer.
-fn world() -> World {
+pub fn world() -> World {
     let mut world = World::new();
     world.transport.max_paths = 4;
     world.transport.initial_rtt = Duration::from_millis(20);
@@ -38,7 +38,7 @@ fn pair(world: &World, backend: Choice) -> Pair {
 }
 
 /// Sends something over a fresh stream and back.
-async fn echo(client: &Connection, server: &Connection) {
+pub async fn echo(client: &Connection, server: &Connection) {
     let data = vec![7; 100_000];
     let (mut send, mut recv) = client.open_bi().await.unwrap();
     let there = async {
@@ -57,7 +57,7 @@ async fn echo(client: &Connection, server: &Connection) {
 }
 
 /// Reads what happened to paths until `wanted` did.
-async fn wait_for(connection: &Connection, wanted: impl Fn(PathEvent) -> bool) -> PathEvent {
+pub async fn wait_for(connection: &Connection, wanted: impl Fn(PathEvent) -> bool) -> PathEvent {
     loop {
         let event = connection.path_event().await.unwrap();
         if wanted(event) {

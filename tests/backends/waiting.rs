@@ -2,6 +2,9 @@
 
 use crate::rig::{Rig, World, to};
 use corelane::sys::clock::Clock;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 pub fn another_thread_ends_a_wait(b: &mut Rig) {
@@ -43,6 +46,58 @@ pub fn a_wait_times_out(b: &mut Rig) {
         assert!(slept >= timeout, "{slept:?} of {timeout:?}");
     }
     assert_eq!(b.recv(&mut |_, _| {}), Ok(0));
+}
+
+pub fn a_watched_descriptor_ends_a_wait_and_is_told_of(b: &mut Rig) {
+    b.bind("127.0.0.1:0");
+    let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+    let id = b.watch_duplicate(ours.as_fd()).unwrap();
+    assert_eq!(b.next_readable(), None);
+    for n in 0..20u8 {
+        let mut writer = theirs.try_clone().unwrap();
+        let t = std::thread::spawn(move || writer.write_all(&[n]).unwrap());
+        let mut told = None;
+        while told.is_none() {
+            b.wait(None).unwrap();
+            told = b.next_readable();
+        }
+        t.join().unwrap();
+        let mut read = [0; 1];
+        ours.read_exact(&mut read).unwrap();
+        assert_eq!((told, read), (Some(id), [n]));
+        assert_eq!(b.next_readable(), None, "once");
+    }
+    // One that is readable already ends the first wait.
+    let (ours, mut other) = UnixStream::pair().unwrap();
+    other.write_all(b"x").unwrap();
+    let second = b.watch_duplicate(ours.as_fd()).unwrap();
+    while b.next_readable() != Some(second) {
+        b.wait(None).unwrap();
+    }
+    // Told and not taken, it does not keep a wait from ending for another.
+    theirs.write_all(b"y").unwrap();
+    while b.next_readable() != Some(id) {
+        b.wait(None).unwrap();
+    }
+}
+
+pub fn a_descriptor_that_is_watched_no_longer_ends_nothing(b: &mut Rig) {
+    b.bind("127.0.0.1:0");
+    for round in 0..50u8 {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let id = b.watch_duplicate(ours.as_fd()).unwrap();
+        if round % 2 == 0 {
+            b.wait(Some(Duration::ZERO)).unwrap();
+        }
+        b.unwatch(id);
+        b.unwatch(id);
+        theirs.write_all(b"x").unwrap();
+        b.wait(Some(Duration::from_micros(50))).unwrap();
+        assert_eq!(b.next_readable(), None);
+        // Nothing holds our end, so the other is told that it is gone.
+        drop(ours);
+        assert_eq!(theirs.read(&mut [0]).map_err(|e| e.kind()).unwrap_or(0), 0);
+    }
 }
 
 pub fn an_idle_flush_makes_no_system_call(b: &mut Rig) {

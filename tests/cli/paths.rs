@@ -29,6 +29,27 @@ fn paths_over_loopback_all_carry_data_and_are_told_apart() {
 }
 
 #[test]
+fn paths_are_found_by_themselves_where_that_is_asked_for() {
+    let r = report("bench throughput --paths 3 --auto-paths -t 1s -O 0ms -J");
+    assert_eq!(paths(&r).len(), 3);
+    for path in paths(&r) {
+        let local = path["local"].as_str().expect("an address");
+        let n = path["id"].as_u64().expect("a number") + 1;
+        assert!(local.starts_with(&format!("127.0.0.{n}:")), "{local}");
+        assert!(path["bytes_sent"].as_u64() > Some(10_000), "{path}");
+        assert!(path["since_last_ack_ns"].as_u64().is_some(), "{path}");
+        assert!(path["bytes_retransmitted"].as_u64().is_some(), "{path}");
+    }
+    // Of a host whose addresses nobody names: there is one that reaches the server.
+    let server = Server::start("--shards 1");
+    let (addr, pin) = (&server.addr, &server.fingerprint);
+    let r = report(&format!(
+        "client {addr} rr --paths 2 --auto-paths --pin {pin} -t 300ms -O 0ms -J"
+    ));
+    assert_eq!(paths(&r).len(), 1);
+}
+
+#[test]
 fn a_killed_path_stalls_the_transfer_and_does_not_end_it() {
     let r = report(
         "bench failover --kill 1 -b 20M -t 2s -O 200ms -J \
@@ -65,6 +86,7 @@ fn flags_that_make_no_sense_are_told() {
     for (line, word) in [
         ("bench handshake --paths 2", "--paths"),
         ("bench throughput --kill 0", "--kill"),
+        ("bench throughput --auto-paths", "--paths"),
         ("bench failover --paths 2 --kill 2", "--kill"),
         ("bench failover -n 1M", "-n"),
         ("bench throughput --paths 9", "8"),

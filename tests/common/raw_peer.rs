@@ -454,7 +454,9 @@ impl RawPeer {
         keys.on_handshake_confirmed();
         keys.keep_previous_until(now);
         keys.on_timeout(now);
-        let _ = keys.on_ack(0, u64::MAX, UsedKeys::Current);
+        for path in 0..64 {
+            let _ = keys.on_ack(path, u64::MAX, UsedKeys::Current);
+        }
         keys.initiate_update().expect("every condition was forced");
     }
 }

@@ -165,6 +165,22 @@ fn a_client_that_says_nothing_or_half_a_word_is_not_waited_for() {
     pair.finish();
 }
 
+/// A queue pair would send there what nobody there asked for.
+#[test]
+fn a_client_that_names_anothers_address_is_refused() {
+    let mut options = Options::new();
+    options.config.patience = Duration::from_millis(300);
+    let pair = Pair::new(&options, &Options::new());
+    let mut elsewhere = terms(true);
+    if let Some(queue) = &mut elsewhere.queue {
+        queue.gid = IpAddr::from([127, 0, 0, 2]).into();
+    }
+    say(&pair, &bytes(&[Message::Hello(elsewhere)]));
+    assert_eq!(pair.server.count().1.refused, 1);
+    assert_eq!(pair.server.emptied().map(|o| o.queue_pairs), Some(0));
+    pair.finish();
+}
+
 #[test]
 fn another_version_and_too_much_of_everything_are_refused_before_anything_is_made() {
     let mut options = Options::new();

@@ -2,20 +2,20 @@
 //! tells what happens.
 
 use crate::certs::Identity;
+use crate::place::{is_native, place};
 use corelane::conn::TransportConfig;
-use corelane::rdma::Objects;
 use corelane::rdma::bootstrap::ALPN;
 use corelane::rdma::quota::{Amount, Quotas};
-use corelane::rdma::registry::Registry;
-use corelane::rdma::roce::Device;
+use corelane::rdma::registry::{Owner, Registry};
+use corelane::rdma::{AnyDevice, AsyncEvent, Objects};
 use corelane::shard::Context;
 use corelane::shard::engine::{Bind, Engine, EngineConfig, Idle};
 use corelane::shard::lanes::{
     Consume, LaneApp, LaneConfig, LaneEnd, LaneError, LaneId, LaneInfo, LaneShard, LaneStats,
-    Lanes, OpError, Operation, RoceSetup, Target,
+    Lanes, OpError, Operation, Target,
 };
 use rustls::pki_types::CertificateDer;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -45,6 +45,7 @@ pub enum Told {
     Room,
     Fallback,
     Status(String),
+    Device(AsyncEvent),
     Closed(LaneEnd),
     Refused(LaneError),
     Bytes(Vec<u8>),
@@ -65,7 +66,7 @@ impl App {
         let _ = self.told.send(told);
     }
 
-    fn send(&mut self, lanes: &mut Lanes<'_, Device>, lane: LaneId, tag: u32, data: &[u8]) {
+    fn send(&mut self, lanes: &mut Lanes<'_, AnyDevice>, lane: LaneId, tag: u32, data: &[u8]) {
         if self.waiting.iter().any(|w| w.0 == lane) {
             self.waiting.push((lane, tag, data.to_vec()));
             return;
@@ -78,16 +79,16 @@ impl App {
     }
 }
 
-impl LaneApp<Device> for App {
+impl LaneApp<AnyDevice> for App {
     type Command = Order;
 
-    fn on_open(&mut self, _: &mut Lanes<'_, Device>, lane: LaneId, info: &LaneInfo) {
+    fn on_open(&mut self, _: &mut Lanes<'_, AnyDevice>, lane: LaneId, info: &LaneInfo) {
         self.say(Told::Open(lane, *info));
     }
 
     fn on_message(
         &mut self,
-        lanes: &mut Lanes<'_, Device>,
+        lanes: &mut Lanes<'_, AnyDevice>,
         lane: LaneId,
         tag: u32,
         data: &[u8],
@@ -102,7 +103,7 @@ impl LaneApp<Device> for App {
 
     fn on_done(
         &mut self,
-        _: &mut Lanes<'_, Device>,
+        _: &mut Lanes<'_, AnyDevice>,
         _: LaneId,
         op: u64,
         result: Result<(), OpError>,
@@ -110,7 +111,7 @@ impl LaneApp<Device> for App {
         self.say(Told::Done(op, result));
     }
 
-    fn on_room(&mut self, lanes: &mut Lanes<'_, Device>, lane: LaneId) {
+    fn on_room(&mut self, lanes: &mut Lanes<'_, AnyDevice>, lane: LaneId) {
         for (of, tag, data) in std::mem::take(&mut self.waiting) {
             if of == lane {
                 self.send(lanes, lane, tag, &data);
@@ -121,20 +122,24 @@ impl LaneApp<Device> for App {
         self.say(Told::Room);
     }
 
-    fn on_fallback(&mut self, _: &mut Lanes<'_, Device>, _: LaneId) {
+    fn on_fallback(&mut self, _: &mut Lanes<'_, AnyDevice>, _: LaneId) {
         self.say(Told::Fallback);
     }
 
-    fn on_status(&mut self, _: &mut Lanes<'_, Device>, _: LaneId, json: &str) {
+    fn on_status(&mut self, _: &mut Lanes<'_, AnyDevice>, _: LaneId, json: &str) {
         self.say(Told::Status(json.into()));
     }
 
-    fn on_closed(&mut self, _: &mut Lanes<'_, Device>, lane: LaneId, why: &LaneEnd) {
+    fn on_device_event(&mut self, _: &mut Lanes<'_, AnyDevice>, event: AsyncEvent) {
+        self.say(Told::Device(event));
+    }
+
+    fn on_closed(&mut self, _: &mut Lanes<'_, AnyDevice>, lane: LaneId, why: &LaneEnd) {
         self.waiting.retain(|w| w.0 != lane);
         self.say(Told::Closed(why.clone()));
     }
 
-    fn on_command(&mut self, lanes: &mut Lanes<'_, Device>, order: Order) {
+    fn on_command(&mut self, lanes: &mut Lanes<'_, AnyDevice>, order: Order) {
         let done = match order {
             Order::Connect(target) => lanes.connect(target).map(drop),
             Order::Status(target) => lanes.status(target).map(drop),
@@ -160,7 +165,7 @@ impl LaneApp<Device> for App {
             }
             Order::Count => {
                 let objects = lanes.device().map(|d| d.1);
-                let stats = lanes.port().map(Device::stats);
+                let stats = lanes.port().and_then(AnyDevice::as_roce).map(|d| d.stats());
                 let rnr = stats.map_or([0; 2], |s| [s.rnr_naks_sent, s.bad_icrc]);
                 self.say(Told::Count(lanes.count(), lanes.stats(), objects, rnr));
                 Ok(())
@@ -180,7 +185,7 @@ impl LaneApp<Device> for App {
 #[derive(Clone)]
 pub struct Options {
     pub rdma: bool,
-    pub ip: IpAddr,
+    pub v6: bool,
     pub idle: Idle,
     pub config: LaneConfig,
     pub quic_idle: Duration,
@@ -195,12 +200,20 @@ impl Options {
         config.plan.slot = 1024;
         config.registry = Registry::default();
         config.quotas = Quotas::new(Amount::default());
+        if !is_native() {
+            // Under emulation a hundred handshakes take their time.
+            config.patience = DEADLINE;
+        }
         Self {
             rdma: true,
-            ip: IpAddr::from([127, 0, 0, 1]),
+            v6: false,
             idle: Idle::Park,
             config,
-            quic_idle: Duration::from_secs(30),
+            quic_idle: if is_native() {
+                Duration::from_secs(30)
+            } else {
+                DEADLINE
+            },
             keep_alive: None,
             echo: false,
         }
@@ -214,7 +227,7 @@ impl Options {
 
 /// One shard with lanes.
 pub struct End {
-    pub engine: Engine<LaneShard<Device, App>>,
+    pub engine: Engine<LaneShard<AnyDevice, App>>,
     pub told: mpsc::Receiver<Told>,
     pub registry: Registry,
     pub quotas: Quotas,
@@ -226,22 +239,28 @@ impl End {
         let mut transport = TransportConfig::default();
         transport.max_idle_timeout = options.quic_idle;
         transport.keep_alive_interval = options.keep_alive;
+        transport.handshake_deadline = transport.handshake_deadline.max(options.config.patience);
         transport.streams.max_streams_bidi = 1;
         config.transport = Arc::new(transport);
         config.idle = options.idle;
-        config.bind = Bind::Shared(SocketAddr::new(options.ip, 0));
+        let place = place(server.is_some());
+        config.bind = Bind::Shared(SocketAddr::new(place.ip(options.v6), 0));
         config.server = server.map(|id| Arc::new(id.server_config(&[ALPN])));
         let (tell, told) = mpsc::channel();
-        let (rdma, ip) = (options.rdma, options.ip);
-        let engine = Engine::start(&config, |_| {
-            let app = App {
-                told: tell.clone(),
-                echo: options.echo,
-                waiting: Vec::new(),
-            };
-            let setup = rdma.then(|| RoceSetup::bind(ip, 0, &[]).expect("a socket"));
-            let open = move |ctx: &mut Context<'_>| setup.map_or(Ok(None), |setup| setup.open(ctx));
-            LaneShard::new(options.config.clone(), open, app)
+        let port = options.rdma.then(|| place.port(options.v6));
+        let engine = place.within(|| {
+            let ports = port.map(|p| p.ports(1).expect("a port"));
+            let mut setups = ports.into_iter().flat_map(|p| p.setups);
+            Engine::start(&config, |_| {
+                let app = App {
+                    told: tell.clone(),
+                    echo: options.echo,
+                    waiting: Vec::new(),
+                };
+                let setup = setups.next();
+                let open = move |ctx: &mut Context<'_>| setup.map_or(Ok(None), |s| s.open(ctx));
+                LaneShard::new(options.config.clone(), open, app)
+            })
         });
         Self {
             engine: engine.expect("an engine"),
@@ -326,7 +345,8 @@ impl End {
     pub fn emptied(&self) -> Option<Objects> {
         loop {
             let (lanes, _, objects, _) = self.count();
-            if lanes == 0 && objects.is_none_or(|o| o.queue_pairs == 0 && o.regions == 1) {
+            let mut all = self.registry.objects().into_iter();
+            if lanes == 0 && all.all(|o| matches!(o.owner, Owner::Shard(_))) {
                 return objects;
             }
             std::thread::sleep(Duration::from_millis(5));

@@ -148,6 +148,9 @@ impl Provider for Failing {
 }
 
 impl Port for Failing {
+    fn name(&self) -> &str {
+        "failing"
+    }
     fn shares_receives(&self) -> bool {
         self.shares
     }

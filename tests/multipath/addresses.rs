@@ -135,11 +135,11 @@ fn the_peer_closes_a_path_when_asked_but_not_the_last() {
     rig.expect_alive();
 }
 
-fn add(id: u64, seq: u64, addr: SocketAddr) -> Vec<u8> {
+pub fn add(id: u64, seq: u64, addr: SocketAddr) -> Vec<u8> {
     payload(|w| AddressFrame::AddAddress(AddAddress { id, seq, addr }).write(w))
 }
 
-fn plan() -> Plan {
+pub fn plan() -> Plan {
     let mut plan = Plan::default();
     plan.transport.max_paths = 4;
     plan.transport.multipath.addresses = Some(AddressConfig::default());
@@ -149,7 +149,7 @@ fn plan() -> Plan {
 }
 
 /// A client far from its host, whose server is the scripted peer and admits paths.
-fn client(plan: Plan) -> Attack {
+pub fn client(plan: Plan) -> Attack {
     let mut a = Attack::on_client(plan);
     a.peer_addr = "203.0.113.5:443".parse().unwrap();
     a.addr = "198.51.100.7:1000".parse().unwrap();
@@ -170,7 +170,7 @@ fn client(plan: Plan) -> Attack {
 
 /// Datagrams that went to others than the server; where the first attempt to connect went, which
 /// [`client`] left behind, does not count.
-fn elsewhere(a: &Attack) -> impl Iterator<Item = &(SocketAddr, Vec<u8>)> {
+pub fn elsewhere(a: &Attack) -> impl Iterator<Item = &(SocketAddr, Vec<u8>)> {
     let first = SocketAddr::from(([127, 0, 0, 1], 1000));
     let others = a.datagrams.iter();
     others.filter(move |(to, _)| *to != a.peer_addr && *to != first)

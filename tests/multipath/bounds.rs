@@ -187,3 +187,47 @@ fn events_of_paths_are_bounded() {
     rig.deliver(SERVER, 100_000, 1000);
     rig.expect_alive();
 }
+
+/// Multipath §3.4: paths that are opened, used and abandoned without end; an identifier is never
+/// used twice, and nothing stays of those that are gone.
+#[test]
+fn paths_opened_and_abandoned_without_end_leave_nothing() {
+    let mut rig = Rig::new(3);
+    let mut last = PathId(0);
+    let mut cycles = |rig: &mut Rig, n: u32| {
+        for side in (0..n).map(|n| [CLIENT, SERVER][n as usize % 2]) {
+            let id = loop {
+                match rig.open(PathStatus::Available) {
+                    Ok(id) => break id,
+                    Err(OpenPathError::NoPathId | OpenPathError::NoConnectionId) => rig.run_ms(100),
+                    Err(why) => panic!("{why}"),
+                }
+            };
+            assert!(id > last, "{id} after {last}");
+            last = id;
+            rig.send(side, 5000);
+            rig.run_ms(100);
+            let (now, conn) = (rig.pair.now, rig.ids()[side]);
+            let conn = rig.pair.conn(side, conn);
+            conn.close_path(now, id, Code::NO_ERROR).expect("open");
+            rig.run_ms(50);
+            for side in [CLIENT, SERVER] {
+                let conn = rig.ids()[side];
+                let paths = rig.pair.conn(side, conn).paths().count();
+                assert!(paths <= 2 * 3, "{paths}");
+                assert!(rig.pair.sides[side].endpoint.routes() < 40);
+                rig.pair.sides[side].events.clear();
+                rig.pair.sides[side].app = Default::default();
+                rig.pair.sides[side].app.accepted = vec![conn];
+            }
+        }
+    };
+    cycles(&mut rig, 100);
+    let before = crate::common::counting::live();
+    cycles(&mut rig, 300);
+    let grown = crate::common::counting::live() - before;
+    assert!(grown < 128 * 1024, "{grown} bytes");
+    rig.run_ms(5000);
+    rig.deliver(SERVER, 100_000, 1000);
+    rig.expect_alive();
+}

@@ -3,7 +3,7 @@
 use crate::common::pair::{CLIENT, Pair, SERVER, Setup};
 use crate::rig::*;
 use corelane::base::{FourTuple, SocketId};
-use corelane::conn::{EarlyData, Event};
+use corelane::conn::{EarlyData, Event, PathEvent};
 use corelane::path::{PathId, PathStatus};
 use corelane::wire::Code;
 
@@ -38,6 +38,10 @@ fn a_nat_rebinds_the_second_path() {
     rig.run_ms(40);
     rig.rebind(at(CLIENT_1), 5555);
     rig.run_ms(5000);
+    let id = PathId(1);
+    let remote = std::net::SocketAddr::new(at(CLIENT_1).ip(), 5555);
+    assert!(rig.saw(SERVER, PathEvent::PeerMoved { id, remote }));
+    assert!(rig.saw(SERVER, PathEvent::PeerMoveValidated { id, remote }));
     for (side, id) in streams {
         assert!(rig.has(side, id, 2_000_000), "side {side}");
     }
@@ -218,4 +222,23 @@ fn a_new_path_is_no_amplifier() {
     }
     assert!(rig.bytes_from(at(CLIENT_1)) > 1200);
     rig.expect_alive();
+}
+
+/// RFC 9000 §10.1.2: a keep-alive goes by a path that works. One that went dark does not end an idle
+/// connection that has another.
+#[test]
+fn a_dark_path_does_not_end_an_idle_connection() {
+    for dark in [CLIENT_0, CLIENT_1] {
+        let mut s = setup(4);
+        for config in [&mut s.client, &mut s.server] {
+            config.max_idle_timeout = std::time::Duration::from_secs(6);
+        }
+        s.client.keep_alive_interval = Some(std::time::Duration::from_secs(2));
+        let mut rig = Rig::with(s).and_second();
+        rig.run_ms(1000);
+        rig.darken(at(dark));
+        rig.run_ms(60_000);
+        rig.expect_alive();
+        rig.deliver(CLIENT, 100_000, 2000);
+    }
 }

@@ -15,8 +15,13 @@ use std::ops::Range;
 const SEEDS: Range<u64> = 0..2000;
 
 fn seeds() -> Range<u64> {
+    chosen(SEEDS)
+}
+
+/// The seeds that the environment names, or those of an ordinary run.
+pub fn chosen(usual: Range<u64>) -> Range<u64> {
     let Ok(text) = std::env::var("CORELANE_SEEDS") else {
-        return SEEDS;
+        return usual;
     };
     let number = |s: &str| s.parse::<u64>().expect("n or first..last");
     match text.split_once("..") {

@@ -153,7 +153,7 @@ impl Net for Crossed {
             let left = until.saturating_since(Clock::now());
             patience = patience.min(left.as_millis() as i32 + 1);
         }
-        let mut fds = self.kernel.wake_fds();
+        let mut fds = crate::guest::wake_fds(&self.kernel);
         fds.push(self.socket.as_raw_fd());
         wait_readable(&fds, patience);
         self.kernel.ack_cq_events();

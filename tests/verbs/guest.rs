@@ -7,7 +7,7 @@ use crate::link::{Link, Net, Terms};
 use corelane::base::Rng;
 use corelane::rdma::verbs::Device;
 use corelane::rdma::*;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::process::Command;
 
 /// The guest's devices, as `tools/rdma-vm` makes them.
@@ -31,6 +31,12 @@ pub fn wait_readable(fds: &[RawFd], milliseconds: i32) {
             milliseconds,
         )
     };
+}
+
+/// What becomes readable for a device.
+pub fn wake_fds(device: &Device) -> Vec<RawFd> {
+    let fds = device.wake_fds();
+    fds.iter().map(|(_, fd)| fd.as_raw_fd()).collect()
 }
 
 /// A device's address of RoCE v2, of the family that is asked for.
@@ -85,7 +91,7 @@ impl Net for Kernel {
     }
 
     fn wait(&mut self) {
-        let fds = [self.0[0].wake_fds(), self.0[1].wake_fds()].concat();
+        let fds = [wake_fds(&self.0[0]), wake_fds(&self.0[1])].concat();
         wait_readable(&fds, 20);
         for device in &mut self.0 {
             device.ack_cq_events();
@@ -99,7 +105,7 @@ fn shared_context() {
     let before = descriptors();
     // From one seed, so that both draw the same numbers if they can.
     let mut net = Kernel::on([PAIR[0]; 2], [7; 2]);
-    let [a, b] = [net.0[0].wake_fds(), net.0[1].wake_fds()];
+    let [a, b] = [wake_fds(&net.0[0]), wake_fds(&net.0[1])];
     assert_eq!(a[1], b[1], "one opening");
     assert!(a[0] != b[0] && a[2] != b[2], "wakers of their own");
     let terms = Terms {
@@ -150,7 +156,7 @@ fn port_events() {
                 if event.is_some() {
                     break;
                 }
-                wait_readable(&shard.wake_fds(), 100);
+                wait_readable(&wake_fds(shard), 100);
             }
             assert_eq!(event, Some(expected));
         }
@@ -227,12 +233,102 @@ fn names() {
     assert_eq!(error, verbs::Unavailable::NoSuchDevice("none0".into()));
 }
 
+/// Who may lock only so much memory is told so by the device's limits, before the kernel refuses.
+fn locked_memory() {
+    const MAY: u64 = 1 << 20;
+    let mut before = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    let less = libc::rlimit {
+        rlim_cur: MAY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: reads and sets two numbers.
+    let set = unsafe {
+        libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut before)
+            | libc::setrlimit(libc::RLIMIT_MEMLOCK, &less)
+    };
+    assert_eq!(set, 0);
+    let done = std::thread::spawn(|| {
+        // The limit does not hold for who has this capability; a thread gives up its own alone.
+        let header = [0x2008_0522u32, 0];
+        let mut data = [0u32; 6];
+        // SAFETY: a header and two triples of words, as version 3 of the call has them.
+        unsafe {
+            libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr());
+            data[0] &= !(1 << 14);
+            let dropped = libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr());
+            assert_eq!(dropped, 0);
+        }
+        let mut device = Device::open(Some(PAIR[0]), Rng::from_u64(1)).expect("a device");
+        assert_eq!(device.query_device().max_registered, MAY);
+        let pd = device.alloc_pd().expect("made");
+        let half = device.reg_mr(pd, MAY as usize / 2, Access::NONE);
+        let half = half.expect("as much as may be").id;
+        // A page is locked as a whole.
+        let error = device.reg_mr(pd, MAY as usize / 2 + 1, Access::NONE);
+        let error = error.expect_err("more than may be");
+        assert!(
+            matches!(error, RdmaError::Limit { limit: MAY, .. }),
+            "{error}"
+        );
+        let rest = device.reg_mr(pd, MAY as usize / 2 - 4096, Access::NONE);
+        let rest = rest.expect("as much as is left").id;
+        let of = |u: &&Usage| u.what == "registered bytes";
+        let usage = device.usage();
+        let bytes = usage.iter().find(of).expect("told");
+        assert!(bytes.is_near() && bytes.used == MAY - 4096, "{bytes:?}");
+        for mr in [half, rest] {
+            device.dereg_mr(mr).expect("gone");
+        }
+        device.dealloc_pd(pd).expect("gone");
+    })
+    .join();
+    // SAFETY: sets what was read above.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &before) };
+    done.expect("done");
+}
+
+/// The number of a queue pair that is gone may be another's at once: what the first left in the
+/// completion queue is not told of the second, and what others have there is not lost.
+fn completions_of_the_gone() {
+    let mut net = Kernel::new();
+    let mut link = Link::new(&mut net, Terms::default());
+    // Receives that are flushed into the queue, and never polled.
+    for n in 0..8 {
+        link.recv(1, n, 0, 64);
+    }
+    let qp = link.ends[1].qp.id;
+    let queue = link.ends[1].cq;
+    let dev = link.dev(1);
+    dev.modify_to_err(qp).expect("from any state");
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    dev.destroy_qp(qp).expect("gone");
+    let none = Completion {
+        wr_id: 99,
+        status: Status::GeneralErr,
+        opcode: CompletionOpcode::Send,
+        byte_len: 0,
+        imm: None,
+        qp,
+        qpn: 0,
+    };
+    let mut polled = [none; 16];
+    assert_eq!(dev.poll_cq(queue, &mut polled), Ok(0));
+}
+
 pub fn run(run: &mut Run) {
     run.one("verbs: names".into(), names);
     run.all("verbs", true, Kernel::new);
     run.one("verbs: two shards on one device".into(), shared_context);
     run.one("verbs: port events".into(), port_events);
     run.one("verbs: many openings".into(), many_openings);
+    run.one("verbs: locked memory".into(), locked_memory);
+    run.one(
+        "verbs: completions of the gone".into(),
+        completions_of_the_gone,
+    );
     for (family, v4) in [("IPv6", false), ("IPv4", true)] {
         let name = format!("roce asks rxe over {family}");
         run.all(&name, false, || Crossed::new(v4, 0));

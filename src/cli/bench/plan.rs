@@ -236,6 +236,9 @@ pub fn with_paths(
     if args.paths > 1 && !specs.iter().any(several) {
         return refuse("--paths is for throughput, rr, datagram and failover only");
     }
+    if args.auto_paths && args.paths < 2 {
+        return refuse("--auto-paths needs --paths, the most that there may be");
+    }
     if links.kill.is_some() && which != Which::Failover {
         return refuse("--kill is for failover only");
     }

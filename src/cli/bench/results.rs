@@ -13,7 +13,6 @@ use crate::cli::report::machine::Machine;
 use crate::cli::report::meter::{Spent, Usage, percent_of};
 use crate::cli::report::{hgrm, paths, plot, svg, table};
 use crate::cli::{Failure, output};
-use corelane::conn::PathInfo;
 use corelane::sys::clock::Clock;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use std::fs::File;
@@ -58,7 +57,7 @@ pub struct Measured {
     /// The I/O backend.
     pub backend: String,
     /// The paths of the client's connections, where they had several.
-    pub paths: Vec<PathInfo>,
+    pub paths: Vec<paths::SeenPath>,
     /// A path was killed.
     pub failover: Option<Outcome>,
 }

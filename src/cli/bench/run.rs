@@ -16,10 +16,10 @@ use super::tally::Tally;
 use crate::cli::report::hist::OpenLoop;
 use crate::cli::report::json::{Interval, Packets};
 use crate::cli::report::meter::Usage;
+use crate::cli::report::paths::SeenPath;
 use crate::cli::see::Seeing;
 use crate::cli::signal;
 use corelane::base::Timestamp;
-use corelane::conn::PathInfo;
 use corelane::shard::ShardApp;
 use corelane::shard::engine::{Bind, Engine, EngineConfig, ShardReport};
 use corelane::sys::clock::Clock;
@@ -430,7 +430,7 @@ impl<'a> Run<'a> {
     }
 
     /// Closes connections, stops and joins all shards, and sums up what they counted.
-    fn end(mut self) -> (Option<Packets>, Tally, String, Vec<PathInfo>) {
+    fn end(mut self) -> (Option<Packets>, Tally, String, Vec<SeenPath>) {
         // Shards that are gone have nothing to close.
         let _ = self.order(|| Order::Close);
         let begin = Clock::now();
@@ -451,7 +451,11 @@ impl<'a> Run<'a> {
         match self.client.join() {
             Ok(reports) => {
                 sum(&mut packets, &mut tally, &reports, |app| app.tally);
-                paths.extend(reports.iter().flat_map(|r| &r.app.paths.seen));
+                paths.extend(
+                    reports
+                        .iter()
+                        .flat_map(|r| r.app.paths.seen.iter().copied()),
+                );
             }
             Err(_) => whole = false,
         }
@@ -503,6 +507,9 @@ fn sum<A>(
         packets.sent += t.sent;
         packets.received += t.received;
         packets.lost += t.lost;
+        packets.bytes_retransmitted += t.bytes_again;
+        packets.duplicated += t.duplicated;
+        packets.reinjected += t.reinjected;
         packets.trains_sent += report.io.tx_trains;
         packets.trains_received += report.io.rx_trains;
         packets.datagrams_sent += report.io.tx_datagrams;

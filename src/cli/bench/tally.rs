@@ -14,6 +14,12 @@ pub struct Tally {
     pub lost: u64,
     /// Of these, packets whose acknowledgement came after all.
     pub spuriously_lost: u64,
+    /// Stream bytes that had been sent before.
+    pub bytes_again: u64,
+    /// Packets of copies on several paths.
+    pub duplicated: u64,
+    /// Packets sent again on another path before they counted as lost, or at once when they did.
+    pub reinjected: u64,
     /// Probe timeouts.
     pub ptos: u64,
     /// Reductions of the congestion window.
@@ -28,11 +34,15 @@ impl Tally {
     /// Adds a connection's counters.
     pub fn add(&mut self, connection: &Connection) {
         let (stats, path) = (connection.stats(), connection.path_stats());
+        let copies = connection.copy_stats();
         self.merge(&Self {
             sent: stats.packets_sent,
             received: stats.packets_received,
             lost: stats.packets_lost,
             spuriously_lost: stats.packets_spuriously_lost,
+            bytes_again: connection.streams().stats().tx_bytes_again,
+            duplicated: copies.duplicated_packets + copies.redundant_packets,
+            reinjected: copies.reinjected_packets,
             ptos: stats.ptos,
             congestion_events: stats.congestion_events,
             mtu: path.mtu,
@@ -46,6 +56,9 @@ impl Tally {
         self.received += other.received;
         self.lost += other.lost;
         self.spuriously_lost += other.spuriously_lost;
+        self.bytes_again += other.bytes_again;
+        self.duplicated += other.duplicated;
+        self.reinjected += other.reinjected;
         self.ptos += other.ptos;
         self.congestion_events += other.congestion_events;
         self.mtu = self.mtu.max(other.mtu);

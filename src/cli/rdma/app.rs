@@ -3,7 +3,7 @@
 
 use crate::cli::report::hist::Latency;
 use corelane::base::Timestamp;
-use corelane::rdma::roce::Device;
+use corelane::rdma::{AnyDevice, AsyncEvent};
 use corelane::shard::lanes::{
     Consume, LaneApp, LaneEnd, LaneError, LaneId, LaneInfo, Lanes, OpError, Operation, Target,
 };
@@ -136,7 +136,7 @@ impl CliApp {
     }
 
     /// Keeps a load's lane full.
-    fn go_on(&mut self, lanes: &mut Lanes<'_, Device>, lane: LaneId) {
+    fn go_on(&mut self, lanes: &mut Lanes<'_, AnyDevice>, lane: LaneId) {
         let Some(r) = self.running.get_mut(&lane) else {
             return;
         };
@@ -176,7 +176,7 @@ impl CliApp {
         }
     }
 
-    fn one_done(&mut self, lanes: &mut Lanes<'_, Device>, lane: LaneId) -> bool {
+    fn one_done(&mut self, lanes: &mut Lanes<'_, AnyDevice>, lane: LaneId) -> bool {
         let Some(r) = self.running.get_mut(&lane) else {
             return false;
         };
@@ -189,10 +189,10 @@ impl CliApp {
     }
 }
 
-impl LaneApp<Device> for CliApp {
+impl LaneApp<AnyDevice> for CliApp {
     type Command = Order;
 
-    fn on_open(&mut self, lanes: &mut Lanes<'_, Device>, lane: LaneId, info: &LaneInfo) {
+    fn on_open(&mut self, lanes: &mut Lanes<'_, AnyDevice>, lane: LaneId, info: &LaneInfo) {
         if self.told.is_none() {
             let over = if info.rdma { "RDMA" } else { "QUIC" };
             let hello = format!(
@@ -207,7 +207,7 @@ impl LaneApp<Device> for CliApp {
 
     fn on_message(
         &mut self,
-        lanes: &mut Lanes<'_, Device>,
+        lanes: &mut Lanes<'_, AnyDevice>,
         lane: LaneId,
         tag: u32,
         data: &[u8],
@@ -224,7 +224,7 @@ impl LaneApp<Device> for CliApp {
 
     fn on_done(
         &mut self,
-        lanes: &mut Lanes<'_, Device>,
+        lanes: &mut Lanes<'_, AnyDevice>,
         lane: LaneId,
         _: u64,
         result: Result<(), OpError>,
@@ -238,20 +238,24 @@ impl LaneApp<Device> for CliApp {
         self.say(Told::Done(result, bytes));
     }
 
-    fn on_room(&mut self, lanes: &mut Lanes<'_, Device>, lane: LaneId) {
+    fn on_room(&mut self, lanes: &mut Lanes<'_, AnyDevice>, lane: LaneId) {
         self.go_on(lanes, lane);
     }
 
-    fn on_status(&mut self, _: &mut Lanes<'_, Device>, _: LaneId, json: &str) {
+    fn on_status(&mut self, _: &mut Lanes<'_, AnyDevice>, _: LaneId, json: &str) {
         self.say(Told::Status(json.to_owned()));
     }
 
-    fn on_closed(&mut self, _: &mut Lanes<'_, Device>, lane: LaneId, why: &LaneEnd) {
+    fn on_closed(&mut self, _: &mut Lanes<'_, AnyDevice>, lane: LaneId, why: &LaneEnd) {
         self.running.remove(&lane);
         self.say(Told::Closed(why.clone()));
     }
 
-    fn on_command(&mut self, lanes: &mut Lanes<'_, Device>, order: Order) {
+    fn on_device_event(&mut self, _: &mut Lanes<'_, AnyDevice>, event: AsyncEvent) {
+        tracing::warn!(?event, "the device tells");
+    }
+
+    fn on_command(&mut self, lanes: &mut Lanes<'_, AnyDevice>, order: Order) {
         let done = match order {
             Order::Connect(target) => lanes.connect(target).map(drop),
             Order::Status(target) => lanes.status(target).map(drop),

@@ -3,6 +3,7 @@
 use crate::cli::args::{TrustArgs, positive, server, shards};
 use crate::cli::report::units;
 use clap::{Args, Subcommand, ValueEnum};
+use corelane::shard::lanes::ProviderChoice;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,15 +30,54 @@ pub enum RdmaCommand {
     Status(RdmaStatusArgs),
 }
 
+/// Whose queue pairs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ProviderName {
+    /// The kernel's where a device has the address, else RoCE v2 in user space
+    #[default]
+    Auto,
+    /// A device of the kernel's
+    Verbs,
+    /// RoCE v2 in user space
+    Roce,
+}
+
+impl From<ProviderName> for ProviderChoice {
+    fn from(name: ProviderName) -> Self {
+        match name {
+            ProviderName::Auto => Self::Auto,
+            ProviderName::Verbs => Self::Verbs,
+            ProviderName::Roce => Self::Roce,
+        }
+    }
+}
+
+/// Flags about who provides RDMA.
+#[derive(Clone, Debug, Args)]
+pub struct ProviderArgs {
+    /// Whose queue pairs lanes run over
+    #[arg(long, value_enum, value_name = "WHOSE", default_value_t)]
+    pub rdma_provider: ProviderName,
+    /// A device of the kernel's, by its name; without one, the first that has the address
+    #[arg(long, value_name = "NAME", conflicts_with = "roce_port")]
+    pub rdma_device: Option<String>,
+    /// In user space, the UDP port of the first shard, the next ones having the next ports; 0 lets
+    /// the system choose [default: 4791 if it is free, which devices of the kernel's insist on]
+    #[arg(long, value_name = "PORT")]
+    pub roce_port: Option<u16>,
+    /// Over QUIC only
+    #[arg(long, conflicts_with_all = ["rdma_device", "roce_port", "rdma_provider"])]
+    pub no_rdma: bool,
+}
+
 /// `corelane rdma server`.
 #[derive(Debug, Args)]
 pub struct RdmaServerArgs {
     /// Address and port of the bootstrap; port 0 lets the system choose
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4433")]
     pub listen: SocketAddr,
-    /// UDP port of RoCE v2 of the first shard; the next shards have the next ports
-    #[arg(long, value_name = "PORT", default_value_t = 4791)]
-    pub roce_port: u16,
+    #[command(flatten)]
+    pub provider: ProviderArgs,
     /// The server's certificate chain, PEM; without it one is made and its fingerprint printed
     #[arg(long, value_name = "FILE", requires = "key")]
     pub cert: Option<PathBuf>,
@@ -47,9 +87,6 @@ pub struct RdmaServerArgs {
     /// Shards to run
     #[arg(long, value_name = "N", value_parser = shards, default_value_t = 1)]
     pub shards: usize,
-    /// Lanes over QUIC only
-    #[arg(long)]
-    pub no_rdma: bool,
 }
 
 /// `corelane rdma client`.
@@ -62,12 +99,8 @@ pub struct RdmaClientArgs {
     pub commands: Vec<String>,
     #[command(flatten)]
     pub trust: TrustArgs,
-    /// UDP port of RoCE v2; 0 lets the system choose
-    #[arg(long, value_name = "PORT", default_value_t = 0)]
-    pub roce_port: u16,
-    /// Over QUIC only
-    #[arg(long)]
-    pub no_rdma: bool,
+    #[command(flatten)]
+    pub provider: ProviderArgs,
 }
 
 /// `corelane rdma status`.
@@ -110,10 +143,12 @@ pub struct RdmaBenchArgs {
     #[arg(short = 'n', long, value_name = "N", value_parser = positive)]
     pub iters: Option<usize>,
     /// How long
-    #[arg(short = 'D', long, value_name = "TIME", value_parser = units::parse_duration, default_value = "3")]
+    #[arg(short = 'D', long, value_name = "TIME", default_value = "3")]
+    #[arg(value_parser = units::parse_duration)]
     pub duration: Duration,
     /// How long before that
-    #[arg(short = 'O', long, value_name = "TIME", value_parser = units::parse_duration, default_value = "0.3")]
+    #[arg(short = 'O', long, value_name = "TIME", default_value = "0.3")]
+    #[arg(value_parser = units::parse_duration)]
     pub omit: Duration,
     /// Under way at a time
     #[arg(short = 't', long, value_name = "N", value_parser = positive, default_value_t = 16)]

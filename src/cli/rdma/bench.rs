@@ -1,5 +1,5 @@
-//! `corelane rdma bench`: a server and its clients over loopback, each side one shard on a core of its
-//! own.
+//! `corelane rdma bench`: a server and its clients over loopback, each side one shard on a core of
+//! its own.
 
 use super::app::{Load, Loaded, Order, SINK, Told};
 use super::args::{Measure, RdmaBenchArgs};

@@ -1,7 +1,7 @@
 //! `corelane rdma client` and `corelane rdma status`.
 
 use super::app::{Order, Told};
-use super::args::{RdmaClientArgs, RdmaStatusArgs};
+use super::args::{ProviderArgs, RdmaClientArgs, RdmaStatusArgs};
 use super::ends::{self, LaneEngine, Setup};
 use crate::cli::args::{Cipher, ProviderArg, TrustArgs};
 use crate::cli::provider::provider;
@@ -55,7 +55,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Starts one at `ip`, pinned to cores if any are given; with a RoCE port, where that is wanted.
+    /// Starts one at `ip`, pinned to cores if any are given; with RoCE in user space at that port,
+    /// where it is wanted.
     pub fn start(
         ip: IpAddr,
         roce: Option<u16>,
@@ -63,7 +64,27 @@ impl Client {
         lanes: LaneConfig,
     ) -> Result<Self, Failure> {
         let (tell, told) = mpsc::channel();
-        let setup = Setup {
+        let setup = Self::setup(ip, roce, (cores, idle), lanes);
+        let engine = ends::start(setup, Some(&tell))?;
+        Ok(Self { engine, told })
+    }
+
+    /// Starts one at `ip` over whatever the flags say.
+    fn start_over(ip: IpAddr, args: &ProviderArgs) -> Result<Self, Failure> {
+        let (tell, told) = mpsc::channel();
+        let setup = Self::setup(ip, None, Default::default(), LaneConfig::default());
+        let ports = ends::ports_at(ip, args, setup.shards)?;
+        let engine = ends::start_on(setup, ports, Some(&tell))?;
+        Ok(Self { engine, told })
+    }
+
+    fn setup(
+        ip: IpAddr,
+        roce: Option<u16>,
+        (cores, idle): (Vec<Core>, Idle),
+        lanes: LaneConfig,
+    ) -> Setup {
+        Setup {
             name: "rdma-client",
             shards: 1,
             bind: Bind::Shared(SocketAddr::new(ip, 0)),
@@ -72,9 +93,7 @@ impl Client {
             server: None,
             roce: roce.map(|port| (ip, port)),
             lanes,
-        };
-        let engine = ends::start(setup, Some(&tell))?;
-        Ok(Self { engine, told })
+        }
     }
 
     /// Has the shard do something.
@@ -125,9 +144,7 @@ impl Client {
 /// `corelane rdma client`.
 pub fn run(args: &RdmaClientArgs) -> Result<(), Failure> {
     let target = target(args.server, &args.trust)?;
-    let roce = (!args.no_rdma).then_some(args.roce_port);
-    let ip = towards(args.server)?;
-    let client = Client::start(ip, roce, Default::default(), LaneConfig::default())?;
+    let client = Client::start_over(towards(args.server)?, &args.provider)?;
     let (lane, info) = client.open(target)?;
     let [qpn, psn, peer_qpn, peer_psn] = info.numbers;
     output::print(&format!(

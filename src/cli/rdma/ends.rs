@@ -1,20 +1,20 @@
 //! Engines with lanes, and the server.
 
 use super::app::{CliApp, Order, Told};
-use super::args::RdmaServerArgs;
+use super::args::{ProviderArgs, RdmaServerArgs};
 use crate::cli::args::{Cipher, ProviderArg};
 use crate::cli::provider::provider;
 use crate::cli::tls::Identity;
 use crate::cli::{Failure, output, signal};
 use corelane::conn::TransportConfig;
+use corelane::rdma::AnyDevice;
 use corelane::rdma::bootstrap::ALPN;
-use corelane::rdma::roce::Device;
 use corelane::shard::Context;
 use corelane::shard::engine::{Bind, Engine, EngineConfig, Idle};
-use corelane::shard::lanes::{LaneConfig, LaneShard, RoceSetup};
+use corelane::shard::lanes::{LaneConfig, LaneShard, PortConfig, Ports, ProviderChoice};
 use corelane::sys::affinity::Core;
 use corelane::sys::netlink::RouteWatcher;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -24,7 +24,7 @@ const STEP: Duration = Duration::from_millis(20);
 const PATIENCE: u32 = 200;
 
 /// An engine whose shards have lanes.
-pub type LaneEngine = Engine<LaneShard<Device, CliApp>>;
+pub type LaneEngine = Engine<LaneShard<AnyDevice, CliApp>>;
 
 /// How an engine is made.
 pub struct Setup {
@@ -34,13 +34,58 @@ pub struct Setup {
     pub cores: Vec<Core>,
     pub idle: Idle,
     pub server: Option<Arc<rustls::ServerConfig>>,
-    /// Where RoCE is; `None` goes without.
+    /// Where RoCE in user space is; `None` goes without.
     pub roce: Option<(IpAddr, u16)>,
     pub lanes: LaneConfig,
 }
 
 /// Starts an engine; what its lanes tell goes to `told`, or messages go back where there is none.
 pub fn start(setup: Setup, told: Option<&mpsc::Sender<Told>>) -> Result<LaneEngine, Failure> {
+    let ports = match setup.roce {
+        None => None,
+        Some((ip, port)) => {
+            let mut config = PortConfig::new(ip);
+            config.provider = ProviderChoice::Roce;
+            config.roce_port = Some(port);
+            Some(ports(config, setup.shards)?)
+        }
+    };
+    start_on(setup, ports, told)
+}
+
+/// The ports that the flags ask for at `ip`; one line says which these are.
+pub fn ports_at(ip: IpAddr, args: &ProviderArgs, shards: usize) -> Result<Option<Ports>, Failure> {
+    if args.no_rdma {
+        return Ok(None);
+    }
+    let mut config = PortConfig::new(ip);
+    config.provider = args.rdma_provider.into();
+    config.device.clone_from(&args.rdma_device);
+    config.roce_port = args.roce_port;
+    let ports = ports(config, shards)?;
+    match (&ports.device, &ports.missing) {
+        (Some(device), _) => output::tell(&format!("RDMA by the device {device}")),
+        (None, Some(missing)) => output::tell(&format!("{missing}; RDMA in user space")),
+        (None, None) => {}
+    }
+    Ok(Some(ports))
+}
+
+fn ports(mut config: PortConfig, shards: usize) -> Result<Ports, Failure> {
+    if config.ip.is_unspecified() {
+        config.addresses = addresses(config.ip)?;
+    }
+    let ports = config.ports(shards);
+    ports.map_err(|e| Failure::Failed(e.to_string()))
+}
+
+/// The same over ports that were found before; without any, lanes run over QUIC. What `setup` says
+/// of RoCE is not looked at.
+pub fn start_on(
+    setup: Setup,
+    ports: Option<Ports>,
+    told: Option<&mpsc::Sender<Told>>,
+) -> Result<LaneEngine, Failure> {
     let mut config = EngineConfig::new(setup.name);
     let mut transport = TransportConfig::default();
     transport.max_idle_timeout = Duration::from_secs(30);
@@ -52,30 +97,9 @@ pub fn start(setup: Setup, told: Option<&mpsc::Sender<Told>>) -> Result<LaneEngi
     config.cores = setup.cores;
     config.idle = setup.idle;
     config.server = setup.server;
-    let mut sockets = Vec::new();
-    if let Some((ip, port)) = setup.roce {
-        let own = if ip.is_unspecified() {
-            addresses(ip)?
-        } else {
-            Vec::new()
-        };
-        for n in 0..setup.shards {
-            let port = if port == 0 {
-                0
-            } else {
-                port.saturating_add(n as u16)
-            };
-            let bound = RoceSetup::bind(ip, port, &own);
-            sockets.push(Some(bound.map_err(|e| {
-                Failure::Failed(format!(
-                    "cannot bind RoCE to {}: {e}",
-                    SocketAddr::new(ip, port)
-                ))
-            })?));
-        }
-    }
-    let engine = Engine::start(&config, |shard| {
-        let setup_of = sockets.get_mut(shard).and_then(Option::take);
+    let mut setups = ports.into_iter().flat_map(|p| p.setups);
+    let engine = Engine::start(&config, |_| {
+        let setup_of = setups.next();
         let open = move |ctx: &mut Context<'_>| setup_of.map_or(Ok(None), |s| s.open(ctx));
         LaneShard::new(setup.lanes.clone(), open, CliApp::new(told.cloned()))
     });
@@ -127,6 +151,14 @@ pub fn serve(args: &RdmaServerArgs) -> Result<(), Failure> {
         _ => Identity::generate()?,
     };
     let fingerprint = identity.fingerprint();
+    let ports = ports_at(args.listen.ip(), &args.provider, args.shards)?;
+    let over = match &ports {
+        None => "QUIC".to_owned(),
+        Some(Ports { device: None, .. }) => "RoCE v2 in user space, or QUIC".to_owned(),
+        Some(Ports {
+            device: Some(name), ..
+        }) => format!("the RDMA device {name}, or QUIC"),
+    };
     let setup = Setup {
         name: "rdma",
         shards: args.shards,
@@ -134,20 +166,16 @@ pub fn serve(args: &RdmaServerArgs) -> Result<(), Failure> {
         cores: Vec::new(),
         idle: Idle::default(),
         server: Some(server_tls(identity)?),
-        roce: (!args.no_rdma).then(|| (args.listen.ip(), args.roce_port)),
+        roce: None,
         lanes: LaneConfig::default(),
     };
-    let engine = start(setup, None)?;
+    let protected = ports.is_none();
+    let engine = start_on(setup, ports, None)?;
     let addr = engine.local_addrs().first().copied().unwrap_or(args.listen);
-    let over = if args.no_rdma {
-        "QUIC"
-    } else {
-        "RoCE v2 in user space, or QUIC"
-    };
     output::print(&format!(
         "listening on {addr}: lanes over {over}\ncertificate SHA-256 {fingerprint}\n"
     ))?;
-    if !args.no_rdma {
+    if !protected {
         output::tell("TLS protects the bootstrap; what goes over RDMA is NOT encrypted");
     }
     while !signal::came() && !engine.has_ended() {

@@ -178,6 +178,13 @@ pub struct Packets {
     pub received: u64,
     /// QUIC packets declared lost.
     pub lost: u64,
+    /// Stream bytes sent that had been sent before.
+    pub bytes_retransmitted: u64,
+    /// QUIC packets with copies of what another path carried.
+    pub duplicated: u64,
+    /// QUIC packets whose content went again by another path, before they counted as lost or at
+    /// once when they did.
+    pub reinjected: u64,
     /// Times that a congestion window was reduced.
     pub congestion_events: u64,
     /// Probe timeouts.

@@ -8,6 +8,15 @@ use corelane::path::{PathId, PathState, PathStatus};
 use serde::Serialize;
 use std::time::Duration;
 
+/// A path when its connection ended.
+#[derive(Clone, Copy, Debug)]
+pub struct SeenPath {
+    /// How it stood.
+    pub info: PathInfo,
+    /// How long no packet had been acknowledged; `None` where none ever was.
+    pub since_last_ack: Option<Duration>,
+}
+
 /// The paths of one identifier, of all connections, as the client had them at the end. Counts are
 /// sums, the rest is the first connection's.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -34,6 +43,10 @@ pub struct PathReport {
     pub packets_acked: u64,
     /// QUIC packets declared lost.
     pub packets_lost: u64,
+    /// Bytes of these.
+    pub bytes_lost: u64,
+    /// Stream bytes sent here that had been sent before, here or elsewhere.
+    pub bytes_retransmitted: u64,
     /// QUIC packets with copies of what another path carried first.
     pub packets_duplicated: u64,
     /// Bytes of these.
@@ -46,8 +59,12 @@ pub struct PathReport {
     pub probe_timeouts: u64,
     /// Times that it may have failed.
     pub failures: u64,
+    /// How long no packet had been acknowledged at the end; null where none ever was.
+    pub since_last_ack_ns: Option<u64>,
     /// The smoothed round trip.
     pub smoothed_rtt_ns: u64,
+    /// The latest round trip.
+    pub latest_rtt_ns: u64,
     /// Its variation.
     pub rttvar_ns: u64,
     /// The smallest round trip.
@@ -61,7 +78,8 @@ pub struct PathReport {
 }
 
 impl PathReport {
-    fn new(info: &PathInfo) -> Self {
+    fn new(seen: &SeenPath) -> Self {
+        let info = &seen.info;
         Self {
             id: info.id.0,
             connections: 0,
@@ -81,13 +99,17 @@ impl PathReport {
             packets_sent: 0,
             packets_acked: 0,
             packets_lost: 0,
+            bytes_lost: 0,
+            bytes_retransmitted: 0,
             packets_duplicated: 0,
             bytes_duplicated: 0,
             packets_reinjected: 0,
             bytes_reinjected: 0,
             probe_timeouts: 0,
             failures: 0,
+            since_last_ack_ns: seen.since_last_ack.map(nanos),
             smoothed_rtt_ns: nanos(info.stats.smoothed_rtt),
+            latest_rtt_ns: nanos(info.stats.latest_rtt),
             rttvar_ns: nanos(info.stats.rttvar),
             min_rtt_ns: nanos(info.stats.min_rtt),
             congestion_window_bytes: info.stats.congestion_window,
@@ -104,6 +126,8 @@ impl PathReport {
         self.packets_sent += info.packets_sent;
         self.packets_acked += c.packets_acked;
         self.packets_lost += c.packets_lost;
+        self.bytes_lost += c.bytes_lost;
+        self.bytes_retransmitted += c.bytes_retransmitted;
         self.packets_duplicated += c.packets_duplicated;
         self.bytes_duplicated += c.bytes_duplicated;
         self.packets_reinjected += c.packets_reinjected;
@@ -114,14 +138,14 @@ impl PathReport {
 }
 
 /// Sums up what the connections' paths counted, by identifier.
-pub fn sum(infos: &[PathInfo]) -> Vec<PathReport> {
-    let mut ids: Vec<PathId> = infos.iter().map(|i| i.id).collect();
+pub fn sum(paths: &[SeenPath]) -> Vec<PathReport> {
+    let mut ids: Vec<PathId> = paths.iter().map(|p| p.info.id).collect();
     ids.sort();
     ids.dedup();
     let one = |id: PathId| {
-        let mut of = infos.iter().filter(|i| i.id == id).peekable();
+        let mut of = paths.iter().filter(|p| p.info.id == id).peekable();
         let mut report = PathReport::new(of.peek()?);
-        of.for_each(|info| report.add(info));
+        of.for_each(|path| report.add(&path.info));
         Some(report)
     };
     ids.into_iter().filter_map(one).collect()
@@ -146,8 +170,25 @@ pub fn text(workload: &Workload) -> Option<String> {
 /// One row per path.
 fn rows(paths: &[PathReport]) -> String {
     let header = [
-        "path", "from", "to", "state", "sent", "received", "packets", "lost", "copies", "again",
-        "PTOs", "failed", "RTT", "min RTT", "window", "UDP size",
+        "path",
+        "from",
+        "to",
+        "state",
+        "sent",
+        "received",
+        "packets",
+        "lost",
+        "resent",
+        "copies",
+        "again",
+        "PTOs",
+        "failed",
+        "RTT",
+        "min RTT",
+        "window",
+        "in flight",
+        "last ACK",
+        "UDP size",
     ];
     let time = |ns| units::nanoseconds(ns);
     let row = |p: &PathReport| {
@@ -160,6 +201,7 @@ fn rows(paths: &[PathReport]) -> String {
             units::bytes(p.bytes_received),
             p.packets_sent.to_string(),
             p.packets_lost.to_string(),
+            units::bytes(p.bytes_retransmitted),
             p.packets_duplicated.to_string(),
             p.packets_reinjected.to_string(),
             p.probe_timeouts.to_string(),
@@ -167,6 +209,8 @@ fn rows(paths: &[PathReport]) -> String {
             time(p.smoothed_rtt_ns),
             time(p.min_rtt_ns),
             units::bytes(p.congestion_window_bytes),
+            units::bytes(p.in_flight_bytes),
+            p.since_last_ack_ns.map_or_else(|| "-".into(), time),
             p.udp_payload_bytes.to_string(),
         ]
     };

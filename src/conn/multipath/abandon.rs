@@ -86,6 +86,7 @@ impl Connection {
         path.ping = false;
         path.paced_until = None;
         path.acks_away = true;
+        path.sent.rest();
         path.local_cids.abandon();
         if last {
             // Its connection ID serves to say goodbye (multipath §3.4), if no other path comes.

@@ -375,7 +375,9 @@ impl Connection {
         }
     }
 
-    /// The validation of a new path of ours: slow, to an address on somebody's word.
+    /// The validation of a new path of ours: slow, to an address on somebody's word, and as if one
+    /// datagram had come from there. What the peer makes this side say while no other path is left
+    /// would go there as well, acknowledgements for example (RFC 9000 §8, §21.5).
     pub(super) fn challenge_named(&mut self, now: Timestamp, named: bool) -> Validation {
         if !named {
             return self.challenge(now, None);
@@ -385,7 +387,7 @@ impl Connection {
             data: [self.rng.array(), self.rng.array()],
             interval: interval.max(self.config.initial_rtt),
             patience,
-            received: None,
+            received: Some(limits::MIN_UDP_PAYLOAD),
         };
         let mut validation = Validation::default();
         validation.start(now, start);

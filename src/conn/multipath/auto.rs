@@ -89,13 +89,16 @@ impl Connection {
     /// Says which addresses this host has now, each with a socket. Where the configuration asks for
     /// automatic paths (`MultipathConfig::auto_paths`), paths are opened from those that are new,
     /// and abandoned where their address is not among them any more, the next time that the
-    /// connection is polled. False where paths are not automatic.
+    /// connection is polled. False where that changes nothing or paths are not automatic.
     pub fn set_local_addresses(&mut self, now: Timestamp, locals: &[LocalSocket]) -> bool {
         let m = self.multipath.as_deref_mut();
         let Some(auto) = m.and_then(|m| m.auto.as_deref_mut()) else {
             return false;
         };
         let locals = locals.get(..limits::INTERFACES).unwrap_or(locals);
+        if auto.locals == locals {
+            return false;
+        }
         for local in locals {
             if !auto.locals.contains(local) {
                 auto.failures.clear_local(local.address.ip);
@@ -104,6 +107,12 @@ impl Connection {
         auto.locals = locals.to_vec();
         auto.due = Some(now);
         true
+    }
+
+    /// How many paths a client wants to have by itself; `None` where they are not automatic.
+    pub fn auto_paths(&self) -> Option<usize> {
+        let auto = self.multipath.as_deref()?.auto.as_deref()?;
+        Some(auto.max)
     }
 
     /// Looks for paths with the next poll.

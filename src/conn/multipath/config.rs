@@ -36,9 +36,12 @@ pub struct MultipathConfig {
     /// Which addresses of ours the peer may be told, and that it may tell us its own; `None` tells
     /// and hears none. Default `None`.
     pub addresses: Option<AddressConfig>,
-    /// A client opens paths by itself until it has so many, between the addresses that it is told
-    /// of ([`Connection::set_local_addresses`](super::super::Connection::set_local_addresses)) and
-    /// those of the server. Default `None`: it opens none.
+    /// A client opens paths by itself until it has so many, the first included, between the
+    /// addresses of this host and those of the server, and gives up those whose address goes. The
+    /// async face and [`AutoPaths`](crate::shard::auto::AutoPaths) follow the host's addresses; who
+    /// drives a connection alone tells it
+    /// ([`Connection::set_local_addresses`](super::super::Connection::set_local_addresses)).
+    /// Default `None`: it opens none.
     pub auto_paths: Option<u32>,
     /// Who sees and decides what an embedder wants to see and decide itself. Default nobody.
     pub controller: Option<PathControllers>,

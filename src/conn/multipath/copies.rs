@@ -11,6 +11,7 @@ use super::super::Connection;
 use super::super::datagrams::write_datagram;
 use super::super::space::SentFrame;
 use super::super::train::{Admission, MIN_PACKET, Train};
+use super::queued;
 use super::reinjection::Reinjection;
 use super::select::view;
 use crate::base::{Timestamp, Transmit, limits};
@@ -137,6 +138,11 @@ impl Copies {
         !self.queue.is_empty()
     }
 
+    /// Packets that wait for a path.
+    pub(super) fn packets_for(&self, path: PathId) -> usize {
+        self.queue.iter().filter(|b| b.target == path).count()
+    }
+
     /// Whether another batch may wait.
     pub(super) fn has_room(&self) -> bool {
         self.queue.len() < limits::COPIES
@@ -257,11 +263,18 @@ impl Connection {
         self.set_reinjection(reinjection, selector);
     }
 
-    /// The open paths as a scheduler sees them.
-    pub(super) fn path_views(&mut self, now: Timestamp) -> Vec<PathView> {
+    /// The open paths as a scheduler sees them, while the copies are apart.
+    pub(super) fn path_views(&mut self, now: Timestamp, copies: &Copies) -> Vec<PathView> {
+        let Some(m) = self.multipath.as_deref() else {
+            return Vec::new();
+        };
         let open = self.paths.iter_mut();
         let open = open.filter(|p| p.state == PathState::Open && p.can_send());
-        open.map(|p| view(p, now)).collect()
+        let mut views: Vec<PathView> = open.map(|p| view(p, now)).collect();
+        for view in &mut views {
+            view.queue_delay = queued::delay(view, Some(copies), &m.pinned, &self.streams);
+        }
+        views
     }
 
     /// Whether copies wait to be sent.

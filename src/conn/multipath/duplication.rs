@@ -150,7 +150,7 @@ impl Connection {
             let mut targets = PathIds::default();
             let size = captured.size + PACKET_OVERHEAD;
             if let Some(what) = captured.what {
-                let views = conn.path_views(now);
+                let views = conn.path_views(now, copies);
                 let ctx = SchedulerContext::new(now, &views);
                 let hand = conn.paths.current().id;
                 targets = duplicator.copies(&ctx, what, hand, size);

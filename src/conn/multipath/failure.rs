@@ -75,6 +75,20 @@ impl Connection {
         self.paths.select(hand);
     }
 
+    /// The path in hand does not answer. What it was asked may have been a PING, which moves nowhere:
+    /// a keep-alive serves by any path that works.
+    fn ask_another(&mut self) {
+        let hand = self.paths.current().id;
+        let works = |p: &Path<SentFrame>| p.state == PathState::Open && !p.is_suspect();
+        let others = self.paths.iter_mut().filter(|p| p.id != hand && works(p));
+        if let Some(path) = others
+            .filter(|p| p.can_send())
+            .min_by_key(|p| p.rtt.smoothed())
+        {
+            path.ping = true;
+        }
+    }
+
     fn on_failure_change(&mut self, now: Timestamp, change: Option<Transition>) {
         let id = self.paths.current().id;
         match change {
@@ -86,6 +100,7 @@ impl Connection {
                 self.stats.path_failures += 1;
                 // Before its first probe timeout, where that is longer than the patience.
                 self.move_in_flight();
+                self.ask_another();
             }
             Some(Transition::Recovered) => {
                 self.push_path_event(PathEvent::Recovered(id));

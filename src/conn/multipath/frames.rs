@@ -77,6 +77,8 @@ impl Connection {
                     ));
                 }
             }
+            // Multipath §4.7: of an older limit it is ignored.
+            PathFrame::PathsBlocked(max) if max < m.limits.local_max() => {}
             PathFrame::PathsBlocked(max) => self.push_path_event(PathEvent::Blocked(max)),
             PathFrame::CidsBlocked { path, next_seq } => {
                 return self.on_path_cids_blocked(path, next_seq);

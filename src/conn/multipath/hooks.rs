@@ -138,7 +138,9 @@ impl Connection {
             return;
         };
         if let Some(hook) = m.hooks.0.as_deref_mut() {
-            let view = super::select::view(self.paths.current_mut(), now);
+            let mut view = super::select::view(self.paths.current_mut(), now);
+            let copies = m.copies.as_deref();
+            view.queue_delay = super::queued::delay(&view, copies, &m.pinned, &self.streams);
             hook.state_updated(now, &view);
         }
     }

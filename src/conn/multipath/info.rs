@@ -76,6 +76,10 @@ impl Connection {
     /// One path as it stands.
     pub fn path_info(&self, id: PathId) -> Option<PathInfo> {
         let p = self.paths.get(id)?;
+        let mut counters = p.counters;
+        if self.multipath.is_none() {
+            counters.bytes_retransmitted = self.streams.bytes_again();
+        }
         Some(PathInfo {
             id,
             socket: p.socket,
@@ -86,7 +90,7 @@ impl Connection {
             pto_count: p.pto_count,
             stats: stats_of(p),
             packets_sent: p.packets_sent(),
-            counters: p.counters,
+            counters,
         })
     }
 

@@ -3,9 +3,9 @@
 //! Per-path code runs for the path in hand (`crate::path::set`); here is what decides which that
 //! is, and what is about path identifiers: their limits, connection IDs issued ahead, paths opened
 //! (`open`), abandoned (`abandon`), chosen (`select`, `pins`), used (`send`), suspected
-//! (`failure`), coupled (`coupling`), what goes on several (`copies`), the frames of all that
-//! (`frames`), what an application may ask (`info`), and sockets that take nothing (`sockets`). A
-//! connection that did not negotiate the extension has none of it.
+//! (`failure`), coupled (`coupling`), what goes on several (`copies`), what waits for one
+//! (`queued`), the frames of all that (`frames`), what an application may ask (`info`), and sockets
+//! that take nothing (`sockets`). A connection that did not negotiate the extension has none of it.
 
 mod abandon;
 mod addresses;
@@ -20,6 +20,7 @@ mod hooks;
 mod info;
 mod open;
 mod pins;
+mod queued;
 mod reinjection;
 mod select;
 mod send;
@@ -79,6 +80,21 @@ pub enum PathEvent {
     PotentiallyFailed(PathId),
     /// A path that might have failed acknowledged something: it is used again.
     Recovered(PathId),
+    /// The peer goes on from another address on a path, of one or several; it may not be validated
+    /// yet.
+    PeerMoved {
+        /// Which path.
+        id: PathId,
+        /// Where the peer is now.
+        remote: SocketAddr,
+    },
+    /// The peer answered at the address that it moved to.
+    PeerMoveValidated {
+        /// On which path.
+        id: PathId,
+        /// Where the peer is.
+        remote: SocketAddr,
+    },
     /// The peer named an address that a path may be tried to.
     PeerAddress {
         /// Its name for the address: a later one takes its place.
@@ -206,7 +222,9 @@ impl Multipath {
     }
 
     fn repeat_abandon(&mut self, id: PathId, error: Code) {
-        if self.abandons.len() < limits::PATH_ABANDONS {
+        // A probe timeout may repeat what waits already; there is one of each path.
+        let waits = self.abandons.iter().any(|(path, _)| *path == id);
+        if !waits && self.abandons.len() < limits::PATH_ABANDONS {
             self.abandons.push((id, error));
         }
     }
@@ -404,3 +422,6 @@ impl Connection {
         self.events.push(Event::Path(event));
     }
 }
+
+#[cfg(test)]
+mod tests;

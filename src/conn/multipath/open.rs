@@ -166,9 +166,12 @@ impl Connection {
         datagram: &[u8],
     ) -> TakenUp {
         if datagram.first().is_some_and(|b| b & header::FORM_LONG != 0) {
-            // What is left of the handshake, or a reset in its form.
-            self.paths.select(PathId::ZERO);
-            return TakenUp::Known;
+            // What is left of the handshake, or a reset in its form. The numbers of early data are
+            // the first path's: where that is forgotten, nothing tells which came before.
+            return match self.paths.select(PathId::ZERO) {
+                true => TakenUp::Known,
+                false => TakenUp::None,
+            };
         }
         let dcid = header::dcid(datagram, self.ids.local_scid.len());
         let Some(dcid) = dcid.and_then(ConnectionId::new) else {

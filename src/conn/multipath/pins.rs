@@ -55,8 +55,15 @@ pub(in super::super) struct Pinned {
 }
 
 impl Pinned {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.bytes == 0
+    }
+
+    /// Bytes that wait for a path, those of the first datagrams.
+    pub(super) fn bytes_for(&self, path: PathId) -> u64 {
+        let queues = self.queues.iter().filter(|q| q.pin.path == path);
+        let first = queues.flat_map(|q| q.datagrams.iter().take(limits::MAX_TRAIN_SEGMENTS));
+        first.map(|d| d.len() as u64).sum()
     }
 
     /// The queue of that pin, if there may be one more.
@@ -300,5 +307,30 @@ impl Connection {
             self.datagrams.note_sent(written);
             self.scratch.push(SentFrame::Unreliable);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The cap on paths that datagrams wait for.
+    #[test]
+    fn paths_that_datagrams_wait_for_are_capped() {
+        let mut pinned = Pinned::default();
+        for n in 0..10 * limits::PINNED_PATHS {
+            let pin = Pin {
+                path: PathId(n as u32),
+                fallback: false,
+            };
+            let queue = pinned.queue(pin);
+            assert_eq!(queue.is_some(), n < limits::PINNED_PATHS, "{n}");
+            if let Some(queue) = queue {
+                queue.datagrams.push_back(Bytes::from_static(b"x"));
+                pinned.bytes += 1 + OVERHEAD;
+            }
+        }
+        assert_eq!(pinned.take(|_| true).len(), limits::PINNED_PATHS);
+        assert!(pinned.is_empty());
     }
 }

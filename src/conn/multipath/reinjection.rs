@@ -17,6 +17,10 @@ use crate::stream;
 use crate::wire::StreamId;
 use std::collections::BTreeMap;
 
+/// How many more packets are remembered before those that are settled are looked for: whatever the
+/// peer leaves unacknowledged, a packet costs a bounded share of that.
+const FORGET_EVERY: usize = 64;
+
 /// What is known of a packet that was reinjected, or whose frames are on other paths already.
 #[derive(Clone, Copy, Debug, Default)]
 struct Before {
@@ -38,6 +42,8 @@ pub(super) struct Reinjection {
     reinjector: Reinjector,
     /// By path and packet number.
     before: BTreeMap<(PathId, u64), Before>,
+    /// Packets that were remembered since settled ones were forgotten.
+    fresh: usize,
     /// Packets of a path below this number were looked at.
     seen: BTreeMap<PathId, u64>,
     deadlines: BTreeMap<StreamId, Deadline>,
@@ -53,6 +59,7 @@ impl Reinjection {
         Self {
             reinjector: Reinjector::new(config, selector),
             before: BTreeMap::new(),
+            fresh: 0,
             seen: BTreeMap::new(),
             deadlines: BTreeMap::new(),
             next: None,
@@ -70,6 +77,7 @@ impl Reinjection {
             self.before.pop_first();
         }
         self.before.insert(packet, Before { was_on, times });
+        self.fresh += 1;
     }
 
     fn outstanding(&self, packet: (PathId, u64), sent: Timestamp) -> Outstanding {
@@ -81,6 +89,11 @@ impl Reinjection {
             reinjected: before.times,
             was_on: before.was_on,
         }
+    }
+
+    /// When the data of a stream is of no use any more.
+    pub(super) fn deadline_of(&self, id: StreamId) -> Option<Timestamp> {
+        self.deadlines.get(&id).map(|d| d.at)
     }
 
     fn wait_until(&mut self, at: Timestamp) {
@@ -97,7 +110,10 @@ impl Reinjection {
 
     /// Forgets what is settled.
     fn forget(&mut self, is_open: impl Fn(PathId, u64) -> bool, exists: impl Fn(PathId) -> bool) {
-        self.before.retain(|(path, pn), _| is_open(*path, *pn));
+        if self.fresh >= FORGET_EVERY {
+            self.fresh = 0;
+            self.before.retain(|(path, pn), _| is_open(*path, *pn));
+        }
         let gone = |path: &PathId| !exists(*path);
         for path in self.seen.keys().copied().filter(gone).collect::<Vec<_>>() {
             self.reinjector.path_removed(path);
@@ -200,7 +216,7 @@ impl Connection {
                 |path| paths.get(path).is_some(),
             );
             r.next = None;
-            let views = conn.path_views(now);
+            let views = conn.path_views(now, copies);
             copies.reinjection = Some(r);
             for path in conn.paths.iter() {
                 copies.look_at(now, &views, path);
@@ -279,7 +295,7 @@ impl Connection {
     ) {
         let id = self.paths.current().id;
         self.with_copies(|conn, copies| {
-            let views = conn.path_views(now);
+            let views = conn.path_views(now, copies);
             let ctx = SchedulerContext::new(now, &views);
             for (n, (pn, sent, start)) in packets.iter().enumerate() {
                 let end = packets.get(n + 1).map_or(lost.len(), |p| p.2);
@@ -315,6 +331,8 @@ impl Copies {
         };
         let mut seen = r.seen.get(&path.id).copied().unwrap_or(0);
         while let Some((pn, packet, frames)) = path.sent.next_outstanding(seen) {
+            // What lies before was acknowledged or lost: the next look begins here.
+            seen = pn;
             let has_room = self.has_room();
             let Some(r) = self.reinjection.as_mut() else {
                 return;
@@ -371,5 +389,37 @@ impl Copies {
             }
         }
         self.push(batch);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The cap on packets of which is known where their frames were, and that settled ones go.
+    #[test]
+    fn what_was_reinjected_is_remembered_up_to_a_cap() {
+        let mut r = Reinjection::new(ReinjectionConfig::default(), None);
+        for pn in 0..10 * limits::REINJECTED as u64 {
+            r.remember((PathId(1), pn), PathIds::default(), 1);
+            assert!(r.before.len() <= limits::REINJECTED);
+        }
+        assert_eq!(r.before.len(), limits::REINJECTED);
+        let known = r.outstanding(
+            (PathId(1), 10 * limits::REINJECTED as u64 - 1),
+            Timestamp::ZERO,
+        );
+        assert_eq!(known.reinjected, 1, "the newest");
+        r.forget(|_, _| false, |_| true);
+        assert!(r.before.is_empty());
+        // A few that are settled may wait for others, so that a look at all of them is paid for.
+        r.remember((PathId(1), 1), PathIds::default(), 1);
+        r.forget(|_, _| false, |_| true);
+        assert_eq!(r.before.len(), 1);
+        for pn in 2..=FORGET_EVERY as u64 {
+            r.remember((PathId(1), pn), PathIds::default(), 1);
+        }
+        r.forget(|_, pn| pn == 5, |_| true);
+        assert_eq!(r.before.len(), 1);
     }
 }

@@ -6,6 +6,7 @@
 
 use super::super::train::MIN_PACKET;
 use super::super::{Connection, SentFrame};
+use super::queued;
 use crate::base::{Timestamp, limits};
 use crate::path::schedule::{
     self, Candidates, Decision, PacketView, PathStatus, PathView, Pin, SchedulerContext, Selector,
@@ -100,8 +101,16 @@ impl Connection {
                 views.push(view(path, now));
             }
         }
+        let copies = m.copies.as_deref();
+        for view in views.iter_mut() {
+            view.queue_delay = queued::delay(view, copies, &m.pinned, &self.streams);
+        }
         let mut ctx = SchedulerContext::new(now, views);
         ctx.packet = packet(&outlook, datagrams);
+        let deadlines = copies.and_then(|c| c.reinjection.as_ref());
+        ctx.packet.deadline = deadlines
+            .zip(outlook.next)
+            .and_then(|(r, id)| r.deadline_of(id));
         ctx.flow_credit = outlook.credit;
         ctx.pin = pin;
         let custom = |ctx: &SchedulerContext<'_>| m.hooks.0.as_deref_mut()?.select_path(ctx);
@@ -140,7 +149,7 @@ impl Connection {
     }
 }
 
-/// A path as a scheduler sees it.
+/// A path as a scheduler sees it, but for what waits for it.
 pub(super) fn view(path: &mut Path<SentFrame>, now: Timestamp) -> PathView {
     let mtu = path.mtu.current().min(path.allowance());
     let paced = path.pacing_budget(now) < mtu as u64;

@@ -275,6 +275,8 @@ impl Connection {
             }
         });
         path.bytes_in_flight = 0;
+        // Its peer may never let it be forgotten.
+        path.sent.rest();
         for frame in again.drain(..) {
             self.send_again(frame);
         }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::crypto::nonce::nonce;
 use crate::crypto::testing::{Ca, End, handshake, hex, key, localhost, ring_provider};
-use crate::crypto::{OneRttKeys, SealError, Session, UsedKeys, open, seal, unprotect};
+use crate::crypto::{Key, OneRttKeys, SealError, Session, UsedKeys, open, seal, unprotect};
 use rustls::crypto::ring::cipher_suite as rings;
 
 const IV: [u8; 12] = [
@@ -118,6 +118,74 @@ fn limits_and_lengths_are_rustlss() {
         assert!(fused::of(&*keys[1].packet).is_none());
     }
     assert!(provider().cipher_suites.len() >= theirs::DEFAULT_CIPHER_SUITES.len());
+}
+
+#[test]
+fn keys_are_the_same_in_both_forms_as_rustlss() {
+    for own in theirs::ALL_CIPHER_SUITES {
+        let keys = [ours(own.suite()), *own].map(|suite| {
+            let suite = suite.tls13().unwrap().quic_suite().unwrap();
+            let keys = suite.keys(&[7; 8], rustls::Side::Client, rustls::quic::Version::V1);
+            Key::from(keys.local)
+        });
+        let [mut ours, theirs] = keys;
+        let plain = [&HEADER[..], &text(40), &[0; TAG_LEN]].concat();
+        let sealed = |key: &Key| {
+            let mut packet = plain.clone();
+            seal(key, 3, 54321, &mut packet, 2, 4).unwrap();
+            packet
+        };
+        let expected = sealed(&theirs);
+        for form in [Form::Ready, Form::Small, Form::Small, Form::Ready] {
+            resting::packet(&mut ours.packet, form);
+            resting::header(&mut ours.header, form);
+            assert_eq!(fused::of(&*ours.packet).is_some(), form == Form::Ready);
+            assert_eq!(sealed(&ours), expected, "{form:?}");
+            let mut packet = expected.clone();
+            let header = unprotect(&*ours.header, &mut packet, 2).unwrap();
+            assert_eq!((header.pn, header.pn_len), (0xd431, 4));
+            let len = open(&*ours.packet, 3, 54321, &mut packet, 6).unwrap();
+            assert_eq!(packet[6..][..len], text(40));
+            let mut pn = [0; 5];
+            let long = ours.header.encrypt_in_place(&[0; 16], &mut 0x43, &mut pn);
+            let short = ours
+                .header
+                .decrypt_in_place(&[0; 15], &mut 0x43, &mut pn[..4]);
+            assert!(long.is_err() && short.is_err());
+        }
+        // Keys with one form only.
+        let mut theirs = theirs;
+        resting::packet(&mut theirs.packet, Form::Small);
+        resting::header(&mut theirs.header, Form::Small);
+        assert_eq!(sealed(&theirs), expected);
+    }
+}
+
+#[test]
+fn keys_wake_with_the_first_packet_of_either_direction() {
+    let [mut ours, mut ring] = pair(provider());
+    ours.rest();
+    ring.rest();
+    assert!(!ours.takes_tail());
+    let bit = ours.begin_packet().unwrap();
+    assert!(
+        bit == 0 && ours.takes_tail(),
+        "awake before the packet is built"
+    );
+    let packet = sealed(&mut ours, 0, &text(300)).unwrap();
+    assert_eq!(opened(&mut ring, packet).1, UsedKeys::Current);
+    ours.rest();
+    let packet = sealed(&mut ring, 0, &[]).unwrap();
+    assert_eq!(opened(&mut ours, packet).1, UsedKeys::Current);
+    assert!(ours.takes_tail());
+    // An update of our own, straight from rest.
+    ours.on_ack(0, 0, UsedKeys::Current).unwrap();
+    ours.on_handshake_confirmed();
+    ours.rest();
+    ours.initiate_update().unwrap();
+    assert!(ours.takes_tail());
+    let packet = sealed(&mut ours, 1, &text(9)).unwrap();
+    assert_eq!(opened(&mut ring, packet).1, UsedKeys::New);
 }
 
 /// The 1-RTT keys of a client with `provider` and of a server with ring.

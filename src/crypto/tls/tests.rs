@@ -407,6 +407,66 @@ fn early_data_has_keys_on_both_ends() {
     assert_eq!(second.session.is_resumed(), Some(true));
 }
 
+#[test]
+fn a_client_at_rest_says_what_it_said_before() {
+    let ca = Ca::new();
+    let config = ca.client();
+    let server_config = Arc::new(ca.server(|_| {}));
+    let start = |moves: bool| {
+        let (version, params) = (wire::Version::V1, b"params".to_vec());
+        let session = match moves {
+            true => Session::movable_client(version, &config, localhost(), params),
+            false => Session::resting_client(version, &config, localhost(), params),
+        };
+        let server = Session::server(server_config.clone(), Vec::new());
+        (End::new(session.unwrap()), End::new(server.unwrap()))
+    };
+    for (moves, resumed) in [(true, false), (false, true)] {
+        let (mut client, mut server) = start(moves);
+        client.session.rest();
+        assert!(client.session.is_handshaking());
+        handshake(&mut client, &mut server).unwrap();
+        let said = |session: &Session| {
+            let mut out = [0; 32];
+            let exported = session.export_keying_material(&mut out, b"label", Some(b"context"));
+            let certificates = session.peer_certificates().map(<[_]>::to_vec);
+            let alpn = session.alpn().map(<[_]>::to_vec);
+            let resumed = (session.is_resumed(), session.early_data_accepted());
+            (
+                exported.map(|()| out),
+                certificates,
+                alpn,
+                resumed,
+                session.cipher_suite(),
+            )
+        };
+        let before = said(&client.session);
+        assert_eq!(said(&server.session).0, before.0);
+        client.session.finish();
+        assert!(
+            client.session.peer_params().is_some(),
+            "a client is not done when confirmed"
+        );
+        // Not within a message.
+        let served = client.session.after;
+        client.session.read_crypto(&[4, 0]).unwrap();
+        client.session.rest();
+        assert!(matches!(client.session.tls, Tls::Whole(_)));
+        client.session.after = served;
+        client.session.rest();
+        assert!(matches!(client.session.tls, Tls::Done(_)));
+        assert_eq!(said(&client.session), before);
+        assert_eq!(before.3, (Some(resumed), false));
+        // Tickets pass, whole and in parts; nothing else does.
+        client.session.read_crypto(&[4, 0, 0, 2, 9]).unwrap();
+        client.session.read_crypto(&[9, 4, 0, 0, 0]).unwrap();
+        assert!(client.session.write_crypto(&mut Vec::new()).is_none());
+        let error = client.session.read_crypto(&[24, 0, 0, 1]).unwrap_err();
+        let unexpected = u8::from(AlertDescription::UnexpectedMessage);
+        assert_eq!(error.code, TransportError::crypto(unexpected, "").code);
+    }
+}
+
 /// A provider whose AES-128-GCM suite, its only one, is `quic` or not.
 fn aes_128_only(quic: bool) -> rustls::crypto::CryptoProvider {
     let ring = suites::TLS13_AES_128_GCM_SHA256.tls13().unwrap();

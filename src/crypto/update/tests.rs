@@ -296,12 +296,16 @@ fn paths_tell_old_from_new_by_their_own_numbers() {
 fn more_paths_than_are_noted_still_work() {
     let (mut a, mut b) = ready(NO_LIMITS);
     a.initiate_update().unwrap();
-    for path in 0..2 * limits::PATHS as u32 {
+    for path in 0..2 * limits::PATH_RECORDS as u32 {
         let sent = packet(&mut a, path, 1);
         receive(&mut b, path, 1, None, &sent).unwrap();
     }
-    assert_eq!(a.sent_from.0.len(), limits::PATHS);
-    assert_eq!(b.received_from.0.len(), limits::PATHS);
+    assert_eq!(a.sent_from.0.len(), limits::PATH_RECORDS);
+    assert_eq!(b.received_from.0.len(), limits::PATH_RECORDS);
+    // The last that a connection can have at once counts like the first.
+    let last = limits::PATH_RECORDS as u32 - 1;
+    a.on_ack(last, 1, UsedKeys::Current).unwrap();
+    assert!(a.acked);
 }
 
 #[test]

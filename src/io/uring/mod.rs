@@ -11,10 +11,12 @@
 mod ring;
 mod rx;
 mod tx;
+mod watch;
 
 use super::errno::{Class, Errno};
 use super::socket::{Socket, share};
 use super::train::Train;
+use super::watch::Watches;
 use super::{
     AHEAD, Arrival, IoConfig, IoError, IoStats, RecvMeta, SocketId, SocketOptions, TX_BUFFER_LEN,
     TxBuffer, Waker,
@@ -73,6 +75,7 @@ pub struct Uring {
     rearm: Vec<u32>,
     /// Operations that the kernel has, or will have with the next submission.
     operations: usize,
+    watches: Watches,
     stats: IoStats,
 }
 
@@ -100,6 +103,7 @@ impl Uring {
             told: 0,
             rearm: Vec::new(),
             operations: 0,
+            watches: Watches::default(),
             stats: IoStats::default(),
             ring,
         })
@@ -209,6 +213,7 @@ impl Uring {
                     self.operations -= 1;
                 }
                 Kind::Cancel => self.operations -= 1,
+                Kind::Watch => self.on_watched(c),
             }
         }
     }
@@ -397,6 +402,7 @@ impl Uring {
         if !self.rearm.is_empty() && self.ready.is_empty() {
             self.arm_receives()?;
         }
+        self.arm_watches()?;
         if self.ring.needs_enter() {
             self.ring.submit(&mut self.stats)?;
             self.reap();
@@ -420,7 +426,8 @@ impl Uring {
         self.reap();
         self.flush()?;
         let freed = was_short && !self.is_short();
-        if freed || !self.ready.is_empty() || timeout == Some(Duration::ZERO) {
+        let told = freed || self.watches.any_readable();
+        if told || !self.ready.is_empty() || timeout == Some(Duration::ZERO) {
             return Ok(());
         }
         let result = if self.waker.prepare_sleep() {

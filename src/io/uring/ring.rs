@@ -34,6 +34,8 @@ pub(super) enum Kind {
     Wake,
     /// A cancellation.
     Cancel,
+    /// The multishot poll of a watched descriptor.
+    Watch,
 }
 
 /// The end, or for a multishot operation one result, of an operation.
@@ -54,7 +56,7 @@ impl Completion {
     }
 }
 
-const fn pack(kind: Kind, index: u32) -> u64 {
+pub(super) const fn pack(kind: Kind, index: u32) -> u64 {
     (kind as u64) << 32 | index as u64
 }
 
@@ -63,6 +65,7 @@ fn unpack(user_data: u64) -> (Kind, u32) {
         0 => Kind::Receive,
         1 => Kind::Send,
         2 => Kind::Wake,
+        4 => Kind::Watch,
         _ => Kind::Cancel,
     };
     (kind, user_data as u32)
@@ -313,7 +316,13 @@ mod tests {
 
     #[test]
     fn user_data_tells_kind_and_index() {
-        for kind in [Kind::Receive, Kind::Send, Kind::Wake, Kind::Cancel] {
+        for kind in [
+            Kind::Receive,
+            Kind::Send,
+            Kind::Wake,
+            Kind::Cancel,
+            Kind::Watch,
+        ] {
             for index in [0, 1, u32::MAX] {
                 assert_eq!(unpack(pack(kind, index)), (kind, index));
             }

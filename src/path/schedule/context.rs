@@ -127,7 +127,8 @@ pub struct PacketView {
     pub bytes_pending: u64,
     /// The urgency of its most urgent stream, 0 to 7, 0 being the most urgent (RFC 9218 §4.1).
     pub urgency: u8,
-    /// When it is of no use any more.
+    /// When its first stream is of no use any more, if it was told so for that one
+    /// (`Connection::set_stream_deadline`).
     pub deadline: Option<Timestamp>,
 }
 

@@ -8,6 +8,10 @@ use crate::rdma::port::Port;
 use std::net::IpAddr;
 
 impl Port for Device {
+    fn name(&self) -> &str {
+        "roce"
+    }
+
     fn shares_receives(&self) -> bool {
         true
     }

@@ -10,11 +10,12 @@ use crate::rdma::attr::{DeviceAttr, QpCap};
 use crate::rdma::error::RdmaError;
 use crate::rdma::event::AsyncEvent;
 use crate::rdma::ids::{CompletionQueueId, Gid, QueuePairId, SharedReceiveQueueId};
+use crate::rdma::port::Usage;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -38,7 +39,14 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const COUNT: usize = 6;
+    const ALL: [Self; 6] = [
+        Self::Domains,
+        Self::Regions,
+        Self::Bytes,
+        Self::CompletionQueues,
+        Self::SharedReceiveQueues,
+        Self::QueuePairs,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -69,7 +77,7 @@ pub(super) struct Context {
     pub name: String,
     pub raw: Arc<ffi::Context>,
     pub attr: DeviceAttr,
-    used: [AtomicU64; Kind::COUNT],
+    used: [AtomicU64; Kind::ALL.len()],
     psns: Mutex<HashSet<u32>>,
     routes: Mutex<Routes>,
     /// The addresses as last looked up, which takes a file each.
@@ -221,13 +229,30 @@ impl Context {
         let used = self.used.get(kind as usize);
         let taken = used.map(|u| u.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more));
         match taken {
-            Some(Ok(_)) => Ok(Claim {
-                context: self.clone(),
-                kind,
-                amount,
-            }),
+            Some(Ok(before)) => {
+                let now = |used| Usage { what, used, limit };
+                if now(before + amount).is_near() && !now(before).is_near() {
+                    let device = &self.name;
+                    tracing::warn!(device, what, limit, "nine tenths of what there is are used");
+                }
+                Ok(Claim {
+                    context: self.clone(),
+                    kind,
+                    amount,
+                })
+            }
             _ => Err(RdmaError::Limit { what, limit }),
         }
+    }
+
+    /// Every limit, and how much of it all shards use.
+    pub fn usage(&self) -> Vec<Usage> {
+        let of = |(kind, used): (Kind, &AtomicU64)| Usage {
+            what: kind.name(),
+            used: used.load(Ordering::Relaxed),
+            limit: kind.limit(&self.attr),
+        };
+        Kind::ALL.into_iter().zip(&self.used).map(of).collect()
     }
 
     /// A number of 24 random bits.
@@ -311,8 +336,8 @@ impl Member {
     }
 
     /// Readable when another shard has taken an event of this one's.
-    pub fn wake_fd(&self) -> RawFd {
-        self.mailbox.wake.as_raw_fd()
+    pub fn wake_fd(&self) -> BorrowedFd<'_> {
+        self.mailbox.wake.as_fd()
     }
 
     /// Events of the object at `address` are for us.
@@ -398,10 +423,10 @@ fn max_inline(raw: &Arc<ffi::Context>) -> Result<u32, RdmaError> {
     Ok(0)
 }
 
-/// Bytes that this process may lock in memory, which registering does.
+/// Bytes that may be locked in memory by whom we are, which registering does.
 fn lockable() -> u64 {
     const CAP_IPC_LOCK: u64 = 1 << 14;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
     let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
     if effective.unwrap_or(0) & CAP_IPC_LOCK != 0 {

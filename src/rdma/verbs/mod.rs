@@ -6,6 +6,7 @@
 //! has to be driven; completions are polled, or waited for on [`super::Port::wake_fds`].
 
 use super::error::RdmaError;
+use std::net::IpAddr;
 
 #[cfg(feature = "rdma-verbs")]
 mod context;
@@ -23,7 +24,7 @@ mod requests;
 mod tags;
 
 #[cfg(feature = "rdma-verbs")]
-pub use device::Device;
+pub use device::{Device, Opened};
 
 /// Why there is no device of verbs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,9 +43,24 @@ pub enum Unavailable {
     /// There is none of this name.
     #[error("no verbs: there is no RDMA device {0}")]
     NoSuchDevice(String),
+    /// The device of this name, or every one, has another address.
+    #[error("no verbs: {} {ip}", no_device(.device.as_deref()))]
+    NoAddress {
+        /// Its name, if one was asked for.
+        device: Option<String>,
+        /// The address asked for.
+        ip: IpAddr,
+    },
     /// There is, and it cannot be opened.
     #[error("no verbs: {0}")]
     Refused(#[from] RdmaError),
+}
+
+fn no_device(name: Option<&str>) -> String {
+    match name {
+        Some(name) => format!("the RDMA device {name} has not the address"),
+        None => "no RDMA device has the address".to_owned(),
+    }
 }
 
 /// The names of the machine's devices: at least one.
@@ -79,6 +95,14 @@ mod tests {
             Unavailable::NoDriver,
             Unavailable::NoDevice,
             Unavailable::NoSuchDevice("mlx5_9".into()),
+            Unavailable::NoAddress {
+                device: None,
+                ip: IpAddr::from([127, 0, 0, 1]),
+            },
+            Unavailable::NoAddress {
+                device: Some("mlx5_9".into()),
+                ip: IpAddr::from([127, 0, 0, 1]),
+            },
             RdmaError::NoGid { index: 1 }.into(),
         ] {
             let text = unavailable.to_string();

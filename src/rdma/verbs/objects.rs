@@ -2,7 +2,7 @@
 //! fails changes nothing and says the same as it does with every other provider.
 
 use super::context::{Kind, Target};
-use super::device::{Counted, Device, Pair, Region, Shared, UDP_PORT};
+use super::device::{Completing, Counted, Device, Pair, Region, Shared, takes_port};
 use super::ffi;
 use super::memory::Bytes;
 use super::requests::{attribute, check, fill_recvs, translate};
@@ -18,7 +18,12 @@ use crate::rdma::ids::{
 use crate::rdma::provider::{Objects, Provider, QueuePair};
 use crate::rdma::slots::{Key, Slots};
 use crate::rdma::work::{MemoryRegion, RecvRequest, SendRequest};
+use std::cell::Cell;
+use std::collections::VecDeque;
 use std::sync::Arc;
+
+/// Bytes that are locked in memory at a time.
+const PAGE: usize = 4096;
 
 const NO_QP: RdmaError = RdmaError::Unknown("queue pair");
 const NO_CQ: RdmaError = RdmaError::Unknown("completion queue");
@@ -89,7 +94,42 @@ impl Device {
     }
 
     fn cq(&self, cq: CompletionQueueId) -> Result<&Arc<ffi::Cq>, RdmaError> {
-        Ok(&self.cqs.get(cq.0).ok_or(NO_CQ)?.object)
+        Ok(&self.cqs.get(cq.0).ok_or(NO_CQ)?.cq.object)
+    }
+
+    /// Moves completions from a queue to `keep`, until `enough`; those of no live queue pair go.
+    fn drain(
+        &mut self,
+        cq: Key,
+        mut enough: impl FnMut() -> usize,
+        mut keep: impl FnMut(Completion),
+    ) -> Result<(), RdmaError> {
+        let queue = self.cqs.get(cq).ok_or(NO_CQ)?.cq.object.clone();
+        loop {
+            let want = enough();
+            let (qps, srqs, qpns) = (&mut self.qps, &mut self.srqs, &self.qpns);
+            let got = queue.poll(want, |wc| {
+                let key = qpns.get(&wc.qpn).copied();
+                if let Some(completion) = translate(qps, srqs, key, wc) {
+                    keep(completion);
+                }
+            })?;
+            if got == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes all completions off a queue. Those that a queue pair left must not be there any more
+    /// when its number is another's.
+    fn keep_completions(&mut self, cq: Key) {
+        let mut kept = VecDeque::new();
+        if let Err(error) = self.drain(cq, || usize::MAX, |c| kept.push_back(c)) {
+            tracing::error!(%error, "a completion queue cannot be read");
+        }
+        if let Some(queue) = self.cqs.get_mut(cq) {
+            queue.kept.append(&mut kept);
+        }
     }
 }
 
@@ -143,7 +183,9 @@ impl Provider for Device {
         }
         let claims = [
             self.context().claim(Kind::Regions, 1)?,
-            self.context().claim(Kind::Bytes, len as u64)?,
+            // A page is locked as a whole.
+            self.context()
+                .claim(Kind::Bytes, len.next_multiple_of(PAGE) as u64)?,
         ];
         let addr = self.draw_addr();
         let mr = ffi::Mr::new(&pd, Bytes::new(len)?, addr, access)?;
@@ -184,18 +226,21 @@ impl Provider for Device {
         let claim = self.context().claim(Kind::CompletionQueues, 1)?;
         let object = Arc::new(ffi::Cq::new(&self.channel, cqe)?);
         let address = object.address();
-        let counted = Counted {
-            object,
-            _claim: claim,
+        let queue = Completing {
+            cq: Counted {
+                object,
+                _claim: claim,
+            },
+            kept: VecDeque::new(),
         };
-        let id = CompletionQueueId(insert(&mut self.cqs, "completion queues", counted)?);
+        let id = CompletionQueueId(insert(&mut self.cqs, "completion queues", queue)?);
         self.member.add(address, Target::Cq(id));
         Ok(id)
     }
 
     fn destroy_cq(&mut self, cq: CompletionQueueId) -> Result<(), RdmaError> {
         unused(self.cq(cq)?, "completion queue")?;
-        let gone = self.cqs.remove(cq.0).ok_or(NO_CQ)?;
+        let gone = self.cqs.remove(cq.0).ok_or(NO_CQ)?.cq;
         self.member.remove(gone.object.address());
         Arc::into_inner(gone.object).map_or(Ok(()), ffi::Cq::close)
     }
@@ -205,24 +250,25 @@ impl Provider for Device {
         cq: CompletionQueueId,
         into: &mut [Completion],
     ) -> Result<usize, RdmaError> {
-        let queue = self.cqs.get(cq.0).ok_or(NO_CQ)?.object.clone();
-        let mut filled = 0;
-        while filled < into.len() {
-            let want = into.len() - filled;
-            let (qps, srqs, qpns) = (&mut self.qps, &mut self.srqs, &self.qpns);
-            let got = queue.poll(want, |wc| {
-                let key = qpns.get(&wc.qpn).copied();
-                let completion = translate(qps, srqs, key, wc);
-                if let (Some(place), Some(completion)) = (into.get_mut(filled), completion) {
-                    *place = completion;
-                    filled += 1;
-                }
-            })?;
-            if got == 0 {
-                break;
+        let max = into.len();
+        let (mut places, filled) = (into.iter_mut(), Cell::new(0));
+        let mut fill = |completion| {
+            if let Some(place) = places.next() {
+                *place = completion;
+                filled.set(filled.get() + 1);
+            }
+        };
+        let kept = &mut self.cqs.get_mut(cq.0).ok_or(NO_CQ)?.kept;
+        let live = |c: &Completion| self.qps.get(c.qp.0).is_some();
+        while filled.get() < max
+            && let Some(completion) = kept.pop_front()
+        {
+            if live(&completion) {
+                fill(completion);
             }
         }
-        Ok(filled)
+        self.drain(cq.0, || max - filled.get(), fill)?;
+        Ok(filled.get())
     }
 
     fn create_srq(
@@ -317,6 +363,7 @@ impl Provider for Device {
             _claim: claim,
             _psn: psn,
             state: QpState::Reset,
+            cqs: [attr.send_cq.0, attr.recv_cq.0],
             srq: attr.srq.map(|s| s.0),
             sends: Sends::new(attr.cap.max_send_wr),
             recvs: Recvs::new(own_receives),
@@ -344,21 +391,15 @@ impl Provider for Device {
     fn modify_to_rtr(&mut self, qp: QueuePairId, attr: &RtrAttr) -> Result<(), RdmaError> {
         let pair = self.may_become(qp, QpState::Rtr, "modify_to_rtr", "Init")?;
         attr.check(&self.context().attr)?;
-        let refuse = |name, value, allowed| {
-            Err(RdmaError::PeerAttribute {
-                name,
-                value,
-                allowed,
-            })
-        };
         let ours = self.context().gid(attr.av.sgid_index)?;
         if ours.ip().is_ipv4() != attr.av.dgid.ip().is_ipv4() {
-            return refuse("GID", 0, "of another address family than our own");
+            return Err(RdmaError::PeerAttribute {
+                name: "GID",
+                value: 0,
+                allowed: "of our own address family",
+            });
         }
-        if attr.av.udp_port != UDP_PORT {
-            let port = attr.av.udp_port.into();
-            return refuse("UDP port", port, "4791 for a device of verbs");
-        }
+        takes_port(attr.av.udp_port)?;
         pair.qp.to_rtr(attr)?;
         self.entered(qp, QpState::Rtr);
         Ok(())
@@ -401,7 +442,13 @@ impl Provider for Device {
         let gone = self.qps.remove(qp.0).ok_or(NO_QP)?;
         self.qpns.remove(&gone.qp.qpn());
         self.member.remove(gone.qp.address());
-        gone.qp.close()
+        let closed = gone.qp.close();
+        let [send, recv] = gone.cqs;
+        self.keep_completions(send);
+        if recv != send {
+            self.keep_completions(recv);
+        }
+        closed
     }
 
     fn post_send(&mut self, qp: QueuePairId, batch: &[SendRequest<'_>]) -> Result<(), PostError> {

@@ -3,8 +3,8 @@
 use super::handle::Lanes;
 use super::session::LaneId;
 use crate::base::Timestamp;
-use crate::rdma::Port;
 use crate::rdma::bootstrap::Refusal;
+use crate::rdma::{AsyncEvent, Port};
 use rustls::pki_types::ServerName;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -66,6 +66,12 @@ pub trait LaneApp<P: Port> {
     /// A lane is over, or never opened. Its name is not used again.
     fn on_closed(&mut self, lanes: &mut Lanes<'_, P>, lane: LaneId, why: &LaneEnd) {
         let _ = (lanes, lane, why);
+    }
+
+    /// The device told of something that no request tells. Lanes that it concerns have left their
+    /// queue pairs already; new ones get none while the port is down or the device has failed.
+    fn on_device_event(&mut self, lanes: &mut Lanes<'_, P>, event: AsyncEvent) {
+        let _ = (lanes, event);
     }
 
     /// A handle's command arrived.

@@ -4,7 +4,7 @@ use super::app::{LaneApp, LaneEnd};
 use super::host::{Host, LaneShard, News};
 use super::session::{Carrier, Memory, Session, State};
 use crate::base::{Timestamp, limits};
-use crate::rdma::bootstrap::{BootstrapError, Message, Refusal, Terms};
+use crate::rdma::bootstrap::{BootstrapError, Message, QueueTerms, Refusal, Terms};
 use crate::rdma::parts::{Parts, Plan};
 use crate::rdma::quota::{Amount, Identity, Reservation};
 use crate::rdma::registry::Owner;
@@ -19,9 +19,6 @@ use std::net::IpAddr;
 const FINISHED: u64 = 0;
 const FAILED: u64 = 1;
 const REFUSED: u64 = 2;
-
-/// What a server's status says of at most so many objects.
-const LISTED: usize = 4096;
 
 /// A plan as far as both ends can have it.
 fn common(own: Plan, peer: &Terms) -> Plan {
@@ -56,6 +53,9 @@ impl<P: Port> Host<P> {
         client: u64,
         reservation: &mut Option<Reservation>,
     ) -> Option<Result<Parts, RdmaError>> {
+        if !self.has_device() {
+            return None;
+        }
         let (port, shared) = (self.port.as_mut()?, self.shared.as_ref()?);
         let owner = (&self.config.registry, Owner::Client(client));
         Some(Parts::build(port, shared, plan, owner, reservation.take()))
@@ -139,13 +139,38 @@ impl<P: Port> Host<P> {
         }
     }
 
+    /// Whether a queue pair may send to where the peer says that its own is. Anywhere else than
+    /// where the peer itself is, others would get what they did not ask for.
+    fn may_send_to(&self, s: &Session, queue: &QueueTerms) -> bool {
+        self.config.foreign_gids || queue.gid.ip() == s.remote.ip().to_canonical()
+    }
+
+    /// Whether our device reaches the peer's, from the address that the connection has.
+    fn can_reach(&self, s: &Session, queue: &QueueTerms) -> bool {
+        let Some(port) = self.port.as_ref().filter(|_| self.has_device()) else {
+            return false;
+        };
+        if let Err(error) = port.takes(queue) {
+            tracing::info!(client = %s.remote, %error, "a lane runs over QUIC");
+            return false;
+        }
+        port.gid_of(s.local).is_some()
+    }
+
     /// A client's offer: everything is checked and reserved before anything is made.
     fn on_hello(&mut self, key: Key, peer: Terms, who: Identity) {
         if self.closing {
             return self.refuse(key, Refusal::Closing);
         }
         let plan = common(self.config.plan, &peer);
-        let wants_queue = peer.queue.is_some() && self.port.is_some();
+        let Some(s) = self.sessions.get(key) else {
+            return;
+        };
+        if peer.queue.is_some_and(|q| !self.may_send_to(s, &q)) {
+            tracing::warn!(client = %s.remote, "a client names another's address");
+            return self.refuse(key, Refusal::Terms);
+        }
+        let wants_queue = peer.queue.is_some_and(|q| self.can_reach(s, &q));
         let amount = Amount {
             queue_pairs: u64::from(wants_queue),
             bytes: plan.bytes() as u64,
@@ -205,13 +230,19 @@ impl<P: Port> Host<P> {
         s.client = client;
         s.agree(peer);
         let (local, mut ready) = (s.local, false);
-        if let (Some(parts), Some(queue), Some(port)) = (&s.parts, &peer.queue, &mut self.port) {
-            match parts.connect(port, local, queue) {
+        let Some(s) = self.sessions.get(key) else {
+            return;
+        };
+        let queue = peer.queue.filter(|q| self.may_send_to(s, q));
+        if let (Some(parts), Some(queue), Some(port)) = (&s.parts, queue, &mut self.port) {
+            match parts.connect(port, local, &queue) {
                 Ok(()) => ready = true,
                 Err(error) => tracing::warn!(%error, "the lane runs over QUIC"),
             }
         }
-        s.say(&Message::Ready(ready));
+        if let Some(s) = self.sessions.get_mut(key) {
+            s.say(&Message::Ready(ready));
+        }
         self.settle(key, ready);
     }
 
@@ -269,6 +300,10 @@ impl<P: Port> Host<P> {
         if s.flow.received() > total {
             return self.misbehaved(key, "more messages than the peer says".into());
         }
+        // What we began is not left undone; a deadline ends the waiting.
+        if !s.ops.is_empty() {
+            return;
+        }
         match s.state {
             // We asked, and have everything.
             State::Leaving if s.answered => {
@@ -283,47 +318,6 @@ impl<P: Port> Host<P> {
             }
             _ => {}
         }
-    }
-
-    /// What a server has, as JSON.
-    fn status(&self) -> String {
-        let mut objects = self.config.registry.objects();
-        let total = objects.len();
-        objects.truncate(LISTED);
-        let listed = objects.iter().map(|o| {
-            let (owner, kind, detail) = (o.owner, o.kind, o.detail);
-            format!("{{\"owner\":\"{owner}\",\"kind\":\"{kind:?}\",\"detail\":{detail}}}")
-        });
-        let listed: Vec<String> = listed.collect();
-        let device = self.port.as_ref().map_or("null".to_owned(), |port| {
-            let (a, o) = (port.query_device(), port.objects());
-            format!(
-                "{{\"queue_pairs\":{},\"max_queue_pairs\":{},\"regions\":{},\"max_regions\":{},\
-                 \"registered_bytes\":{},\"max_registered_bytes\":{},\"domains\":{},\
-                 \"max_domains\":{}}}",
-                o.queue_pairs,
-                a.max_qp,
-                o.regions,
-                a.max_mr,
-                o.registered,
-                a.max_registered,
-                o.domains,
-                a.max_pd
-            )
-        });
-        let (s, lanes) = (&self.stats, self.sessions.len());
-        format!(
-            "{{\"shard\":{},\"lanes\":{lanes},\"opened_rdma\":{},\"opened_quic\":{},\
-             \"refused\":{},\"fallbacks\":{},\"ended\":{},\"device\":{device},\
-             \"objects_total\":{total},\"objects\":[{}]}}",
-            self.shard,
-            s.opened_rdma,
-            s.opened_quic,
-            s.refused,
-            s.fallbacks,
-            s.ended,
-            listed.join(",")
-        )
     }
 }
 

@@ -8,7 +8,7 @@ use crate::rdma::bootstrap::Message;
 use crate::rdma::lane::{Frame, HEADER, Kind};
 use crate::rdma::slots::Key;
 use crate::rdma::{
-    AsyncEvent, Completion, CompletionOpcode, Data, Port, QueuePairId, RecvRequest, Remote, SendOp,
+    Completion, CompletionOpcode, Data, Port, QueuePairId, RecvRequest, Remote, SendOp,
     SendRequest, Status,
 };
 
@@ -313,8 +313,7 @@ impl<P: Port> Host<P> {
             Some((_, mr)) => (mr.id, c.wr_id * u64::from(shared.slot)),
             None => {
                 let s = self.sessions.get(*self.by_qp.get(&c.qp)?)?;
-                let slot = self.config.plan.slot;
-                (s.parts.as_ref()?.receives()?, c.wr_id * u64::from(slot))
+                s.parts.as_ref()?.receive(c.wr_id)?
             }
         };
         port.read(mr, at, &mut bytes).ok()?;
@@ -331,11 +330,18 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
         // Kept, for filling it anew would be the longest part of a turn without completions.
         let mut batch = std::mem::take(&mut self.host.completions);
         batch.resize(BATCH, NONE);
+        let mut any = false;
         loop {
             let polled = self.host.port.as_mut().map(|p| p.poll_cq(cq, &mut batch));
-            let Some(Ok(n)) = polled else {
-                break;
+            let n = match polled {
+                Some(Ok(n)) => n,
+                Some(Err(error)) => {
+                    tracing::error!(%error, "completions cannot be taken");
+                    return self.host.lose_device();
+                }
+                None => return,
             };
+            any |= n > 0;
             for completion in batch.iter().take(n) {
                 self.on_completion(now, completion);
             }
@@ -344,24 +350,8 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             }
         }
         self.host.completions = batch;
-        while let Some(event) = self.host.port.as_mut().and_then(P::get_async_event) {
-            let failed = match event {
-                AsyncEvent::QpFatal(qp)
-                | AsyncEvent::QpReqErr(qp)
-                | AsyncEvent::QpAccessErr(qp) => self.host.by_qp.get(&qp).copied(),
-                AsyncEvent::CqErr(_) | AsyncEvent::PortErr | AsyncEvent::DeviceFatal => {
-                    let all: Vec<Key> = self.host.by_qp.values().copied().collect();
-                    for key in all {
-                        self.host.fail_over(key, "the device failed");
-                    }
-                    None
-                }
-                _ => None,
-            };
-            if let Some(key) = failed {
-                self.host.fail_over(key, "the device says that it failed");
-            }
-        }
+        self.host.wakes.on_polled(any);
+        self.hear_device(now);
     }
 
     fn on_completion(&mut self, now: Timestamp, c: &Completion) {
@@ -401,6 +391,8 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             if let Some(op) = s.take_operation(c.wr_id) {
                 self.host.tell(key, News::Done(op.id, Ok(())));
                 self.host.room(key);
+                // A goodbye may wait for it.
+                self.host.touch(key);
             }
             self.host.pump(key);
             return;

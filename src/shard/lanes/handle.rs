@@ -8,7 +8,7 @@ use crate::rdma::bootstrap::Message;
 use crate::rdma::lane::HEADER;
 use crate::rdma::registry::Registry;
 use crate::rdma::slots::Key;
-use crate::rdma::{Access, DeviceAttr, Objects, Port};
+use crate::rdma::{Access, DeviceAttr, Objects, Port, Usage};
 
 /// The shard's lanes during a callback.
 pub struct Lanes<'a, P: Port> {
@@ -204,6 +204,11 @@ impl<P: Port> Lanes<'_, P> {
     pub fn device(&self) -> Option<(DeviceAttr, Objects)> {
         let port = self.host.port.as_ref()?;
         Some((port.query_device(), port.objects()))
+    }
+
+    /// Every limit that clients come up against, with what is used of it.
+    pub fn usage(&self) -> Vec<Usage> {
+        self.host.usage()
     }
 
     /// The provider.

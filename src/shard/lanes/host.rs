@@ -3,8 +3,10 @@
 use super::app::{LaneApp, LaneEnd, LaneInfo, OpError, Target};
 use super::handle::Lanes;
 use super::session::{LaneId, Session, State};
+use super::wake::Wakes;
 use crate::base::{RecvMeta, SocketId, Timestamp, Transmit, limits};
 use crate::conn::{ConnId, Decision, Event, Incoming};
+use crate::io::WatchId;
 use crate::rdma::parts::{Parts, Plan, Shared};
 use crate::rdma::quota::Quotas;
 use crate::rdma::registry::{Owner, Registry};
@@ -29,12 +31,16 @@ pub struct LaneConfig {
     pub plan: Plan,
     /// Receives that all lanes of the shard share, where the provider can share them.
     pub receives: u32,
-    /// Entries of the completion queue.
+    /// Entries of the completion queue, or as many as the device can; each client claims as many as
+    /// it may fill.
     pub completions: u32,
     /// How long a peer may take for a step of the bootstrap, and for its goodbye.
     pub patience: Duration,
     /// Lanes at a time.
     pub max_lanes: usize,
+    /// Whether a peer's queue pair may be at another address than its QUIC connection comes from.
+    /// Packets go to where the peer says; only peers that are trusted with that should be.
+    pub foreign_gids: bool,
     /// What one identity may have; servers ask it before they allocate.
     pub quotas: Quotas,
     /// Where every object is entered.
@@ -54,9 +60,10 @@ impl Default for LaneConfig {
                 rd_atomic: 8,
             },
             receives: 1024,
-            completions: 16 * 1024,
+            completions: 64 * 1024,
             patience: Duration::from_secs(10),
             max_lanes: limits::LANES,
+            foreign_gids: false,
             quotas: Quotas::new(Default::default()),
             registry: Registry::default(),
         }
@@ -116,6 +123,7 @@ pub struct Host<P: Port> {
     pub(super) to_connect: VecDeque<(Key, Target)>,
     pub(super) news: VecDeque<(LaneId, News)>,
     pub(super) parting: Vec<Parting>,
+    pub(super) wakes: Wakes,
     pub(super) scratch: Vec<u8>,
     /// Where completions are polled to.
     pub(super) completions: Vec<Completion>,
@@ -179,12 +187,27 @@ impl<P: Port> Host<P> {
         let c = &self.config;
         let sizes = (c.completions, c.receives, c.plan.slot);
         match Shared::build(port, &c.registry, Owner::Shard(shard), sizes) {
-            Ok(shared) => self.shared = Some(shared),
+            Ok(shared) => {
+                self.shared = Some(shared);
+                if let Err(error) = self.watch_device(ctx) {
+                    tracing::warn!(shard, %error, "no RDMA: lanes run over QUIC");
+                    self.give_back(ctx);
+                }
+            }
             Err(error) => {
                 tracing::warn!(shard, %error, "no RDMA: lanes run over QUIC");
                 self.port = None;
             }
         }
+    }
+
+    /// The shard's own objects and its share of the device go, once no client has any.
+    fn give_back(&mut self, ctx: &mut Context<'_>) {
+        self.unwatch_device(ctx);
+        if let (Some(shared), Some(port)) = (self.shared.take(), &mut self.port) {
+            shared.tear_down(port);
+        }
+        self.port = None;
     }
 
     /// The connection of a lane is gone: so is the lane.
@@ -221,6 +244,9 @@ impl<P: Port> Host<P> {
 
     /// All completions were seen: what waited for it goes.
     pub(super) fn finish_parting(&mut self) {
+        if !self.parting.is_empty() {
+            self.wakes.on_removed();
+        }
         for parting in std::mem::take(&mut self.parting) {
             let Some(port) = &mut self.port else {
                 return;
@@ -277,6 +303,7 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             to_connect: VecDeque::new(),
             news: VecDeque::new(),
             parting: Vec::new(),
+            wakes: Wakes::new(),
             scratch: Vec::new(),
             completions: Vec::new(),
             closing: false,
@@ -358,9 +385,7 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
     fn finish(&mut self, ctx: &mut Context<'_>) {
         let host = &mut self.host;
         if host.closing && host.sessions.len() == 0 && host.parting.is_empty() {
-            if let (Some(shared), Some(port)) = (host.shared.take(), &mut host.port) {
-                shared.tear_down(port);
-            }
+            host.give_back(ctx);
             if ctx.endpoint().is_empty() {
                 ctx.stop();
             }
@@ -457,7 +482,17 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
 
     fn wants_turn(&self) -> bool {
         let host = &self.host;
-        !host.dirty.is_empty() || !host.news.is_empty() || !host.parting.is_empty()
+        let waits = !host.dirty.is_empty() || !host.news.is_empty() || !host.parting.is_empty();
+        waits || host.wakes.found()
+    }
+
+    #[inline]
+    fn may_sleep(&mut self) -> bool {
+        self.host.arm()
+    }
+
+    fn on_readable(&mut self, _: &mut Context<'_>, id: WatchId) {
+        self.host.on_device_readable(id);
     }
 
     fn on_command(&mut self, ctx: &mut Context<'_>, command: A::Command) {

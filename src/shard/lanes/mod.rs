@@ -14,12 +14,16 @@ mod bootstrap;
 mod carry;
 mod handle;
 mod host;
+mod port;
 mod roce;
 mod serve;
 mod session;
+mod status;
+mod wake;
 
 pub use app::{Consume, LaneApp, LaneEnd, LaneError, LaneInfo, OpError, Operation, Target};
 pub use handle::Lanes;
 pub use host::{LaneConfig, LaneShard, LaneStats};
+pub use port::{PortConfig, PortError, PortSetup, Ports, ProviderChoice};
 pub use roce::{RocePort, RoceSetup};
 pub use session::LaneId;

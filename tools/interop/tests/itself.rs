@@ -63,6 +63,7 @@ fn transfers_pass() {
             "ecn",
             "multiplexing",
             "connectionmigration",
+            "multipath",
         ],
     );
 }

@@ -273,7 +273,7 @@ impl ClientApp {
                     });
             }
         }
-        if self.paths.wanted() > 0 {
+        if self.paths.wanted() > 0 && !self.paths.is_auto() {
             self.paths.begin(&self.common, ctx, conn);
         } else {
             self.common.counters().connected.add(1);
@@ -287,7 +287,7 @@ impl ClientApp {
             self.tally.add(connection);
             refused = connection.session().failure().map(tls::explain);
         }
-        self.paths.on_closed(conn, ctx.connection(conn));
+        self.paths.on_closed(ctx.now(), conn, ctx.connection(conn));
         let failed = !self.common.ceased && *why != ConnectionError::LocallyClosed;
         if failed {
             self.common.counters().failures.add(1);
@@ -366,6 +366,7 @@ impl ShardApp for ClientApp {
     }
 
     fn on_event(&mut self, ctx: &mut Context<'_>, conn: ConnId, event: Event) {
+        self.paths.watch(ctx, conn, &event);
         match event {
             Event::Connected => self.on_connected(ctx, conn),
             Event::Closed(why) => self.on_closed(ctx, conn, &why),
@@ -409,6 +410,11 @@ impl ShardApp for ClientApp {
                 ctx.endpoint().close_all(now, 0, b"");
             }
         }
+    }
+
+    #[inline]
+    fn wants_turn(&self) -> bool {
+        self.paths.wants_turn()
     }
 
     fn on_turn(&mut self, ctx: &mut Context<'_>) -> Option<Timestamp> {

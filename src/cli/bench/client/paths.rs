@@ -3,10 +3,12 @@
 
 use super::Common;
 use crate::cli::paths::Ways;
+use crate::cli::report::paths::SeenPath;
 use corelane::base::{FourTuple, SocketId, Timestamp};
-use corelane::conn::{ConnId, Connection, OpenPathError, PathEvent, PathInfo};
+use corelane::conn::{ConnId, Connection, Event, OpenPathError, PathEvent};
 use corelane::path::PathStatus;
 use corelane::shard::Context;
+use corelane::shard::auto::AutoPaths;
 use std::time::Duration;
 
 /// A connection whose paths are not all there yet.
@@ -27,22 +29,49 @@ pub struct Paths {
     sockets: Vec<SocketId>,
     waiting: Vec<Waiting>,
     /// What they had counted at the end, of each connection.
-    pub seen: Vec<PathInfo>,
+    pub seen: Vec<SeenPath>,
+    /// What has connections find their paths by themselves, where the flags ask for that.
+    auto: Option<AutoPaths>,
 }
 
 impl Paths {
     pub(super) fn new(ways: Ways) -> Self {
+        let auto = ways.auto.then(|| {
+            let mut auto = AutoPaths::default();
+            auto.set_addresses(ways.addresses());
+            auto
+        });
         Self {
             ways,
             sockets: Vec::new(),
             waiting: Vec::new(),
             seen: Vec::new(),
+            auto,
         }
     }
 
     /// Paths of each connection, beside the first one.
     pub(super) fn wanted(&self) -> usize {
         self.ways.paths.saturating_sub(1)
+    }
+
+    /// Whether paths are found by themselves, and nobody waits for them.
+    pub(super) fn is_auto(&self) -> bool {
+        self.auto.is_some()
+    }
+
+    /// Has a look at everything that connections tell.
+    #[inline]
+    pub(super) fn watch(&mut self, ctx: &mut Context<'_>, conn: ConnId, event: &Event) {
+        if let Some(auto) = &mut self.auto {
+            auto.on_event(ctx, conn, event);
+        }
+    }
+
+    /// Whether there is something to do with the next turn.
+    #[inline]
+    pub(super) fn wants_turn(&self) -> bool {
+        self.auto.as_ref().is_some_and(AutoPaths::wants_turn)
     }
 
     /// A connection is established; its paths follow.
@@ -59,6 +88,9 @@ impl Paths {
 
     /// Opens what can be opened now; says when to look again.
     pub(super) fn go_on(&mut self, common: &Common, ctx: &mut Context<'_>) -> Option<Timestamp> {
+        if let Some(auto) = &mut self.auto {
+            return auto.turn(ctx);
+        }
         if self.waiting.is_empty() || !self.bind(common, ctx) {
             return None;
         }
@@ -131,12 +163,21 @@ impl Paths {
     }
 
     /// A connection is over.
-    pub(super) fn on_closed(&mut self, conn: ConnId, connection: Option<&mut Connection>) {
+    pub(super) fn on_closed(
+        &mut self,
+        now: Timestamp,
+        conn: ConnId,
+        connection: Option<&mut Connection>,
+    ) {
         self.waiting.retain(|w| w.conn != conn);
         if self.wanted() > 0
             && let Some(connection) = connection
         {
-            self.seen.extend(connection.paths());
+            let seen = connection.paths().map(|info| SeenPath {
+                info,
+                since_last_ack: info.since_last_ack(now),
+            });
+            self.seen.extend(seen);
         }
     }
 }

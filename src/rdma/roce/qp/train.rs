@@ -1,8 +1,8 @@
 //! Packets into trains: equal segments that leave with one call, requests before answers.
 //!
 //! An acknowledgement is the shortest packet there is, so it ends a train of requests and costs no
-//! call of its own. Answers that a train had no place for begin the next one, and so do those behind
-//! a single short request, which leaves at once.
+//! call of its own. Answers that a train had no place for begin the next one, and so do those
+//! behind a single short request, which leaves at once.
 //!
 //! A message's FIRST packet is longer than its MIDDLE ones by its RETH, so it begins a train that
 //! the next packet ends; from there on all segments are equal. Packets are written where they leave

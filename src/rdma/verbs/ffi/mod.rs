@@ -17,7 +17,7 @@ use rdma_sys as ibv;
 use std::ffi::{CStr, c_int};
 use std::io;
 use std::mem::{self, MaybeUninit};
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr;
 use std::sync::Arc;
 
@@ -202,7 +202,13 @@ impl Context {
         })
     }
 
-    pub fn async_fd(&self) -> RawFd {
+    /// Readable while an asynchronous event waits.
+    pub fn wake_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: open as long as the context is, which the result borrows.
+        unsafe { BorrowedFd::borrow_raw(self.async_fd()) }
+    }
+
+    fn async_fd(&self) -> RawFd {
         // SAFETY: the context is open, and its descriptor does not change.
         unsafe { (*self.raw).async_fd }
     }
@@ -319,7 +325,12 @@ impl Channel {
     }
 
     /// Readable once an armed queue has something.
-    pub fn fd(&self) -> RawFd {
+    pub fn wake_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: open as long as the channel is, which the result borrows.
+        unsafe { BorrowedFd::borrow_raw(self.fd()) }
+    }
+
+    fn fd(&self) -> RawFd {
         // SAFETY: the channel is live, and its descriptor does not change.
         unsafe { (*self.raw).fd }
     }

@@ -23,6 +23,8 @@ pub enum Case {
     V2,
     /// The server offers a preferred address, and the client moves to it.
     ConnectionMigration,
+    /// Those who know of several paths of a connection (RFC 10069) offer them; nobody opens one.
+    Multipath,
 }
 
 impl Case {
@@ -41,6 +43,7 @@ impl Case {
             "ecn" => Self::Ecn,
             "v2" => Self::V2,
             "connectionmigration" => Self::ConnectionMigration,
+            "multipath" => Self::Multipath,
             _ => return None,
         })
     }

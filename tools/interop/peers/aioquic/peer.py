@@ -24,7 +24,7 @@ SERVER_CASES = {
     "handshake", "transfer", "longrtt", "chacha20", "multiplexing", "multiconnect", "retry",
     "resumption", "zerortt", "keyupdate", "blackhole", "amplificationlimit", "handshakeloss",
     "handshakecorruption", "transferloss", "transfercorruption", "ipv6", "v2", "rebind-port",
-    "rebind-addr", "goodput", "crosstraffic",
+    "rebind-addr", "goodput", "crosstraffic", "multipath",
 }
 CLIENT_CASES = SERVER_CASES | {"connectionmigration"}
 

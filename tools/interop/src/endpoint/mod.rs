@@ -20,6 +20,8 @@ const HANDSHAKE: Duration = Duration::from_secs(120);
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// What a path of 1,500 bytes carries beside an IPv6 header.
 const MTU: usize = 1452;
+/// Paths of a connection, in the case that is about them.
+const PATHS: u32 = 4;
 
 /// Logs to QLOGDIR, if that is set and can be written to.
 fn qlog() -> Option<&'static Qlog> {
@@ -46,6 +48,9 @@ fn engine(bind: Option<SocketAddr>, case: Case) -> EngineConfig {
         transport.versions = vec![Version::V2, Version::V1];
         transport.first_version = Some(Version::V1);
         transport.preferred_version = Some(Version::V2);
+    }
+    if case == Case::Multipath {
+        transport.max_paths = PATHS;
     }
     transport.observers = qlog().map(Qlog::observers);
     let mut config = EngineConfig::new("interop");

@@ -1,5 +1,6 @@
 //! The cases: files, network, time, and what must be seen. They are those of quic-interop-runner,
-//! less HTTP/3 and Version Negotiation, which that runner has switched off.
+//! less HTTP/3 and Version Negotiation, which that runner has switched off, and one that it does not
+//! have: `multipath`.
 
 use super::check::{self, Check};
 use corelane_relay::{Config, Rebind, RebindKind};
@@ -126,6 +127,7 @@ fn plain() -> Vec<Case> {
             ..case("ipv6", &[(1, 3 * MIB)], 40, check::one_handshake)
         },
         case("v2", &[(1, 10 * KIB)], 30, check::version_2),
+        case("multipath", &[(1, 3 * MIB)], 40, check::one_path),
     ]
 }
 

@@ -22,6 +22,7 @@ type Verdict = Result<String, String>;
 
 const INITIAL_MAX_STREAMS_BIDI: u64 = 0x08;
 const PREFERRED_ADDRESS: u64 = 0x0d;
+const INITIAL_MAX_PATH_ID: u64 = 0x3e;
 /// What a link adds to the time at which the server has a datagram.
 const DELAY: Duration = Duration::from_millis(15);
 
@@ -198,6 +199,26 @@ pub(super) fn version_2(e: &Evidence<'_>) -> Verdict {
         })?;
     }
     must(has(e, Kind::Handshake), || "no Handshake packet".into())?;
+    one_handshake(e)
+}
+
+/// Several paths are offered, and there is one: what would come of more is not on the link where one
+/// side knows nothing of them (RFC 10069 §2).
+pub(super) fn one_path(e: &Evidence<'_>) -> Verdict {
+    let hello = e.trace.handshakes.first().and_then(|h| h.client.as_ref());
+    let offers = |all: &[(u64, Vec<u8>)]| all.iter().any(|(n, _)| *n == INITIAL_MAX_PATH_ID);
+    let client = hello.is_some_and(|h| offers(&h.parameters));
+    let server = parameter(e, INITIAL_MAX_PATH_ID).is_some();
+    must(client || server, || "nobody offered several paths".into())?;
+    if client && server {
+        one_handshake(e)?;
+        return Ok("both offer them".into());
+    }
+    let of_paths = |f: &Frame| matches!(f, Frame::Other(0x3e | 0x3f | 0x3e75..=0x3e7c));
+    for (direction, who) in BOTH {
+        let used = any(e, direction, of_paths);
+        must(!used, || format!("the {who} sent a frame of the extension"))?;
+    }
     one_handshake(e)
 }
 

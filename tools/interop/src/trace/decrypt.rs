@@ -249,7 +249,7 @@ impl Connection {
     fn server_parameters(&self) -> Vec<(u64, Vec<u8>)> {
         let data = self.stream(1, Direction::Down);
         let extensions = frames::messages(&data).into_iter().find(|m| m.0 == 8);
-        let parameters = extensions.and_then(|(_, body)| frames::server_parameters(body));
+        let parameters = extensions.and_then(|(_, body)| frames::parameters(body));
         parameters.unwrap_or_default()
     }
 

@@ -199,6 +199,8 @@ pub struct ClientHello {
     pub random: Vec<u8>,
     /// The cipher suites offered, GREASE (RFC 8701) apart.
     pub suites: Vec<u16>,
+    /// The client's transport parameters by number.
+    pub parameters: Vec<(u64, Vec<u8>)>,
 }
 
 /// Reads the body of a ClientHello.
@@ -210,9 +212,11 @@ pub fn client_hello(body: &[u8]) -> Option<ClientHello> {
     let suites = c.vector(2)?.chunks_exact(2);
     let suites = suites.map(|s| u16::from_be_bytes([s[0], s[1]]));
     let suites = suites.filter(|s| s & 0x0f0f != 0x0a0a || s >> 8 != s & 0xff);
+    let parameters = c.vector(1).and_then(|_| parameters(c.0));
     Some(ClientHello {
         random,
         suites: suites.collect(),
+        parameters: parameters.unwrap_or_default(),
     })
 }
 
@@ -224,8 +228,9 @@ pub fn server_suite(body: &[u8]) -> Option<u16> {
     c.uint(2).map(|s| s as u16)
 }
 
-/// The transport parameters in EncryptedExtensions, by their numbers.
-pub fn server_parameters(body: &[u8]) -> Option<Vec<(u64, Vec<u8>)>> {
+/// The transport parameters in a list of extensions, as a ClientHello or EncryptedExtensions ends
+/// in one, by their numbers.
+pub fn parameters(body: &[u8]) -> Option<Vec<(u64, Vec<u8>)>> {
     let mut extensions = Cursor(Cursor(body).vector(2)?);
     while let Some(ty) = extensions.uint(2) {
         let data = extensions.vector(2)?;
@@ -313,5 +318,16 @@ mod tests {
         let hello = client_hello(&body).unwrap();
         assert_eq!(hello.suites, [0x1303, 0x1301]);
         assert_eq!(hello.random, [7; 32]);
+        assert_eq!(hello.parameters, []);
+    }
+
+    #[test]
+    fn a_client_hello_has_transport_parameters() {
+        let mut body = vec![3, 3];
+        body.extend([7; 32]);
+        body.extend([0, 0, 2, 0x13, 0x01, 1, 0]);
+        body.extend([0, 15, 0, 5, 0, 1, 9, 0, 0x39, 0, 6, 0x3e, 1, 3, 0x0c, 1, 0]);
+        let parameters = client_hello(&body).unwrap().parameters;
+        assert_eq!(parameters, [(0x3e, vec![3]), (0x0c, vec![0])]);
     }
 }

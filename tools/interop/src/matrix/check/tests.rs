@@ -41,6 +41,7 @@ fn answered_by(suites: &[u16]) -> Handshake {
         client: Some(ClientHello {
             random: vec![0; 32],
             suites: suites.to_vec(),
+            parameters: Vec::new(),
         }),
         suite: Some(0x1301),
         ..Handshake::default()
@@ -111,6 +112,26 @@ fn too_many_streams_are_noticed() {
     assert!(limit(&[0x43, 0xe8]).is_ok());
     assert!(limit(&[0x43, 0xe9]).is_err());
     assert!(judge(multiplexing, vec![]).is_err());
+}
+
+#[test]
+fn frames_of_paths_that_one_side_does_not_know_are_noticed() {
+    let run = |sides: [bool; 2], frame| {
+        let mut handshake = answered_by(&[]);
+        let offer = |offers: bool| offers.then(|| (INITIAL_MAX_PATH_ID, vec![3]));
+        handshake.server_parameters.extend(offer(sides[1]));
+        let client = handshake.client.as_mut().unwrap();
+        client.parameters.extend(offer(sides[0]));
+        let packets = vec![down(Kind::OneRtt, &[Frame::Other(frame)])];
+        judge_log(one_path, packets, vec![handshake], &Log::default())
+    };
+    assert!(run([false, false], 0x01).is_err());
+    for sides in [[true, false], [false, true]] {
+        assert!(run(sides, 0x01).is_ok());
+        assert!(run(sides, 0x3e).is_err());
+        assert!(run(sides, 0x3e78).is_err());
+    }
+    assert!(run([true, true], 0x3e).is_ok());
 }
 
 #[test]
