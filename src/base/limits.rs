@@ -210,6 +210,9 @@ pub const RDMA_EVENTS: usize = 1024;
 /// congestion control in RoCE v2, and what a socket's receive buffer drops is sent again from there
 /// on; so a queue pair begins with [`ROCE_WINDOW_START`] and has more once that was taken.
 pub const ROCE_WINDOW: usize = 1 << 20;
+/// The same of all queue pairs of a device together, which share it: they may well send to one
+/// socket.
+pub const ROCE_WINDOW_OF_ALL: usize = 2 << 20;
 /// What a queue pair begins with.
 pub const ROCE_WINDOW_START: usize = 256 * 1024;
 /// What loss leaves of it, at least, and what each window without loss adds.

@@ -39,6 +39,8 @@ pub(super) struct Ctx<'a> {
     pub events: &'a mut BoundedQueue<AsyncEvent>,
     pub stats: &'a mut Stats,
     pub config: &'a Config,
+    /// Queue pairs that share what may be under way.
+    pub busy: usize,
     pub now: Timestamp,
 }
 
@@ -85,6 +87,8 @@ pub(super) struct Qp {
     greeted: bool,
     /// The last train left answers behind.
     answers_first: bool,
+    /// Counted among the device's queue pairs with something under way.
+    pub busy: bool,
     /// In the device's list of queue pairs with something to send.
     pub queued: bool,
     /// The earliest entry of this queue pair in the device's timers.
@@ -119,6 +123,7 @@ impl Qp {
             lost_completion: false,
             greeted: false,
             answers_first: false,
+            busy: false,
             queued: false,
             armed: Timestamp::NEVER,
         }
@@ -142,6 +147,11 @@ impl Qp {
     pub fn enter_rts(&mut self, attr: &RtsAttr) {
         self.state = QpState::Rts;
         self.requester.start(attr);
+    }
+
+    /// Whether SENDs or WRITEs are under way.
+    pub fn is_busy(&self) -> bool {
+        self.requester.is_busy()
     }
 
     /// When something is due without a packet.

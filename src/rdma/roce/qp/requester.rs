@@ -100,6 +100,11 @@ impl Requester {
         self.timer.min(self.waits_until)
     }
 
+    /// Whether SENDs or WRITEs are under way.
+    pub fn is_busy(&self) -> bool {
+        self.flight > 0
+    }
+
     /// Whether anything is under way.
     fn outstanding(&self) -> bool {
         if self.cursor != self.queue.head() {
@@ -210,7 +215,8 @@ impl Requester {
         if wqe.op.fetches() {
             return Some(self.plan_fetch(wqe, first, mtu));
         }
-        if self.flight >= window {
+        // A window that has become smaller is full, too; but an answer must be on its way.
+        if self.flight >= window && self.since_ack_request == 0 {
             return None;
         }
         let offset = self.packet.saturating_mul(mtu);

@@ -9,7 +9,7 @@
 //! from, and their data is copied once, out of registered memory.
 
 use super::{Ctx, Qp};
-use crate::base::limits::{MAX_TRAIN_BYTES, MAX_TRAIN_SEGMENTS};
+use crate::base::limits::{MAX_TRAIN_BYTES, MAX_TRAIN_SEGMENTS, ROCE_WINDOW_OF_ALL};
 use crate::base::{Ecn, Transmit};
 use crate::rdma::attr::QpState;
 use crate::rdma::roce::config::Identification;
@@ -68,7 +68,9 @@ impl Qp {
     /// Packets of SENDs and WRITEs that may be under way.
     #[inline]
     fn window(&self, ctx: &Ctx<'_>, mtu: u32) -> u32 {
-        self.requester.window.packets(ctx.config.window, mtu)
+        let share = ROCE_WINDOW_OF_ALL / ctx.busy.max(1);
+        let most = ctx.config.window.min(share);
+        self.requester.window.packets(most, mtu)
     }
 
     #[inline]
