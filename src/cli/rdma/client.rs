@@ -10,6 +10,7 @@ use crate::cli::{Failure, output};
 use corelane::rdma::bootstrap::ALPN;
 use corelane::shard::engine::{Bind, Idle};
 use corelane::shard::lanes::{LaneConfig, LaneId, Operation, Target};
+use corelane::sys::affinity::Core;
 use rustls::pki_types::ServerName;
 use std::io::BufRead;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -54,15 +55,16 @@ pub struct Client {
 }
 
 impl Client {
-    /// Starts one at `ip`; with RoCE in user space at that port, where it is wanted.
+    /// Starts one at `ip`, pinned to cores if any are given; with RoCE in user space at that port,
+    /// where it is wanted.
     pub fn start(
         ip: IpAddr,
         roce: Option<u16>,
-        idle: Idle,
+        (cores, idle): (Vec<Core>, Idle),
         lanes: LaneConfig,
     ) -> Result<Self, Failure> {
         let (tell, told) = mpsc::channel();
-        let setup = Self::setup(ip, roce, idle, lanes);
+        let setup = Self::setup(ip, roce, (cores, idle), lanes);
         let engine = ends::start(setup, Some(&tell))?;
         Ok(Self { engine, told })
     }
@@ -70,17 +72,23 @@ impl Client {
     /// Starts one at `ip` over whatever the flags say.
     fn start_over(ip: IpAddr, args: &ProviderArgs) -> Result<Self, Failure> {
         let (tell, told) = mpsc::channel();
-        let setup = Self::setup(ip, None, Idle::default(), LaneConfig::default());
+        let setup = Self::setup(ip, None, Default::default(), LaneConfig::default());
         let ports = ends::ports_at(ip, args, setup.shards)?;
         let engine = ends::start_on(setup, ports, Some(&tell))?;
         Ok(Self { engine, told })
     }
 
-    fn setup(ip: IpAddr, roce: Option<u16>, idle: Idle, lanes: LaneConfig) -> Setup {
+    fn setup(
+        ip: IpAddr,
+        roce: Option<u16>,
+        (cores, idle): (Vec<Core>, Idle),
+        lanes: LaneConfig,
+    ) -> Setup {
         Setup {
             name: "rdma-client",
             shards: 1,
             bind: Bind::Shared(SocketAddr::new(ip, 0)),
+            cores,
             idle,
             server: None,
             roce: roce.map(|port| (ip, port)),
@@ -270,7 +278,7 @@ fn atomic<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Operation> {
 pub fn status(args: &RdmaStatusArgs) -> Result<(), Failure> {
     let target = target(args.server, &args.trust)?;
     let ip = towards(args.server)?;
-    let client = Client::start(ip, None, Idle::Park, LaneConfig::default())?;
+    let client = Client::start(ip, None, (Vec::new(), Idle::Park), LaneConfig::default())?;
     client.order(Order::Status(target))?;
     let json = loop {
         match client.hear()? {

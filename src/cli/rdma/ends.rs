@@ -12,6 +12,7 @@ use corelane::rdma::bootstrap::ALPN;
 use corelane::shard::Context;
 use corelane::shard::engine::{Bind, Engine, EngineConfig, Idle};
 use corelane::shard::lanes::{LaneConfig, LaneShard, PortConfig, Ports, ProviderChoice};
+use corelane::sys::affinity::Core;
 use corelane::sys::netlink::RouteWatcher;
 use std::net::IpAddr;
 use std::sync::{Arc, mpsc};
@@ -30,6 +31,7 @@ pub struct Setup {
     pub name: &'static str,
     pub shards: usize,
     pub bind: Bind,
+    pub cores: Vec<Core>,
     pub idle: Idle,
     pub server: Option<Arc<rustls::ServerConfig>>,
     /// Where RoCE in user space is; `None` goes without.
@@ -92,6 +94,7 @@ pub fn start_on(
     config.transport = Arc::new(transport);
     config.shards = setup.shards;
     config.bind = setup.bind;
+    config.cores = setup.cores;
     config.idle = setup.idle;
     config.server = setup.server;
     let mut setups = ports.into_iter().flat_map(|p| p.setups);
@@ -160,6 +163,7 @@ pub fn serve(args: &RdmaServerArgs) -> Result<(), Failure> {
         name: "rdma",
         shards: args.shards,
         bind: Bind::Shared(args.listen),
+        cores: Vec::new(),
         idle: Idle::default(),
         server: Some(server_tls(identity)?),
         roce: None,

@@ -6,6 +6,7 @@ mod args;
 mod bench;
 mod client;
 mod ends;
+mod figures;
 
 use super::Failure;
 pub use args::RdmaArgs;
