@@ -353,6 +353,11 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
         self.threads.iter().any(JoinHandle::is_finished)
     }
 
+    /// Whether all shards have: [`Engine::join`] returns at once.
+    pub fn is_over(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
     /// Asks every shard to end after its current turn.
     pub fn stop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);

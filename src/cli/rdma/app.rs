@@ -8,8 +8,9 @@ use corelane::shard::lanes::{
     Consume, LaneApp, LaneEnd, LaneError, LaneId, LaneInfo, Lanes, OpError, Operation, Target,
 };
 use corelane::sys::clock::Clock;
-use std::collections::{HashMap, VecDeque};
-use std::sync::mpsc;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 /// The mark of messages that a server keeps; others come back.
@@ -25,13 +26,16 @@ pub enum Order {
     Atomic(LaneId, Operation),
     Load(LaneId, Load),
     Close(LaneId),
+    /// Loads end with what they have.
+    Stop,
     Shutdown,
 }
 
 /// What it hears.
 #[derive(Debug)]
 pub enum Told {
-    Open(LaneId, LaneInfo),
+    /// A lane, and why it has no queue pair.
+    Open(LaneId, LaneInfo, Option<String>),
     Message(Vec<u8>),
     Done(Result<(), OpError>, Vec<u8>),
     Refused(LaneError),
@@ -111,6 +115,9 @@ impl Running {
 /// The application.
 pub struct CliApp {
     told: Option<mpsc::Sender<Told>>,
+    /// Lanes that are open, of all shards together.
+    open: Arc<AtomicUsize>,
+    here: HashSet<LaneId>,
     running: HashMap<LaneId, Running>,
     /// Bytes of the own region that an operation brings.
     brings: HashMap<LaneId, usize>,
@@ -119,9 +126,11 @@ pub struct CliApp {
 
 impl CliApp {
     /// One that tells, at a client, or gives back, at a server.
-    pub fn new(told: Option<mpsc::Sender<Told>>) -> Self {
+    pub fn new(told: Option<mpsc::Sender<Told>>, open: Arc<AtomicUsize>) -> Self {
         Self {
             told,
+            open,
+            here: HashSet::new(),
             running: HashMap::new(),
             brings: HashMap::new(),
             data: Vec::new(),
@@ -193,6 +202,9 @@ impl LaneApp<AnyDevice> for CliApp {
     type Command = Order;
 
     fn on_open(&mut self, lanes: &mut Lanes<'_, AnyDevice>, lane: LaneId, info: &LaneInfo) {
+        if self.here.insert(lane) {
+            self.open.fetch_add(1, Ordering::Relaxed);
+        }
         if self.told.is_none() {
             let over = if info.rdma { "RDMA" } else { "QUIC" };
             let hello = format!(
@@ -202,7 +214,8 @@ impl LaneApp<AnyDevice> for CliApp {
             // A new lane has room.
             let _ = lanes.send(lane, 0, hello.as_bytes());
         }
-        self.say(Told::Open(lane, *info));
+        let why = lanes.why_quic(lane).map(str::to_owned);
+        self.say(Told::Open(lane, *info, why));
     }
 
     fn on_message(
@@ -248,6 +261,9 @@ impl LaneApp<AnyDevice> for CliApp {
 
     fn on_closed(&mut self, _: &mut Lanes<'_, AnyDevice>, lane: LaneId, why: &LaneEnd) {
         self.running.remove(&lane);
+        if self.here.remove(&lane) {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+        }
         self.say(Told::Closed(why.clone()));
     }
 
@@ -295,6 +311,16 @@ impl LaneApp<AnyDevice> for CliApp {
             }
             Order::Close(lane) => {
                 lanes.close(lane);
+                Ok(())
+            }
+            Order::Stop => {
+                let all: Vec<LaneId> = self.running.keys().copied().collect();
+                for lane in all {
+                    if let Some(r) = self.running.get_mut(&lane) {
+                        r.until = r.begin;
+                    }
+                    self.go_on(lanes, lane);
+                }
                 Ok(())
             }
             Order::Shutdown => {

@@ -95,7 +95,10 @@ pub struct RdmaClientArgs {
     /// The server's address or name, and its port if that is not 4433
     #[arg(value_parser = server)]
     pub server: SocketAddr,
-    /// Commands, each one argument; lines of standard input without any
+    /// Fail where the lane would run over QUIC
+    #[arg(long, conflicts_with = "no_rdma")]
+    pub require_rdma: bool,
+    /// Commands, each one argument in quotes; lines of standard input without any
     pub commands: Vec<String>,
     #[command(flatten)]
     pub trust: TrustArgs,

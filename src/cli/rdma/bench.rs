@@ -10,7 +10,7 @@ use crate::cli::args::{Cipher, ProviderArg};
 use crate::cli::provider::provider;
 use crate::cli::report::hist::Latency;
 use crate::cli::tls::{Identity, Trust, loopback_name};
-use crate::cli::{Failure, output, setup};
+use crate::cli::{Failure, output, setup, signal};
 use corelane::rdma::Mtu;
 use corelane::rdma::bootstrap::ALPN;
 use corelane::shard::engine::{Bind, Idle};
@@ -64,7 +64,7 @@ impl Rig {
         let addr = server.local_addrs().first().copied().unwrap_or(any);
         Ok(Self {
             server,
-            client: Client::start(args.ip, roce, (client_cores, idle), lanes())?,
+            client: Client::start(args.ip, addr, roce, (client_cores, idle), lanes())?,
             target: Target {
                 addr,
                 name: loopback_name(),
@@ -78,7 +78,7 @@ impl Rig {
         let (mut lanes, mut latency, mut rdma) = (Vec::with_capacity(count), Latency::new(), true);
         for _ in 0..count {
             let begin = Clock::now();
-            let (lane, info) = self.client.open(self.target.clone())?;
+            let (lane, info, _) = self.client.open(self.target.clone())?;
             latency.record(Clock::now() - begin);
             lanes.push(lane);
             rdma &= info.rdma;
@@ -96,7 +96,7 @@ impl Rig {
         while left > 0 {
             match self.client.hear()? {
                 Told::Closed(LaneEnd::Finished) => left -= 1,
-                Told::Closed(why) => return Err(Failure::Failed(why.to_string())),
+                Told::Closed(why) => return Err(self.client.ended(&why)),
                 _ => {}
             }
         }
@@ -110,18 +110,22 @@ impl Rig {
         }
         let mut all = Vec::with_capacity(lanes.len());
         while all.len() < lanes.len() {
-            match self.client.hear()? {
-                Told::Loaded(one) => all.push(one),
-                Told::Closed(why) => return Err(Failure::Failed(why.to_string())),
-                _ => {}
+            match self.client.hear() {
+                Ok(Told::Loaded(one)) => all.push(one),
+                Ok(Told::Closed(why)) => return Err(self.client.ended(&why)),
+                Ok(_) => {}
+                // What there is until then counts.
+                Err(Failure::Stopped) => self.client.order(Order::Stop)?,
+                Err(e) => return Err(e),
             }
         }
         Ok(all)
     }
 
+    /// Goodbyes that are not agreed by then are not waited for.
     fn end(self) -> Result<(), Failure> {
-        ends::end(self.client.engine)?;
-        ends::end(self.server)
+        ends::end_within(self.client.engine, ends::GOODBYE)?;
+        ends::end_within(self.server, ends::GOODBYE)
     }
 }
 
@@ -173,14 +177,23 @@ pub fn run(args: &RdmaBenchArgs) -> Result<(), Failure> {
         plan: lanes.plan,
         ..fresh()
     };
+    signal::catch()?;
     let rig = Rig::start(args, &lanes)?;
-    let figures = match args.measure {
-        Measure::Setup => setups(args, &rig)?,
-        Measure::Clients => clients(args, &rig, size)?,
-        _ => one(args, &rig, size)?,
+    let mut figures = Vec::new();
+    let outcome = match args.measure {
+        Measure::Setup => setups(args, &rig, &mut figures),
+        Measure::Clients => clients(args, &rig, size, &mut figures),
+        _ => one(args, &rig, size, &mut figures),
     };
-    rig.end()?;
-    output::print(&report(args, size, &figures)?)
+    let outcome = match signal::came() {
+        true => outcome.and(Err(Failure::Stopped)),
+        false => outcome,
+    };
+    let outcome = outcome.and(rig.end());
+    if outcome.is_ok() || !figures.is_empty() {
+        output::print(&report(args, size, &figures, outcome.as_ref().err())?)?;
+    }
+    outcome
 }
 
 /// What to put on each lane, before what is measured or then.
@@ -216,30 +229,44 @@ fn load_of(args: &RdmaBenchArgs, size: usize, warming: bool) -> Load {
 }
 
 /// One client.
-fn one(args: &RdmaBenchArgs, rig: &Rig, size: usize) -> Result<Vec<Figures>, Failure> {
+fn one(
+    args: &RdmaBenchArgs,
+    rig: &Rig,
+    size: usize,
+    figures: &mut Vec<Figures>,
+) -> Result<(), Failure> {
     let (lanes, _, rdma) = rig.open(1)?;
     rig.load(&lanes, &load_of(args, size, true))?;
+    if signal::came() {
+        return Ok(());
+    }
     let loaded = rig.load(&lanes, &load_of(args, size, false))?;
-    rig.close(&lanes)?;
     let name = format!("{:?}", args.measure).to_lowercase();
-    Ok(vec![Figures::of(&name, rdma, size, &loaded)])
+    figures.push(Figures::of(&name, rdma, size, &loaded));
+    rig.close(&lanes)
 }
 
 /// More and more clients that write at once.
-fn clients(args: &RdmaBenchArgs, rig: &Rig, size: usize) -> Result<Vec<Figures>, Failure> {
+fn clients(
+    args: &RdmaBenchArgs,
+    rig: &Rig,
+    size: usize,
+    figures: &mut Vec<Figures>,
+) -> Result<(), Failure> {
     let most = args.iters.unwrap_or(64);
     let (mut lanes, mut rdma) = (Vec::new(), true);
-    let mut figures = Vec::new();
     for n in SHARERS.into_iter().filter(|n| *n <= most) {
         let (more, _, all) = rig.open(n - lanes.len())?;
         lanes.extend(more);
         rdma &= all;
         rig.load(&lanes, &load_of(args, size, true))?;
+        if signal::came() {
+            break;
+        }
         let loaded = rig.load(&lanes, &load_of(args, size, false))?;
         figures.push(Figures::of("clients", rdma, size, &loaded));
     }
-    rig.close(&lanes)?;
-    Ok(figures)
+    rig.close(&lanes)
 }
 
 /// Resident bytes of this process, both sides.
@@ -253,10 +280,9 @@ fn resident() -> u64 {
 }
 
 /// Clients that come and stay, and what each of the last ones took.
-fn setups(args: &RdmaBenchArgs, rig: &Rig) -> Result<Vec<Figures>, Failure> {
+fn setups(args: &RdmaBenchArgs, rig: &Rig, figures: &mut Vec<Figures>) -> Result<(), Failure> {
     let most = args.iters.unwrap_or(1000);
     let (mut all, ..) = rig.open(FIRST)?;
-    let mut figures = Vec::new();
     let mut before = 0;
     let stages = STAGES.into_iter().filter(|n| *n < most);
     for stage in stages.chain([most]) {
@@ -276,6 +302,5 @@ fn setups(args: &RdmaBenchArgs, rig: &Rig) -> Result<Vec<Figures>, Failure> {
         all.extend(lanes);
         before = stage;
     }
-    rig.close(&all)?;
-    Ok(figures)
+    rig.close(&all)
 }

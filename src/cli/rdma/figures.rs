@@ -106,7 +106,12 @@ impl Figures {
 }
 
 /// All of them, as was asked.
-pub fn report(args: &RdmaBenchArgs, size: usize, all: &[Figures]) -> Result<String, Failure> {
+pub fn report(
+    args: &RdmaBenchArgs,
+    size: usize,
+    all: &[Figures],
+    failure: Option<&Failure>,
+) -> Result<String, Failure> {
     if !args.json {
         return Ok(all.iter().map(Figures::to_text).collect());
     }
@@ -127,7 +132,7 @@ pub fn report(args: &RdmaBenchArgs, size: usize, all: &[Figures]) -> Result<Stri
         },
         "end": {
             "workloads": all.iter().map(Figures::to_json).collect::<Vec<_>>(),
-            "error": null,
+            "error": failure.map(ToString::to_string),
         },
     });
     let text = serde_json::to_string_pretty(&document);

@@ -5,6 +5,7 @@ mod app;
 mod args;
 mod bench;
 mod client;
+mod command;
 mod ends;
 mod figures;
 

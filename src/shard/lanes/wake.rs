@@ -164,6 +164,11 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             wakes.look = now + LOOK;
         }
         while let Some(event) = self.host.port.as_mut().and_then(P::get_async_event) {
+            // The device's answer to our own teardown.
+            if matches!(event, AsyncEvent::QpLastWqeReached(_)) {
+                tracing::debug!(?event, "the device tells");
+                continue;
+            }
             self.host.on_device_event(event);
             let host = &mut self.host;
             self.app.on_device_event(&mut Lanes { now, host }, event);
