@@ -11,10 +11,12 @@ use corelane::io::SocketOptions;
 use corelane::io::probe::{self, Report};
 use corelane::io::sockopt::Applied;
 use corelane::io::uring::TaskRun;
+use corelane::rdma::verbs;
+use corelane::shard::lanes::RoceSetup;
 use corelane::shard::steer::CidCodec;
 use corelane::sys::{affinity, reuseport};
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 /// How well a finding suits the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,7 @@ pub fn run() -> Result<(), Failure> {
         buffer("rmem_max", machine.rmem_max_bytes),
         buffer("wmem_max", machine.wmem_max_bytes),
     ]);
+    findings.extend([verbs_found(verbs::devices()), roce_port()]);
     findings.extend(interfaces().iter().map(|(name, mtu)| interface(name, *mtu)));
     output::print(&findings.iter().map(Finding::line).collect::<String>())
 }
@@ -236,6 +239,32 @@ fn buffer(what: &'static str, max: Option<u64>) -> Finding {
         Some(n) => {
             let says = format!("{}; `sysctl net.core.{what}={wanted}`", units::bytes(n));
             Finding::new(Verdict::Hint, what, says)
+        }
+    }
+}
+
+/// RDMA by the kernel's devices.
+fn verbs_found(devices: Result<Vec<String>, verbs::Unavailable>) -> Finding {
+    match devices {
+        Ok(names) => Finding::new(Verdict::Ok, "RDMA devices", names.join(", ")),
+        Err(e) => {
+            let says = format!("lanes use RoCE v2 in user space: {e}");
+            Finding::new(Verdict::Fallback, "RDMA devices", says)
+        }
+    }
+}
+
+/// Whether RoCE in user space gets the port at which devices send to it.
+fn roce_port() -> Finding {
+    let port = RoceSetup::PORT;
+    match UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)) {
+        Ok(_) => Finding::new(Verdict::Ok, "RoCE port", format!("UDP {port} is free")),
+        Err(e) => {
+            let says = format!(
+                "UDP {port} cannot be bound ({e}): RDMA devices do not reach RoCE in user space \
+                 at other ports; ss -lunp shows who has it"
+            );
+            Finding::new(Verdict::Hint, "RoCE port", says)
         }
     }
 }

@@ -125,7 +125,7 @@ pub enum Measure {
     Write,
     /// RDMA READ
     Read,
-    /// A message there and back, one at a time
+    /// A message there and back, one at a time: whole round trips, of which perftest shows half
     Latency,
     /// Clients that come, one after another, and stay: time and memory of each
     Setup,
@@ -153,7 +153,7 @@ pub struct RdmaBenchArgs {
     #[arg(short = 'O', long, value_name = "TIME", default_value = "0.3")]
     #[arg(value_parser = units::parse_duration)]
     pub omit: Duration,
-    /// Under way at a time
+    /// Under way at a time: at most 256 messages, or 64 operations; 1 for latency
     #[arg(short = 't', long, value_name = "N", value_parser = positive, default_value_t = 16)]
     pub tx_depth: usize,
     /// Path MTU: 256, 512, 1024, 2048 or 4096

@@ -18,10 +18,14 @@ use corelane::shard::lanes::{LaneConfig, LaneEnd, LaneId, Operation, Target};
 use corelane::sys::clock::Clock;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 /// What stands before a message's bytes.
 const HEADER: usize = corelane::rdma::lane::HEADER;
+/// Messages, and operations, that are under way at most.
+const WINDOW: usize = 256;
+const OPERATIONS: usize = 64;
 /// Clients at which setup looks back, and those that share in `clients`.
 const STAGES: [usize; 7] = [10, 20, 50, 100, 300, 1000, 3000];
 const SHARERS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
@@ -31,6 +35,7 @@ const FIRST: usize = 50;
 /// Both sides.
 struct Rig {
     server: LaneEngine,
+    served: Arc<AtomicUsize>,
     client: Client,
     target: Target,
 }
@@ -60,10 +65,12 @@ impl Rig {
             roce: roce.map(|port| (args.ip, port)),
             lanes: lanes(),
         };
-        let server = ends::start(setup, None)?;
+        let served = Arc::default();
+        let server = ends::start(setup, None, &served)?;
         let addr = server.local_addrs().first().copied().unwrap_or(any);
         Ok(Self {
             server,
+            served,
             client: Client::start(args.ip, addr, roce, (client_cores, idle), lanes())?,
             target: Target {
                 addr,
@@ -78,7 +85,7 @@ impl Rig {
         let (mut lanes, mut latency, mut rdma) = (Vec::with_capacity(count), Latency::new(), true);
         for _ in 0..count {
             let begin = Clock::now();
-            let (lane, info, _) = self.client.open(self.target.clone())?;
+            let (lane, info, _) = self.client.connect(self.target.clone())?;
             latency.record(Clock::now() - begin);
             lanes.push(lane);
             rdma &= info.rdma;
@@ -124,8 +131,8 @@ impl Rig {
 
     /// Goodbyes that are not agreed by then are not waited for.
     fn end(self) -> Result<(), Failure> {
-        ends::end_within(self.client.engine, ends::GOODBYE)?;
-        ends::end_within(self.server, ends::GOODBYE)
+        ends::end_within(self.client.engine, ends::GOODBYE, &self.client.open)?;
+        ends::end_within(self.server, ends::GOODBYE, &self.served)
     }
 }
 
@@ -153,14 +160,22 @@ fn config(args: &RdmaBenchArgs, size: usize) -> Result<LaneConfig, Failure> {
     let mtu = Mtu::from_bytes(args.mtu);
     config.plan.mtu =
         mtu.ok_or_else(|| Failure::Usage("--mtu: 256, 512, 1024, 2048 or 4096".into()))?;
+    let most = match args.measure {
+        Measure::Send => WINDOW,
+        Measure::Write | Measure::Read | Measure::Clients => OPERATIONS,
+        Measure::Latency | Measure::Setup => usize::MAX,
+    };
+    if args.tx_depth > most {
+        return Err(Failure::Usage(format!("--tx-depth: at most {most}")));
+    }
     match args.measure {
         Measure::Send | Measure::Latency => {
             config.plan.slot = config.plan.slot.max((size + HEADER) as u32);
-            config.plan.window = args.tx_depth.clamp(2, 256) as u32;
+            config.plan.window = args.tx_depth.clamp(2, WINDOW) as u32;
         }
         Measure::Write | Measure::Read | Measure::Clients => {
             config.plan.region = config.plan.region.max(size);
-            config.plan.operations = args.tx_depth.min(64) as u32;
+            config.plan.operations = args.tx_depth as u32;
         }
         Measure::Setup => config.plan.region = 4096,
     }
@@ -196,6 +211,15 @@ pub fn run(args: &RdmaBenchArgs) -> Result<(), Failure> {
     outcome
 }
 
+/// Messages or operations of a lane that are under way at a time.
+pub fn depth_of(args: &RdmaBenchArgs) -> usize {
+    if args.measure == Measure::Latency {
+        1
+    } else {
+        args.tx_depth
+    }
+}
+
 /// What to put on each lane, before what is measured or then.
 fn load_of(args: &RdmaBenchArgs, size: usize, warming: bool) -> Load {
     let (local, remote, len) = (0, 0, size as u32);
@@ -220,11 +244,7 @@ fn load_of(args: &RdmaBenchArgs, size: usize, warming: bool) -> Load {
         size,
         count,
         time,
-        depth: if args.measure == Measure::Latency {
-            1
-        } else {
-            args.tx_depth
-        },
+        depth: depth_of(args),
     }
 }
 

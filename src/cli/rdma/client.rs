@@ -10,13 +10,14 @@ use crate::cli::tls::Trust;
 use crate::cli::{Failure, output, signal, tls};
 use corelane::rdma::bootstrap::ALPN;
 use corelane::shard::engine::{Bind, Idle};
-use corelane::shard::lanes::{LaneConfig, LaneEnd, LaneId, LaneInfo, Target};
+use corelane::shard::lanes::{LaneConfig, LaneEnd, LaneError, LaneId, LaneInfo, Target};
 use corelane::sys::affinity::Core;
 use corelane::sys::clock::Clock;
 use rustls::pki_types::ServerName;
 use std::cell::Cell;
 use std::io::BufRead;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -86,6 +87,8 @@ pub struct Client {
     pub told: mpsc::Receiver<Told>,
     /// Of whom sentences speak.
     server: SocketAddr,
+    /// How many lanes are open.
+    pub open: Arc<AtomicUsize>,
     /// A signal was taken notice of: what is waited for now is the end.
     stopping: Cell<bool>,
 }
@@ -102,8 +105,9 @@ impl Client {
     ) -> Result<Self, Failure> {
         let (tell, told) = mpsc::channel();
         let setup = Self::setup(ip, roce, (cores, idle), lanes);
-        let engine = ends::start(setup, Some(&tell))?;
-        Ok(Self::of(engine, told, server))
+        let open = Arc::default();
+        let engine = ends::start(setup, Some(&tell), &open)?;
+        Ok(Self::of(engine, told, server, open))
     }
 
     /// Starts one at `ip` over whatever the flags say.
@@ -111,15 +115,22 @@ impl Client {
         let (tell, told) = mpsc::channel();
         let setup = Self::setup(ip, None, Default::default(), LaneConfig::default());
         let ports = ends::ports_at(ip, args, setup.shards)?;
-        let engine = ends::start_on(setup, ports, Some(&tell), &Arc::default())?;
-        Ok(Self::of(engine, told, server))
+        let open = Arc::default();
+        let engine = ends::start_on(setup, ports, Some(&tell), &open)?;
+        Ok(Self::of(engine, told, server, open))
     }
 
-    fn of(engine: LaneEngine, told: mpsc::Receiver<Told>, server: SocketAddr) -> Self {
+    fn of(
+        engine: LaneEngine,
+        told: mpsc::Receiver<Told>,
+        server: SocketAddr,
+        open: Arc<AtomicUsize>,
+    ) -> Self {
         Self {
             engine,
             told,
             server,
+            open,
             stopping: Cell::new(false),
         }
     }
@@ -155,6 +166,10 @@ impl Client {
         let until = Clock::now() + PATIENCE;
         loop {
             match self.told.recv_timeout(STEP) {
+                // Not to be had as it was asked for.
+                Ok(Told::Refused(
+                    e @ (LaneError::Range { .. } | LaneError::Alignment(_) | LaneError::TooLong(_)),
+                )) => return Err(Failure::Usage(e.to_string())),
                 Ok(Told::Refused(e)) => return Err(Failure::Failed(e.to_string())),
                 Ok(told) => return Ok(told),
                 Err(RecvTimeoutError::Disconnected) => {
@@ -180,7 +195,7 @@ impl Client {
     }
 
     /// Opens a lane.
-    pub fn open(&self, target: Target) -> Result<(LaneId, LaneInfo, Option<String>), Failure> {
+    pub fn connect(&self, target: Target) -> Result<(LaneId, LaneInfo, Option<String>), Failure> {
         self.order(Order::Connect(target))?;
         loop {
             match self.hear()? {
@@ -210,8 +225,7 @@ impl Client {
 
     /// Ends the engine. After a goodbye nothing is waited for: the peer needs nothing more.
     fn end(self, outcome: Result<(), Failure>) -> Result<(), Failure> {
-        let wait = if outcome.is_ok() { 2 * STEP } else { GOODBYE };
-        let ended = ends::end_within(self.engine, wait);
+        let ended = ends::end_within(self.engine, GOODBYE, &self.open);
         outcome.and(ended)
     }
 }
@@ -233,7 +247,7 @@ fn converse(
     commands: &[Command],
     require_rdma: bool,
 ) -> Result<(), Failure> {
-    let (lane, info, why_quic) = client.open(target)?;
+    let (lane, info, why_quic) = client.connect(target)?;
     let why = why_quic.as_deref().unwrap_or("for no known reason");
     let over = if info.rdma {
         let [qpn, psn, peer_qpn, peer_psn] = info.numbers;

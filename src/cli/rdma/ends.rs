@@ -9,6 +9,7 @@ use crate::cli::{Failure, output, signal};
 use corelane::conn::TransportConfig;
 use corelane::rdma::AnyDevice;
 use corelane::rdma::bootstrap::ALPN;
+use corelane::rdma::verbs::Unavailable;
 use corelane::shard::Context;
 use corelane::shard::engine::{Bind, Engine, EngineConfig, Idle};
 use corelane::shard::lanes::{LaneConfig, LaneShard, PortConfig, Ports, ProviderChoice};
@@ -44,7 +45,11 @@ pub struct Setup {
 }
 
 /// Starts an engine; what its lanes tell goes to `told`, or messages go back where there is none.
-pub fn start(setup: Setup, told: Option<&mpsc::Sender<Told>>) -> Result<LaneEngine, Failure> {
+pub fn start(
+    setup: Setup,
+    told: Option<&mpsc::Sender<Told>>,
+    open: &Arc<AtomicUsize>,
+) -> Result<LaneEngine, Failure> {
     let ports = match setup.roce {
         None => None,
         Some((ip, port)) => {
@@ -54,7 +59,7 @@ pub fn start(setup: Setup, told: Option<&mpsc::Sender<Told>>) -> Result<LaneEngi
             Some(ports(config, setup.shards)?)
         }
     };
-    start_on(setup, ports, told, &Arc::default())
+    start_on(setup, ports, told, open)
 }
 
 /// The ports that the flags ask for at `ip`; one line says which these are.
@@ -69,6 +74,11 @@ pub fn ports_at(ip: IpAddr, args: &ProviderArgs, shards: usize) -> Result<Option
     let ports = ports(config, shards)?;
     match (&ports.device, &ports.missing) {
         (Some(device), _) => output::tell(&format!("RDMA by the device {device}")),
+        // Nobody asked for what no build or machine without devices can have.
+        (None, Some(Unavailable::NotBuilt | Unavailable::NoDriver | Unavailable::NoDevice)) => {
+            let missing = ports.missing.as_ref().map(ToString::to_string);
+            tracing::debug!(missing, "RDMA in user space");
+        }
         (None, Some(missing)) => output::tell(&format!("{missing}; RDMA in user space")),
         (None, None) => {}
     }
@@ -144,14 +154,18 @@ pub fn server_tls(identity: Identity) -> Result<Arc<rustls::ServerConfig>, Failu
 
 /// Ends every shard of an engine in order, but for lanes whose peers do not answer within `wait`: what
 /// waits for them is left as it is, for the process is about to end.
-pub fn end_within(engine: LaneEngine, wait: Duration) -> Result<(), Failure> {
+pub fn end_within(engine: LaneEngine, wait: Duration, open: &AtomicUsize) -> Result<(), Failure> {
     for sender in engine.senders() {
         // A shard that is gone has ended.
         let _ = sender.send(Order::Shutdown);
     }
     let until = Clock::now() + wait;
+    // Steps since the last lane ended: its connection's last packet has left by then, and what the
+    // connection would still wait for is of no use.
+    let mut alone = 0;
     while !engine.is_over() {
-        if Clock::now() >= until {
+        alone += u32::from(open.load(Ordering::Relaxed) == 0);
+        if alone > 2 || Clock::now() >= until {
             std::mem::forget(engine);
             return Ok(());
         }
@@ -188,7 +202,7 @@ pub fn serve(args: &RdmaServerArgs) -> Result<(), Failure> {
         lanes: LaneConfig::default(),
     };
     let protected = ports.is_none();
-    let open = Arc::default();
+    let open = Arc::new(AtomicUsize::new(0));
     let engine = start_on(setup, ports, None, &open)?;
     let addr = engine.local_addrs().first().copied().unwrap_or(args.listen);
     output::print(&format!(
@@ -204,5 +218,5 @@ pub fn serve(args: &RdmaServerArgs) -> Result<(), Failure> {
         0 => {}
         n => output::tell(&format!("waiting for {n} lanes; Ctrl-C again ends at once")),
     }
-    end_within(engine, GOODBYE)
+    end_within(engine, GOODBYE, &open)
 }

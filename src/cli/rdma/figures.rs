@@ -2,6 +2,7 @@
 
 use super::app::Loaded;
 use super::args::RdmaBenchArgs;
+use super::bench::depth_of;
 use crate::cli::Failure;
 use crate::cli::report::hist::Latency;
 use crate::cli::report::json::SCHEMA_VERSION;
@@ -56,13 +57,30 @@ impl Figures {
         }
     }
 
-    fn to_text(&self) -> String {
+    /// What a latency is of.
+    fn timed(&self) -> &'static str {
+        match self.name.as_str() {
+            "latency" => "round_trip",
+            "setup" => "opening",
+            _ => "completion",
+        }
+    }
+
+    fn to_text(&self, depth: usize) -> String {
+        let clients = if self.clients == 1 {
+            "client"
+        } else {
+            "clients"
+        };
         let mut text = format!(
-            "{}, {} clients over {}: ",
+            "{}, {} {clients} over {}, ",
             self.name,
             self.clients,
             self.over()
         );
+        if self.name != "setup" {
+            text += &format!("{depth} under way: ");
+        }
         let rate = self.rate(self.operations as f64);
         if self.bytes > 0 {
             let gbits = self.rate(self.bytes as f64 * 8.0) / 1e9;
@@ -72,7 +90,11 @@ impl Figures {
         if let Some(l) = self.latency.summary() {
             let us = |ns: u64| ns as f64 / 1000.0;
             text += &format!(
-                ", microseconds p50 {:.1} p99 {:.1} p99.9 {:.1} max {:.1}",
+                ", {} in microseconds p50 {:.1} p99 {:.1} p99.9 {:.1} max {:.1}",
+                match self.timed() {
+                    "round_trip" => "whole round trips",
+                    other => other,
+                },
                 us(l.p50),
                 us(l.p99),
                 us(l.p999),
@@ -88,17 +110,19 @@ impl Figures {
         text + "\n"
     }
 
-    fn to_json(&self) -> Value {
+    fn to_json(&self, depth: usize) -> Value {
         json!({
             "name": self.name,
             "carrier": if self.rdma { "roce" } else { "quic" },
             "clients": self.clients,
+            "depth": depth,
             "duration_seconds": self.time.as_secs_f64(),
             "bytes": self.bytes,
             "goodput_bits_per_second": self.rate(self.bytes as f64 * 8.0),
             "operations": self.operations,
             "operations_per_second": self.rate(self.operations as f64),
             "failures": 0,
+            "latency_of": self.timed(),
             "latency_ns": self.latency.summary(),
             "memory_bytes_per_client": self.memory_per_client,
         })
@@ -112,8 +136,9 @@ pub fn report(
     all: &[Figures],
     failure: Option<&Failure>,
 ) -> Result<String, Failure> {
+    let depth = depth_of(args);
     if !args.json {
-        return Ok(all.iter().map(Figures::to_text).collect());
+        return Ok(all.iter().map(|f| f.to_text(depth)).collect());
     }
     let measure = format!("{:?}", args.measure).to_lowercase();
     let document = json!({
@@ -131,7 +156,7 @@ pub fn report(
             "cores": args.cores,
         },
         "end": {
-            "workloads": all.iter().map(Figures::to_json).collect::<Vec<_>>(),
+            "workloads": all.iter().map(|f| f.to_json(depth)).collect::<Vec<_>>(),
             "error": failure.map(ToString::to_string),
         },
     });

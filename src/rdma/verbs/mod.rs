@@ -30,7 +30,7 @@ pub use device::{Device, Opened};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
     /// The cargo feature is off.
-    #[error("no verbs: built without the feature rdma-verbs")]
+    #[error("no verbs: built without the feature rdma-verbs (cargo build --features rdma-verbs)")]
     NotBuilt,
     /// The kernel has no RDMA, or not here.
     #[error("no verbs: the kernel has no RDMA subsystem (ib_uverbs) here")]
