@@ -4,7 +4,7 @@ use super::app::{LaneApp, LaneEnd};
 use super::host::{Host, LaneShard, News};
 use super::session::{Carrier, Memory, Session, State};
 use crate::base::{Timestamp, limits};
-use crate::rdma::bootstrap::{BootstrapError, Message, QueueTerms, Refusal, Terms};
+use crate::rdma::bootstrap::{ALPN, BootstrapError, Message, QueueTerms, Refusal, Terms};
 use crate::rdma::parts::{Parts, Plan};
 use crate::rdma::quota::{Amount, Identity, Reservation};
 use crate::rdma::registry::Owner;
@@ -19,6 +19,8 @@ use std::net::IpAddr;
 const FINISHED: u64 = 0;
 const FAILED: u64 = 1;
 const REFUSED: u64 = 2;
+/// What a TLS configuration without the protocol's name is told.
+const OTHER_PROTOCOL: &str = "TLS did not agree on the ALPN protocol corelane-rdma/1";
 
 /// A plan as far as both ends can have it.
 fn common(own: Plan, peer: &Terms) -> Plan {
@@ -367,7 +369,10 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             // Refused until the handshake is complete.
             if let Ok(stream) = conn.streams_mut().open(Dir::Bi) {
                 s.stream = Some(stream);
-                self.host.greet(key);
+                match conn.alpn() == Some(ALPN) {
+                    true => self.host.greet(key),
+                    false => self.host.misbehaved(key, OTHER_PROTOCOL.into()),
+                }
             }
         }
     }
@@ -438,6 +443,12 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
         };
         let (server, state) = (s.server, s.state);
         let fresh = s.peer.is_none();
+        if server && fresh {
+            let conn = s.conn.and_then(|c| ctx.connection(c));
+            if conn.is_none_or(|c| c.alpn() != Some(ALPN)) {
+                return self.host.misbehaved(key, OTHER_PROTOCOL.into());
+            }
+        }
         match m {
             Message::Hello(terms) if server && state == State::Greeting && fresh => {
                 let connection = s.conn.and_then(|c| ctx.connection(c));

@@ -59,9 +59,13 @@ impl<P: Port> Host<P> {
                 a.max_pd
             )
         });
-        let (s, lanes) = (&self.stats, self.sessions.len());
+        // Who only asks for this has no lane.
+        let has_lane = |key| self.sessions.get(key).is_some_and(|s| s.peer.is_some());
+        let lanes = self.by_conn.values().filter(|key| has_lane(**key)).count();
+        let s = &self.stats;
         format!(
-            "{{\"shard\":{},\"lanes\":{lanes},\"opened_rdma\":{},\"opened_quic\":{},\
+            "{{\"shard\":{},\"covers\":\"lanes and counts: this shard; device: as the provider \
+             counts; objects: all shards\",\"lanes\":{lanes},\"opened_rdma\":{},\"opened_quic\":{},\
              \"refused\":{},\"fallbacks\":{},\"ended\":{},\"device\":{device},\
              \"limits\":[{}],\"objects_total\":{total},\"objects\":[{}]}}",
             self.shard,
