@@ -19,6 +19,45 @@ pub enum Consume {
 }
 
 /// An application of lanes on one shard. No method may block.
+///
+/// Each end of a lane has a region, [`Plan::region`](crate::rdma::parts::Plan::region) zeros at
+/// first (64 KiB by default): its own, which it reads and fills with [`Lanes::read`] and
+/// [`Lanes::write`], and which the peer's [`Operation`]s reach without a callback here. All offsets
+/// count from a region's begin. Atomics change the 8 bytes at an offset that is a multiple of 8, as
+/// a `u64` in the byte order of the machine that has them. A message has at most
+/// [`LaneInfo::max_message`] bytes, 4072 by default: `Plan::slot` without the lane's header.
+///
+/// Both sides' TLS configurations need [`ALPN`](crate::rdma::bootstrap::ALPN); a connection without
+/// is closed. `examples/lanes.rs` has both sides; this one counts what clients say:
+///
+/// ```
+/// use corelane::rdma::AnyDevice;
+/// use corelane::shard::lanes::{Consume, LaneApp, LaneConfig, LaneId, LaneShard, Lanes};
+///
+/// struct Count(u64);
+///
+/// impl LaneApp<AnyDevice> for Count {
+///     type Command = ();
+///
+///     fn on_message(
+///         &mut self,
+///         lanes: &mut Lanes<'_, AnyDevice>,
+///         lane: LaneId,
+///         tag: u32,
+///         data: &[u8],
+///     ) -> Consume {
+///         self.0 += data.len() as u64;
+///         // Where clients read it from.
+///         let _ = lanes.write(lane, 0, &self.0.to_be_bytes());
+///         let _ = lanes.send(lane, tag, b"counted");
+///         Consume::Now
+///     }
+/// }
+///
+/// // For `Engine::start`; without a port, lanes run over QUIC.
+/// let shard = LaneShard::new(LaneConfig::default(), |_| Ok(None), Count(0));
+/// # drop(shard);
+/// ```
 pub trait LaneApp<P: Port> {
     /// What handles on other threads send to this application.
     type Command: Send + 'static;

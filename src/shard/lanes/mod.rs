@@ -4,7 +4,7 @@
 //! A lane begins with a QUIC connection, whose first stream carries the bootstrap
 //! ([`crate::rdma::bootstrap`]). The connection's life is the lane's: when it ends, however it
 //! ends, the queue pair, its memory and its domain go. A [`LaneShard`] is the application of a
-//! shard; what is done with lanes is a [`LaneApp`], called on the shard's thread.
+//! shard; what is done with lanes is a [`LaneApp`], called on the shard's thread. Begin there.
 //!
 //! **TLS protects the bootstrap. What goes over a queue pair is neither encrypted nor
 //! authenticated.** Lanes that run over streams have all of QUIC's protection.
