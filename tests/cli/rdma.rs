@@ -2,8 +2,8 @@
 
 use super::{corelane, failure, report, run};
 use serde_json::Value;
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
 
 fn workloads(line: &str) -> Vec<Value> {
     let report = report(line);
@@ -53,8 +53,35 @@ fn clients_are_measured_in_stages() {
     assert!(all.iter().all(|w| w["memory_bytes_per_client"].is_u64()));
 }
 
+fn kill(child: &Child, signal: &str) {
+    let id = child.id().to_string();
+    let done = Command::new("kill").args([signal, &id]).status();
+    assert!(done.expect("kill starts").success());
+}
+
+#[test]
+fn a_measurement_ends_at_a_signal_with_what_it_has() {
+    let mut bench = corelane("rdma bench write -D 1h -O 0 -J")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    // Until its threads are there; a signal before that ends it as well, with nothing to show.
+    let tasks = format!("/proc/{}/task", bench.id());
+    while std::fs::read_dir(&tasks).map_or(0, Iterator::count) < 3 {
+        assert_eq!(bench.try_wait().expect("waited"), None);
+        std::thread::yield_now();
+    }
+    kill(&bench, "-TERM");
+    assert_eq!(bench.wait().expect("ended").code(), Some(130));
+}
+
 #[test]
 fn wrong_flags_are_usage_errors() {
+    failure("rdma bench write -t 65", 2);
+    // Before anything is sent to anybody.
+    let line = failure("rdma client 127.0.0.1:9 --insecure send hello", 2);
+    assert!(line.contains("\"send hello\""), "{line}");
     failure("rdma bench send -s 70000", 2);
     failure("rdma bench write --mtu 1500", 2);
 }
@@ -86,6 +113,45 @@ fn two_processes_exchange_messages_writes_reads_and_atomics() {
         .expect("the program starts");
     let said = String::from_utf8_lossy(&client.stdout).into_owned();
     assert_eq!(client.status.code(), Some(0), "{said} {:?}", client.stderr);
+    // Nothing that the device answers to the lane's own end is worth a line.
+    assert_eq!(String::from_utf8_lossy(&client.stderr), "");
+    let reading = |commands: &str, flags: &str| {
+        corelane(&format!("rdma client {addr} --pin {pin} {flags}"))
+            .args((!commands.is_empty()).then_some(commands))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts")
+    };
+    let plain = reading("quit", "--no-rdma").wait_with_output();
+    let plain = String::from_utf8(plain.expect("ended").stdout).expect("text");
+    assert!(
+        plain.contains("over QUIC (there is no RDMA at this end), region"),
+        "{plain}"
+    );
+    let mut lines = reading("", "");
+    let input = lines.stdin.as_mut().expect("piped");
+    input
+        .write_all(b"nonsense\nread 65530 8\nsend on\n")
+        .expect("it reads");
+    let lines = lines.wait_with_output().expect("ended");
+    let errors = String::from_utf8_lossy(&lines.stderr).into_owned();
+    assert_eq!(
+        (lines.status.code(), errors.lines().count()),
+        (Some(0), 2),
+        "{errors}"
+    );
+    assert!(errors.contains("8 bytes at offset 65530") && lines.stdout.ends_with(b"\non\n"));
+    let mut asked = reading("", "");
+    // Not at its end.
+    let _input = asked.stdin.take();
+    let mut said = BufReader::new(asked.stdout.take().expect("piped")).lines();
+    said.by_ref()
+        .take(2)
+        .for_each(|line| drop(line.expect("text")));
+    kill(&asked, "-INT");
+    assert_eq!(asked.wait().expect("ended").code(), Some(130));
     for part in ["over RDMA", "\nhello\n", "\nthere\n", "found 0\nfound 3\n"] {
         assert!(said.contains(part), "{part:?} in {said}");
     }
