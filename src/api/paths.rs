@@ -286,8 +286,12 @@ async fn answer<T: Clone, E: Clone>(
 ) -> Result<T, E> {
     let answer = || {
         let answered = reply.get().cloned();
-        let over = || shared.closed.get().cloned();
-        answered.or_else(|| over().map(|why| Err(lost(why))))
+        if let Some(Ok(_)) = answered {
+            return answered;
+        }
+        // What a connection that is over refuses, it refuses for that.
+        let over = shared.closed.get().cloned();
+        over.map(|why| Err(lost(why))).or(answered)
     };
     shared.waiters.until(answer).await
 }
