@@ -5,6 +5,8 @@
 
 #[path = "cli/paths.rs"]
 mod paths;
+#[path = "cli/rdma.rs"]
+mod rdma;
 #[path = "cli/seeing.rs"]
 mod seeing;
 

@@ -206,9 +206,17 @@ pub const RDMA_MESSAGE_BYTES: usize = 1 << 30;
 pub const RDMA_READ_ATOMIC: u8 = 16;
 /// Asynchronous events that wait to be polled; further ones are counted and dropped.
 pub const RDMA_EVENTS: usize = 1024;
-/// Bytes of SENDs and WRITEs of one queue pair on their way, by default. There is no congestion
-/// control in RoCE v2, and what a socket's receive buffer drops is sent again from there on.
-pub const ROCE_WINDOW: usize = 256 * 1024;
+/// Bytes of SENDs and WRITEs of one queue pair on their way, at most and by default. There is no
+/// congestion control in RoCE v2, and what a socket's receive buffer drops is sent again from there
+/// on; so a queue pair begins with [`ROCE_WINDOW_START`] and has more once that was taken.
+pub const ROCE_WINDOW: usize = 1 << 20;
+/// The same of all queue pairs of a device together, which share it: they may well send to one
+/// socket.
+pub const ROCE_WINDOW_OF_ALL: usize = 2 << 20;
+/// What a queue pair begins with.
+pub const ROCE_WINDOW_START: usize = 256 * 1024;
+/// What loss leaves of it, at least, and what each window without loss adds.
+pub const ROCE_WINDOW_STEP: usize = 64 * 1024;
 /// Packets of a message after which an acknowledgement is asked for before its end.
 pub const ROCE_PACKETS_PER_ACK: u32 = 32;
 

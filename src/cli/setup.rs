@@ -93,8 +93,17 @@ pub fn cores(
     first: usize,
     second: usize,
 ) -> Result<(Vec<Core>, Vec<Core>), Failure> {
+    cores_of(&args.cores, first, second)
+}
+
+/// The same of a list from the command line, which may be empty.
+pub fn cores_of(
+    asked: &[usize],
+    first: usize,
+    second: usize,
+) -> Result<(Vec<Core>, Vec<Core>), Failure> {
     let available = affinity::cores();
-    let list: Vec<Core> = args.cores.iter().copied().map(Core).collect();
+    let list: Vec<Core> = asked.iter().copied().map(Core).collect();
     if let Some(core) = list.iter().find(|c| !available.contains(c)) {
         let known: Vec<String> = available.iter().map(|c| c.0.to_string()).collect();
         return Err(Failure::Usage(format!(
@@ -108,7 +117,7 @@ pub fn cores(
     } else {
         list
     };
-    if list.len() < 2 && args.cores.is_empty() {
+    if list.len() < 2 && asked.is_empty() {
         return Ok((Vec::new(), Vec::new()));
     }
     Ok(deal(&list, first, second))

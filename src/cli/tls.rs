@@ -15,7 +15,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig};
 use rustls::{Error, NamedGroup, OtherError, SignatureScheme};
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What both ends of a measurement speak; another version of the protocol gets another name.
 pub const ALPN: &[u8] = b"corelane-bench/1";
@@ -248,6 +248,13 @@ pub fn explain(error: &Error) -> String {
     }
 }
 
+static SHOWN: OnceLock<Fingerprint> = OnceLock::new();
+
+/// The fingerprint of a server that had another than it should.
+pub fn shown() -> Option<Fingerprint> {
+    SHOWN.get().copied()
+}
+
 /// The server has another certificate than it should.
 #[derive(Debug, thiserror::Error)]
 #[error("the server's certificate has the fingerprint {0}, not the one given")]
@@ -265,6 +272,8 @@ impl ServerCertVerifier for Recognise {
         let found = Fingerprint::of(end_entity);
         match self.pin {
             Some(pin) if pin != found => {
+                // The first is kept; a process has one server.
+                let _ = SHOWN.set(found);
                 let wrong = OtherError(Arc::new(WrongCertificate(found)));
                 Err(Error::InvalidCertificate(rustls::CertificateError::Other(
                     wrong,

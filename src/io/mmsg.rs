@@ -27,6 +27,10 @@ const BATCH: usize = 16;
 const EVENTS: usize = 64;
 /// Up to so many sockets are read without asking epoll.
 pub(super) const DIRECT: usize = 2;
+/// Looks in a row that bring nothing before a socket beside a busy one is looked at less often.
+const SILENT: u32 = 64;
+/// How often then: once in so many calls.
+const SELDOM: u32 = 4;
 /// What epoll reports for the waker.
 const WAKER: u64 = u64::MAX;
 /// What it reports for a watched descriptor, beside its number; for sockets it is less.
@@ -39,6 +43,8 @@ struct Entry {
     full: bool,
     /// Given up after an error that was reported.
     broken: bool,
+    /// Looks in a row that brought nothing.
+    silence: u32,
 }
 
 /// See the module's description.
@@ -59,6 +65,8 @@ pub struct Mmsg {
     events: Box<[libc::epoll_event]>,
     /// Events that `wait` brought and `recv` has not looked at.
     fresh: usize,
+    /// Calls of `recv`.
+    calls: u32,
     watches: Watches,
     stats: IoStats,
 }
@@ -97,6 +105,7 @@ impl Mmsg {
             rx: RxBatch::new(config.rx_buffers, config.pages)?,
             events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS].into(),
             fresh: 0,
+            calls: 0,
             watches: Watches::default(),
             stats: IoStats::default(),
         })
@@ -133,6 +142,7 @@ impl Mmsg {
                 queue: VecDeque::new(),
                 full: false,
                 broken: false,
+                silence: 0,
             });
         }
         self.open += 1;
@@ -168,8 +178,14 @@ impl Mmsg {
         let mut trains = 0;
         let mut result = Ok(());
         if self.open <= DIRECT {
-            self.fresh = 0;
+            self.calls = self.calls.wrapping_add(1);
+            let all = std::mem::take(&mut self.fresh) > 0
+                || self.calls.is_multiple_of(SELDOM)
+                || !self.is_any_busy();
             for index in 0..self.sockets.len() {
+                if !all && self.is_silent(index) {
+                    continue;
+                }
                 let one = self.recv_on(SocketId(index as u32), sink);
                 trains += one.as_ref().map_or(0, |n| *n);
                 result = result.and(one.map(drop));
@@ -200,6 +216,18 @@ impl Mmsg {
         }
     }
 
+    /// Whether a socket has brought nothing for some time.
+    #[inline]
+    fn is_silent(&self, index: usize) -> bool {
+        let entry = self.sockets.get(index).and_then(Option::as_ref);
+        entry.is_none_or(|e| e.silence > SILENT)
+    }
+
+    #[inline]
+    fn is_any_busy(&self) -> bool {
+        (0..self.sockets.len()).any(|index| !self.is_silent(index))
+    }
+
     fn recv_on(
         &mut self,
         id: SocketId,
@@ -213,9 +241,15 @@ impl Mmsg {
         }
         self.stats.syscalls += 1;
         match self.rx.receive(&entry.socket, id, &mut self.stats, sink) {
-            Ok(trains) => Ok(trains),
+            Ok(trains) => {
+                entry.silence = 0;
+                Ok(trains)
+            }
             Err(errno) => match errno.class() {
-                Class::Later => Ok(0),
+                Class::Later => {
+                    entry.silence = entry.silence.saturating_add(1);
+                    Ok(0)
+                }
                 Class::Drop(_) => {
                     self.stats.errors.count(errno);
                     Ok(0)
@@ -450,8 +484,26 @@ impl Entry {
 unsafe fn send(fd: libc::c_int, headers: &mut [libc::mmsghdr]) -> libc::c_long {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     if let [one] = headers {
-        // SAFETY: as the caller promises.
-        let n = unsafe { libc::syscall(libc::SYS_sendmsg, fd, &raw mut one.msg_hdr, flags) };
+        let header = &mut one.msg_hdr;
+        // SAFETY: as the caller promises; a train is in one piece.
+        let n = unsafe {
+            if header.msg_control.is_null() && header.msg_iovlen == 1 {
+                // The shorter call: it has no header to copy.
+                let libc::iovec { iov_base, iov_len } = *header.msg_iov;
+                let (name, name_len) = (header.msg_name, header.msg_namelen);
+                libc::syscall(
+                    libc::SYS_sendto,
+                    fd,
+                    iov_base,
+                    iov_len,
+                    flags,
+                    name,
+                    name_len,
+                )
+            } else {
+                libc::syscall(libc::SYS_sendmsg, fd, &raw mut *header, flags)
+            }
+        };
         return if n < 0 { n } else { 1 };
     }
     let (first, count) = (headers.as_mut_ptr(), headers.len());

@@ -19,6 +19,9 @@ pub struct SocketOptions {
     pub gro: bool,
     /// Send trains (UDP_SEGMENT); without it segments leave one by one.
     pub gso: bool,
+    /// Leave out what a protocol without ECN does not need to know of a received train: its ECN
+    /// field, and its local address where the socket is bound to that anyway.
+    pub bare: bool,
 }
 
 impl Default for SocketOptions {
@@ -28,6 +31,7 @@ impl Default for SocketOptions {
             send_buffer: 8 << 20,
             gro: true,
             gso: true,
+            bare: false,
         }
     }
 }
@@ -92,6 +96,8 @@ pub fn apply(socket: &UdpSocket, options: &SocketOptions) -> Result<Applied, IoE
         libc::SO_SNDBUF,
         options.send_buffer,
     );
+    let ecn = i32::from(!options.bare);
+    let info = i32::from(!options.bare || local.ip().is_unspecified());
     // A dual-stack IPv6 socket takes the IPv4 options, too, and needs them for mapped peers; one
     // that is IPv6 only may refuse them.
     let v4 = [
@@ -100,8 +106,8 @@ pub fn apply(socket: &UdpSocket, options: &SocketOptions) -> Result<Applied, IoE
             libc::IP_MTU_DISCOVER,
             libc::IP_PMTUDISC_PROBE,
         ),
-        ("IP_RECVTOS", libc::IP_RECVTOS, 1),
-        ("IP_PKTINFO", libc::IP_PKTINFO, 1),
+        ("IP_RECVTOS", libc::IP_RECVTOS, ecn),
+        ("IP_PKTINFO", libc::IP_PKTINFO, info),
     ];
     for (name, option, value) in v4 {
         let r = set(fd, libc::IPPROTO_IP, option, value);
@@ -116,8 +122,8 @@ pub fn apply(socket: &UdpSocket, options: &SocketOptions) -> Result<Applied, IoE
                 libc::IPV6_MTU_DISCOVER,
                 libc::IPV6_PMTUDISC_PROBE,
             ),
-            ("IPV6_RECVTCLASS", libc::IPV6_RECVTCLASS, 1),
-            ("IPV6_RECVPKTINFO", libc::IPV6_RECVPKTINFO, 1),
+            ("IPV6_RECVTCLASS", libc::IPV6_RECVTCLASS, ecn),
+            ("IPV6_RECVPKTINFO", libc::IPV6_RECVPKTINFO, info),
         ];
         for (name, option, value) in v6 {
             required(name, set(fd, libc::IPPROTO_IPV6, option, value))?;
@@ -182,6 +188,21 @@ mod tests {
                 get(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER)
             };
             assert_eq!(discover, Ok(libc::IP_PMTUDISC_PROBE));
+        }
+    }
+
+    #[test]
+    fn a_bare_socket_is_told_its_address_only_where_it_has_several() {
+        let bare = SocketOptions {
+            bare: true,
+            ..SocketOptions::default()
+        };
+        for (addr, info) in [("127.0.0.1:0", 0), ("0.0.0.0:0", 1)] {
+            let s = UdpSocket::bind(addr).unwrap();
+            apply(&s, &bare).unwrap();
+            let got = |option| get(s.as_raw_fd(), libc::IPPROTO_IP, option);
+            assert_eq!(got(libc::IP_RECVTOS), Ok(0));
+            assert_eq!(got(libc::IP_PKTINFO), Ok(info));
         }
     }
 }

@@ -105,7 +105,8 @@ fn completion_queue<P: Port + ?Sized>(
 }
 
 impl Shared {
-    /// Makes them: a completion queue of at most `cqe` entries, and `receives` receives of `slot` bytes.
+    /// Makes them: a completion queue of at most `cqe` entries, and `receives` receives of `slot`
+    /// bytes.
     ///
     /// # Errors
     /// Those of the provider; nothing is left then.

@@ -1,5 +1,5 @@
-//! Room in a completion queue that many queue pairs share: each claims what it can fill at the worst,
-//! so that one more than fit is refused, and none loses completions to another.
+//! Room in a completion queue that many queue pairs share: each claims what it can fill at the
+//! worst, so that one more than fit is refused, and none loses completions to another.
 
 use super::error::RdmaError;
 use super::port::Usage;

@@ -174,7 +174,11 @@ impl Context<'_> {
     /// # Errors
     /// The backend could not take it.
     pub fn add_own_socket(&mut self, socket: UdpSocket) -> Result<SocketId, IoError> {
-        let id = self.backend.add_socket(socket, self.options)?;
+        let options = SocketOptions {
+            bare: true,
+            ..self.options
+        };
+        let id = self.backend.add_socket(socket, options)?;
         self.own.push(id);
         Ok(id)
     }

@@ -353,6 +353,11 @@ impl<A: ShardApp + Send + 'static> Engine<A> {
         self.threads.iter().any(JoinHandle::is_finished)
     }
 
+    /// Whether all shards have: [`Engine::join`] returns at once.
+    pub fn is_over(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
     /// Asks every shard to end after its current turn.
     pub fn stop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
@@ -503,6 +508,10 @@ impl<A: ShardApp> Seat<A> {
     }
 }
 
+/// Times that a turn of a shard that never sleeps looks for something received: looking is half of
+/// a turn with nothing to do, and what comes meanwhile waits for the other half.
+const LOOKS: u32 = 4;
+
 /// Turns a shard until its application stops it or `stop` is set (wake the shard then).
 ///
 /// # Errors
@@ -512,6 +521,9 @@ pub fn drive<A: ShardApp>(
     idle: Idle,
     stop: &AtomicBool,
 ) -> Result<(), EngineError> {
+    if idle == Idle::Spin {
+        shard.looks = LOOKS;
+    }
     let mut last_work = Clock::now();
     loop {
         let now = Clock::now();

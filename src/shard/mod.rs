@@ -91,6 +91,8 @@ pub struct Shard<A: ShardApp> {
     outbox: Outbox,
     /// Connections whose socket took no more this turn; kept for its capacity.
     blocked: Vec<ConnId>,
+    /// Times that a turn looks for something received.
+    looks: u32,
     stop: bool,
     stats: ShardStats,
     metrics: Publisher,
@@ -132,6 +134,7 @@ impl<A: ShardApp> Shard<A> {
             demux: None,
             outbox: Outbox::default(),
             blocked: Vec::new(),
+            looks: 1,
             stop: false,
             stats: ShardStats::default(),
             metrics: Publisher::default(),

@@ -37,16 +37,23 @@ impl<A: ShardApp> Shard<A> {
     pub fn run_once(&mut self, now: Timestamp) -> Result<Turn, IoError> {
         self.stats.turns += 1;
         let mut worked = self.receive(now)?;
+        for _ in 1..self.looks {
+            if worked {
+                break;
+            }
+            worked = self.receive(now)?;
+        }
         worked |= self.drain_mailbox(now);
         worked |= self.tell_readable(now);
         worked |= self.expire(now);
         self.endpoint.expire_held(now);
         self.app_turn(now);
+        // Before the connections, which have nothing to do with it.
+        worked |= self.send_own(now)?;
         let (served, left) = self.serve(now)?;
         worked |= served;
         self.send_stateless();
         self.send_others();
-        worked |= self.send_own(now);
         self.backend.flush()?;
         let busy = self.is_busy(left);
         let wake = &self.wake;
@@ -332,27 +339,27 @@ impl<A: ShardApp> Shard<A> {
         }
     }
 
-    /// Trains of the application's own sockets.
-    fn send_own(&mut self, now: Timestamp) -> bool {
-        let mut sent = false;
-        for _ in 0..OWN_TRAINS_PER_TURN {
-            if !self
-                .app
-                .next_own()
-                .is_some_and(|s| self.backend.can_send(s))
-            {
-                break;
-            }
-            let Some(mut buffer) = self.backend.tx_buffer() else {
-                break;
+    /// Trains of the application's own sockets. Whether there were any.
+    fn send_own(&mut self, now: Timestamp) -> Result<bool, IoError> {
+        for sent in 0..OWN_TRAINS_PER_TURN {
+            let next = self.app.next_own().filter(|s| self.backend.can_send(*s));
+            let buffer = next.and_then(|_| self.backend.tx_buffer());
+            let train = buffer.and_then(|mut b| Some((self.app.poll_own(now, &mut b)?, b)));
+            let Some((transmit, buffer)) = train else {
+                if sent > 0 {
+                    self.backend.flush()?;
+                }
+                return Ok(sent > 0);
             };
-            let Some(transmit) = self.app.poll_own(now, &mut buffer) else {
-                break;
-            };
+            let short = transmit.segments() == 1 && transmit.len < SHORT;
             self.backend.send(buffer, transmit);
-            sent = true;
+            if sent == 0 && short {
+                // As with connections: the peer may well wait for it.
+                self.backend.flush()?;
+            }
         }
-        sent
+        self.backend.flush()?;
+        Ok(true)
     }
 
     /// Sleeps until something arrives, `until` passes or another thread calls. Returns early when

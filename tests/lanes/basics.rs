@@ -104,7 +104,12 @@ fn operations(
                 remote: 16 * 1024 - 7,
                 len: 8,
             },
-            LaneError::Range,
+            LaneError::Range {
+                whose: "the peer's",
+                at: 16 * 1024 - 7,
+                len: 8,
+                region: 16 * 1024,
+            },
         ),
         (
             Operation::Read {
@@ -112,7 +117,12 @@ fn operations(
                 remote: 0,
                 len: 8,
             },
-            LaneError::Range,
+            LaneError::Range {
+                whose: "the own",
+                at: u64::MAX,
+                len: 8,
+                region: 16 * 1024,
+            },
         ),
         (
             Operation::FetchAdd {
@@ -120,7 +130,7 @@ fn operations(
                 remote: 4,
                 add: 1,
             },
-            LaneError::Range,
+            LaneError::Alignment(4),
         ),
     ] {
         pair.client.order(Order::Operate(lane, 6, what));

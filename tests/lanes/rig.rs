@@ -189,6 +189,7 @@ pub struct Options {
     pub idle: Idle,
     pub config: LaneConfig,
     pub quic_idle: Duration,
+    pub keep_alive: Option<Duration>,
     pub echo: bool,
 }
 
@@ -213,6 +214,7 @@ impl Options {
             } else {
                 DEADLINE
             },
+            keep_alive: None,
             echo: false,
         }
     }
@@ -236,6 +238,7 @@ impl End {
         let mut config = EngineConfig::new(name);
         let mut transport = TransportConfig::default();
         transport.max_idle_timeout = options.quic_idle;
+        transport.keep_alive_interval = options.keep_alive;
         transport.handshake_deadline = transport.handshake_deadline.max(options.config.patience);
         transport.streams.max_streams_bidi = 1;
         config.transport = Arc::new(transport);

@@ -1,13 +1,16 @@
 //! The program's application of lanes: it does what it is told, tells what happens, and at a server
 //! gives messages back.
 
+use crate::cli::report::hist::Latency;
+use corelane::base::Timestamp;
 use corelane::rdma::{AnyDevice, AsyncEvent};
 use corelane::shard::lanes::{
     Consume, LaneApp, LaneEnd, LaneError, LaneId, LaneInfo, Lanes, OpError, Operation, Target,
 };
 use corelane::sys::clock::Clock;
-use std::collections::HashMap;
-use std::sync::mpsc;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 /// The mark of messages that a server keeps; others come back.
@@ -23,22 +26,25 @@ pub enum Order {
     Atomic(LaneId, Operation),
     Load(LaneId, Load),
     Close(LaneId),
+    /// Loads end with what they have.
+    Stop,
     Shutdown,
 }
 
 /// What it hears.
 #[derive(Debug)]
 pub enum Told {
-    Open(LaneId, LaneInfo),
+    /// A lane, and why it has no queue pair.
+    Open(LaneId, LaneInfo, Option<String>),
     Message(Vec<u8>),
     Done(Result<(), OpError>, Vec<u8>),
     Refused(LaneError),
     Status(String),
-    Loaded(Duration, Vec<u64>),
+    Loaded(Loaded),
     Closed(LaneEnd),
 }
 
-/// So many messages or operations, as many at once as the lane takes.
+/// Messages or operations, so many or for so long, and as many at once as the lane takes.
 #[derive(Clone)]
 pub struct Load {
     /// `None` for messages.
@@ -46,21 +52,72 @@ pub struct Load {
     pub tag: u32,
     pub size: usize,
     pub count: usize,
+    pub time: Option<Duration>,
     pub depth: usize,
+}
+
+/// What became of a load.
+#[derive(Debug)]
+pub struct Loaded {
+    pub time: Duration,
+    pub count: usize,
+    pub latency: Latency,
 }
 
 struct Running {
     load: Load,
-    begin: corelane::base::Timestamp,
+    begin: Timestamp,
+    until: Timestamp,
     sent: usize,
     done: usize,
-    starts: std::collections::VecDeque<corelane::base::Timestamp>,
-    times: Vec<u64>,
+    /// The message that comes back when all others came is under way.
+    ending: bool,
+    starts: VecDeque<Timestamp>,
+    latency: Latency,
+}
+
+impl Running {
+    fn new(load: Load) -> Self {
+        let begin = Clock::now();
+        Self {
+            begin,
+            until: load.time.map_or(Timestamp::NEVER, |time| begin + time),
+            sent: 0,
+            done: 0,
+            ending: false,
+            starts: VecDeque::with_capacity(load.depth),
+            latency: Latency::new(),
+            load,
+        }
+    }
+
+    /// Messages that stay at the server.
+    fn is_one_way(&self) -> bool {
+        self.load.operation.is_none() && self.load.tag == SINK
+    }
+
+    fn is_enough(&self, now: Timestamp) -> bool {
+        self.sent >= self.load.count || now >= self.until
+    }
+
+    /// Another was begun.
+    fn begun(&mut self, now: Timestamp, last: bool) {
+        self.sent += 1;
+        self.ending |= last;
+        if self.is_one_way() && !last {
+            self.done += 1;
+        } else {
+            self.starts.push_back(now);
+        }
+    }
 }
 
 /// The application.
 pub struct CliApp {
     told: Option<mpsc::Sender<Told>>,
+    /// Lanes that are open, of all shards together.
+    open: Arc<AtomicUsize>,
+    here: HashSet<LaneId>,
     running: HashMap<LaneId, Running>,
     /// Bytes of the own region that an operation brings.
     brings: HashMap<LaneId, usize>,
@@ -69,9 +126,11 @@ pub struct CliApp {
 
 impl CliApp {
     /// One that tells, at a client, or gives back, at a server.
-    pub fn new(told: Option<mpsc::Sender<Told>>) -> Self {
+    pub fn new(told: Option<mpsc::Sender<Told>>, open: Arc<AtomicUsize>) -> Self {
         Self {
             told,
+            open,
+            here: HashSet::new(),
             running: HashMap::new(),
             brings: HashMap::new(),
             data: Vec::new(),
@@ -90,27 +149,25 @@ impl CliApp {
         let Some(r) = self.running.get_mut(&lane) else {
             return;
         };
-        let l = &r.load;
-        self.data.resize(l.size.max(self.data.len()), 7);
-        while r.sent < l.count && r.sent - r.done < l.depth {
+        self.data.resize(r.load.size.max(self.data.len()), 7);
+        let data = self.data.get(..r.load.size).unwrap_or_default();
+        loop {
             let now = Clock::now();
-            let begun = match l.operation {
-                None => {
-                    // The last comes back, and with it the word that all others came.
-                    let tag = if r.sent + 1 == l.count { 0 } else { l.tag };
-                    lanes.send(lane, tag, self.data.get(..l.size).unwrap_or_default())
-                }
+            let (enough, one_way) = (r.is_enough(now), r.is_one_way());
+            if r.sent == r.done && if one_way { r.ending } else { enough } {
+                break;
+            }
+            if r.ending || (enough && !one_way) || r.sent - r.done >= r.load.depth {
+                return;
+            }
+            // The last comes back, and with it the word that all others came.
+            let last = one_way && (r.sent + 1 >= r.load.count || enough);
+            let begun = match r.load.operation {
+                None => lanes.send(lane, if last { 0 } else { r.load.tag }, data),
                 Some(what) => lanes.operate(lane, 1, what),
             };
             match begun {
-                Ok(()) => {
-                    r.sent += 1;
-                    r.starts.push_back(now);
-                    if l.operation.is_none() && l.tag == SINK && r.sent < l.count {
-                        r.done += 1;
-                        r.starts.clear();
-                    }
-                }
+                Ok(()) => r.begun(now, last),
                 Err(LaneError::Full) => return,
                 Err(e) => {
                     self.running.remove(&lane);
@@ -119,22 +176,24 @@ impl CliApp {
                 }
             }
         }
+        if let Some(r) = self.running.remove(&lane) {
+            self.say(Told::Loaded(Loaded {
+                time: Clock::now() - r.begin,
+                count: r.done,
+                latency: r.latency,
+            }));
+        }
     }
 
     fn one_done(&mut self, lanes: &mut Lanes<'_, AnyDevice>, lane: LaneId) -> bool {
         let Some(r) = self.running.get_mut(&lane) else {
             return false;
         };
-        let now = Clock::now();
         if let Some(start) = r.starts.pop_front() {
-            r.times.push((now - start).as_nanos() as u64);
+            r.latency.record(Clock::now() - start);
         }
         r.done += 1;
-        if r.done < r.load.count {
-            self.go_on(lanes, lane);
-        } else if let Some(r) = self.running.remove(&lane) {
-            self.say(Told::Loaded(now - r.begin, r.times));
-        }
+        self.go_on(lanes, lane);
         true
     }
 }
@@ -143,6 +202,9 @@ impl LaneApp<AnyDevice> for CliApp {
     type Command = Order;
 
     fn on_open(&mut self, lanes: &mut Lanes<'_, AnyDevice>, lane: LaneId, info: &LaneInfo) {
+        if self.here.insert(lane) {
+            self.open.fetch_add(1, Ordering::Relaxed);
+        }
         if self.told.is_none() {
             let over = if info.rdma { "RDMA" } else { "QUIC" };
             let hello = format!(
@@ -152,7 +214,8 @@ impl LaneApp<AnyDevice> for CliApp {
             // A new lane has room.
             let _ = lanes.send(lane, 0, hello.as_bytes());
         }
-        self.say(Told::Open(lane, *info));
+        let why = lanes.why_quic(lane).map(str::to_owned);
+        self.say(Told::Open(lane, *info, why));
     }
 
     fn on_message(
@@ -198,6 +261,9 @@ impl LaneApp<AnyDevice> for CliApp {
 
     fn on_closed(&mut self, _: &mut Lanes<'_, AnyDevice>, lane: LaneId, why: &LaneEnd) {
         self.running.remove(&lane);
+        if self.here.remove(&lane) {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+        }
         self.say(Told::Closed(why.clone()));
     }
 
@@ -239,20 +305,22 @@ impl LaneApp<AnyDevice> for CliApp {
                 lanes.operate(lane, 1, what)
             }
             Order::Load(lane, load) => {
-                let running = Running {
-                    begin: Clock::now(),
-                    sent: 0,
-                    done: 0,
-                    starts: Default::default(),
-                    times: Vec::with_capacity(load.count),
-                    load,
-                };
-                self.running.insert(lane, running);
+                self.running.insert(lane, Running::new(load));
                 self.go_on(lanes, lane);
                 Ok(())
             }
             Order::Close(lane) => {
                 lanes.close(lane);
+                Ok(())
+            }
+            Order::Stop => {
+                let all: Vec<LaneId> = self.running.keys().copied().collect();
+                for lane in all {
+                    if let Some(r) = self.running.get_mut(&lane) {
+                        r.until = r.begin;
+                    }
+                    self.go_on(lanes, lane);
+                }
                 Ok(())
             }
             Order::Shutdown => {

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use corelane::shard::lanes::ProviderChoice;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// `corelane rdma`.
 #[derive(Debug, Args)]
@@ -94,7 +95,10 @@ pub struct RdmaClientArgs {
     /// The server's address or name, and its port if that is not 4433
     #[arg(value_parser = server)]
     pub server: SocketAddr,
-    /// Commands, each one argument; lines of standard input without any
+    /// Fail where the lane would run over QUIC
+    #[arg(long, conflicts_with = "no_rdma")]
+    pub require_rdma: bool,
+    /// Commands, each one argument in quotes; lines of standard input without any
     pub commands: Vec<String>,
     #[command(flatten)]
     pub trust: TrustArgs,
@@ -123,9 +127,9 @@ pub enum Measure {
     Read,
     /// A message there and back, one at a time
     Latency,
-    /// Lanes made and ended, one at a time
+    /// Clients that come, one after another, and stay: time and memory of each
     Setup,
-    /// Many lanes at once: time and memory of each
+    /// Several clients that write at once: what they move together
     Clients,
 }
 
@@ -138,9 +142,17 @@ pub struct RdmaBenchArgs {
     /// Bytes of a message or operation
     #[arg(short, long, value_name = "SIZE", value_parser = units::parse_size)]
     pub size: Option<u64>,
-    /// How many; lanes for setup and clients
+    /// How many, instead of for a time; for setup and clients the most of them, 1000 and 64
     #[arg(short = 'n', long, value_name = "N", value_parser = positive)]
     pub iters: Option<usize>,
+    /// How long
+    #[arg(short = 'D', long, value_name = "TIME", default_value = "3")]
+    #[arg(value_parser = units::parse_duration)]
+    pub duration: Duration,
+    /// How long before that
+    #[arg(short = 'O', long, value_name = "TIME", default_value = "0.3")]
+    #[arg(value_parser = units::parse_duration)]
+    pub omit: Duration,
     /// Under way at a time
     #[arg(short = 't', long, value_name = "N", value_parser = positive, default_value_t = 16)]
     pub tx_depth: usize,
@@ -150,10 +162,16 @@ pub struct RdmaBenchArgs {
     /// The address to measure at
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     pub ip: IpAddr,
+    /// Cores of the server's shard and the client's; by default those of this process
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub cores: Vec<usize>,
     /// Keep both shards turning instead of sleeping
     #[arg(long)]
     pub spin: bool,
     /// Over QUIC only, to compare
     #[arg(long)]
     pub no_rdma: bool,
+    /// Print the report as JSON
+    #[arg(short = 'J', long)]
+    pub json: bool,
 }

@@ -1,18 +1,20 @@
-//! `corelane rdma bench`: one client and one server over loopback, or many of them.
+//! `corelane rdma bench`: a server and its clients over loopback, each side one shard on a core of
+//! its own.
 
-use super::app::{Load, Order, SINK, Told};
+use super::app::{Load, Loaded, Order, SINK, Told};
 use super::args::{Measure, RdmaBenchArgs};
 use super::client::Client;
-use super::ends::{self, Setup, server_tls};
+use super::ends::{self, LaneEngine, Setup, server_tls};
+use super::figures::{Figures, report};
 use crate::cli::args::{Cipher, ProviderArg};
 use crate::cli::provider::provider;
 use crate::cli::report::hist::Latency;
 use crate::cli::tls::{Identity, Trust, loopback_name};
-use crate::cli::{Failure, output};
+use crate::cli::{Failure, output, setup, signal};
 use corelane::rdma::Mtu;
 use corelane::rdma::bootstrap::ALPN;
 use corelane::shard::engine::{Bind, Idle};
-use corelane::shard::lanes::{LaneConfig, LaneEnd, LaneId, LaneInfo, Operation, Target};
+use corelane::shard::lanes::{LaneConfig, LaneEnd, LaneId, Operation, Target};
 use corelane::sys::clock::Clock;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,6 +22,131 @@ use std::time::Duration;
 
 /// What stands before a message's bytes.
 const HEADER: usize = corelane::rdma::lane::HEADER;
+/// Clients at which setup looks back, and those that share in `clients`.
+const STAGES: [usize; 7] = [10, 20, 50, 100, 300, 1000, 3000];
+const SHARERS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
+/// Clients that come before what is counted: what all of them share is there then.
+const FIRST: usize = 50;
+
+/// Both sides.
+struct Rig {
+    server: LaneEngine,
+    client: Client,
+    target: Target,
+}
+
+impl Rig {
+    fn start(args: &RdmaBenchArgs, lanes: &dyn Fn() -> LaneConfig) -> Result<Self, Failure> {
+        let idle = if args.spin {
+            Idle::Spin
+        } else {
+            Idle::default()
+        };
+        let identity = Identity::generate()?;
+        let provider = provider(ProviderArg::default(), Cipher::Aes128)?;
+        let trust = Trust::Roots(identity.root().cloned().into_iter().collect());
+        let mut tls = (*trust.client(provider, false)?).clone();
+        tls.alpn_protocols = vec![ALPN.to_vec()];
+        let roce = (!args.no_rdma).then_some(0);
+        let (server_cores, client_cores) = setup::cores_of(&args.cores, 1, 1)?;
+        let any = SocketAddr::new(args.ip, 0);
+        let setup = Setup {
+            name: "rdma-server",
+            shards: 1,
+            bind: Bind::Shared(any),
+            cores: server_cores,
+            idle,
+            server: Some(server_tls(identity)?),
+            roce: roce.map(|port| (args.ip, port)),
+            lanes: lanes(),
+        };
+        let server = ends::start(setup, None)?;
+        let addr = server.local_addrs().first().copied().unwrap_or(any);
+        Ok(Self {
+            server,
+            client: Client::start(args.ip, addr, roce, (client_cores, idle), lanes())?,
+            target: Target {
+                addr,
+                name: loopback_name(),
+                tls: Arc::new(tls),
+            },
+        })
+    }
+
+    /// Opens lanes one after another: they, how long each took, and whether all have RDMA.
+    fn open(&self, count: usize) -> Result<(Vec<LaneId>, Latency, bool), Failure> {
+        let (mut lanes, mut latency, mut rdma) = (Vec::with_capacity(count), Latency::new(), true);
+        for _ in 0..count {
+            let begin = Clock::now();
+            let (lane, info, _) = self.client.open(self.target.clone())?;
+            latency.record(Clock::now() - begin);
+            lanes.push(lane);
+            rdma &= info.rdma;
+            // The server's welcome is none of what is measured.
+            while !matches!(self.client.hear()?, Told::Message(_)) {}
+        }
+        Ok((lanes, latency, rdma))
+    }
+
+    fn close(&self, lanes: &[LaneId]) -> Result<(), Failure> {
+        for lane in lanes {
+            self.client.order(Order::Close(*lane))?;
+        }
+        let mut left = lanes.len();
+        while left > 0 {
+            match self.client.hear()? {
+                Told::Closed(LaneEnd::Finished) => left -= 1,
+                Told::Closed(why) => return Err(self.client.ended(&why)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a load on each lane and waits for all.
+    fn load(&self, lanes: &[LaneId], load: &Load) -> Result<Vec<Loaded>, Failure> {
+        for lane in lanes {
+            self.client.order(Order::Load(*lane, load.clone()))?;
+        }
+        let mut all = Vec::with_capacity(lanes.len());
+        while all.len() < lanes.len() {
+            match self.client.hear() {
+                Ok(Told::Loaded(one)) => all.push(one),
+                Ok(Told::Closed(why)) => return Err(self.client.ended(&why)),
+                Ok(_) => {}
+                // What there is until then counts.
+                Err(Failure::Stopped) => self.client.order(Order::Stop)?,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Goodbyes that are not agreed by then are not waited for.
+    fn end(self) -> Result<(), Failure> {
+        ends::end_within(self.client.engine, ends::GOODBYE)?;
+        ends::end_within(self.server, ends::GOODBYE)
+    }
+}
+
+/// Bytes of what is measured.
+fn size_of(args: &RdmaBenchArgs) -> Result<usize, Failure> {
+    let message = matches!(args.measure, Measure::Send | Measure::Latency);
+    let most = if message {
+        65_536 - HEADER as u64
+    } else {
+        1 << 30
+    };
+    let usual = match args.measure {
+        Measure::Latency => 64,
+        _ => 65_536.min(most),
+    };
+    let size = args.size.unwrap_or(usual);
+    if size == 0 || size > most {
+        return Err(Failure::Usage(format!("--size: 1 to {most} bytes")));
+    }
+    Ok(size as usize)
+}
 
 fn config(args: &RdmaBenchArgs, size: usize) -> Result<LaneConfig, Failure> {
     let mut config = LaneConfig::default();
@@ -31,82 +158,57 @@ fn config(args: &RdmaBenchArgs, size: usize) -> Result<LaneConfig, Failure> {
             config.plan.slot = config.plan.slot.max((size + HEADER) as u32);
             config.plan.window = args.tx_depth.clamp(2, 256) as u32;
         }
-        Measure::Write | Measure::Read => {
+        Measure::Write | Measure::Read | Measure::Clients => {
             config.plan.region = config.plan.region.max(size);
             config.plan.operations = args.tx_depth.min(64) as u32;
         }
-        Measure::Setup | Measure::Clients => config.plan.region = 4096,
+        Measure::Setup => config.plan.region = 4096,
     }
     Ok(config)
 }
 
 /// Measures.
 pub fn run(args: &RdmaBenchArgs) -> Result<(), Failure> {
-    let small = matches!(args.measure, Measure::Latency);
-    let size = args.size.unwrap_or(if small { 64 } else { 65_536 });
-    let most = if args.measure == Measure::Send || small {
-        65_536 - HEADER as u64
-    } else {
-        1 << 30
+    let size = size_of(args)?;
+    let lanes = config(args, size)?;
+    // Each side has quotas and a registry of its own.
+    let fresh = LaneConfig::default;
+    let lanes = move || LaneConfig {
+        plan: lanes.plan,
+        ..fresh()
     };
-    let size = if args.size.is_none() {
-        size.min(most)
-    } else {
-        size
+    signal::catch()?;
+    let rig = Rig::start(args, &lanes)?;
+    let mut figures = Vec::new();
+    let outcome = match args.measure {
+        Measure::Setup => setups(args, &rig, &mut figures),
+        Measure::Clients => clients(args, &rig, size, &mut figures),
+        _ => one(args, &rig, size, &mut figures),
     };
-    if size == 0 || size > most {
-        return Err(Failure::Usage(format!("--size: 1 to {most} bytes")));
+    let outcome = match signal::came() {
+        true => outcome.and(Err(Failure::Stopped)),
+        false => outcome,
+    };
+    let outcome = outcome.and(rig.end());
+    if outcome.is_ok() || !figures.is_empty() {
+        output::print(&report(args, size, &figures, outcome.as_ref().err())?)?;
     }
-    let size = size as usize;
-    let idle = if args.spin {
-        Idle::Spin
-    } else {
-        Idle::default()
-    };
-    let identity = Identity::generate()?;
-    let provider = provider(ProviderArg::default(), Cipher::Aes128)?;
-    let trust = Trust::Roots(identity.root().cloned().into_iter().collect());
-    let mut tls = (*trust.client(provider, false)?).clone();
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    let roce = (!args.no_rdma).then_some(0);
-    let setup = Setup {
-        name: "rdma-server",
-        shards: 1,
-        bind: Bind::Shared(SocketAddr::new(args.ip, 0)),
-        idle,
-        server: Some(server_tls(identity)?),
-        roce: roce.map(|port| (args.ip, port)),
-        lanes: config(args, size)?,
-    };
-    let server = ends::start(setup, None)?;
-    let target = Target {
-        addr: server
-            .local_addrs()
-            .first()
-            .copied()
-            .unwrap_or(SocketAddr::new(args.ip, 0)),
-        name: loopback_name(),
-        tls: Arc::new(tls),
-    };
-    let client = Client::start(args.ip, roce, idle, config(args, size)?)?;
-    match args.measure {
-        Measure::Setup => setups(args, &client, &target)?,
-        Measure::Clients => clients(args, &client, &target)?,
-        _ => load(args, &client, target, size)?,
-    }
-    ends::end(client.engine)?;
-    ends::end(server)
+    outcome
 }
 
-fn load(args: &RdmaBenchArgs, client: &Client, target: Target, size: usize) -> Result<(), Failure> {
-    let (lane, info) = client.open(target)?;
-    // The server's welcome comes first, and is none of what is measured.
-    while !matches!(client.hear()?, Told::Message(_)) {}
-    let count = args.iters.unwrap_or(20_000);
+/// What to put on each lane, before what is measured or then.
+fn load_of(args: &RdmaBenchArgs, size: usize, warming: bool) -> Load {
     let (local, remote, len) = (0, 0, size as u32);
-    let load = Load {
+    let counted = args.iters.filter(|_| args.measure != Measure::Clients);
+    let (count, time) = match (warming, counted) {
+        (false, Some(n)) => (n, None),
+        (false, None) => (usize::MAX, Some(args.duration)),
+        // Something crosses even where no time is left out.
+        (true, _) => (usize::MAX, Some(args.omit.max(Duration::from_millis(1)))),
+    };
+    Load {
         operation: match args.measure {
-            Measure::Write => Some(Operation::Write { local, remote, len }),
+            Measure::Write | Measure::Clients => Some(Operation::Write { local, remote, len }),
             Measure::Read => Some(Operation::Read { local, remote, len }),
             _ => None,
         },
@@ -117,88 +219,57 @@ fn load(args: &RdmaBenchArgs, client: &Client, target: Target, size: usize) -> R
         },
         size,
         count,
+        time,
         depth: if args.measure == Measure::Latency {
             1
         } else {
             args.tx_depth
         },
-    };
-    client.order(Order::Load(lane, load))?;
-    let (time, times) = loop {
-        match client.hear()? {
-            Told::Loaded(time, times) => break (time, times),
-            Told::Closed(why) => return Err(Failure::Failed(why.to_string())),
-            _ => {}
-        }
-    };
-    report(args, &info, size, count, time, &times)?;
-    client.order(Order::Close(lane))?;
-    client.closed()
-}
-
-fn over(rdma: bool) -> &'static str {
-    if rdma {
-        "RoCE v2 in user space"
-    } else {
-        "QUIC"
     }
 }
 
-fn report(
+/// One client.
+fn one(
     args: &RdmaBenchArgs,
-    info: &LaneInfo,
+    rig: &Rig,
     size: usize,
-    count: usize,
-    time: Duration,
-    times: &[u64],
+    figures: &mut Vec<Figures>,
 ) -> Result<(), Failure> {
-    let seconds = time.as_secs_f64().max(1e-9);
-    let rate = count as f64 / seconds;
-    let mut text = format!(
-        "{:?} over {}, {size} bytes, {count} times: {rate:.0}/s, {:.3} Gbit/s\n",
-        args.measure,
-        over(info.rdma),
-        rate * size as f64 * 8.0 / 1e9
-    );
-    if args.measure != Measure::Send {
-        text.push_str(&latencies(times));
+    let (lanes, _, rdma) = rig.open(1)?;
+    rig.load(&lanes, &load_of(args, size, true))?;
+    if signal::came() {
+        return Ok(());
     }
-    output::print(&text)
+    let loaded = rig.load(&lanes, &load_of(args, size, false))?;
+    let name = format!("{:?}", args.measure).to_lowercase();
+    figures.push(Figures::of(&name, rdma, size, &loaded));
+    rig.close(&lanes)
 }
 
-fn latencies(times: &[u64]) -> String {
-    let mut latency = Latency::new();
-    times.iter().for_each(|ns| latency.record_ns(*ns));
-    let us = |q| latency.at(q) as f64 / 1000.0;
-    format!(
-        "microseconds: p50 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1}\n",
-        us(0.5),
-        us(0.99),
-        us(0.999),
-        us(1.0)
-    )
-}
-
-fn setups(args: &RdmaBenchArgs, client: &Client, target: &Target) -> Result<(), Failure> {
-    let count = args.iters.unwrap_or(100);
-    let mut times = Vec::with_capacity(count);
-    let mut rdma = true;
-    for _ in 0..count {
-        let begin = Clock::now();
-        let (lane, info) = client.open(target.clone())?;
-        times.push((Clock::now() - begin).as_nanos() as u64);
-        rdma &= info.rdma;
-        client.order(Order::Close(lane))?;
-        client.closed()?;
+/// More and more clients that write at once.
+fn clients(
+    args: &RdmaBenchArgs,
+    rig: &Rig,
+    size: usize,
+    figures: &mut Vec<Figures>,
+) -> Result<(), Failure> {
+    let most = args.iters.unwrap_or(64);
+    let (mut lanes, mut rdma) = (Vec::new(), true);
+    for n in SHARERS.into_iter().filter(|n| *n <= most) {
+        let (more, _, all) = rig.open(n - lanes.len())?;
+        lanes.extend(more);
+        rdma &= all;
+        rig.load(&lanes, &load_of(args, size, true))?;
+        if signal::came() {
+            break;
+        }
+        let loaded = rig.load(&lanes, &load_of(args, size, false))?;
+        figures.push(Figures::of("clients", rdma, size, &loaded));
     }
-    output::print(&format!(
-        "{count} lanes made and ended over {}\n{}",
-        over(rdma),
-        latencies(&times)
-    ))
+    rig.close(&lanes)
 }
 
-/// Resident bytes of this process.
+/// Resident bytes of this process, both sides.
 fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = text
@@ -208,36 +279,28 @@ fn resident() -> u64 {
     pages.unwrap_or(0) * 4096
 }
 
-fn clients(args: &RdmaBenchArgs, client: &Client, target: &Target) -> Result<(), Failure> {
-    let count = args.iters.unwrap_or(1000);
-    let (begin, before) = (Clock::now(), resident());
-    for _ in 0..count {
-        client.order(Order::Connect(target.clone()))?;
+/// Clients that come and stay, and what each of the last ones took.
+fn setups(args: &RdmaBenchArgs, rig: &Rig, figures: &mut Vec<Figures>) -> Result<(), Failure> {
+    let most = args.iters.unwrap_or(1000);
+    let (mut all, ..) = rig.open(FIRST)?;
+    let mut before = 0;
+    let stages = STAGES.into_iter().filter(|n| *n < most);
+    for stage in stages.chain([most]) {
+        let (memory, begin) = (resident(), Clock::now());
+        let (lanes, latency, rdma) = rig.open(stage - before)?;
+        let grown = resident().saturating_sub(memory);
+        figures.push(Figures {
+            name: "setup".into(),
+            rdma,
+            clients: stage,
+            time: Clock::now() - begin,
+            bytes: 0,
+            operations: lanes.len(),
+            latency,
+            memory_per_client: Some(grown / lanes.len().max(1) as u64),
+        });
+        all.extend(lanes);
+        before = stage;
     }
-    let mut lanes: Vec<LaneId> = Vec::with_capacity(count);
-    while lanes.len() < count {
-        match client.hear()? {
-            Told::Open(lane, _) => lanes.push(lane),
-            Told::Closed(why) => return Err(Failure::Failed(why.to_string())),
-            _ => {}
-        }
-    }
-    let (time, bytes) = (Clock::now() - begin, resident().saturating_sub(before));
-    output::print(&format!(
-        "{count} clients at once: {:.1} microseconds and {} bytes each, both ends together\n",
-        time.as_secs_f64() * 1e6 / count as f64,
-        bytes / count as u64
-    ))?;
-    for lane in &lanes {
-        client.order(Order::Close(*lane))?;
-    }
-    let mut left = lanes.len();
-    while left > 0 {
-        match client.hear()? {
-            Told::Closed(LaneEnd::Finished) => left -= 1,
-            Told::Closed(why) => return Err(Failure::Failed(why.to_string())),
-            _ => {}
-        }
-    }
-    Ok(())
+    rig.close(&all)
 }

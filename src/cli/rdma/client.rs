@@ -2,24 +2,32 @@
 
 use super::app::{Order, Told};
 use super::args::{ProviderArgs, RdmaClientArgs, RdmaStatusArgs};
+use super::command::{Command, shown};
 use super::ends::{self, LaneEngine, Setup};
 use crate::cli::args::{Cipher, ProviderArg, TrustArgs};
 use crate::cli::provider::provider;
 use crate::cli::tls::Trust;
-use crate::cli::{Failure, output};
+use crate::cli::{Failure, output, signal, tls};
 use corelane::rdma::bootstrap::ALPN;
 use corelane::shard::engine::{Bind, Idle};
-use corelane::shard::lanes::{LaneConfig, LaneId, Operation, Target};
+use corelane::shard::lanes::{LaneConfig, LaneEnd, LaneId, LaneInfo, Target};
+use corelane::sys::affinity::Core;
+use corelane::sys::clock::Clock;
 use rustls::pki_types::ServerName;
+use std::cell::Cell;
 use std::io::BufRead;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Messages of `auto` without a number.
-const AUTO: usize = 5;
+/// How often to look for signals.
+const STEP: Duration = Duration::from_millis(20);
+/// How long a client that fails, or is stopped, waits for the server's goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Whom the flags trust, and where.
 pub fn target(addr: SocketAddr, trust: &TrustArgs) -> Result<Target, Failure> {
@@ -47,40 +55,86 @@ fn towards(server: SocketAddr) -> Result<IpAddr, Failure> {
     Ok(addr.ip())
 }
 
+/// What the end of a lane to `server` means, and what to look at.
+fn ended(server: SocketAddr, why: &LaneEnd) -> Failure {
+    let why = why.to_string();
+    let firewall = "is a server there (ss -lun on its host), and does UDP get through?";
+    Failure::Failed(match why.as_str() {
+        _ if why == LaneEnd::Finished.to_string() => {
+            format!("{server} ended the lane in good order: the server is shutting down")
+        }
+        _ if why.contains("alert 120") => format!(
+            "{server} serves something else than lanes: its TLS does not know the ALPN protocol \
+             {}; is `corelane rdma server` at another port?",
+            String::from_utf8_lossy(ALPN)
+        ),
+        _ if tls::shown().is_some() => format!(
+            "{server} shows a certificate with the fingerprint {}, not the one given; if that is \
+             the server you mean, give --pin that",
+            tls::shown().map_or(String::new(), |f| f.to_string())
+        ),
+        _ if why.contains("took too long") || why.contains("timed out") => {
+            format!("{server}: {why}; {firewall}")
+        }
+        _ => format!("{server}: {why}"),
+    })
+}
+
 /// A client's engine with what it tells.
 pub struct Client {
     pub engine: LaneEngine,
     pub told: mpsc::Receiver<Told>,
+    /// Of whom sentences speak.
+    server: SocketAddr,
+    /// A signal was taken notice of: what is waited for now is the end.
+    stopping: Cell<bool>,
 }
 
 impl Client {
-    /// Starts one at `ip`; with RoCE in user space at that port, where it is wanted.
+    /// Starts one at `ip`, pinned to cores if any are given; with RoCE in user space at that port,
+    /// where it is wanted.
     pub fn start(
         ip: IpAddr,
+        server: SocketAddr,
         roce: Option<u16>,
-        idle: Idle,
+        (cores, idle): (Vec<Core>, Idle),
         lanes: LaneConfig,
     ) -> Result<Self, Failure> {
         let (tell, told) = mpsc::channel();
-        let setup = Self::setup(ip, roce, idle, lanes);
+        let setup = Self::setup(ip, roce, (cores, idle), lanes);
         let engine = ends::start(setup, Some(&tell))?;
-        Ok(Self { engine, told })
+        Ok(Self::of(engine, told, server))
     }
 
     /// Starts one at `ip` over whatever the flags say.
-    fn start_over(ip: IpAddr, args: &ProviderArgs) -> Result<Self, Failure> {
+    fn start_over(ip: IpAddr, server: SocketAddr, args: &ProviderArgs) -> Result<Self, Failure> {
         let (tell, told) = mpsc::channel();
-        let setup = Self::setup(ip, None, Idle::default(), LaneConfig::default());
+        let setup = Self::setup(ip, None, Default::default(), LaneConfig::default());
         let ports = ends::ports_at(ip, args, setup.shards)?;
-        let engine = ends::start_on(setup, ports, Some(&tell))?;
-        Ok(Self { engine, told })
+        let engine = ends::start_on(setup, ports, Some(&tell), &Arc::default())?;
+        Ok(Self::of(engine, told, server))
     }
 
-    fn setup(ip: IpAddr, roce: Option<u16>, idle: Idle, lanes: LaneConfig) -> Setup {
+    fn of(engine: LaneEngine, told: mpsc::Receiver<Told>, server: SocketAddr) -> Self {
+        Self {
+            engine,
+            told,
+            server,
+            stopping: Cell::new(false),
+        }
+    }
+
+    fn setup(
+        ip: IpAddr,
+        roce: Option<u16>,
+        (cores, idle): (Vec<Core>, Idle),
+        lanes: LaneConfig,
+    ) -> Setup {
         Setup {
             name: "rdma-client",
             shards: 1,
             bind: Bind::Shared(SocketAddr::new(ip, 0)),
+            cores,
             idle,
             server: None,
             roce: roce.map(|port| (ip, port)),
@@ -96,28 +150,50 @@ impl Client {
         sent.then_some(()).ok_or_else(gone)
     }
 
-    /// What it tells next.
+    /// What it tells next. A signal is [`Failure::Stopped`], once.
     pub fn hear(&self) -> Result<Told, Failure> {
-        let told = self.told.recv_timeout(PATIENCE);
-        match told.map_err(|_| Failure::Failed("the server does not answer".into()))? {
-            Told::Refused(e) => Err(Failure::Failed(e.to_string())),
-            told => Ok(told),
+        let until = Clock::now() + PATIENCE;
+        loop {
+            match self.told.recv_timeout(STEP) {
+                Ok(Told::Refused(e)) => return Err(Failure::Failed(e.to_string())),
+                Ok(told) => return Ok(told),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Failure::Failed("the shard has ended".into()));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.look_for_signals()?;
+            if Clock::now() >= until {
+                return Err(Failure::Failed(format!(
+                    "{} does not answer; is the server still there (`corelane rdma status`)?",
+                    self.server
+                )));
+            }
         }
     }
 
+    fn look_for_signals(&self) -> Result<(), Failure> {
+        if signal::came() && !self.stopping.replace(true) {
+            return Err(Failure::Stopped);
+        }
+        Ok(())
+    }
+
     /// Opens a lane.
-    pub fn open(
-        &self,
-        target: Target,
-    ) -> Result<(LaneId, corelane::shard::lanes::LaneInfo), Failure> {
+    pub fn open(&self, target: Target) -> Result<(LaneId, LaneInfo, Option<String>), Failure> {
         self.order(Order::Connect(target))?;
         loop {
             match self.hear()? {
-                Told::Open(lane, info) => return Ok((lane, info)),
-                Told::Closed(why) => return Err(Failure::Failed(why.to_string())),
+                Told::Open(lane, info, why_quic) => return Ok((lane, info, why_quic)),
+                Told::Closed(why) => return Err(self.ended(&why)),
                 _ => {}
             }
         }
+    }
+
+    /// What the end of a lane means.
+    pub fn ended(&self, why: &LaneEnd) -> Failure {
+        ended(self.server, why)
     }
 
     /// Waits for the end of a lane.
@@ -125,45 +201,104 @@ impl Client {
         loop {
             if let Told::Closed(why) = self.hear()? {
                 return match why {
-                    corelane::shard::lanes::LaneEnd::Finished => Ok(()),
-                    why => Err(Failure::Failed(why.to_string())),
+                    LaneEnd::Finished => Ok(()),
+                    why => Err(self.ended(&why)),
                 };
             }
         }
+    }
+
+    /// Ends the engine. After a goodbye nothing is waited for: the peer needs nothing more.
+    fn end(self, outcome: Result<(), Failure>) -> Result<(), Failure> {
+        let wait = if outcome.is_ok() { 2 * STEP } else { GOODBYE };
+        let ended = ends::end_within(self.engine, wait);
+        outcome.and(ended)
     }
 }
 
 /// `corelane rdma client`.
 pub fn run(args: &RdmaClientArgs) -> Result<(), Failure> {
+    let commands = Command::parse_all(&args.commands).map_err(Failure::Usage)?;
     let target = target(args.server, &args.trust)?;
-    let client = Client::start_over(towards(args.server)?, &args.provider)?;
-    let (lane, info) = client.open(target)?;
-    let [qpn, psn, peer_qpn, peer_psn] = info.numbers;
-    output::print(&format!(
-        "client {}: over {}, QPN {qpn:#08x} PSN {psn:#08x}, peer QPN {peer_qpn:#08x} PSN \
-         {peer_psn:#08x}, region of {} bytes\n",
-        info.client,
-        if info.rdma { "RDMA" } else { "QUIC" },
-        info.remote_region
-    ))?;
-    message(&client)?;
-    if args.commands.is_empty() {
-        for line in std::io::stdin().lock().lines() {
-            let line = line.map_err(|e| Failure::Failed(format!("standard input: {e}")))?;
-            if !obey(&client, lane, line.trim())? {
-                break;
-            }
-        }
+    signal::catch()?;
+    let client = Client::start_over(towards(args.server)?, args.server, &args.provider)?;
+    let outcome = converse(&client, target, &commands, args.require_rdma);
+    client.end(outcome)
+}
+
+/// From a lane's opening to its goodbye.
+fn converse(
+    client: &Client,
+    target: Target,
+    commands: &[Command],
+    require_rdma: bool,
+) -> Result<(), Failure> {
+    let (lane, info, why_quic) = client.open(target)?;
+    let why = why_quic.as_deref().unwrap_or("for no known reason");
+    let over = if info.rdma {
+        let [qpn, psn, peer_qpn, peer_psn] = info.numbers;
+        format!("RDMA, QPN {qpn:#08x} PSN {psn:#08x}, peer QPN {peer_qpn:#08x} PSN {peer_psn:#08x}")
+    } else if require_rdma {
+        return Err(Failure::Failed(format!(
+            "{}: no RDMA: {why}; the server's log says more with --log info",
+            client.server
+        )));
     } else {
-        for command in &args.commands {
-            if !obey(&client, lane, command.trim())? {
+        format!("QUIC ({why})")
+    };
+    output::print(&format!(
+        "client {}: over {over}, region of {} bytes\n",
+        info.client, info.remote_region
+    ))?;
+    message(client)?;
+    if commands.is_empty() {
+        read_lines(client, lane)?;
+    } else {
+        for command in commands {
+            if !obey(client, lane, command)? {
                 break;
             }
         }
     }
     client.order(Order::Close(lane))?;
-    client.closed()?;
-    ends::end(client.engine)
+    client.closed()
+}
+
+/// Commands of standard input, until its end. A line that is none is said to be, and others go on.
+fn read_lines(client: &Client, lane: LaneId) -> Result<(), Failure> {
+    let (give, lines) = mpsc::sync_channel(1);
+    // Reading cannot be interrupted: it has a thread, which the process leaves behind.
+    thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            let last = line.is_err();
+            if give.send(line).is_err() || last {
+                break;
+            }
+        }
+    });
+    loop {
+        match lines.recv_timeout(STEP) {
+            Ok(Ok(line)) => match Command::parse(&line) {
+                Ok(command) => match obey(client, lane, &command) {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(()),
+                    Err(Failure::Usage(sentence)) => output::complain(&sentence),
+                    Err(e) => return Err(e),
+                },
+                Err(sentence) => output::complain(&sentence),
+            },
+            Ok(Err(e)) => return Err(Failure::Failed(format!("standard input: {e}"))),
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => match client.told.try_recv() {
+                Ok(Told::Closed(why)) => return Err(client.ended(&why)),
+                Ok(_) | Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => {
+                    return Err(Failure::Failed("the shard has ended".into()));
+                }
+            },
+        }
+        client.look_for_signals()?;
+    }
 }
 
 /// Prints the next message.
@@ -173,7 +308,7 @@ fn message(client: &Client) -> Result<(), Failure> {
             Told::Message(data) => {
                 return output::print(&format!("{}\n", String::from_utf8_lossy(&data)));
             }
-            Told::Closed(why) => return Err(Failure::Failed(why.to_string())),
+            Told::Closed(why) => return Err(client.ended(&why)),
             _ => {}
         }
     }
@@ -185,100 +320,61 @@ fn done(client: &Client) -> Result<Vec<u8>, Failure> {
         match client.hear()? {
             Told::Done(Ok(()), bytes) => return Ok(bytes),
             Told::Done(Err(e), _) => return Err(Failure::Failed(e.to_string())),
-            Told::Closed(why) => return Err(Failure::Failed(why.to_string())),
+            Told::Closed(why) => return Err(client.ended(&why)),
             _ => {}
         }
     }
 }
 
-/// What can be commanded.
-const COMMANDS: &str = "write send TEXT, write OFFSET TEXT, read OFFSET LENGTH, atomic add \
-     OFFSET N, atomic swap OFFSET COMPARE SWAP, auto [N] or quit";
-
 /// Does one command; whether to go on.
-fn obey(client: &Client, lane: LaneId, line: &str) -> Result<bool, Failure> {
-    let wrong = || Failure::Usage(format!("`{line}` is no command: {COMMANDS}"));
-    let number = |word: Option<&str>| word.and_then(|w| w.parse::<u64>().ok()).ok_or_else(wrong);
-    let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
-    let mut words = rest.split_whitespace();
-    match word {
-        "" => {}
-        "quit" => return Ok(false),
-        "send" => {
-            client.order(Order::Send(lane, 0, rest.as_bytes().to_vec()))?;
+fn obey(client: &Client, lane: LaneId, command: &Command) -> Result<bool, Failure> {
+    match command {
+        Command::Nothing => {}
+        Command::Quit => return Ok(false),
+        Command::Send(text) => {
+            client.order(Order::Send(lane, 0, text.as_bytes().to_vec()))?;
             message(client)?;
         }
-        "auto" => {
-            let count = if rest.is_empty() {
-                AUTO
-            } else {
-                number(Some(rest))? as usize
-            };
-            for n in 1..=count {
+        Command::Auto(count) => {
+            for n in 1..=*count {
                 let text = format!("automatic message {n} of {count}");
                 client.order(Order::Send(lane, 0, text.into_bytes()))?;
                 message(client)?;
             }
         }
-        "write" => {
-            let (at, text) = rest.split_once(' ').ok_or_else(wrong)?;
-            let at = number(Some(at))?;
-            client.order(Order::Write(lane, at, text.into()))?;
+        Command::Write(at, text) => {
+            client.order(Order::Write(lane, *at, text.clone().into()))?;
             done(client)?;
             output::print(&format!("wrote {} bytes at {at}\n", text.len()))?;
         }
-        "read" => {
-            let at = number(words.next())?;
-            let len = u32::try_from(number(words.next())?).map_err(|_| wrong())?;
-            client.order(Order::Read(lane, at, len))?;
-            let bytes = done(client)?;
-            output::print(&format!("{}\n", String::from_utf8_lossy(&bytes)))?;
+        Command::Read(at, len) => {
+            client.order(Order::Read(lane, *at, *len))?;
+            output::print(&format!("{}\n", shown(&done(client)?)))?;
         }
-        "atomic" => {
-            let what = atomic(&mut words).ok_or_else(wrong)?;
-            client.order(Order::Atomic(lane, what))?;
+        Command::Atomic(what) => {
+            client.order(Order::Atomic(lane, *what))?;
             let found = done(client)?.try_into().map_or(0, u64::from_ne_bytes);
             output::print(&format!("found {found}\n"))?;
         }
-        _ => return Err(wrong()),
     }
     Ok(true)
-}
-
-/// The operation that `add OFFSET N` or `swap OFFSET COMPARE SWAP` asks for.
-fn atomic<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Operation> {
-    let kind = words.next();
-    let mut number = || words.next()?.parse::<u64>().ok();
-    let (remote, first) = (number()?, number()?);
-    match kind? {
-        "add" => Some(Operation::FetchAdd {
-            local: 0,
-            remote,
-            add: first,
-        }),
-        "swap" => Some(Operation::CompareSwap {
-            local: 0,
-            remote,
-            compare: first,
-            swap: number()?,
-        }),
-        _ => None,
-    }
 }
 
 /// `corelane rdma status`.
 pub fn status(args: &RdmaStatusArgs) -> Result<(), Failure> {
     let target = target(args.server, &args.trust)?;
     let ip = towards(args.server)?;
-    let client = Client::start(ip, None, Idle::Park, LaneConfig::default())?;
-    client.order(Order::Status(target))?;
-    let json = loop {
-        match client.hear()? {
-            Told::Status(json) => break json,
-            Told::Closed(why) => return Err(Failure::Failed(why.to_string())),
-            _ => {}
+    let idle = (Vec::new(), Idle::Park);
+    signal::catch()?;
+    let client = Client::start(ip, args.server, None, idle, LaneConfig::default())?;
+    let outcome = client.order(Order::Status(target)).and_then(|()| {
+        loop {
+            match client.hear()? {
+                Told::Status(json) => return output::print(&format!("{json}\n")),
+                Told::Closed(why) => return Err(client.ended(&why)),
+                _ => {}
+            }
         }
-    };
-    output::print(&format!("{json}\n"))?;
-    ends::end(client.engine)
+    });
+    client.end(outcome)
 }

@@ -12,13 +12,18 @@ use corelane::rdma::bootstrap::ALPN;
 use corelane::shard::Context;
 use corelane::shard::engine::{Bind, Engine, EngineConfig, Idle};
 use corelane::shard::lanes::{LaneConfig, LaneShard, PortConfig, Ports, ProviderChoice};
+use corelane::sys::affinity::Core;
+use corelane::sys::clock::Clock;
 use corelane::sys::netlink::RouteWatcher;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 const STEP: Duration = Duration::from_millis(20);
+/// How long a server that ends waits for its clients' goodbyes.
+pub const GOODBYE: Duration = Duration::from_secs(3);
 /// How long the kernel may take to name its addresses, in steps of a millisecond.
 const PATIENCE: u32 = 200;
 
@@ -30,6 +35,7 @@ pub struct Setup {
     pub name: &'static str,
     pub shards: usize,
     pub bind: Bind,
+    pub cores: Vec<Core>,
     pub idle: Idle,
     pub server: Option<Arc<rustls::ServerConfig>>,
     /// Where RoCE in user space is; `None` goes without.
@@ -48,7 +54,7 @@ pub fn start(setup: Setup, told: Option<&mpsc::Sender<Told>>) -> Result<LaneEngi
             Some(ports(config, setup.shards)?)
         }
     };
-    start_on(setup, ports, told)
+    start_on(setup, ports, told, &Arc::default())
 }
 
 /// The ports that the flags ask for at `ip`; one line says which these are.
@@ -78,11 +84,12 @@ fn ports(mut config: PortConfig, shards: usize) -> Result<Ports, Failure> {
 }
 
 /// The same over ports that were found before; without any, lanes run over QUIC. What `setup` says
-/// of RoCE is not looked at.
+/// of RoCE is not looked at. `open` counts the lanes that are.
 pub fn start_on(
     setup: Setup,
     ports: Option<Ports>,
     told: Option<&mpsc::Sender<Told>>,
+    open: &Arc<AtomicUsize>,
 ) -> Result<LaneEngine, Failure> {
     let mut config = EngineConfig::new(setup.name);
     let mut transport = TransportConfig::default();
@@ -92,13 +99,18 @@ pub fn start_on(
     config.transport = Arc::new(transport);
     config.shards = setup.shards;
     config.bind = setup.bind;
+    config.cores = setup.cores;
     config.idle = setup.idle;
     config.server = setup.server;
     let mut setups = ports.into_iter().flat_map(|p| p.setups);
     let engine = Engine::start(&config, |_| {
         let setup_of = setups.next();
-        let open = move |ctx: &mut Context<'_>| setup_of.map_or(Ok(None), |s| s.open(ctx));
-        LaneShard::new(setup.lanes.clone(), open, CliApp::new(told.cloned()))
+        let port = move |ctx: &mut Context<'_>| setup_of.map_or(Ok(None), |s| s.open(ctx));
+        LaneShard::new(
+            setup.lanes.clone(),
+            port,
+            CliApp::new(told.cloned(), open.clone()),
+        )
     });
     engine.map_err(|e| Failure::start(e, "--listen"))
 }
@@ -130,11 +142,20 @@ pub fn server_tls(identity: Identity) -> Result<Arc<rustls::ServerConfig>, Failu
     Ok(Arc::new(tls))
 }
 
-/// Ends every shard of an engine in order.
-pub fn end(engine: LaneEngine) -> Result<(), Failure> {
+/// Ends every shard of an engine in order, but for lanes whose peers do not answer within `wait`: what
+/// waits for them is left as it is, for the process is about to end.
+pub fn end_within(engine: LaneEngine, wait: Duration) -> Result<(), Failure> {
     for sender in engine.senders() {
         // A shard that is gone has ended.
         let _ = sender.send(Order::Shutdown);
+    }
+    let until = Clock::now() + wait;
+    while !engine.is_over() {
+        if Clock::now() >= until {
+            std::mem::forget(engine);
+            return Ok(());
+        }
+        thread::sleep(STEP);
     }
     engine.join()?;
     Ok(())
@@ -160,13 +181,15 @@ pub fn serve(args: &RdmaServerArgs) -> Result<(), Failure> {
         name: "rdma",
         shards: args.shards,
         bind: Bind::Shared(args.listen),
+        cores: Vec::new(),
         idle: Idle::default(),
         server: Some(server_tls(identity)?),
         roce: None,
         lanes: LaneConfig::default(),
     };
     let protected = ports.is_none();
-    let engine = start_on(setup, ports, None)?;
+    let open = Arc::default();
+    let engine = start_on(setup, ports, None, &open)?;
     let addr = engine.local_addrs().first().copied().unwrap_or(args.listen);
     output::print(&format!(
         "listening on {addr}: lanes over {over}\ncertificate SHA-256 {fingerprint}\n"
@@ -177,5 +200,9 @@ pub fn serve(args: &RdmaServerArgs) -> Result<(), Failure> {
     while !signal::came() && !engine.has_ended() {
         thread::sleep(STEP);
     }
-    end(engine)
+    match open.load(Ordering::Relaxed) {
+        0 => {}
+        n => output::tell(&format!("waiting for {n} lanes; Ctrl-C again ends at once")),
+    }
+    end_within(engine, GOODBYE)
 }

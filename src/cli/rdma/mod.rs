@@ -5,7 +5,9 @@ mod app;
 mod args;
 mod bench;
 mod client;
+mod command;
 mod ends;
+mod figures;
 
 use super::Failure;
 pub use args::RdmaArgs;

@@ -44,6 +44,8 @@ pub struct Device {
     timers: Timers,
     /// Queue pairs with something to send.
     ready: VecDeque<Key>,
+    /// Queue pairs with SENDs and WRITEs under way.
+    pub(super) busy: usize,
 }
 
 /// One queue pair and the rest of the device, for as long as the queue pair is worked on.
@@ -57,6 +59,7 @@ macro_rules! parts {
                 events: &mut $device.events,
                 stats: &mut $device.stats,
                 config: &$device.config,
+                busy: $device.busy,
                 now: $now,
             };
             (qp, ctx)
@@ -82,6 +85,7 @@ impl Device {
             stats: Stats::default(),
             timers: Timers::default(),
             ready: VecDeque::new(),
+            busy: 0,
             config,
             rng,
         })
@@ -227,6 +231,12 @@ impl Device {
         let Some(qp) = self.qps.get_mut(key) else {
             return;
         };
+        let busy = qp.is_busy();
+        match (std::mem::replace(&mut qp.busy, busy), busy) {
+            (false, true) => self.busy += 1,
+            (true, false) => self.busy -= 1,
+            _ => {}
+        }
         self.timers.arm(key, qp.deadline(), &mut qp.armed);
         let qps = &self.qps;
         self.timers

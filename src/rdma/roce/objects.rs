@@ -363,6 +363,7 @@ impl Provider for Device {
         let gone = gone.ok_or(RdmaError::Unknown("queue pair"))?;
         self.qpns.remove(&gone.qpn);
         self.psns.remove(&gone.drawn_psn);
+        self.busy -= usize::from(gone.busy);
         self.count_users(gone.pd, [gone.send_cq, gone.recv_cq], gone.srq, false);
         Ok(())
     }

@@ -70,6 +70,7 @@ pub trait LaneApp<P: Port> {
 
     /// The device told of something that no request tells. Lanes that it concerns have left their
     /// queue pairs already; new ones get none while the port is down or the device has failed.
+    /// That a queue pair which was stopped here has seen its last receive is not told.
     fn on_device_event(&mut self, lanes: &mut Lanes<'_, P>, event: AsyncEvent) {
         let _ = (lanes, event);
     }
@@ -200,9 +201,21 @@ pub enum LaneError {
     /// The message is too long.
     #[error("a message of this lane has at most {0} bytes")]
     TooLong(usize),
-    /// The bytes are not all in a region, or not aligned.
-    #[error("the bytes are not all in the region, or not aligned")]
-    Range,
+    /// The bytes are not all in a region.
+    #[error("{len} bytes at offset {at} are not all in {whose} region of {region} bytes")]
+    Range {
+        /// Of the two regions the one.
+        whose: &'static str,
+        /// The offset.
+        at: u64,
+        /// How many there were to be.
+        len: u64,
+        /// How many the region has.
+        region: u64,
+    },
+    /// An atomic's offset in the peer's region is no multiple of 8.
+    #[error("atomics are at offsets that are multiples of 8; {0} is none")]
+    Alignment(u64),
     /// The peer's region is not for this.
     #[error("the peer does not allow it")]
     Access,

@@ -111,14 +111,17 @@ impl<P: Port> Host<P> {
                 return;
             }
         }
-        let parts = match self.parts(plan, client, &mut None) {
-            Some(Ok(parts)) => Some(parts),
+        let (parts, why_quic) = match self.parts(plan, client, &mut None) {
+            Some(Ok(parts)) => (Some(parts), None),
             Some(Err(error)) => {
                 tracing::warn!(%error, "a lane goes without a queue pair");
-                None
+                (None, Some(error.to_string()))
             }
-            None => None,
+            None => (None, Some("there is no RDMA at this end".into())),
         };
+        if let Some(s) = self.sessions.get_mut(key) {
+            s.why_quic = why_quic;
+        }
         self.adopt(key, parts);
         let Some(s) = self.sessions.get(key) else {
             return;
@@ -145,16 +148,14 @@ impl<P: Port> Host<P> {
         self.config.foreign_gids || queue.gid.ip() == s.remote.ip().to_canonical()
     }
 
-    /// Whether our device reaches the peer's, from the address that the connection has.
-    fn can_reach(&self, s: &Session, queue: &QueueTerms) -> bool {
-        let Some(port) = self.port.as_ref().filter(|_| self.has_device()) else {
-            return false;
-        };
-        if let Err(error) = port.takes(queue) {
-            tracing::info!(client = %s.remote, %error, "a lane runs over QUIC");
-            return false;
-        }
-        port.gid_of(s.local).is_some()
+    /// Whether our device reaches the peer's, from the address that the connection has; why not.
+    fn can_reach(&self, s: &Session, queue: Option<&QueueTerms>) -> Result<(), String> {
+        let queue = queue.ok_or("the client has no queue pair")?;
+        let port = self.port.as_ref().filter(|_| self.has_device());
+        let port = port.ok_or("there is no RDMA at this end")?;
+        port.takes(queue).map_err(|e| e.to_string())?;
+        let gid = port.gid_of(s.local).map(drop);
+        gid.ok_or_else(|| format!("no RDMA at {}, where the client connects to", s.local))
     }
 
     /// A client's offer: everything is checked and reserved before anything is made.
@@ -170,7 +171,8 @@ impl<P: Port> Host<P> {
             tracing::warn!(client = %s.remote, "a client names another's address");
             return self.refuse(key, Refusal::Terms);
         }
-        let wants_queue = peer.queue.is_some_and(|q| self.can_reach(s, &q));
+        let reached = self.can_reach(s, peer.queue.as_ref());
+        let wants_queue = reached.is_ok();
         let amount = Amount {
             queue_pairs: u64::from(wants_queue),
             bytes: plan.bytes() as u64,
@@ -198,6 +200,7 @@ impl<P: Port> Host<P> {
         s.client = client;
         s.plan = plan;
         s.reservation = reservation;
+        s.why_quic = reached.err();
         let local = s.local;
         self.adopt(key, parts);
         if let (Some(queue), Some(s), Some(port)) =
@@ -233,14 +236,25 @@ impl<P: Port> Host<P> {
         let Some(s) = self.sessions.get(key) else {
             return;
         };
-        let queue = peer.queue.filter(|q| self.may_send_to(s, q));
+        let mut why_quic = match peer.queue {
+            None => Some(format!("the server has no RDMA at {}", s.remote.ip())),
+            Some(q) if !self.may_send_to(s, &q) => Some(format!(
+                "the server's queue pair is at {}, its connection at {}",
+                q.gid.ip(),
+                s.remote.ip()
+            )),
+            Some(_) => None,
+        };
+        let queue = peer.queue.filter(|_| why_quic.is_none());
         if let (Some(parts), Some(queue), Some(port)) = (&s.parts, queue, &mut self.port) {
             match parts.connect(port, local, &queue) {
                 Ok(()) => ready = true,
-                Err(error) => tracing::warn!(%error, "the lane runs over QUIC"),
+                Err(error) => why_quic = Some(error.to_string()),
             }
         }
         if let Some(s) = self.sessions.get_mut(key) {
+            // What is missing here was known before.
+            s.why_quic = s.why_quic.take().or(why_quic);
             s.say(&Message::Ready(ready));
         }
         self.settle(key, ready);
@@ -255,6 +269,9 @@ impl<P: Port> Host<P> {
         s.carrier = if queue {
             Carrier::Queue
         } else {
+            let unknown = || "the peer did not take its queue pair".to_owned();
+            let why = s.why_quic.get_or_insert_with(unknown);
+            tracing::info!(peer = %s.remote, why, "a lane runs over QUIC");
             Carrier::Stream
         };
         if !queue && let (Some(parts), Some(port)) = (&mut s.parts, &mut self.port) {

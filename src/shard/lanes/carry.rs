@@ -14,6 +14,19 @@ use crate::rdma::{
 
 /// Completions taken at once.
 const BATCH: usize = 64;
+/// What no device has written.
+const NONE: Completion = Completion {
+    wr_id: 0,
+    status: Status::GeneralErr,
+    opcode: CompletionOpcode::Send,
+    byte_len: 0,
+    imm: None,
+    qp: QueuePairId(Key {
+        slot: 0,
+        generation: 0,
+    }),
+    qpn: 0,
+};
 /// Bytes of an acknowledgement, which is posted inline.
 const ACK: usize = HEADER;
 
@@ -314,19 +327,9 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
         let Some(cq) = self.host.shared.as_ref().map(|s| s.cq) else {
             return;
         };
-        let none = Completion {
-            wr_id: 0,
-            status: Status::GeneralErr,
-            opcode: CompletionOpcode::Send,
-            byte_len: 0,
-            imm: None,
-            qp: QueuePairId(Key {
-                slot: 0,
-                generation: 0,
-            }),
-            qpn: 0,
-        };
-        let mut batch = [none; BATCH];
+        // Kept, for filling it anew would be the longest part of a turn without completions.
+        let mut batch = std::mem::take(&mut self.host.completions);
+        batch.resize(BATCH, NONE);
         let mut any = false;
         loop {
             let polled = self.host.port.as_mut().map(|p| p.poll_cq(cq, &mut batch));
@@ -346,6 +349,7 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
                 break;
             }
         }
+        self.host.completions = batch;
         self.host.wakes.on_polled(any);
         self.hear_device(now);
     }

@@ -104,12 +104,20 @@ impl<P: Port> Lanes<'_, P> {
         if !peer.access.has(needed) {
             return Err(LaneError::Access);
         }
-        let end = remote
-            .checked_add(len.into())
-            .filter(|end| *end <= peer.len);
-        let aligned = !what.is_atomic() || remote.is_multiple_of(8);
-        if end.is_none() || !aligned || !session.region.holds(local, len as usize) {
-            return Err(LaneError::Range);
+        if what.is_atomic() && !remote.is_multiple_of(8) {
+            return Err(LaneError::Alignment(remote));
+        }
+        let end = remote.checked_add(len.into());
+        if end.is_none_or(|end| end > peer.len) {
+            return Err(LaneError::Range {
+                whose: "the peer's",
+                at: remote,
+                len: len.into(),
+                region: peer.len,
+            });
+        }
+        if !session.region.holds(local, len as usize) {
+            return Err(out_of_own(session, local, len as usize));
         }
         if session.peer_total.is_some() {
             return Err(LaneError::Closed);
@@ -139,7 +147,8 @@ impl<P: Port> Lanes<'_, P> {
     pub fn read(&self, lane: LaneId, at: u64, into: &mut [u8]) -> Result<(), LaneError> {
         let session = self.host.sessions.get(lane.0).ok_or(LaneError::Closed)?;
         let done = session.region.read(self.host.port.as_ref(), at, into);
-        done.then_some(()).ok_or(LaneError::Range)
+        done.then_some(())
+            .ok_or_else(|| out_of_own(session, at, into.len()))
     }
 
     /// Copies into the own region.
@@ -150,12 +159,18 @@ impl<P: Port> Lanes<'_, P> {
         let (sessions, port) = (&mut self.host.sessions, self.host.port.as_mut());
         let session = sessions.get_mut(lane.0).ok_or(LaneError::Closed)?;
         let done = session.region.write(port, at, from);
-        done.then_some(()).ok_or(LaneError::Range)
+        done.then_some(())
+            .ok_or_else(|| out_of_own(session, at, from.len()))
     }
 
     /// What a lane is; `None` before it is open and after its end.
     pub fn info(&self, lane: LaneId) -> Option<LaneInfo> {
         self.host.info(lane.0)
+    }
+
+    /// Why a lane opened over QUIC; `None` where it did not.
+    pub fn why_quic(&self, lane: LaneId) -> Option<&str> {
+        self.host.sessions.get(lane.0)?.why_quic.as_deref()
     }
 
     /// Messages that the lane would take now, and operations under way.
@@ -214,6 +229,15 @@ impl<P: Port> Lanes<'_, P> {
     /// The provider.
     pub fn port(&self) -> Option<&P> {
         self.host.port.as_ref()
+    }
+}
+
+fn out_of_own(session: &Session, at: u64, len: usize) -> LaneError {
+    LaneError::Range {
+        whose: "the own",
+        at,
+        len: len as u64,
+        region: session.region.len() as u64,
     }
 }
 

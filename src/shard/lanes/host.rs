@@ -11,7 +11,7 @@ use crate::rdma::parts::{Parts, Plan, Shared};
 use crate::rdma::quota::Quotas;
 use crate::rdma::registry::{Owner, Registry};
 use crate::rdma::slots::{Key, Slots};
-use crate::rdma::{Access, Mtu, Port, QueuePairId};
+use crate::rdma::{Access, Completion, Mtu, Port, QueuePairId};
 use crate::shard::{Context, ShardApp};
 use crate::stream::{StreamEvent, Streams, Taken};
 use crate::wire::StreamId;
@@ -125,6 +125,8 @@ pub struct Host<P: Port> {
     pub(super) parting: Vec<Parting>,
     pub(super) wakes: Wakes,
     pub(super) scratch: Vec<u8>,
+    /// Where completions are polled to.
+    pub(super) completions: Vec<Completion>,
     pub(super) closing: bool,
     pub(super) stats: LaneStats,
 }
@@ -303,6 +305,7 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             parting: Vec::new(),
             wakes: Wakes::new(),
             scratch: Vec::new(),
+            completions: Vec::new(),
             closing: false,
             stats: LaneStats::default(),
             config,

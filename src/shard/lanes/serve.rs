@@ -245,12 +245,14 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
         self.bring_news(now);
         let host = &mut self.host;
         let lanes = &mut Lanes { now, host };
-        if self.app.on_message(lanes, LaneId(key), frame.tag, body) == Consume::Now
-            && let Some(s) = self.host.sessions.get_mut(key)
-        {
-            s.flow.consume(1);
+        let consumed = self.app.on_message(lanes, LaneId(key), frame.tag, body) == Consume::Now;
+        let Some(s) = self.host.sessions.get_mut(key) else {
+            return;
+        };
+        s.flow.consume(u64::from(consumed));
+        // Its connection is left alone, unless this may have been the last message.
+        if s.peer_total.is_some() {
+            self.host.touch(key);
         }
-        // It may have been the last.
-        self.host.touch(key);
     }
 }

@@ -150,6 +150,8 @@ pub(super) struct Session {
     /// The application found the lane full.
     pub wants_room: bool,
     pub status_only: bool,
+    /// Why the lane has no queue pair.
+    pub why_quic: Option<String>,
     pub deadline: Timestamp,
     pub dirty: bool,
     pub end: Option<LaneEnd>,
@@ -188,6 +190,7 @@ impl Session {
             reservation: None,
             wants_room: false,
             status_only: false,
+            why_quic: None,
             deadline,
             dirty: false,
             end: None,

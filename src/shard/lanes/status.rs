@@ -18,8 +18,8 @@ fn limit(usage: &Usage) -> String {
 }
 
 impl<P: Port> Host<P> {
-    /// Every limit that clients come up against, with what is used: the device's, by all shards that
-    /// share it, and this shard's own.
+    /// Every limit that clients come up against, with what is used: the device's, by all shards
+    /// that share it, and this shard's own.
     pub(super) fn usage(&self) -> Vec<Usage> {
         let mut all = self.port.as_ref().map(Port::usage).unwrap_or_default();
         all.extend(self.shared.as_ref().map(|shared| shared.usage()));

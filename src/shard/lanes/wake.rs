@@ -1,8 +1,8 @@
 //! A device that moves its own packets: what wakes the shard for it, and what it has to say.
 //!
 //! While the shard turns, its completion queue is polled each turn and nothing is armed. Before it
-//! sleeps the queue is armed, and one more turn polls it: what came before does not tell. Events are
-//! read when their descriptors say so, and now and then by a shard that never sleeps.
+//! sleeps the queue is armed, and one more turn polls it: what came before does not tell. Events
+//! are read when their descriptors say so, and now and then by a shard that never sleeps.
 
 use super::app::LaneApp;
 use super::handle::Lanes;
@@ -164,6 +164,11 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             wakes.look = now + LOOK;
         }
         while let Some(event) = self.host.port.as_mut().and_then(P::get_async_event) {
+            // The device's answer to our own teardown.
+            if matches!(event, AsyncEvent::QpLastWqeReached(_)) {
+                tracing::debug!(?event, "the device tells");
+                continue;
+            }
             self.host.on_device_event(event);
             let host = &mut self.host;
             self.app.on_device_event(&mut Lanes { now, host }, event);

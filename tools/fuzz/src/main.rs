@@ -9,6 +9,7 @@
 mod common;
 mod endpoints;
 mod mutate;
+mod rdma;
 mod targets;
 
 use corelane::base::Rng;

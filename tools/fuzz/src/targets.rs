@@ -2,6 +2,7 @@
 //! out. A target fails by panicking.
 
 use crate::endpoints as ep;
+use crate::rdma;
 use corelane::base::{PathId, Rng};
 use corelane::wire::frame::{
     self, AddAddress, AddressFrame, ConnectionClose, Dir, EcnCounts, Frame, NewConnectionId,
@@ -34,6 +35,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "tparams", corpus: parameters, run: run_parameters, cost: 1 },
     Target { name: "datagram", corpus: ep::handshakes, run: ep::run_datagram, cost: 100 },
     Target { name: "stream", corpus: ep::payloads, run: ep::run_payload, cost: 100 },
+    Target { name: "bootstrap", corpus: rdma::messages, run: rdma::run_bootstrap, cost: 1 },
+    Target { name: "roce", corpus: rdma::packets, run: rdma::run_packet, cost: 1 },
+    Target { name: "device", corpus: rdma::attacks, run: rdma::run_device, cost: 50 },
 ];
 
 /// The first byte of a header input is the local connection ID length, the rest the datagram.

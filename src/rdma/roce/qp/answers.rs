@@ -112,7 +112,10 @@ impl Qp {
             self.requester.acknowledged(end);
             self.complete_oldest(ctx, 0);
         }
-        if self.requester.una != before {
+        let packets = self.requester.una.since(before).max(0) as usize;
+        if packets > 0 {
+            let mtu = self.path.as_ref().map_or(0, |p| p.mtu);
+            self.requester.window.earn(packets * mtu as usize);
             self.requester.progressed(ctx.now);
         }
         all

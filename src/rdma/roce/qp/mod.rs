@@ -12,6 +12,7 @@ mod respond;
 mod responder;
 mod send_queue;
 mod train;
+mod window;
 
 use super::config::Config;
 use super::memory::{Memory, Span};
@@ -38,6 +39,8 @@ pub(super) struct Ctx<'a> {
     pub events: &'a mut BoundedQueue<AsyncEvent>,
     pub stats: &'a mut Stats,
     pub config: &'a Config,
+    /// Queue pairs that share what may be under way.
+    pub busy: usize,
     pub now: Timestamp,
 }
 
@@ -82,6 +85,10 @@ pub(super) struct Qp {
     lost_completion: bool,
     /// The peer's first packet has been told of.
     greeted: bool,
+    /// The last train left answers behind.
+    answers_first: bool,
+    /// Counted among the device's queue pairs with something under way.
+    pub busy: bool,
     /// In the device's list of queue pairs with something to send.
     pub queued: bool,
     /// The earliest entry of this queue pair in the device's timers.
@@ -115,6 +122,8 @@ impl Qp {
             responder: Responder::new(max_sge as usize),
             lost_completion: false,
             greeted: false,
+            answers_first: false,
+            busy: false,
             queued: false,
             armed: Timestamp::NEVER,
         }
@@ -138,6 +147,11 @@ impl Qp {
     pub fn enter_rts(&mut self, attr: &RtsAttr) {
         self.state = QpState::Rts;
         self.requester.start(attr);
+    }
+
+    /// Whether SENDs or WRITEs are under way.
+    pub fn is_busy(&self) -> bool {
+        self.requester.is_busy()
     }
 
     /// When something is due without a packet.

@@ -6,6 +6,7 @@
 
 use super::send_queue::{SendQueue, Wqe};
 use super::train::Planned;
+use super::window::Window;
 use super::{Ctx, Qp};
 use crate::base::Timestamp;
 use crate::base::limits::ROCE_PACKETS_PER_ACK;
@@ -35,6 +36,8 @@ pub(super) struct Requester {
     /// READs and atomics that were sent and not answered.
     fetching: u32,
     since_ack_request: u32,
+    /// How much may be under way.
+    pub window: Window,
     /// The missing answer that was asked for again already.
     gap: Option<Psn>,
     /// When to send again for want of an answer.
@@ -61,6 +64,7 @@ impl Requester {
             flight: 0,
             fetching: 0,
             since_ack_request: 0,
+            window: Window::default(),
             gap: None,
             timer: Timestamp::NEVER,
             waits_until: Timestamp::NEVER,
@@ -80,6 +84,7 @@ impl Requester {
         (self.retries, self.retries_left) = (attr.retry_cnt, attr.retry_cnt);
         (self.rnr_retries, self.rnr_left) = (attr.rnr_retry, attr.rnr_retry);
         self.max_fetching = attr.max_rd_atomic.into();
+        self.window = Window::default();
         self.stop();
     }
 
@@ -93,6 +98,11 @@ impl Requester {
     #[inline]
     pub fn deadline(&self) -> Timestamp {
         self.timer.min(self.waits_until)
+    }
+
+    /// Whether SENDs or WRITEs are under way.
+    pub fn is_busy(&self) -> bool {
+        self.flight > 0
     }
 
     /// Whether anything is under way.
@@ -167,6 +177,7 @@ impl Requester {
             return false;
         };
         self.retries_left = left;
+        self.window.lost();
         self.rewind();
         true
     }
@@ -204,7 +215,8 @@ impl Requester {
         if wqe.op.fetches() {
             return Some(self.plan_fetch(wqe, first, mtu));
         }
-        if self.flight >= window {
+        // A window that has become smaller is full, too; but an answer must be on its way.
+        if self.flight >= window && self.since_ack_request == 0 {
             return None;
         }
         let offset = self.packet.saturating_mul(mtu);
@@ -216,15 +228,15 @@ impl Requester {
             psn: first.plus(self.packet),
             offset,
             payload: wqe.len.saturating_sub(offset).min(mtu),
-            ack_req: self.asks(wqe, place, window),
+            ack_req: self.asks(place, window),
             solicited: wqe.solicited && place.ends(),
         })
     }
 
     /// Whether this packet asks for an acknowledgement: none that could be the last for a while
-    /// may go without.
+    /// may go without. Completions of what others follow come with theirs.
     #[inline]
-    fn asks(&self, wqe: &Wqe, place: Place, window: u32) -> bool {
+    fn asks(&self, place: Place, window: u32) -> bool {
         let stalls = self.flight + 1 >= window;
         if stalls || self.since_ack_request >= ROCE_PACKETS_PER_ACK {
             return true;
@@ -233,7 +245,7 @@ impl Requester {
             return false;
         }
         let goes_on = |next: &Wqe| !next.op.fetches() && !next.fence && next.fault.is_none();
-        wqe.signaled || !self.queue.get(self.cursor + 1).is_some_and(goes_on)
+        !self.queue.get(self.cursor + 1).is_some_and(goes_on)
     }
 
     fn plan_fetch(&self, wqe: &Wqe, first: Psn, mtu: u32) -> Planned {

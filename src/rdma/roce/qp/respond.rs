@@ -113,6 +113,12 @@ impl Responder {
         true
     }
 
+    /// Whether anything is owed to the peer.
+    #[inline]
+    pub fn has_output(&self) -> bool {
+        self.owes || self.pending.is_some()
+    }
+
     /// The next packet, if one is owed.
     #[inline]
     pub fn plan(&self, mtu: u32) -> Option<Planned> {

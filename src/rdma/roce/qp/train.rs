@@ -1,15 +1,19 @@
-//! Packets into trains: equal segments that leave with one call, answers before requests.
+//! Packets into trains: equal segments that leave with one call, requests before answers.
+//!
+//! An acknowledgement is the shortest packet there is, so it ends a train of requests and costs no
+//! call of its own. Answers that a train had no place for begin the next one, and so do those
+//! behind a single short request, which leaves at once.
 //!
 //! A message's FIRST packet is longer than its MIDDLE ones by its RETH, so it begins a train that
 //! the next packet ends; from there on all segments are equal. Packets are written where they leave
 //! from, and their data is copied once, out of registered memory.
 
 use super::{Ctx, Qp};
-use crate::base::limits::{MAX_TRAIN_BYTES, MAX_TRAIN_SEGMENTS};
+use crate::base::limits::{MAX_TRAIN_BYTES, MAX_TRAIN_SEGMENTS, ROCE_WINDOW_OF_ALL};
 use crate::base::{Ecn, Transmit};
 use crate::rdma::attr::QpState;
 use crate::rdma::roce::config::Identification;
-use crate::rdma::roce::wire::headers::DEFAULT_PKEY;
+use crate::rdma::roce::wire::headers::{AETH, BTH, DEFAULT_PKEY, ICRC};
 use crate::rdma::roce::wire::packet::{packet_len, write};
 use crate::rdma::roce::wire::{Bth, Ext, Opcode, Psn};
 
@@ -34,12 +38,22 @@ enum Half {
     Requester,
 }
 
+/// A packet below this length carries no bulk data, bytes.
+const SHORT: usize = 512;
+/// Bytes of an acknowledgement.
+const ANSWER: usize = BTH + AETH + ICRC;
+
+/// Whose packet comes next, which, and its bytes.
+type Next = (Half, Planned, usize);
+
 /// What was written of a train.
 #[derive(Default)]
 struct Train {
     len: usize,
     segment: usize,
     count: u16,
+    /// Whose packet is the first.
+    first: Option<Half>,
 }
 
 impl Qp {
@@ -48,37 +62,66 @@ impl Qp {
         let Some(path) = &self.path else {
             return false;
         };
-        self.plan(path.mtu, window(ctx, path.mtu)).is_some()
+        self.plan(path.mtu, self.window(ctx, path.mtu)).is_some()
+    }
+
+    /// Packets of SENDs and WRITEs that may be under way.
+    #[inline]
+    fn window(&self, ctx: &Ctx<'_>, mtu: u32) -> u32 {
+        let share = ROCE_WINDOW_OF_ALL / ctx.busy.max(1);
+        let most = ctx.config.window.min(share);
+        self.requester.window.packets(most, mtu)
     }
 
     #[inline]
     fn plan(&self, mtu: u32, window: u32) -> Option<(Half, Planned)> {
-        if let Some(planned) = self.responder.plan(mtu) {
-            return Some((Half::Responder, planned));
+        let answer = || Some((Half::Responder, self.responder.plan(mtu)?));
+        let request = || {
+            let may = self.state == QpState::Rts;
+            let planned = may.then(|| self.requester.plan(mtu, window)).flatten()?;
+            Some((Half::Requester, planned))
+        };
+        if self.answers_first {
+            answer().or_else(request)
+        } else {
+            request().or_else(answer)
         }
-        if self.state != QpState::Rts {
-            return None;
+    }
+
+    /// The next packet of a train: one that is no longer than the first and that `room` holds.
+    #[inline]
+    fn plan_next(&self, train: &Train, mtu: u32, window: u32, room: usize) -> Option<Next> {
+        let fits = |len| train.count == 0 || len <= train.segment.min(room);
+        let (half, planned) = self.plan(mtu, window)?;
+        let len = packet_len(&planned.ext, planned.payload as usize);
+        if half == Half::Requester && self.responder.has_output() {
+            // The last place is the answer's.
+            let last = usize::from(train.count) + 1 == MAX_TRAIN_SEGMENTS;
+            if !fits(len) || last || len + ANSWER > room {
+                let planned = self.responder.plan(mtu)?;
+                let len = packet_len(&planned.ext, planned.payload as usize);
+                return fits(len).then_some((Half::Responder, planned, len));
+            }
         }
-        let planned = self.requester.plan(mtu, window)?;
-        Some((Half::Requester, planned))
+        // A short request alone may well be waited for, and a train of two takes the kernel longer.
+        let single = train.count == 1 && train.first == Some(Half::Requester);
+        let alone = half == Half::Responder && single && train.segment < SHORT;
+        (fits(len) && !alone).then_some((half, planned, len))
     }
 
     /// Writes the next train to `buf`, which must hold at least one packet.
     pub fn build(&mut self, ctx: &mut Ctx<'_>, buf: &mut [u8]) -> Option<Transmit> {
         let path = self.path.as_ref()?;
         let (mtu, socket, addresses) = (path.mtu, path.socket, path.addresses);
-        let window = window(ctx, mtu);
+        let window = self.window(ctx, mtu);
         let room = buf.len().min(MAX_TRAIN_BYTES);
         let buf = buf.get_mut(..room)?;
         let mut train = Train::default();
         while usize::from(train.count) < MAX_TRAIN_SEGMENTS {
-            let Some((half, planned)) = self.plan(mtu, window) else {
+            let next = self.plan_next(&train, mtu, window, room - train.len);
+            let Some((half, planned, len)) = next else {
                 break;
             };
-            let len = packet_len(&planned.ext, planned.payload as usize);
-            if train.count > 0 && len > train.segment {
-                break;
-            }
             let Some(out) = buf.get_mut(train.len..train.len + len) else {
                 break;
             };
@@ -91,7 +134,7 @@ impl Qp {
                 break;
             }
             if train.count == 0 {
-                train.segment = len;
+                (train.segment, train.first) = (len, Some(half));
             }
             train.len += len;
             train.count += 1;
@@ -99,6 +142,7 @@ impl Qp {
                 break;
             }
         }
+        self.answers_first = self.responder.has_output();
         if train.count == 0 {
             return None;
         }
@@ -173,9 +217,4 @@ impl Qp {
             Half::Responder => self.fail_response(ctx),
         }
     }
-}
-
-/// Packets of SENDs and WRITEs that may be under way.
-fn window(ctx: &Ctx<'_>, mtu: u32) -> u32 {
-    (ctx.config.window / mtu.max(1) as usize).clamp(2, 1 << 20) as u32
 }

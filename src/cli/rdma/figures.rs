@@ -1,0 +1,141 @@
+//! What `corelane rdma bench` found, as text and as the JSON that other benchmarks print.
+
+use super::app::Loaded;
+use super::args::RdmaBenchArgs;
+use crate::cli::Failure;
+use crate::cli::report::hist::Latency;
+use crate::cli::report::json::SCHEMA_VERSION;
+use crate::cli::report::machine::Machine;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// One measurement.
+pub struct Figures {
+    pub name: String,
+    /// Over a queue pair, not over QUIC.
+    pub rdma: bool,
+    /// Clients there were.
+    pub clients: usize,
+    pub time: Duration,
+    /// Of data.
+    pub bytes: u64,
+    pub operations: usize,
+    /// Of each operation that is answered.
+    pub latency: Latency,
+    /// Both sides' together.
+    pub memory_per_client: Option<u64>,
+}
+
+impl Figures {
+    /// What clients did at the same time.
+    pub fn of(name: &str, rdma: bool, size: usize, loaded: &[Loaded]) -> Self {
+        let mut latency = Latency::new();
+        loaded.iter().for_each(|l| latency.merge(&l.latency));
+        let operations = loaded.iter().map(|l| l.count).sum();
+        Self {
+            name: name.into(),
+            rdma,
+            clients: loaded.len(),
+            time: loaded.iter().map(|l| l.time).max().unwrap_or_default(),
+            bytes: (operations * size) as u64,
+            operations,
+            latency,
+            memory_per_client: None,
+        }
+    }
+
+    fn rate(&self, amount: f64) -> f64 {
+        amount / self.time.as_secs_f64().max(1e-9)
+    }
+
+    fn over(&self) -> &'static str {
+        if self.rdma {
+            "RoCE v2 in user space"
+        } else {
+            "QUIC"
+        }
+    }
+
+    fn to_text(&self) -> String {
+        let mut text = format!(
+            "{}, {} clients over {}: ",
+            self.name,
+            self.clients,
+            self.over()
+        );
+        let rate = self.rate(self.operations as f64);
+        if self.bytes > 0 {
+            let gbits = self.rate(self.bytes as f64 * 8.0) / 1e9;
+            text += &format!("{gbits:.3} Gbit/s, ");
+        }
+        text += &format!("{rate:.0}/s");
+        if let Some(l) = self.latency.summary() {
+            let us = |ns: u64| ns as f64 / 1000.0;
+            text += &format!(
+                ", microseconds p50 {:.1} p99 {:.1} p99.9 {:.1} max {:.1}",
+                us(l.p50),
+                us(l.p99),
+                us(l.p999),
+                us(l.max)
+            );
+        }
+        if let Some(bytes) = self.memory_per_client {
+            text += &format!(
+                ", {:.1} KiB each at both ends together",
+                bytes as f64 / 1024.0
+            );
+        }
+        text + "\n"
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "carrier": if self.rdma { "roce" } else { "quic" },
+            "clients": self.clients,
+            "duration_seconds": self.time.as_secs_f64(),
+            "bytes": self.bytes,
+            "goodput_bits_per_second": self.rate(self.bytes as f64 * 8.0),
+            "operations": self.operations,
+            "operations_per_second": self.rate(self.operations as f64),
+            "failures": 0,
+            "latency_ns": self.latency.summary(),
+            "memory_bytes_per_client": self.memory_per_client,
+        })
+    }
+}
+
+/// All of them, as was asked.
+pub fn report(
+    args: &RdmaBenchArgs,
+    size: usize,
+    all: &[Figures],
+    failure: Option<&Failure>,
+) -> Result<String, Failure> {
+    if !args.json {
+        return Ok(all.iter().map(Figures::to_text).collect());
+    }
+    let measure = format!("{:?}", args.measure).to_lowercase();
+    let document = json!({
+        "schema_version": SCHEMA_VERSION,
+        "tool": "corelane",
+        "tool_version": env!("CARGO_PKG_VERSION"),
+        "command": format!("rdma bench {measure}"),
+        "machine": Machine::read(),
+        "config": {
+            "size_bytes": size,
+            "mtu_bytes": args.mtu,
+            "tx_depth": args.tx_depth,
+            "ip": args.ip.to_string(),
+            "spin": args.spin,
+            "cores": args.cores,
+        },
+        "end": {
+            "workloads": all.iter().map(Figures::to_json).collect::<Vec<_>>(),
+            "error": failure.map(ToString::to_string),
+        },
+    });
+    let text = serde_json::to_string_pretty(&document);
+    text.map(|t| t + "\n")
+        .map_err(|e| Failure::Failed(e.to_string()))
+}

@@ -1,0 +1,100 @@
+//! `corelane rdma`: every measurement as JSON, and a server and its client as two processes.
+
+use super::{corelane, failure, report, run};
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+fn workloads(line: &str) -> Vec<Value> {
+    let report = report(line);
+    let all = report["end"]["workloads"].as_array();
+    all.expect("a list").clone()
+}
+
+#[test]
+fn every_measurement_runs_and_says_what_it_found() {
+    for (measure, answered) in [("send", 1), ("write", 50), ("read", 50), ("latency", 50)] {
+        let all = workloads(&format!("rdma bench {measure} -n 50 -O 0 -J"));
+        let [w] = all.as_slice() else {
+            panic!("{all:?}");
+        };
+        assert_eq!(
+            (&w["name"], &w["carrier"]),
+            (&measure.into(), &"roce".into())
+        );
+        assert_eq!(w["operations"], 50);
+        let size = if measure == "latency" {
+            64
+        } else {
+            w["bytes"].as_u64().unwrap_or(0) / 50
+        };
+        assert_eq!(w["bytes"], 50 * size);
+        // Messages that stay are not answered but for the last.
+        assert_eq!(w["latency_ns"]["count"], answered, "{measure}");
+    }
+    let [w] = &workloads("rdma bench write -D 50ms -O 0 -s 4K -J --no-rdma")[..] else {
+        panic!("one");
+    };
+    assert_eq!(w["carrier"], "quic");
+    assert!(w["duration_seconds"].as_f64() >= Some(0.05) && w["operations"].as_u64() > Some(0));
+}
+
+#[test]
+fn clients_are_measured_in_stages() {
+    let all = workloads("rdma bench clients -n 4 -D 20ms -O 0 -s 16K -J");
+    let clients: Vec<_> = all.iter().map(|w| w["clients"].as_u64()).collect();
+    assert_eq!(clients, [Some(1), Some(2), Some(4)]);
+    assert!(all.iter().all(|w| w["bytes"].as_u64() > Some(0)));
+    let all = workloads("rdma bench setup -n 25 -J");
+    let stages: Vec<_> = all.iter().map(|w| w["clients"].as_u64()).collect();
+    assert_eq!(stages, [Some(10), Some(20), Some(25)]);
+    let opened: u64 = all.iter().filter_map(|w| w["operations"].as_u64()).sum();
+    assert_eq!(opened, 25);
+    assert!(all.iter().all(|w| w["memory_bytes_per_client"].is_u64()));
+}
+
+#[test]
+fn wrong_flags_are_usage_errors() {
+    failure("rdma bench send -s 70000", 2);
+    failure("rdma bench write --mtu 1500", 2);
+}
+
+#[test]
+fn two_processes_exchange_messages_writes_reads_and_atomics() {
+    let mut server = corelane("rdma server --listen 127.0.0.1:0 --roce-port 0")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let mut lines = BufReader::new(server.stdout.take().expect("piped")).lines();
+    let mut after = |what: &str| {
+        let line = lines.next().expect("a line").expect("text");
+        line.strip_prefix(what).expect(what).to_owned()
+    };
+    let listening = after("listening on ");
+    let addr = listening.split(": ").next().expect("an address").to_owned();
+    let pin = after("certificate SHA-256 ");
+    let client = corelane(&format!("rdma client {addr} --pin {pin}"))
+        .args([
+            "send hello",
+            "write 16 there",
+            "read 16 5",
+            "atomic add 64 3",
+            "atomic add 64 3",
+        ])
+        .output()
+        .expect("the program starts");
+    let said = String::from_utf8_lossy(&client.stdout).into_owned();
+    assert_eq!(client.status.code(), Some(0), "{said} {:?}", client.stderr);
+    for part in ["over RDMA", "\nhello\n", "\nthere\n", "found 0\nfound 3\n"] {
+        assert!(said.contains(part), "{part:?} in {said}");
+    }
+    let status = run(&format!("rdma status {addr} --pin {pin}"));
+    let status: Value = serde_json::from_slice(&status.stdout).expect("JSON");
+    assert_eq!(
+        (&status["opened_rdma"], &status["device"]["queue_pairs"]),
+        (&1.into(), &0.into())
+    );
+    server.kill().expect("killed");
+    server.wait().expect("ended");
+}
