@@ -57,8 +57,12 @@ impl Connection {
         let (id, remote) = (path.id, path.tuple.remote);
         let moved = PathEvent::PeerMoved { id, remote };
         // Of a peer that moves with every packet, only the last address is told.
-        let before = |newest: &Event| matches!(newest, Event::Path(PathEvent::PeerMoved { id: of, .. }) if *of == id);
-        if !self.events.supersede(Event::Path(moved), before) {
+        let told_of = |newest: &Event| match newest {
+            Event::Path(PathEvent::PeerMoved { id, .. }) => Some(*id),
+            _ => None,
+        };
+        let outdated = |newest: &Event| told_of(newest) == Some(id);
+        if !self.events.supersede(Event::Path(moved), outdated) {
             self.events.push(Event::PeerAddressChanged);
             self.push_path_event(moved);
         }
