@@ -176,7 +176,8 @@ impl Path {
     }
 
     /// Stops using the path; what was on its way there is sent again over others where it does not
-    /// arrive. Closing the last path closes the connection.
+    /// arrive. Closing the last path closes the connection. [`Path::stats`] goes on to tell what
+    /// the path counted, of as many paths as it says.
     ///
     /// # Errors
     /// [`PathError::Unusable`] or [`PathError::ConnectionLost`].
@@ -194,15 +195,26 @@ impl Path {
             .await
     }
 
-    /// How it stands; `None` when it is forgotten.
+    /// How it stands; of a path that was closed, what it had counted at last. That is kept of the
+    /// latest [`PATHS`](limits::PATHS) such paths; `None` for those before, and for one that never
+    /// was.
     ///
     /// Cancel-safe.
     ///
     /// # Errors
     /// The connection is over, and its shard with it.
     pub async fn stats(&self) -> Result<Option<PathInfo>, ConnectionError> {
-        let paths = self.connection().paths().await?;
-        Ok(paths.into_iter().find(|p| p.id == self.id))
+        let id = self.id;
+        let connection = self.connection();
+        let asked = connection.with(move |_, c| {
+            let past = || c.past_paths().find(|p| p.id == id);
+            c.path_info(id).or_else(past)
+        });
+        asked.await.or_else(|why| {
+            let last = self.handle.shared.last_stats.get().ok_or(why)?;
+            let mut all = last.paths.iter().chain(&last.past_paths);
+            Ok(all.find(|p| p.id == id).copied())
+        })
     }
 
     /// Moves the path of a client to `local`, as
@@ -286,8 +298,12 @@ async fn answer<T: Clone, E: Clone>(
 ) -> Result<T, E> {
     let answer = || {
         let answered = reply.get().cloned();
-        let over = || shared.closed.get().cloned();
-        answered.or_else(|| over().map(|why| Err(lost(why))))
+        if let Some(Ok(_)) = answered {
+            return answered;
+        }
+        // What a connection that is over refuses, it refuses for that.
+        let over = shared.closed.get().cloned();
+        over.map(|why| Err(lost(why))).or(answered)
     };
     shared.waiters.until(answer).await
 }

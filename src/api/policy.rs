@@ -78,7 +78,7 @@ impl Connection {
     }
 
     /// Has the shard do something with the connection.
-    async fn with<T: Clone + Send + Sync + 'static>(
+    pub(super) async fn with<T: Clone + Send + Sync + 'static>(
         &self,
         work: impl FnOnce(Timestamp, &mut conn::Connection) -> T + Send + 'static,
     ) -> Result<T, ConnectionError> {

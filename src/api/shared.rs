@@ -294,6 +294,8 @@ pub(super) struct LastStats {
     pub(super) connection: ConnectionStats,
     pub(super) path: PathStats,
     pub(super) paths: Vec<PathInfo>,
+    /// Of paths that were forgotten before.
+    pub(super) past_paths: Vec<PathInfo>,
 }
 
 /// The answer to a request.

@@ -45,6 +45,11 @@ impl<T> BoundedQueue<T> {
         self.items.back()
     }
 
+    /// The newest item, to change it.
+    pub fn back_mut(&mut self) -> Option<&mut T> {
+        self.items.back_mut()
+    }
+
     /// Items held.
     pub fn len(&self) -> usize {
         self.items.len()

@@ -22,11 +22,11 @@ const LINK_QUEUE: Duration = Duration::from_millis(50);
 /// Several paths of a connection.
 #[derive(Clone, Debug, Default, Args, Serialize)]
 pub struct PathArgs {
-    /// Paths of each connection
-    #[arg(long, value_name = "N", value_parser = paths, default_value_t = 1)]
-    pub paths: usize,
+    /// Paths of each connection: 1 by default, and 2 for failover
+    #[arg(long, value_name = "N", value_parser = paths)]
+    pub paths: Option<usize>,
     /// Local addresses of the paths, in order and over again; by default 127.0.0.1 and those that
-    /// follow on loopback, and else what the routes say
+    /// follow where the server's address begins with 127, and else the one that the routes say
     #[arg(long, value_name = "IP,..", value_delimiter = ',')]
     pub local: Vec<IpAddr>,
     /// Clients find their paths by themselves, --paths of them at most, and follow the host's
@@ -101,12 +101,12 @@ pub struct Ways {
 }
 
 impl Ways {
-    /// What the flags say; `loopback` when the server is in this process.
+    /// What the flags say; `loopback` where the server is at an address of 127.0.0.0/8.
     pub fn new(paths: &PathArgs, links: &LinkArgs, loopback: bool) -> Result<Self, Failure> {
         let each = links.link.iter().map(|text| directions(text));
         let each = each.collect::<Result<_, _>>();
         Ok(Self {
-            paths: paths.paths,
+            paths: paths.count(),
             auto: paths.auto_paths,
             local: paths.local.clone(),
             links: each.map_err(Failure::Usage)?,
@@ -128,6 +128,15 @@ impl Ways {
             true => (0..self.paths).map(|path| self.local(path)).collect(),
             false => Some(self.local.clone()).filter(|l| !l.is_empty()),
         }
+    }
+
+    /// What one has to know of these paths, if they are not what they may be taken for.
+    pub fn caution(&self) -> Option<String> {
+        let mut from: Vec<_> = (0..self.paths).map(|path| self.local(path)).collect();
+        from.sort();
+        from.dedup();
+        let alike = self.paths > 1 && !self.auto && from.len() == 1;
+        alike.then(|| format!("{} paths, one local address: give --local", self.paths))
     }
 
     /// The local address of a path; `None` leaves it to the routes.
@@ -188,6 +197,26 @@ impl Ways {
 }
 
 impl PathArgs {
+    /// Paths of each connection.
+    pub fn count(&self) -> usize {
+        self.paths.unwrap_or(1)
+    }
+
+    /// The settings, for the report.
+    pub fn describe(&self, links: &LinkArgs) -> serde_json::Value {
+        let mut described = serde_json::json!({
+            "auto_paths": self.auto_paths,
+            "local": self.local,
+            "link": links.link,
+        });
+        if let (Some(all), serde_json::Value::Object(policy)) =
+            (described.as_object_mut(), self.policy.describe())
+        {
+            all.extend(policy);
+        }
+        described
+    }
+
     /// Adapts the transport settings of connections with so many paths.
     pub fn apply(&self, transport: &mut TransportConfig, paths: usize) -> Result<(), Failure> {
         if paths > 1 {
@@ -211,15 +240,23 @@ mod tests {
             (Duration::from_millis(10), Some(20_000_000))
         );
         assert_eq!((up.loss, down.loss, down.mtu), (0.0, 0.5, LINK_MTU));
-        for wrong in ["blackhole", "delay", "delay=x", "loss=200"] {
-            assert!(link(wrong).is_err(), "{wrong}");
+        for (wrong, word) in [
+            ("blackhole", "property"),
+            ("delay", "queue-ms"),
+            ("delay=x", "milliseconds"),
+            ("rate=x", "Mb/s"),
+            ("speed=10", "queue-ms"),
+            ("loss=200", "100"),
+        ] {
+            let why = link(wrong).unwrap_err();
+            assert!(why.contains(word), "{wrong}: {why}");
         }
     }
 
     #[test]
     fn paths_begin_where_they_are_told_or_next_to_each_other() {
         let args = |paths, local: &[&str]| PathArgs {
-            paths,
+            paths: Some(paths),
             local: local.iter().map(|a| a.parse().unwrap()).collect(),
             auto_paths: false,
             policy: PolicyArgs::default(),
@@ -232,7 +269,11 @@ mod tests {
             Ways::new(&args(3, &[]), &links, false).unwrap().local(2),
             None
         );
+        assert_eq!(ways.caution(), None);
+        let away = Ways::new(&args(2, &[]), &links, false).unwrap();
+        assert!(away.caution().unwrap().contains("--local"));
         let ways = Ways::new(&args(3, &["127.0.0.9", "127.0.0.8"]), &links, true).unwrap();
+        assert_eq!(ways.caution(), None);
         assert_eq!(ways.local(2), Some("127.0.0.9".parse().unwrap()));
         assert_eq!(ways.addresses().map(|a| a.len()), Some(2));
         assert!(!ways.is_plain());

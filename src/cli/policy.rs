@@ -12,8 +12,9 @@ use std::time::Duration;
 /// How several paths are used.
 #[derive(Clone, Debug, Default, Args, Serialize)]
 pub struct PolicyArgs {
-    /// Which path a packet takes: ecf, min-rtt[:BIAS], low-latency, round-robin, blest,
-    /// redundant[:PATHS], weighted[:W,..] or backup
+    /// Which path a packet takes: low-latency, ecf, min-rtt[:BIAS] (from 0, equal shares, to 1, the
+    /// lowest round trip), round-robin, blest, redundant[:PATHS], weighted[:PATH=WEIGHT,..] (as in
+    /// weighted:0=3,1=1) or backup
     #[arg(long, value_name = "KIND", value_parser = scheduler)]
     pub scheduler: Option<String>,
     /// What is sent on several paths at once: any of crypto, resets, datagrams, all, and paths=N,
@@ -43,6 +44,59 @@ impl PolicyArgs {
         }
         Ok(config)
     }
+
+    /// Refuses what connections of so many paths have no use for. Where paths come and go by
+    /// themselves their identifiers have no end.
+    pub fn check(&self, paths: usize, auto: bool) -> Result<(), String> {
+        let given = [
+            ("--scheduler", self.scheduler.is_some()),
+            ("--duplicate", self.duplicate.is_some()),
+            ("--reinject", self.reinject.is_some()),
+            ("--failure-floor", self.failure_floor.is_some()),
+        ];
+        if let Some((flag, _)) = given.iter().find(|(_, given)| *given && paths < 2) {
+            return Err(format!("{flag} needs several paths: add --paths 2"));
+        }
+        let config = self.config()?;
+        match &config.scheduler {
+            SchedulerKind::Redundant { paths: n } if *n < u8::MAX && usize::from(*n) > paths => {
+                return Err(format!(
+                    "--scheduler redundant:{n}: there are {paths} paths; raise --paths"
+                ));
+            }
+            SchedulerKind::Weighted(weights) if !auto => {
+                if let Some((id, _)) = weights.iter().find(|(id, _)| id.0 as usize >= paths) {
+                    return Err(format!(
+                        "--scheduler: no path {id}: paths are numbered from 0, below --paths"
+                    ));
+                }
+            }
+            _ => {}
+        }
+        let copies = config.duplication.map_or(0, |d| usize::from(d.paths));
+        if self
+            .duplicate
+            .as_ref()
+            .is_some_and(|d| d.contains("paths="))
+            && copies > paths
+        {
+            return Err(format!(
+                "--duplicate paths={copies}: there are {paths} paths; raise --paths"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The settings, for the report.
+    pub fn describe(&self) -> serde_json::Value {
+        let config = self.config().unwrap_or_default();
+        serde_json::json!({
+            "scheduler": config.scheduler.to_string(),
+            "duplicate": self.duplicate,
+            "reinject": self.reinject,
+            "failure_floor_seconds": config.failure.floor.as_secs_f64(),
+        })
+    }
 }
 
 fn scheduler(input: &str) -> Result<String, String> {
@@ -70,15 +124,19 @@ fn duplication(text: &str) -> Result<DuplicationConfig, String> {
                 "resets" => config.resets = true,
                 "datagrams" => config.datagrams = true,
                 "all" => config.all = true,
-                _ => return Err(format!("`{part}` is nothing that can be sent twice")),
+                _ => return Err(wrong_copies(part)),
             },
             Some(("paths", n)) => config.paths = number(n)?,
             Some(("permille", n)) => config.permille = number(n)?,
             Some(("burst", n)) => config.burst = units::parse_size(n).map_err(|e| e.to_string())?,
-            Some((key, _)) => return Err(format!("`{key}` is no limit of copies")),
+            Some((key, _)) => return Err(wrong_copies(key)),
         }
     }
     Ok(config)
+}
+
+fn wrong_copies(word: &str) -> String {
+    format!("no `{word}`: crypto, resets, datagrams, all, paths=N, permille=N or burst=SIZE")
 }
 
 fn reinject(input: &str) -> Result<String, String> {
@@ -97,7 +155,10 @@ fn reinjection(text: &str) -> Result<ReinjectionConfig, String> {
             Some(("max", n)) => config.max_per_frame = number(n)?,
             Some(("queue", n)) => config.queue_limit = number(n)?,
             Some(("interval", d)) => config.min_interval = time(d)?,
-            _ => return Err(format!("`{part}` is no limit of reinjection")),
+            _ => {
+                let known = "default, or delay=TIME, max=N, queue=N or interval=TIME";
+                return Err(format!("no `{part}`: {known}"));
+            }
         }
     }
     Ok(config)
@@ -145,5 +206,30 @@ mod tests {
             assert!(reinject(wrong).is_err() || wrong == "delay=1", "{wrong}");
         }
         assert!(scheduler("fastest").is_err());
+        assert!(duplicate("foo").unwrap_err().contains("datagrams"));
+        assert!(reinject("foo=1").unwrap_err().contains("delay=TIME"));
+    }
+
+    #[test]
+    fn policies_fit_the_paths() {
+        let with = |text: &str| PolicyArgs {
+            scheduler: Some(text.into()),
+            ..PolicyArgs::default()
+        };
+        assert!(with("ecf").check(2, false).is_ok());
+        assert!(with("redundant").check(2, false).is_ok());
+        assert!(with("redundant:2").check(2, false).is_ok());
+        assert!(with("weighted:0=3,1=1").check(2, false).is_ok());
+        assert!(with("weighted:0=3,7=1").check(2, true).is_ok());
+        for (text, paths, word) in [
+            ("ecf", 1, "--paths 2"),
+            ("redundant:9", 2, "--paths"),
+            ("weighted:0=3,7=1", 2, "path 7"),
+        ] {
+            let why = with(text).check(paths, false).unwrap_err();
+            assert!(why.contains(word), "{text}: {why}");
+        }
+        assert!(PolicyArgs::default().check(1, false).is_ok());
+        assert_eq!(with("ecf").describe()["failure_floor_seconds"], 0.2);
     }
 }

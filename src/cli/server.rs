@@ -19,6 +19,8 @@ const DRAIN: Duration = Duration::from_millis(500);
 
 /// Serves.
 pub fn run(args: &ServerArgs) -> Result<(), Failure> {
+    let fits = args.policy.check(args.paths, true);
+    fits.map_err(Failure::Usage)?;
     signal::catch()?;
     let shards = args
         .shards

@@ -71,6 +71,21 @@ impl Events {
         }
     }
 
+    /// Puts `event` in the place of the newest one where `outdated` says so.
+    pub(crate) fn supersede(
+        &mut self,
+        event: Event,
+        outdated: impl FnOnce(&Event) -> bool,
+    ) -> bool {
+        match self.queue.back_mut() {
+            Some(newest) if outdated(newest) => {
+                *newest = event;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Queues the end.
     pub(crate) fn push_closed(&mut self, why: ConnectionError) {
         self.closed.get_or_insert_with(|| Box::new(why));

@@ -55,8 +55,17 @@ impl Connection {
     pub(super) fn note_peer_moved(&mut self) {
         let path = self.paths.current();
         let (id, remote) = (path.id, path.tuple.remote);
-        self.events.push(Event::PeerAddressChanged);
-        self.push_path_event(PathEvent::PeerMoved { id, remote });
+        let moved = PathEvent::PeerMoved { id, remote };
+        // Of a peer that moves with every packet, only the last address is told.
+        let told_of = |newest: &Event| match newest {
+            Event::Path(PathEvent::PeerMoved { id, .. }) => Some(*id),
+            _ => None,
+        };
+        let outdated = |newest: &Event| told_of(newest) == Some(id);
+        if !self.events.supersede(Event::Path(moved), outdated) {
+            self.events.push(Event::PeerAddressChanged);
+            self.push_path_event(moved);
+        }
     }
 
     /// The peer answered at the address that it moved to on the path in hand.

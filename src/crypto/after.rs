@@ -1,6 +1,6 @@
-//! What a server sends a client in CRYPTO frames once the handshake is done: tickets, and by RFC 9001
-//! §6 and §4.4 nothing else. Followed message by message, so that a client knows when it can go on
-//! without TLS, and what to answer then.
+//! What a server sends a client in CRYPTO frames once the handshake is done: tickets, and by
+//! RFC 9001 §6 and §4.4 nothing else. Followed message by message, so that a client knows when it
+//! can go on without TLS, and what to answer then.
 
 /// NewSessionTicket (RFC 8446 §4.6.1).
 const TICKET: u8 = 4;

@@ -1,8 +1,9 @@
 //! Keys in two forms: ready for use, and small, for connections that rest.
 //!
-//! A key that is ready is its schedule and tables, more than half a kilobyte for each of packet and
-//! header; the key itself is some dozens of bytes. Both forms are whole keys: the small one prepares
-//! itself anew for each packet, so that a forgotten change of form costs time and nothing else.
+//! A key that is ready is its schedule and tables, more than half a kilobyte for each of packet
+//! and header; the key itself is some dozens of bytes. Both forms are whole keys: the small one
+//! prepares itself anew for each packet, so that a forgotten change of form costs time and nothing
+//! else.
 //!
 //! rustls's keys come in boxes that tell nothing of their contents. One that has two forms gives
 //! the other when it is asked, by way of a method that rustls's interface does have, as in `fused`:

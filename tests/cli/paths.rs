@@ -40,13 +40,17 @@ fn paths_are_found_by_themselves_where_that_is_asked_for() {
         assert!(path["since_last_ack_ns"].as_u64().is_some(), "{path}");
         assert!(path["bytes_retransmitted"].as_u64().is_some(), "{path}");
     }
-    // Of a host whose addresses nobody names: there is one that reaches the server.
+    // The same of a server of another process.
     let server = Server::start("--shards 1");
     let (addr, pin) = (&server.addr, &server.fingerprint);
     let r = report(&format!(
-        "client {addr} rr --paths 2 --auto-paths --pin {pin} -t 300ms -O 0ms -J"
+        "client {addr} rr --paths 2 --auto-paths --pin {pin} -t 1s -O 0ms -J"
     ));
-    assert_eq!(paths(&r).len(), 1);
+    assert_eq!(paths(&r).len(), 2);
+    let config = &r["config"]["paths"];
+    assert_eq!(config["auto_paths"], true);
+    assert_eq!(config["scheduler"], "low-latency");
+    assert_eq!(config["failure_floor_seconds"], 0.2);
 }
 
 #[test]
@@ -61,6 +65,8 @@ fn a_killed_path_stalls_the_transfer_and_does_not_end_it() {
     assert!(w["longest_stall_ms"].as_f64() > Some(0.0), "{w}");
     assert!(w["bytes"].as_u64() > Some(0));
     assert_eq!(paths(&r).len(), 2);
+    assert_eq!(paths(&r)[0]["state"], "open");
+    assert_eq!(paths(&r)[1]["state"], "failed");
 }
 
 #[test]
@@ -90,7 +96,24 @@ fn flags_that_make_no_sense_are_told() {
         ("bench failover --paths 2 --kill 2", "--kill"),
         ("bench failover -n 1M", "-n"),
         ("bench throughput --paths 9", "8"),
-        ("bench throughput --link speed=1", "speed"),
+        ("bench throughput --link speed=1", "queue-ms"),
+        ("bench throughput --link delay=abc", "milliseconds"),
+        ("bench throughput --link delay=1 --link delay=2", "--paths"),
+        ("bench throughput --paths 2 --duplicate foo", "datagrams"),
+        ("bench throughput --paths 2 --reinject foo=1", "interval"),
+        ("bench throughput --paths 2 --scheduler min-rtt:7", "0 to 1"),
+        (
+            "bench throughput --paths 2 --scheduler redundant:9",
+            "--paths",
+        ),
+        (
+            "bench throughput --paths 2 --scheduler weighted:7=1",
+            "path 7",
+        ),
+        ("bench throughput --scheduler ecf", "--paths"),
+        ("bench throughput --duplicate all", "--paths"),
+        ("bench throughput --reinject default", "--paths"),
+        ("bench failover --paths 1", "--paths"),
         ("bench throughput --scheduler best", "best"),
         ("client 127.0.0.1:1 failover --insecure", "bench"),
     ] {

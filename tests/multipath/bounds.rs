@@ -215,6 +215,9 @@ fn paths_opened_and_abandoned_without_end_leave_nothing() {
                 let conn = rig.ids()[side];
                 let paths = rig.pair.conn(side, conn).paths().count();
                 assert!(paths <= 2 * 3, "{paths}");
+                let past: Vec<_> = rig.pair.conn(side, conn).past_paths().collect();
+                assert!(past.len() <= limits::PATHS, "{}", past.len());
+                assert!(past.iter().all(|p| p.packets_sent > 0), "{past:?}");
                 assert!(rig.pair.sides[side].endpoint.routes() < 40);
                 rig.pair.sides[side].events.clear();
                 rig.pair.sides[side].app = Default::default();

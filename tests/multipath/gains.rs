@@ -127,7 +127,9 @@ fn a_silent_path_is_abandoned_when_its_time_is_over() {
     lab.run_ms(1000);
     let (id, by_peer) = (PathId(1), false);
     assert!(lab.rig.saw(CLIENT, PathEvent::PotentiallyFailed(id)));
-    assert_eq!(lab.info(CLIENT, 1).state, PathState::Open);
+    let silent = lab.info(CLIENT, 1);
+    assert_eq!(silent.state, PathState::Open);
+    assert!(silent.potentially_failed && !lab.info(CLIENT, 0).potentially_failed);
     lab.run_ms(1500);
     let error = Code::PATH_UNSTABLE_OR_POOR;
     assert!(

@@ -351,6 +351,7 @@ impl ConnDriver {
                 connection: conn.stats(),
                 path: conn.path_stats(),
                 paths: conn.paths().collect(),
+                past_paths: conn.past_paths().collect(),
             };
             let _ = shared.last_stats.set(Box::new(stats));
             self.receive_datagrams(conn);

@@ -24,7 +24,7 @@ pub struct Failover {
 pub struct Outcome {
     /// Which path was killed.
     pub path: u32,
-    /// When, since the start of the load.
+    /// When, since the start of the load, warm-up included.
     pub killed: Option<Duration>,
     /// The longest time without delivery, warm-up left out.
     pub longest_stall: Duration,
@@ -98,6 +98,7 @@ mod tests {
             omit: ms(50),
             idle: false,
             paths: 2,
+            auto_paths: false,
             kill: Some(1),
         };
         let mut failover = Failover::new(&spec, 1, at(1000));

@@ -20,7 +20,7 @@ mod table;
 mod tally;
 
 use super::args::{BenchArgs, ClientArgs, EngineArgs, LoadArgs, SeeArgs};
-use super::output::Progress;
+use super::output::{self, Progress};
 use super::paths::{LinkArgs, Ways};
 use super::provider::provider;
 use super::see::Seeing;
@@ -64,7 +64,8 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     }
     let sides = (server_shards, server_cores, client_shards, client_cores);
     let provider = provider(args.engine.provider, args.load.cipher)?;
-    measure(&specs, &args.load, &args.engine, &args.see, |spec| {
+    let paths = args.paths.describe(&args.links);
+    measure(&specs, &args.load, &args.engine, &args.see, paths, |spec| {
         loopback(spec, args, &provider, &sides)
     })
 }
@@ -78,7 +79,11 @@ pub fn run_remote(args: &ClientArgs) -> Result<(), Failure> {
         let why = "failover is for `bench`: the paths that it kills are in this process";
         return Err(Failure::Usage(why.into()));
     }
-    let ways = Ways::new(&args.paths, &links, false)?;
+    let near = matches!(args.server.ip(), IpAddr::V4(ip) if ip.is_loopback());
+    let ways = Ways::new(&args.paths, &links, near)?;
+    if let Some(caution) = ways.caution() {
+        output::tell(&caution);
+    }
     let (_, cores) = setup::cores(&args.engine, 0, args.shards)?;
     let trust = tls::Trust::from_args(&args.trust)?;
     let target = Target {
@@ -91,7 +96,8 @@ pub fn run_remote(args: &ClientArgs) -> Result<(), Failure> {
         remote: true,
         ways,
     };
-    measure(&specs, &args.load, &args.engine, &args.see, |spec| {
+    let paths = args.paths.describe(&links);
+    measure(&specs, &args.load, &args.engine, &args.see, paths, |spec| {
         let any: IpAddr = match args.server {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -115,6 +121,7 @@ fn measure(
     load: &LoadArgs,
     engine: &EngineArgs,
     see: &SeeArgs,
+    paths: serde_json::Value,
     prepare: impl Fn(&Spec) -> Result<(EngineConfig, Target, Place), Failure>,
 ) -> Result<(), Failure> {
     signal::catch()?;
@@ -122,7 +129,7 @@ fn measure(
     let progress = Progress::new();
     let mut files = results::Files::create(load)?;
     let mut hlog = files.hlog()?;
-    let mut results = Results::new(specs, engine);
+    let mut results = Results::new(specs, engine, paths);
     let mut failure = None;
     for spec in specs {
         progress.line(&format!("{}:", spec.name));

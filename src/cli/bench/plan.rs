@@ -98,6 +98,8 @@ pub struct Spec {
     pub idle: bool,
     /// Paths of each connection.
     pub paths: usize,
+    /// They are found by themselves, so many at most.
+    pub auto_paths: bool,
     /// The path that is killed in mid-transfer.
     pub kill: Option<u32>,
 }
@@ -232,22 +234,32 @@ pub fn with_paths(
     links: &LinkArgs,
 ) -> Result<(), Failure> {
     let refuse = |why: &str| Err(Failure::Usage(why.into()));
+    // One that is killed needs one that is left.
+    let least = if which == Which::Failover { 2 } else { 1 };
+    if args.paths.is_some_and(|n| n < least) {
+        return refuse("failover needs two paths: --paths 2 or more");
+    }
+    let paths = args.count().max(least);
+    let fits = args.policy.check(paths, args.auto_paths);
+    fits.map_err(Failure::Usage)?;
+    if links.link.len() > paths {
+        return refuse("--link: more links than paths: give each path one, or raise --paths");
+    }
     let several = |s: &Spec| !s.idle && !matches!(s.work, Work::Handshake { .. });
-    if args.paths > 1 && !specs.iter().any(several) {
+    if paths > 1 && !specs.iter().any(several) {
         return refuse("--paths is for throughput, rr, datagram and failover only");
     }
-    if args.auto_paths && args.paths < 2 {
+    if args.auto_paths && paths < 2 {
         return refuse("--auto-paths needs --paths, the most that there may be");
     }
     if links.kill.is_some() && which != Which::Failover {
         return refuse("--kill is for failover only");
     }
     for spec in specs.iter_mut().filter(|s| several(s)) {
-        spec.paths = args.paths;
+        spec.paths = paths;
+        spec.auto_paths = args.auto_paths;
         if spec.kill.is_some() {
             let kill = links.kill.unwrap_or(0);
-            // One that is killed needs one that is left.
-            spec.paths = spec.paths.max(2);
             spec.kill = Some(kill);
             if kill as usize >= spec.paths {
                 return refuse("--kill: paths are numbered from 0, below --paths");
@@ -329,6 +341,7 @@ impl Base<'_> {
             omit,
             idle: false,
             paths: 1,
+            auto_paths: false,
             kill: None,
         }
     }

@@ -96,12 +96,13 @@ pub struct Results {
 
 impl Results {
     /// No results yet; describes what is going to be measured and where.
-    pub fn new(specs: &[Spec], engine: &EngineArgs) -> Self {
+    pub fn new(specs: &[Spec], engine: &EngineArgs, paths: serde_json::Value) -> Self {
         let command: Vec<String> = std::env::args_os()
             .map(|a| a.to_string_lossy().into_owned())
             .collect();
         let config = serde_json::json!({
             "engine": engine,
+            "paths": paths,
             "workloads": specs.iter().map(Spec::describe).collect::<Vec<_>>(),
         });
         let report = Report::new(command.join(" "), Machine::read(), config, wall_clock());
@@ -147,6 +148,14 @@ impl Results {
             workload.operations_per_second = measured.operations as f64 / time.as_secs_f64();
         }
         workload.paths = paths::sum(&measured.paths);
+        let found = workload.paths.len();
+        if spec.auto_paths && found < spec.paths {
+            output::tell(&format!(
+                "{}: --auto-paths found {found} of {} paths: no more addresses of this host reach \
+                 the server; name some with --local",
+                spec.name, spec.paths
+            ));
+        }
         if let Some(outcome) = &measured.failover {
             workload.killed_path = Some(outcome.path);
             workload.killed_at_seconds = outcome.killed.map(|at| at.as_secs_f64());
@@ -207,6 +216,9 @@ impl Results {
         });
         text.extend(memory);
         text.extend(workloads.iter().filter_map(paths::text));
+        if workloads.iter().any(|w| !w.paths.is_empty()) {
+            text += paths::LEGEND;
+        }
         let latencies = table::latencies(workloads);
         if !latencies.is_empty() {
             text = text + "\n" + &latencies;

@@ -152,8 +152,8 @@ pub fn server_tls(identity: Identity) -> Result<Arc<rustls::ServerConfig>, Failu
     Ok(Arc::new(tls))
 }
 
-/// Ends every shard of an engine in order, but for lanes whose peers do not answer within `wait`: what
-/// waits for them is left as it is, for the process is about to end.
+/// Ends every shard of an engine in order, but for lanes whose peers do not answer within `wait`:
+/// what waits for them is left as it is, for the process is about to end.
 pub fn end_within(engine: LaneEngine, wait: Duration, open: &AtomicUsize) -> Result<(), Failure> {
     for sender in engine.senders() {
         // A shard that is gone has ended.

@@ -136,7 +136,7 @@ pub struct Workload {
     pub paths: Vec<PathReport>,
     /// Failover only: the path that was killed.
     pub killed_path: Option<u32>,
-    /// Failover only: when, since the start of the load.
+    /// Failover only: when, since the start of the workload, warm-up included, as intervals' times.
     pub killed_at_seconds: Option<f64>,
     /// Failover only: the longest time without delivery, warm-up left out.
     pub longest_stall_ms: Option<f64>,

@@ -29,7 +29,7 @@ pub struct PathReport {
     pub local: String,
     /// The server's end.
     pub remote: String,
-    /// `validating`, `open` or `abandoned`.
+    /// `validating`, `open`, `failed` (open, and it may have failed) or `abandoned`.
     pub state: &'static str,
     /// What the client would have it used for: `available` or `backup`.
     pub status: &'static str,
@@ -87,6 +87,7 @@ impl PathReport {
             remote: info.tuple.remote.to_string(),
             state: match info.state {
                 PathState::Validating => "validating",
+                PathState::Open if info.potentially_failed => "failed",
                 PathState::Open => "open",
                 PathState::Abandoned(_) => "abandoned",
             },
@@ -151,6 +152,16 @@ pub fn sum(paths: &[SeenPath]) -> Vec<PathReport> {
     ids.into_iter().filter_map(one).collect()
 }
 
+/// What the columns of a table of paths mean.
+pub const LEGEND: &str = "\
+paths count from their beginning, warm-up included
+resent: stream bytes that had been sent before, on this path or another
+copies: QUIC packets that repeat what another path carries at the same time
+again: QUIC packets with what was lost or is overdue on another path
+PTOs: probe timeouts; suspected: times that the path may have failed
+state failed: it may have failed, and has acknowledged nothing since
+";
+
 /// A workload's paths, and what came of killing one; `None` where there was but one path.
 pub fn text(workload: &Workload) -> Option<String> {
     if workload.paths.is_empty() {
@@ -182,7 +193,7 @@ fn rows(paths: &[PathReport]) -> String {
         "copies",
         "again",
         "PTOs",
-        "failed",
+        "suspected",
         "RTT",
         "min RTT",
         "window",

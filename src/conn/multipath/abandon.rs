@@ -142,6 +142,7 @@ impl Connection {
             return;
         }
         self.resend_in_flight();
+        self.keep_past(id);
         if let (Some(path), Some(m)) = (self.paths.remove(id), self.multipath.as_deref_mut()) {
             m.on_forgotten(path.local_cids);
         }

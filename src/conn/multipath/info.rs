@@ -2,7 +2,7 @@
 
 use super::super::{Connection, PathStats, SentFrame};
 use super::ClosePathError;
-use crate::base::{FourTuple, SocketId, Timestamp};
+use crate::base::{FourTuple, SocketId, Timestamp, limits};
 use crate::path::{Path, PathCounters, PathId, PathState, PathStatus};
 use std::time::Duration;
 
@@ -22,6 +22,9 @@ pub struct PathInfo {
     pub status: PathStatus,
     /// What the peer would have us use it for; `None` while it has not said.
     pub peer_status: Option<PathStatus>,
+    /// It has not acknowledged anything for so long that it may have failed: others are used while
+    /// there are any ([`MultipathConfig::failure`](super::MultipathConfig)).
+    pub potentially_failed: bool,
     /// It has not answered for this many probe timeouts.
     pub pto_count: u32,
     /// Round-trip times, window, datagram size.
@@ -87,11 +90,30 @@ impl Connection {
             state: p.state,
             status: p.status.ours(),
             peer_status: p.status.theirs(),
+            potentially_failed: p.is_suspect(),
             pto_count: p.pto_count,
             stats: stats_of(p),
             packets_sent: p.packets_sent(),
             counters,
         })
+    }
+
+    /// What paths had counted when they were forgotten: the latest
+    /// [`PATHS`](limits::PATHS) of them, the oldest first.
+    pub fn past_paths(&self) -> impl Iterator<Item = PathInfo> {
+        let m = self.multipath.as_deref();
+        m.into_iter().flat_map(|m| m.past.iter().copied())
+    }
+
+    /// A path is about to be forgotten: what it counted is kept.
+    pub(super) fn keep_past(&mut self, id: PathId) {
+        let info = self.path_info(id);
+        if let (Some(info), Some(m)) = (info, self.multipath.as_deref_mut()) {
+            if m.past.len() >= limits::PATHS {
+                m.past.remove(0);
+            }
+            m.past.push(info);
+        }
     }
 
     /// Says what a path is to be used for, by either side: this one keeps to it, the peer is told

@@ -149,6 +149,8 @@ pub(super) struct Multipath {
     cids_blocked: Option<PathId>,
     /// Connection IDs of paths that are forgotten.
     retired: Vec<ConnectionId>,
+    /// What paths had counted when they were forgotten.
+    past: Vec<PathInfo>,
     /// The last path was abandoned: the connection ends then, unless another is opened.
     last_chance: Option<(Timestamp, Code)>,
     /// What is sent on several paths, while anything is.
@@ -181,6 +183,7 @@ impl Multipath {
             paths_blocked: false,
             cids_blocked: None,
             retired: Vec::new(),
+            past: Vec::new(),
             last_chance: None,
             copies: None,
             addresses: None,

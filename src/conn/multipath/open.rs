@@ -33,8 +33,12 @@ pub enum OpenPathError {
     /// Nothing can be sent there.
     #[error("nothing can be sent to {0}")]
     Remote(SocketAddr),
-    /// Every identifier that both sides admit is in use; the server is told so.
-    #[error("the server admits no more paths now: close one, or try again in a few round trips")]
+    /// Every identifier that both sides admit is in use; the server is told so. The lower
+    /// [`max_paths`](super::super::TransportConfig::max_paths) of both is the limit.
+    #[error(
+        "as many paths are in use as both sides admit (TransportConfig::max_paths of either): \
+         close one, or try again in a few round trips"
+    )]
     NoPathId,
     /// The server has issued no connection ID for the path yet; it is told so.
     #[error("the server has issued no connection ID for the path: try again in a few round trips")]

@@ -3,9 +3,7 @@
 //! `round-robin`, `low-latency`, `min-rtt[:BIAS]`, `ecf`, `blest`, `redundant[:PATHS]`,
 //! `weighted[:PATH=WEIGHT,..]` and `backup`. What `Display` writes, `FromStr` reads.
 
-use super::{
-    Backup, Blest, Ecf, LowLatency, MinRtt, Redundant, RoundRobin, Scheduler, Weighted, min_rtt,
-};
+use super::{Backup, Blest, Ecf, LowLatency, MinRtt, Redundant, RoundRobin, Scheduler, Weighted};
 use crate::path::PathId;
 use std::fmt;
 use std::str::FromStr;
@@ -144,9 +142,7 @@ impl FromStr for SchedulerKind {
         let kind = match (name, argument) {
             ("min-rtt", None) => Self::MinRtt { bias: DEFAULT_BIAS },
             ("min-rtt", Some(a)) => match a.parse::<f64>() {
-                Ok(bias) if bias.is_finite() => Self::MinRtt {
-                    bias: min_rtt::clamp(bias),
-                },
+                Ok(bias) if (0.0..=1.0).contains(&bias) => Self::MinRtt { bias },
                 _ => return Err(wrong("the bias is a number from 0 to 1")),
             },
             ("redundant", None) => Self::Redundant { paths: u8::MAX },

@@ -412,10 +412,10 @@ pub fn run_device(mut input: &[u8]) {
         icrc.seal(&mut packet, 0);
         a.hear(now, &mut packet);
         a.speak(now);
-        now = now + Duration::from_micros(10);
+        now += Duration::from_micros(10);
     }
     for _ in 0..8 {
-        now = now + Duration::from_secs(1);
+        now += Duration::from_secs(1);
         a.device.handle_timeout(now);
         a.speak(now);
     }

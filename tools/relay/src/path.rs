@@ -120,7 +120,7 @@ impl Change {
                 let each = text.split(',').map(|part| {
                     let (key, value) = part
                         .split_once('=')
-                        .ok_or_else(|| format!("`{part}` is no change of a path"))?;
+                        .ok_or_else(|| format!("`{part}` is not KEY=VALUE: {KNOBS}"))?;
                     let (direction, knob) = knob(key, value)?;
                     Ok(Self::Set(direction, knob))
                 });
@@ -177,7 +177,13 @@ fn duration(key: &str, seconds: f64) -> Result<Duration, String> {
 }
 
 fn millis(key: &str, value: &str) -> Result<Duration, String> {
-    duration(key, number::<f64>(key, value)? / 1e3)
+    let number = number::<f64>(key, value).map_err(|e| e + ": write milliseconds, as in 10")?;
+    duration(key, number / 1e3)
+}
+
+fn megabits(key: &str, value: &str) -> Result<u64, String> {
+    let number = number::<f64>(key, value).map_err(|e| e + ": write Mb/s, as in 20, or off")?;
+    Ok((number * 1e6) as u64)
 }
 
 fn percent(key: &str, value: &str) -> Result<f64, String> {
@@ -186,6 +192,11 @@ fn percent(key: &str, value: &str) -> Result<f64, String> {
         _ => Err(format!("`{value}` for {key} is not from 0 to 100")),
     }
 }
+
+/// The properties of a link, for who named another.
+const KNOBS: &str = "delay, queue-ms, reorder-by (ms), rate (Mb/s), mtu, queue-bytes (bytes), \
+                     queue (datagrams), loss, corrupt, duplicate or reorder (%), each with up- or \
+                     down- before it for one direction";
 
 /// One knob, and the direction that it is for.
 fn knob(key: &str, value: &str) -> Result<(Option<Direction>, Knob), String> {
@@ -199,7 +210,7 @@ fn knob(key: &str, value: &str) -> Result<(Option<Direction>, Knob), String> {
     let knob = match name {
         "delay" => Knob::Delay(millis(key, value)?),
         "rate" if value == "off" => Knob::Rate(None),
-        "rate" => Knob::Rate(Some((number::<f64>(key, value)? * 1e6) as u64)),
+        "rate" => Knob::Rate(Some(megabits(key, value)?)),
         "queue" => Knob::Queue(number(key, value)?),
         "queue-bytes" => Knob::QueueBytes(Some(number(key, value)?)),
         "queue-ms" => Knob::QueueTime(Some(millis(key, value)?)),
@@ -209,7 +220,7 @@ fn knob(key: &str, value: &str) -> Result<(Option<Direction>, Knob), String> {
         "duplicate" => Knob::Duplicate(percent(key, value)?),
         "reorder" => Knob::Reorder(percent(key, value)?),
         "reorder-by" => Knob::ReorderBy(millis(key, value)?),
-        _ => return Err(format!("`{key}` is not known")),
+        _ => return Err(format!("`{key}` is not known: {KNOBS}")),
     };
     Ok((direction, knob))
 }

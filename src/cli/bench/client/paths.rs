@@ -173,10 +173,15 @@ impl Paths {
         if self.wanted() > 0
             && let Some(connection) = connection
         {
-            let seen = connection.paths().map(|info| SeenPath {
-                info,
-                since_last_ack: info.since_last_ack(now),
-            });
+            // Those that were forgotten meanwhile as well.
+            let past: Vec<_> = connection.past_paths().collect();
+            let seen = past
+                .into_iter()
+                .chain(connection.paths())
+                .map(|info| SeenPath {
+                    info,
+                    since_last_ack: info.since_last_ack(now),
+                });
             self.seen.extend(seen);
         }
     }
