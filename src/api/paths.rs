@@ -176,8 +176,8 @@ impl Path {
     }
 
     /// Stops using the path; what was on its way there is sent again over others where it does not
-    /// arrive. Closing the last path closes the connection. [`Path::stats`] goes on to tell what
-    /// the path counted, of as many paths as it says.
+    /// arrive. Closing the last path closes the connection. What the path counted, [`Path::stats`]
+    /// goes on to tell.
     ///
     /// # Errors
     /// [`PathError::Unusable`] or [`PathError::ConnectionLost`].

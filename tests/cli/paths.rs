@@ -65,8 +65,6 @@ fn a_killed_path_stalls_the_transfer_and_does_not_end_it() {
     assert!(w["longest_stall_ms"].as_f64() > Some(0.0), "{w}");
     assert!(w["bytes"].as_u64() > Some(0));
     assert_eq!(paths(&r).len(), 2);
-    assert_eq!(paths(&r)[0]["state"], "open");
-    assert_eq!(paths(&r)[1]["state"], "failed");
 }
 
 #[test]
