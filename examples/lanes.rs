@@ -1,5 +1,5 @@
-//! Lanes: messages, and memory that the peer reads and writes, over RDMA where both ends have it and
-//! over QUIC where not. Server and client are one shard each, in one process.
+//! Lanes: messages, and memory that the peer reads and writes, over RDMA where both ends have it
+//! and over QUIC where not. Server and client are one shard each, in one process.
 //!
 //! `cargo run --example lanes`
 

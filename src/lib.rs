@@ -8,8 +8,8 @@
 //!    [`shard::ShardApp`] and [`shard::engine::Engine`].
 //! 3. [`api`], async handles for any executor. Begin at [`api::Endpoint`].
 //!
-//! Beside these are lanes ([`shard::lanes`]): messages and memory that the peer reads and writes, over
-//! RDMA or QUIC. Begin at [`shard::lanes::LaneApp`].
+//! Beside these are lanes ([`shard::lanes`]): messages and memory that the peer reads and writes,
+//! over RDMA or QUIC. Begin at [`shard::lanes::LaneApp`].
 //!
 //! [`stream`] has the streams of the first two depths, [`base::limits`] every limit and default.
 //! The other modules are what these are made of. The README says what is supported, and its

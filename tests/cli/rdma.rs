@@ -146,10 +146,8 @@ fn two_processes_exchange_messages_writes_reads_and_atomics() {
     let mut asked = reading("", "");
     // Not at its end.
     let _input = asked.stdin.take();
-    let mut said = BufReader::new(asked.stdout.take().expect("piped")).lines();
-    said.by_ref()
-        .take(2)
-        .for_each(|line| drop(line.expect("text")));
+    let heard = BufReader::new(asked.stdout.take().expect("piped")).lines();
+    heard.take(2).for_each(|line| drop(line.expect("text")));
     kill(&asked, "-INT");
     assert_eq!(asked.wait().expect("ended").code(), Some(130));
     for part in ["over RDMA", "\nhello\n", "\nthere\n", "found 0\nfound 3\n"] {
