@@ -243,6 +243,7 @@ impl Connection {
             || self.pending.handshake_done
             || self.one_rtt_crypto.wants_to_send()
             || self.new_tokens.wants_to_send()
+            || self.ack_request_waits()
             || self.path_control_waits()
     }
 
@@ -255,7 +256,6 @@ impl Connection {
             || path.validation.wants_to_send()
             || (self.multipath.is_none()
                 && (path.local_cids.wants_to_send() || path.remote_cids.wants_to_send()))
-            || path.ack_frequency.wants_to_send()
             || is_probing(path)
     }
 
