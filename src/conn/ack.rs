@@ -214,10 +214,11 @@ impl Connection {
                 let path = self.paths.current_mut();
                 let delay = self.peer_params.max_ack_delay;
                 let mut elsewhere = Elsewhere::since(path.first_pn);
+                let id = path.id;
                 let Path { sent, cc, .. } = path;
                 let mut packets = Vec::new();
                 let mut summary = sent.detect_lost(now, &rtt, delay, |pn, packet, frames| {
-                    watch.lost(ty, pn, packet.size);
+                    watch.lost(id, ty, pn, packet.size);
                     if !packet.spare {
                         if reinjects {
                             packets.push((pn, packet.time_sent, lost.len()));
@@ -503,7 +504,7 @@ fn lose_handshake(
     let HandshakeSpace { sent, crypto, .. } = space?;
     Some(
         sent.detect_lost(now, rtt, Duration::ZERO, |pn, packet, frames| {
-            watch.lost(ty, pn, packet.size);
+            watch.lost(PathId::ZERO, ty, pn, packet.size);
             tell_lost(cc, now, pn, packet);
             for frame in frames {
                 if let SentFrame::Crypto { offset, len } = *frame {

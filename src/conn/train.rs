@@ -401,7 +401,7 @@ impl Connection {
         self.fixed_bit.apply(buf, &mut self.rng);
         let payload_at = head.pn_offset + head.pn_len;
         self.watch
-            .sent(PacketType::OneRtt, head.pn, buf, payload_at);
+            .sent(path.id, (PacketType::OneRtt, head.pn), buf, payload_at);
         self.nonces.on_seal(path.id.0, head.pn);
         let sealed = keys.seal(path.id.0, head.pn, buf, head.pn_offset, head.pn_len);
         if sealed.is_err() {
@@ -435,7 +435,8 @@ impl Connection {
         } = head;
         self.fixed_bit.apply(packet, &mut self.rng);
         let payload_at = pn_offset + pn_len;
-        self.watch.sent(PacketType::OneRtt, pn, packet, payload_at);
+        self.watch
+            .sent(path.id, (PacketType::OneRtt, pn), packet, payload_at);
         let at = (pn_offset, pn_len);
         self.nonces.on_seal(path.id.0, pn);
         let sealed = keys.seal_with_tail(path.id.0, pn, packet, at, tail);
