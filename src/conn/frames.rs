@@ -46,7 +46,7 @@ impl Connection {
                 && let Some(stream) = Stream::next(&mut r)?
             {
                 (seen.ack_eliciting, seen.probing) = (true, false);
-                self.on_stream(now, &stream, sink)?;
+                self.on_stream(&stream, sink)?;
                 continue;
             }
             let frame = Frame::parse(&mut r).map_err(|e| self.extensions.fault(e))?;
@@ -59,7 +59,7 @@ impl Connection {
             seen.ack_eliciting |= frame.is_ack_eliciting();
             if let Frame::Stream(stream) = frame {
                 seen.probing = false;
-                self.on_stream(now, &stream, sink)?;
+                self.on_stream(&stream, sink)?;
             } else if let Frame::Datagram(first) = frame {
                 seen.probing = false;
                 self.on_datagrams(packet, first, &mut r, sink)?;
@@ -81,13 +81,11 @@ impl Connection {
     #[inline]
     fn on_stream(
         &mut self,
-        now: Timestamp,
         stream: &Stream<'_>,
         sink: &mut dyn StreamSink,
     ) -> Result<(), TransportError> {
-        let rtt = self.longest_rtt();
         self.streams
-            .on_stream(now, rtt, stream, sink)
+            .on_stream(stream, sink)
             .map_err(|e| e.with_frame(stream.ty()))
     }
 
