@@ -353,7 +353,7 @@ impl Connection {
     ) -> Option<ShortHeader> {
         let keys = self.one_rtt.as_deref_mut()?;
         let path = self.paths.current_mut();
-        if !path.sent.has_room(true) {
+        if !path.remembers() {
             return None;
         }
         // The reserve behind the AEAD's limit is for the close alone.

@@ -38,6 +38,8 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 pub use validate::Validation;
 
+/// One part in so many of the packets that may be remembered is not for data.
+const RESERVED: u64 = 8;
 /// Packet numbers within which one is skipped on average, at least.
 const SKIP_WITHIN: u64 = 128;
 
@@ -184,6 +186,8 @@ pub struct Path<F: Copy> {
     pub last_received: Timestamp,
     /// The next packet number to leave unused.
     pub skip_at: u64,
+    /// Packet numbers that may be remembered: its share of them.
+    most_tracked: u64,
 }
 
 impl<F: Copy> Path<F> {
@@ -234,6 +238,7 @@ impl<F: Copy> Path<F> {
             counters: PathCounters::default(),
             last_received: now,
             skip_at: u64::MAX,
+            most_tracked: limits::SENT_PACKETS as u64,
         }
     }
 
@@ -295,7 +300,23 @@ impl<F: Copy> Path<F> {
     /// Bytes that the congestion window still admits.
     #[inline]
     pub fn window_room(&self) -> u64 {
-        self.cc.window().saturating_sub(self.bytes_in_flight)
+        match self.is_full() {
+            true => 0,
+            false => self.cc.window().saturating_sub(self.bytes_in_flight),
+        }
+    }
+
+    /// Whether so many packets wait for an acknowledgement that what is left of its share of
+    /// [`SENT_PACKETS`](limits::SENT_PACKETS) is for acknowledgements and probes.
+    #[inline]
+    pub const fn is_full(&self) -> bool {
+        self.sent.tracked() >= self.most_tracked - self.most_tracked / RESERVED
+    }
+
+    /// Whether another packet can be remembered at all.
+    #[inline]
+    pub const fn remembers(&self) -> bool {
+        self.sent.tracked() < self.most_tracked
     }
 
     /// Takes a limit on the datagram size that was learnt late.
