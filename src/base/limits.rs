@@ -234,6 +234,8 @@ pub const LANE_OPERATIONS: usize = 64;
 pub const LANE_BACKLOG: usize = 1 << 20;
 /// Bytes of the region that a lane announces.
 pub const LANE_REGION: usize = 1 << 30;
+/// Certificate chains of peers that a thread compares a new one with, to keep the same only once.
+pub const SHARED_CHAINS: usize = 8;
 /// Lanes of one shard, at either end.
 pub const LANES: usize = 1 << 14;
 

@@ -365,6 +365,9 @@ impl Connection {
     /// The next event; `None` when there is none for now.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.watch_changes(false);
+        if !self.has_events() {
+            return None;
+        }
         if let Some(e) = self.events.pop() {
             return Some(e);
         }

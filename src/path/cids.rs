@@ -174,6 +174,12 @@ impl LocalCids {
         Ok(())
     }
 
+    /// Whether connection IDs are to be issued or to be forgotten.
+    #[inline]
+    pub fn wants_upkeep(&self) -> bool {
+        !self.retired.is_empty() || self.wanted() > 0
+    }
+
     /// A connection ID that no longer routes here.
     pub fn poll_retired(&mut self) -> Option<ConnectionId> {
         self.retired.pop()
@@ -301,6 +307,12 @@ impl RemoteCids {
     #[inline]
     pub fn active(&self) -> ConnectionId {
         self.known.first().map_or(ConnectionId::EMPTY, |r| r.cid)
+    }
+
+    /// The length of the connection ID to send to.
+    #[inline]
+    pub fn active_len(&self) -> usize {
+        self.known.first().map_or(0, |r| r.cid.len())
     }
 
     /// NEW_CONNECTION_ID arrived (RFC 9000 §19.15): retires what it asks to (§5.1.2), then adds it
@@ -486,6 +498,12 @@ impl RemoteCids {
     #[inline]
     pub fn active_token(&self) -> Option<ResetToken> {
         self.known.first()?.token
+    }
+
+    /// The same, where it lies.
+    #[inline]
+    pub fn active_token_ref(&self) -> Option<&ResetToken> {
+        self.known.first()?.token.as_ref()
     }
 
     /// Whether `token` resets this path.
