@@ -59,7 +59,8 @@ pub struct ProviderArgs {
     #[arg(long, value_enum, value_name = "WHOSE", default_value_t)]
     pub rdma_provider: ProviderName,
     /// A device of the kernel's, by its name; without one, the first that has the address
-    #[arg(long, value_name = "NAME", conflicts_with = "roce_port")]
+    #[arg(short = 'd', long, visible_alias = "ib-dev", value_name = "NAME")]
+    #[arg(conflicts_with = "roce_port")]
     pub rdma_device: Option<String>,
     /// In user space, the UDP port of the first shard, the next ones having the next ports; 0 lets
     /// the system choose [default: 4791 if it is free, which devices of the kernel's insist on]
@@ -159,18 +160,20 @@ pub struct RdmaBenchArgs {
     /// Path MTU: 256, 512, 1024, 2048 or 4096
     #[arg(short = 'm', long, value_name = "BYTES", default_value_t = 4096)]
     pub mtu: usize,
-    /// The address to measure at
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
-    pub ip: IpAddr,
+    /// The address to measure at [default: the device's, or 127.0.0.1 in user space]
+    #[arg(long, value_name = "IP")]
+    pub ip: Option<IpAddr>,
     /// Cores of the server's shard and the client's; by default those of this process
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub cores: Vec<usize>,
     /// Keep both shards turning instead of sleeping
     #[arg(long)]
     pub spin: bool,
-    /// Over QUIC only, to compare
-    #[arg(long)]
-    pub no_rdma: bool,
+    /// Sleep until a completion comes, at once; without, after a moment of polling
+    #[arg(short, long, conflicts_with = "spin")]
+    pub events: bool,
+    #[command(flatten)]
+    pub provider: ProviderArgs,
     /// Print the report as JSON
     #[arg(short = 'J', long)]
     pub json: bool,

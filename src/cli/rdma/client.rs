@@ -1,7 +1,7 @@
 //! `corelane rdma client` and `corelane rdma status`.
 
 use super::app::{Order, Told};
-use super::args::{ProviderArgs, RdmaClientArgs, RdmaStatusArgs};
+use super::args::{RdmaClientArgs, RdmaStatusArgs};
 use super::command::{Command, shown};
 use super::ends::{self, LaneEngine, Setup};
 use crate::cli::args::{Cipher, ProviderArg, TrustArgs};
@@ -10,7 +10,7 @@ use crate::cli::tls::Trust;
 use crate::cli::{Failure, output, signal, tls};
 use corelane::rdma::bootstrap::ALPN;
 use corelane::shard::engine::{Bind, Idle};
-use corelane::shard::lanes::{LaneConfig, LaneEnd, LaneError, LaneId, LaneInfo, Target};
+use corelane::shard::lanes::{LaneConfig, LaneEnd, LaneError, LaneId, LaneInfo, Ports, Target};
 use corelane::sys::affinity::Core;
 use corelane::sys::clock::Clock;
 use rustls::pki_types::ServerName;
@@ -94,63 +94,32 @@ pub struct Client {
 }
 
 impl Client {
-    /// Starts one at `ip`, pinned to cores if any are given; with RoCE in user space at that port,
-    /// where it is wanted.
+    /// Starts one of a shard at `ip`, pinned to cores if any are given, over a port if there is one.
     pub fn start(
         ip: IpAddr,
         server: SocketAddr,
-        roce: Option<u16>,
+        ports: Option<Ports>,
         (cores, idle): (Vec<Core>, Idle),
         lanes: LaneConfig,
     ) -> Result<Self, Failure> {
         let (tell, told) = mpsc::channel();
-        let setup = Self::setup(ip, roce, (cores, idle), lanes);
-        let open = Arc::default();
-        let engine = ends::start(setup, Some(&tell), &open)?;
-        Ok(Self::of(engine, told, server, open))
-    }
-
-    /// Starts one at `ip` over whatever the flags say.
-    fn start_over(ip: IpAddr, server: SocketAddr, args: &ProviderArgs) -> Result<Self, Failure> {
-        let (tell, told) = mpsc::channel();
-        let setup = Self::setup(ip, None, Default::default(), LaneConfig::default());
-        let ports = ends::ports_at(ip, args, setup.shards)?;
-        let open = Arc::default();
-        let engine = ends::start_on(setup, ports, Some(&tell), &open)?;
-        Ok(Self::of(engine, told, server, open))
-    }
-
-    fn of(
-        engine: LaneEngine,
-        told: mpsc::Receiver<Told>,
-        server: SocketAddr,
-        open: Arc<AtomicUsize>,
-    ) -> Self {
-        Self {
-            engine,
-            told,
-            server,
-            open,
-            stopping: Cell::new(false),
-        }
-    }
-
-    fn setup(
-        ip: IpAddr,
-        roce: Option<u16>,
-        (cores, idle): (Vec<Core>, Idle),
-        lanes: LaneConfig,
-    ) -> Setup {
-        Setup {
+        let setup = Setup {
             name: "rdma-client",
             shards: 1,
             bind: Bind::Shared(SocketAddr::new(ip, 0)),
             cores,
             idle,
             server: None,
-            roce: roce.map(|port| (ip, port)),
             lanes,
-        }
+        };
+        let open = Arc::default();
+        Ok(Self {
+            engine: ends::start(setup, ports, Some(&tell), &open)?,
+            told,
+            server,
+            open,
+            stopping: Cell::new(false),
+        })
     }
 
     /// Has the shard do something.
@@ -235,7 +204,10 @@ pub fn run(args: &RdmaClientArgs) -> Result<(), Failure> {
     let commands = Command::parse_all(&args.commands).map_err(Failure::Usage)?;
     let target = target(args.server, &args.trust)?;
     signal::catch()?;
-    let client = Client::start_over(towards(args.server)?, args.server, &args.provider)?;
+    let ip = towards(args.server)?;
+    let ports = ends::ports_at(ip, &args.provider, 1)?;
+    let lanes = LaneConfig::default();
+    let client = Client::start(ip, args.server, ports, Default::default(), lanes)?;
     let outcome = converse(&client, target, &commands, args.require_rdma);
     client.end(outcome)
 }

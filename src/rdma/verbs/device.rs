@@ -119,6 +119,20 @@ impl Opened {
         &self.0.name
     }
 
+    /// One of its addresses: of IPv4 where it has such, and one that other hosts can name.
+    pub fn address(&self) -> Result<IpAddr, Unavailable> {
+        let rank = |ip: &IpAddr| match ip {
+            IpAddr::V4(_) => 0,
+            IpAddr::V6(ip) if ip.is_unicast_link_local() => 2,
+            IpAddr::V6(_) => 1,
+        };
+        let all = self.0.gids().into_iter().map(|(_, gid)| gid.ip());
+        all.min_by_key(rank).ok_or(Unavailable::NoAddress {
+            device: Some(self.0.name.clone()),
+            ip: IpAddr::from([0; 4]),
+        })
+    }
+
     /// A shard's share; see [`Device::open`].
     pub fn device(&self, rng: Rng) -> Result<Device, Unavailable> {
         Device::on(&self.0, rng)
