@@ -186,6 +186,9 @@ impl Port for AnyDevice {
     fn takes(&self, peer: &QueueTerms) -> Result<(), RdmaError> {
         each!(self, d => Port::takes(&**d, peer))
     }
+    fn is_shared(&self) -> bool {
+        each!(self, d => Port::is_shared(&**d))
+    }
     fn usage(&self) -> Vec<Usage> {
         each!(self, d => Port::usage(&**d))
     }

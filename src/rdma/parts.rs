@@ -206,7 +206,7 @@ pub struct Parts {
     qp: Option<(QueuePair, Tracked)>,
     room: Option<Claimed>,
     plan: Plan,
-    _reservation: Option<Reservation>,
+    reservation: Option<Reservation>,
 }
 
 impl Parts {
@@ -229,7 +229,7 @@ impl Parts {
             qp: None,
             room: None,
             plan: plan.within(&port.query_device()),
-            _reservation: reservation,
+            reservation,
         };
         match parts.steps(port, shared, registry, owner) {
             Ok(()) => Ok(parts),
@@ -401,6 +401,11 @@ impl Parts {
             report(port.destroy_qp(qp.id));
             drop((tracked, self.room.take()));
         }
+    }
+
+    /// The reservation, for who keeps something else for the client.
+    pub fn take_reservation(&mut self) -> Option<Reservation> {
+        self.reservation.take()
     }
 
     /// Removes everything: queue pair, memory, domain.

@@ -60,6 +60,12 @@ pub trait Port: Provider {
         Ok(())
     }
 
+    /// Whether all shards of the process share the device: its limits are then theirs together, and
+    /// [`Port::usage`] tells what all of them use.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Every limit, and how much of it is used.
     fn usage(&self) -> Vec<Usage> {
         let (attr, has) = (self.query_device(), self.objects());

@@ -24,9 +24,9 @@ pub enum RdmaCommand {
     /// Use a lane: send TEXT, write OFFSET TEXT, read OFFSET LENGTH, atomic add OFFSET N,
     /// atomic swap OFFSET COMPARE SWAP, auto [N], quit
     Client(RdmaClientArgs),
-    /// Measure over loopback, both sides in this process
+    /// Measure with both sides in this process
     Bench(RdmaBenchArgs),
-    /// Show what a server's device has and whose it is, as JSON
+    /// Show what all shards of a server have of its device, and whose it is, as JSON
     Status(RdmaStatusArgs),
 }
 

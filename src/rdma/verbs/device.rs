@@ -224,17 +224,25 @@ impl Port for Device {
         takes_port(peer.udp_port)
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn usage(&self) -> Vec<Usage> {
         self.context().usage()
     }
 
-    /// The queues' channel, the device's events, and those of ours that another shard came upon.
+    /// The queues' channel, the device's events, those of ours that another shard came upon, and
+    /// the device's removal.
     fn wake_fds(&self) -> Vec<(WakeFor, BorrowedFd<'_>)> {
-        vec![
+        let mut all = vec![
             (WakeFor::Completions, self.channel.wake_fd()),
             (WakeFor::Events, self.context().raw.wake_fd()),
             (WakeFor::Events, self.member.wake_fd()),
-        ]
+        ];
+        let removal = self.context().removal_fd();
+        all.extend(removal.map(|fd| (WakeFor::Events, fd)));
+        all
     }
 
     fn req_notify_cq(&mut self, cq: CompletionQueueId) -> Result<(), RdmaError> {

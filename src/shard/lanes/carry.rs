@@ -229,14 +229,18 @@ impl<P: Port> Host<P> {
 
     /// All completions of the lane's queue pair were seen.
     pub(super) fn left_queue(&mut self, key: Key) {
-        let (Some(s), Some(port)) = (self.sessions.get_mut(key), &mut self.port) else {
+        let Some(s) = self.sessions.get_mut(key) else {
             return;
         };
-        if let Some(parts) = &mut s.parts {
+        if let (Some(parts), Some(port)) = (&mut s.parts, &mut self.port) {
             if let Some(qp) = parts.qp() {
                 self.by_qp.remove(&qp.id);
             }
             parts.drop_queue(port);
+        }
+        // A client that is not ready is told when it is; one that goes without need not be.
+        if s.state == State::Greeting || s.carrier != Carrier::Changing {
+            return;
         }
         s.told_fallback = true;
         let received = s.flow.received();
