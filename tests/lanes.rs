@@ -10,6 +10,8 @@ mod basics;
 mod certs;
 #[path = "lanes/faulty.rs"]
 mod faulty;
+#[path = "lanes/handles.rs"]
+mod handles;
 #[path = "lanes/limits.rs"]
 mod limits;
 #[path = "lanes/place.rs"]

@@ -48,6 +48,12 @@ pub trait Port: Provider {
         false
     }
 
+    /// Whether a short message is cheaper to give inline than by its place in registered memory, from
+    /// where the device would have to fetch it.
+    fn prefers_inline(&self) -> bool {
+        false
+    }
+
     /// The GID with this address: its index, itself, and the UDP port that it hears.
     fn gid_of(&self, ip: IpAddr) -> Option<(u8, Gid, u16)>;
 
@@ -90,6 +96,12 @@ pub trait Port: Provider {
                 attr.max_srq.into(),
             ),
         ]
+    }
+
+    /// How often a peer was told that no receive was ready (RNR), by all that the device has; `None`
+    /// where the device does not count it.
+    fn not_ready(&self) -> Option<u64> {
+        None
     }
 
     /// Takes a train of the provider's own socket.

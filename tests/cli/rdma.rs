@@ -115,18 +115,21 @@ fn wrong_flags_are_usage_errors() {
     failure("rdma bench write --spin --events", 2);
 }
 
-#[test]
-fn two_processes_exchange_messages_writes_reads_and_atomics() {
-    let (ip, flags) = match provider().0 {
-        "verbs" => ("10.99.0.1", "--rdma-provider verbs"),
-        _ => ("127.0.0.1", "--rdma-provider roce"),
+/// The flag of a provider that a server and its clients choose alike.
+fn provider_flags() -> &'static str {
+    match provider().0 {
+        "verbs" => "--rdma-provider verbs",
+        _ => "--rdma-provider roce",
+    }
+}
+
+/// A server that was started with these flags, its address and its fingerprint.
+fn serve(flags: &str) -> (Child, String, String) {
+    let own = match provider().0 {
+        "verbs" => "--listen 10.99.0.1:0",
+        _ => "--listen 127.0.0.1:0 --roce-port 0",
     };
-    let own_port = if provider().0 == "roce" {
-        "--roce-port 0"
-    } else {
-        ""
-    };
-    let line = format!("rdma server --listen {ip}:0 {flags} {own_port}");
+    let line = format!("rdma server {own} {} {flags}", provider_flags());
     let mut server = corelane(&line)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -140,6 +143,48 @@ fn two_processes_exchange_messages_writes_reads_and_atomics() {
     let listening = after("listening on ");
     let addr = listening.split(": ").next().expect("an address").to_owned();
     let pin = after("certificate SHA-256 ");
+    (server, addr, pin)
+}
+
+#[test]
+fn a_server_that_asks_for_certificates_takes_those_who_show_one() {
+    let folder = std::env::temp_dir();
+    let [cert, key] = ["cert", "key"].map(|kind| {
+        let name = format!("corelane-rdma-{}-{kind}.pem", std::process::id());
+        folder.join(name)
+    });
+    let made = rcgen::generate_simple_self_signed(["a client".to_owned()]).expect("made");
+    std::fs::write(&cert, made.cert.pem()).expect("written");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+    let [shown, secret] = [&cert, &key].map(|path| path.display().to_string());
+    let (mut server, addr, pin) = serve(&format!("--client-ca {shown}"));
+    let client = |flags: &str| {
+        corelane(&format!("rdma client {addr} --pin {pin} {flags}"))
+            .arg("send hello")
+            .output()
+            .expect("the program starts")
+    };
+    let without = client("");
+    let errors = String::from_utf8_lossy(&without.stderr).into_owned();
+    assert_eq!(without.status.code(), Some(1), "{errors}");
+    assert!(
+        errors.contains("show one with --cert and --key"),
+        "{errors}"
+    );
+    let with = client(&format!("--cert {shown} --key {secret}"));
+    let said = String::from_utf8_lossy(&with.stdout).into_owned();
+    assert!(with.status.success() && said.contains("hello"), "{said}");
+    server.kill().expect("killed");
+    server.wait().expect("ended");
+    for path in [cert, key] {
+        std::fs::remove_file(path).expect("removed");
+    }
+}
+
+#[test]
+fn two_processes_exchange_messages_writes_reads_and_atomics() {
+    let flags = provider_flags();
+    let (mut server, addr, pin) = serve("");
     let client = corelane(&format!("rdma client {addr} --pin {pin} {flags}"))
         .args([
             "send hello",

@@ -260,6 +260,8 @@ fn any_shard_tells_the_status_of_all() {
     for name in ["queue_pairs", "regions", "registered_bytes", "domains"] {
         assert_eq!(device[name], sum(name), "{name}");
     }
+    // What a device that all share counts is told once.
+    assert!(device["rnr_naks_sent"].is_u64(), "{device}");
     assert_eq!(
         (&told["opened_rdma"], &device["queue_pairs"]),
         (&LANES.into(), &LANES.into())

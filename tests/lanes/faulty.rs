@@ -268,6 +268,12 @@ impl Port for Faulty {
     fn shares_receives(&self) -> bool {
         self.shares.unwrap_or_else(|| self.device.shares_receives())
     }
+    fn prefers_inline(&self) -> bool {
+        self.device.prefers_inline()
+    }
+    fn not_ready(&self) -> Option<u64> {
+        self.device.not_ready()
+    }
     fn gid_of(&self, ip: IpAddr) -> Option<(u8, Gid, u16)> {
         self.device.gid_of(ip)
     }

@@ -85,9 +85,23 @@ pub struct RdmaServerArgs {
     /// The certificate's private key, PEM
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
+    /// Take clients alone that show a certificate of these authorities, PEM
+    #[arg(long, value_name = "FILE")]
+    pub client_ca: Option<PathBuf>,
     /// Shards to run
     #[arg(long, value_name = "N", value_parser = shards, default_value_t = 1)]
     pub shards: usize,
+}
+
+/// What a client shows of itself.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The client's certificate chain, PEM, for a server that asks for one
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// The certificate's private key, PEM
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
 }
 
 /// `corelane rdma client`.
@@ -104,6 +118,8 @@ pub struct RdmaClientArgs {
     #[command(flatten)]
     pub trust: TrustArgs,
     #[command(flatten)]
+    pub show: ShowArgs,
+    #[command(flatten)]
     pub provider: ProviderArgs,
 }
 
@@ -115,6 +131,8 @@ pub struct RdmaStatusArgs {
     pub server: SocketAddr,
     #[command(flatten)]
     pub trust: TrustArgs,
+    #[command(flatten)]
+    pub show: ShowArgs,
 }
 
 /// What is measured.

@@ -70,7 +70,7 @@ impl Rig {
             bind: Bind::Shared(any),
             cores: server_cores,
             idle,
-            server: Some(server_tls(identity)?),
+            server: Some(server_tls(identity, None)?),
             lanes: lanes(),
         };
         let served = Arc::default();

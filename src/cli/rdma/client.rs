@@ -1,12 +1,12 @@
 //! `corelane rdma client` and `corelane rdma status`.
 
 use super::app::{Order, Told};
-use super::args::{RdmaClientArgs, RdmaStatusArgs};
+use super::args::{RdmaClientArgs, RdmaStatusArgs, ShowArgs};
 use super::command::{Command, shown};
 use super::ends::{self, LaneEngine, Setup};
 use crate::cli::args::{Cipher, ProviderArg, TrustArgs};
 use crate::cli::provider::provider;
-use crate::cli::tls::Trust;
+use crate::cli::tls::{Identity, Trust};
 use crate::cli::{Failure, output, signal, tls};
 use corelane::rdma::bootstrap::ALPN;
 use corelane::shard::engine::{Bind, Idle};
@@ -30,10 +30,14 @@ const STEP: Duration = Duration::from_millis(20);
 /// How long a client that fails, or is stopped, waits for the server's goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// Whom the flags trust, and where.
-pub fn target(addr: SocketAddr, trust: &TrustArgs) -> Result<Target, Failure> {
+/// Whom the flags trust, where, and as whom.
+fn target(addr: SocketAddr, trust: &TrustArgs, show: &ShowArgs) -> Result<Target, Failure> {
     let provider = provider(ProviderArg::default(), Cipher::Aes128)?;
-    let mut tls = (*Trust::from_args(trust)?.client(provider, false)?).clone();
+    let own = show.cert.as_deref().zip(show.key.as_deref());
+    let own = own
+        .map(|(cert, key)| Identity::read(cert, key))
+        .transpose()?;
+    let mut tls = (*Trust::from_args(trust)?.client_as(own, provider, false)?).clone();
     tls.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Target {
         addr,
@@ -63,6 +67,9 @@ fn ended(server: SocketAddr, why: &LaneEnd) -> Failure {
     Failure::Failed(match why.as_str() {
         _ if why == LaneEnd::Finished.to_string() => {
             format!("{server} ended the lane in good order: the server is shutting down")
+        }
+        _ if why.contains("alert 116") => {
+            format!("{server} asks for a certificate of clients: show one with --cert and --key")
         }
         _ if why.contains("alert 120") => format!(
             "{server} serves something else than lanes: its TLS does not know the ALPN protocol \
@@ -202,7 +209,7 @@ impl Client {
 /// `corelane rdma client`.
 pub fn run(args: &RdmaClientArgs) -> Result<(), Failure> {
     let commands = Command::parse_all(&args.commands).map_err(Failure::Usage)?;
-    let target = target(args.server, &args.trust)?;
+    let target = target(args.server, &args.trust, &args.show)?;
     signal::catch()?;
     let ip = towards(args.server)?;
     let ports = ends::ports_at(ip, &args.provider, 1)?;
@@ -348,7 +355,7 @@ fn obey(client: &Client, lane: LaneId, command: &Command) -> Result<bool, Failur
 
 /// `corelane rdma status`.
 pub fn status(args: &RdmaStatusArgs) -> Result<(), Failure> {
-    let target = target(args.server, &args.trust)?;
+    let target = target(args.server, &args.trust, &args.show)?;
     let ip = towards(args.server)?;
     let idle = (Vec::new(), Idle::Park);
     signal::catch()?;

@@ -17,6 +17,7 @@ use corelane::sys::affinity::Core;
 use corelane::sys::clock::Clock;
 use corelane::sys::netlink::RouteWatcher;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -156,10 +157,13 @@ fn addresses(ip: IpAddr) -> Result<Vec<IpAddr>, Failure> {
         .collect())
 }
 
-/// TLS of a server of lanes.
-pub fn server_tls(identity: Identity) -> Result<Arc<rustls::ServerConfig>, Failure> {
+/// TLS of a server of lanes, for clients of these authorities alone where some are named.
+pub fn server_tls(
+    identity: Identity,
+    clients: Option<&Path>,
+) -> Result<Arc<rustls::ServerConfig>, Failure> {
     let provider = provider(ProviderArg::default(), Cipher::Aes128)?;
-    let mut tls = (*identity.server(provider, false)?).clone();
+    let mut tls = (*identity.server_for(clients, provider, false)?).clone();
     tls.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Arc::new(tls))
 }
@@ -209,7 +213,7 @@ pub fn serve(args: &RdmaServerArgs) -> Result<(), Failure> {
         bind: Bind::Shared(args.listen),
         cores: Vec::new(),
         idle: Idle::default(),
-        server: Some(server_tls(identity)?),
+        server: Some(server_tls(identity, args.client_ca.as_deref())?),
         lanes: LaneConfig::default(),
     };
     let protected = ports.is_none();

@@ -267,6 +267,13 @@ impl Context {
         self.removal.wake_fd()
     }
 
+    /// The driver's own count of answers that no receive was ready, under the name that rxe gives it.
+    pub fn not_ready(&self) -> Option<u64> {
+        let device = &self.name;
+        let path = format!("/sys/class/infiniband/{device}/ports/1/hw_counters/send_rnr_err");
+        std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    }
+
     /// A number of 24 random bits.
     pub fn draw_psn(self: &Arc<Self>, rng: &mut Rng) -> Psn {
         let mut psns = lock(&self.psns);

@@ -215,6 +215,10 @@ impl Port for Device {
         &self.named
     }
 
+    fn prefers_inline(&self) -> bool {
+        true
+    }
+
     fn gid_of(&self, ip: IpAddr) -> Option<(u8, Gid, u16)> {
         let (index, gid) = self.context().gid_of(ip)?;
         Some((index, gid, UDP_PORT))
@@ -222,6 +226,10 @@ impl Port for Device {
 
     fn takes(&self, peer: &QueueTerms) -> Result<(), RdmaError> {
         takes_port(peer.udp_port)
+    }
+
+    fn not_ready(&self) -> Option<u64> {
+        self.context().not_ready()
     }
 
     fn is_shared(&self) -> bool {

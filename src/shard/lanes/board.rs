@@ -23,6 +23,9 @@ pub struct ShardStatus {
     pub usable: bool,
     /// Whether the limits of `device` are those of all shards together.
     pub shared: bool,
+    /// How often a peer was told that no receive was ready (RNR); `None` where nobody counts. Of a
+    /// device that is shared, as [`ShardStatus::shared`] says, it is told with the device.
+    pub not_ready: Option<u64>,
     /// What it has of the device.
     pub objects: Objects,
     /// The device's limits.
@@ -61,6 +64,7 @@ impl<P: Port> Host<P> {
             provider: port.map(|p| p.name().to_owned()),
             usable: self.has_device(),
             shared: port.is_some_and(Port::is_shared),
+            not_ready: port.filter(|p| !p.is_shared()).and_then(P::not_ready),
             objects: port.map(P::objects).unwrap_or_default(),
             device: port.map(Port::usage).unwrap_or_default(),
             own: self.own_usage(),

@@ -175,9 +175,10 @@ impl<P: Port> Host<P> {
         }
         let reached = self.can_reach(s, peer.queue.as_ref());
         let wants_queue = reached.is_ok();
+        let shared = self.shared.as_ref().is_none_or(|s| s.receives.is_some());
         let amount = Amount {
             queue_pairs: u64::from(wants_queue),
-            bytes: plan.bytes() as u64,
+            bytes: plan.bytes(wants_queue && !shared) as u64,
             requests: u64::from(plan.window) + u64::from(plan.operations),
         };
         let Some(reservation) = self.config.quotas.reserve(who, amount) else {

@@ -46,7 +46,8 @@ pub struct LaneConfig {
     pub quotas: Quotas,
     /// Where every object is entered.
     pub registry: Registry,
-    /// Where each shard tells of its lanes, so that any one answers for all.
+    /// Where each shard of an engine tells of its lanes, so that any one answers for all. Another
+    /// engine needs another.
     pub board: Board,
 }
 

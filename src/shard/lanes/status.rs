@@ -42,6 +42,11 @@ fn objects(o: &Objects) -> String {
     )
 }
 
+/// A number, or `null`.
+fn number(n: Option<u64>) -> String {
+    n.map_or("null".to_owned(), |n| n.to_string())
+}
+
 /// A provider's name, in quotes; `null` without one.
 fn provider(name: Option<&str>) -> String {
     name.map_or("null".to_owned(), |name| format!("\"{name}\""))
@@ -52,13 +57,14 @@ fn row(s: &ShardStatus, all: &[Object]) -> String {
     let listed = all.iter().filter(|o| o.shard == s.shard).count();
     let device = s.device.iter().filter(|_| !s.shared);
     format!(
-        "{{\"shard\":{},{},\"provider\":{},\"usable\":{},{},\"objects\":{listed},\
-         \"limits\":[{}]}}",
+        "{{\"shard\":{},{},\"provider\":{},\"usable\":{},{},\"rnr_naks_sent\":{},\
+         \"objects\":{listed},\"limits\":[{}]}}",
         s.shard,
         counts(s.lanes, &s.stats),
         provider(s.provider.as_deref()),
         s.usable,
         objects(&s.objects),
+        number(s.not_ready),
         limits(device.chain(&s.own))
     )
 }
@@ -69,6 +75,7 @@ struct Totals {
     lanes: u64,
     stats: LaneStats,
     objects: Objects,
+    not_ready: Option<u64>,
     /// Each limit, and whether one shard is near its own.
     limits: Vec<(Usage, bool)>,
 }
@@ -81,6 +88,8 @@ impl Totals {
             all.lanes += s.lanes;
             all.stats.add(&s.stats);
             all.objects.add(&s.objects);
+            let more = all.not_ready.zip(s.not_ready).map(|(a, b)| a + b);
+            all.not_ready = more.or(all.not_ready).or(s.not_ready);
             // A device that all share is told once.
             if !(s.shared && std::mem::replace(&mut device, s.shared)) {
                 s.device.iter().for_each(|u| all.limit(u));
@@ -134,7 +143,10 @@ impl<P: Port> Host<P> {
         }
         let all = self.config.registry.objects();
         let rows: Vec<String> = shards.iter().map(|s| row(s, &all)).collect();
-        let totals = Totals::of(&shards);
+        let mut totals = Totals::of(&shards);
+        if let Some(port) = self.port.as_ref().filter(|p| p.is_shared()) {
+            totals.not_ready = port.not_ready();
+        }
         let listed = all.iter().take(LISTED).map(|o| {
             let (shard, owner, kind, detail) = (o.shard, o.owner, o.kind, o.detail);
             format!(
@@ -149,7 +161,8 @@ impl<P: Port> Host<P> {
             let usable = shards.iter().any(|s| s.usable);
             let name = provider(Some(name));
             let has = objects(&totals.objects);
-            format!("{{\"provider\":{name},\"usable\":{usable},{has}}}")
+            let naks = number(totals.not_ready);
+            format!("{{\"provider\":{name},\"usable\":{usable},{has},\"rnr_naks_sent\":{naks}}}")
         });
         format!(
             "{{\"answered_by_shard\":{},{},\"device\":{device},\"limits\":[{}],\"shards\":[{}],\
