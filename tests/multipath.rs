@@ -2,6 +2,8 @@
 
 mod common;
 
+#[path = "multipath/acks.rs"]
+mod acks;
 #[path = "multipath/addresses.rs"]
 mod addresses;
 #[path = "multipath/advisories.rs"]

@@ -484,7 +484,7 @@ impl Connection {
         sink: &mut dyn StreamSink,
     ) -> Result<(), TransportError> {
         self.stats.packets_received += 1;
-        self.watch.received(packet);
+        self.watch.received(self.paths.current().id, packet);
         let seen = self.handle_frames(now, packet, sink)?;
         let path = self.paths.current_mut();
         path.last_received = now;

@@ -5,6 +5,7 @@
 //! does about a client that moved is in `follow`, datagrams to addresses not in use in `probing`.
 
 use super::Connection;
+use super::ack_frequency::requests_of;
 use super::events::Event;
 use crate::base::{FourTuple, SocketId, Timestamp};
 use crate::path::validate::Start;
@@ -257,6 +258,9 @@ impl Connection {
         path.move_to(socket, tuple, keep, &config);
         path.spin = Spin::new(self.config.spin_bit, &mut self.rng);
         path.validation = validation;
+        if !keep && let Some(requests) = requests_of(&mut self.ack_frequency) {
+            requests.on_new_path();
+        }
         self.leave(now, left, changed.then_some(old), looks_back);
         if self.side == Side::Client {
             // The server follows the first packet that is more than a probe.
@@ -343,6 +347,9 @@ impl Connection {
         let path = self.paths.current_mut();
         if !path.move_back(&config) {
             return false;
+        }
+        if let Some(requests) = requests_of(&mut self.ack_frequency) {
+            requests.on_new_path();
         }
         path.spin = Spin::new(self.config.spin_bit, &mut self.rng);
         let (back, old) = (path.tuple, path.remote_cids.active_seq());

@@ -68,6 +68,7 @@ use crate::path::cids::ResetToken;
 use crate::path::{Path, PathId, PathSet, Spin};
 use crate::stream::{Datagrams, Streams};
 use crate::wire::{ConnectionId, Extensions, Side, TransportParameters};
+use ack_frequency::Asked;
 pub use admission::PrefixCaps;
 pub use application::Application;
 pub use config::TransportConfig;
@@ -173,8 +174,8 @@ pub struct Connection {
     /// Frames of the packet being built; kept for its capacity.
     scratch: Vec<SentFrame>,
     fixed_bit: FixedBit,
-    /// The least sequence number of an ACK_FREQUENCY frame that is not obsolete.
-    ack_frequency_next: u64,
+    /// What either side asks of the other's acknowledgements.
+    ack_frequency: Option<Box<Asked>>,
     rng: Rng,
     stats: ConnectionStats,
     watch: Watch,
@@ -246,7 +247,7 @@ impl Connection {
             new_tokens: NewTokens::default(),
             scratch: Vec::new(),
             fixed_bit: FixedBit::default(),
-            ack_frequency_next: 0,
+            ack_frequency: None,
             rng,
             stats: ConnectionStats::default(),
             watch: Watch::begin(&config, &begun),

@@ -243,6 +243,7 @@ impl Connection {
             || self.pending.handshake_done
             || self.one_rtt_crypto.wants_to_send()
             || self.new_tokens.wants_to_send()
+            || self.ack_request_waits()
             || self.path_control_waits()
     }
 
@@ -255,7 +256,6 @@ impl Connection {
             || path.validation.wants_to_send()
             || (self.multipath.is_none()
                 && (path.local_cids.wants_to_send() || path.remote_cids.wants_to_send()))
-            || path.ack_frequency.wants_to_send()
             || is_probing(path)
     }
 
@@ -401,7 +401,7 @@ impl Connection {
         self.fixed_bit.apply(buf, &mut self.rng);
         let payload_at = head.pn_offset + head.pn_len;
         self.watch
-            .sent(PacketType::OneRtt, head.pn, buf, payload_at);
+            .sent(path.id, (PacketType::OneRtt, head.pn), buf, payload_at);
         self.nonces.on_seal(path.id.0, head.pn);
         let sealed = keys.seal(path.id.0, head.pn, buf, head.pn_offset, head.pn_len);
         if sealed.is_err() {
@@ -435,7 +435,8 @@ impl Connection {
         } = head;
         self.fixed_bit.apply(packet, &mut self.rng);
         let payload_at = pn_offset + pn_len;
-        self.watch.sent(PacketType::OneRtt, pn, packet, payload_at);
+        self.watch
+            .sent(path.id, (PacketType::OneRtt, pn), packet, payload_at);
         let at = (pn_offset, pn_len);
         self.nonces.on_seal(path.id.0, pn);
         let sealed = keys.seal_with_tail(path.id.0, pn, packet, at, tail);

@@ -23,8 +23,8 @@ pub mod validate;
 pub use crate::base::PathId;
 use crate::base::{Ecn, FourTuple, Rng, SocketId, Timestamp, limits};
 use crate::recovery::{
-    AckFrequencyRequests, AckPolicy, Algorithm, Controller, EcnValidator, MtuConfig, MtuDiscovery,
-    Pace, Pacer, Rtt, SentSpace,
+    AckPolicy, Algorithm, Controller, EcnValidator, MtuConfig, MtuDiscovery, Pace, Pacer, Rtt,
+    SentSpace,
 };
 pub use cids::{LocalCids, RemoteCids};
 use failure::FailureDetector;
@@ -130,8 +130,6 @@ pub struct Path<F: Copy> {
     pub sent: SentSpace<F>,
     /// 1-RTT packets received, and when to acknowledge them.
     pub acks: AckPolicy,
-    /// What is asked of the peer's acknowledgements.
-    pub ack_frequency: AckFrequencyRequests,
     /// The latency spin bit.
     pub spin: Spin,
     /// Address validation and the anti-amplification limit.
@@ -210,7 +208,6 @@ impl<F: Copy> Path<F> {
             ecn: EcnValidator::new(config.ecn),
             sent: SentSpace::new(),
             acks: AckPolicy::delayed(config.max_ack_delay),
-            ack_frequency: AckFrequencyRequests::default(),
             spin: Spin::default(),
             validation: Validation::default(),
             probes: Probes::default(),
@@ -254,11 +251,13 @@ impl<F: Copy> Path<F> {
     /// Whether it has not answered for a probe timeout, or may have failed: what else works is
     /// better.
     pub fn is_suspect(&self) -> bool {
-        self.pto_count > 0
-            || self
-                .failure
-                .as_deref()
-                .is_some_and(FailureDetector::is_failed)
+        self.pto_count > 0 || self.has_failed()
+    }
+
+    /// Whether it may have failed, as its detector says.
+    pub fn has_failed(&self) -> bool {
+        let detector = self.failure.as_deref();
+        detector.is_some_and(FailureDetector::is_failed)
     }
 
     /// Whether an acknowledgement, which came over another path if `elsewhere`, makes an RTT sample

@@ -153,10 +153,6 @@ impl Connection {
         path.spin = Spin::new(self.config.spin_bit, &mut self.rng);
         path.set_mtu_ceiling(self.peer_params.max_udp_payload_size);
         path.acks.set_frequency_of(&self.paths.current().acks);
-        if let Some(min) = self.peer_params.min_ack_delay {
-            let max = self.peer_params.max_ack_delay;
-            path.ack_frequency.enable(min, max, false);
-        }
         self.paths.insert(path);
         self.watch_for_failure();
     }
