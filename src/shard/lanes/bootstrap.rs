@@ -175,9 +175,10 @@ impl<P: Port> Host<P> {
         }
         let reached = self.can_reach(s, peer.queue.as_ref());
         let wants_queue = reached.is_ok();
+        let shared = self.shared.as_ref().is_none_or(|s| s.receives.is_some());
         let amount = Amount {
             queue_pairs: u64::from(wants_queue),
-            bytes: plan.bytes() as u64,
+            bytes: plan.bytes(wants_queue && !shared) as u64,
             requests: u64::from(plan.window) + u64::from(plan.operations),
         };
         let Some(reservation) = self.config.quotas.reserve(who, amount) else {
@@ -247,6 +248,9 @@ impl<P: Port> Host<P> {
             )),
             Some(_) => None,
         };
+        if !self.has_device() {
+            why_quic = Some("the RDMA device of this end is not usable".into());
+        }
         let queue = peer.queue.filter(|_| why_quic.is_none());
         if let (Some(parts), Some(queue), Some(port)) = (&s.parts, queue, &mut self.port) {
             match parts.connect(port, local, &queue) {
@@ -289,9 +293,30 @@ impl<P: Port> Host<P> {
             &mut self.stats.opened_quic
         };
         *opened += 1;
+        self.lanes += u64::from(!std::mem::replace(&mut s.counted, true));
         self.set_deadline(key, Timestamp::NEVER);
         if let Some(info) = self.info(key) {
             self.tell(key, News::Open(info));
+        }
+    }
+
+    /// The client is ready. Of a queue pair that was left meanwhile it hears now.
+    pub(super) fn ready(&mut self, key: Key, queue: bool) {
+        let Some(s) = self.sessions.get(key) else {
+            return;
+        };
+        let left = s.carrier == Carrier::Changing;
+        let queue = queue && s.carrier != Carrier::Stream;
+        self.settle(key, queue);
+        if let Some(s) = self.sessions.get_mut(key)
+            && left
+            && queue
+        {
+            s.carrier = Carrier::Changing;
+            // Where it is still there, its last completions are waited for.
+            if s.parts.as_ref().is_none_or(|p| p.qp().is_none()) {
+                self.left_queue(key);
+            }
         }
     }
 
@@ -464,8 +489,7 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
                 self.host.end(key, LaneEnd::Refused(why));
             }
             Message::Ready(queue) if server && state == State::Greeting && !fresh => {
-                let queue = queue && s.carrier == Carrier::Queue;
-                self.host.settle(key, queue);
+                self.host.ready(key, queue);
             }
             Message::Ready(true) if server && s.early => s.early = false,
             Message::StatusRequest if server && state == State::Greeting && fresh => {
