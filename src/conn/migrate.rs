@@ -7,9 +7,10 @@
 use super::Connection;
 use super::ack_frequency::requests_of;
 use super::events::Event;
+use super::space::SentFrame;
 use crate::base::{FourTuple, SocketId, Timestamp};
 use crate::path::validate::Start;
-use crate::path::{PathId, PathState, Probe, Purpose, Spin, Validation};
+use crate::path::{Path, PathId, PathState, Probe, Purpose, Spin, Validation};
 use crate::wire::{Code, Side};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -190,10 +191,14 @@ impl Connection {
     }
 
     /// How often an address is asked, and for how long (RFC 9000 §8.2.4, §9.4): three times the
-    /// larger of the present and the initial probe timeout.
+    /// larger of the present and the initial probe timeout. The present one is that of the slowest
+    /// path: a new one knows nothing yet of the hosts at its ends, which may be slow themselves.
     pub(super) fn patience(&self) -> (Duration, Duration) {
-        let interval = self.paths.current().rtt.pto(self.peer_params.max_ack_delay);
-        (interval, interval.max(self.config.initial_rtt * 3) * 3)
+        let pto = |path: &Path<SentFrame>| path.rtt.pto(self.peer_params.max_ack_delay);
+        let interval = pto(self.paths.current());
+        let used = self.paths.iter().filter(|p| !p.is_abandoned());
+        let longest = used.map(pto).fold(interval, Duration::max);
+        (interval, longest.max(self.config.initial_rtt * 3) * 3)
     }
 
     /// A validation that begins with a challenge of random data (RFC 9000 §8.2.1). `received` bytes
