@@ -256,11 +256,13 @@ impl<F: Copy> Path<F> {
     /// Whether it has not answered for a probe timeout, or may have failed: what else works is
     /// better.
     pub fn is_suspect(&self) -> bool {
-        self.pto_count > 0
-            || self
-                .failure
-                .as_deref()
-                .is_some_and(FailureDetector::is_failed)
+        self.pto_count > 0 || self.has_failed()
+    }
+
+    /// Whether it may have failed, as its detector says.
+    pub fn has_failed(&self) -> bool {
+        let detector = self.failure.as_deref();
+        detector.is_some_and(FailureDetector::is_failed)
     }
 
     /// Whether an acknowledgement, which came over another path if `elsewhere`, makes an RTT sample

@@ -2,10 +2,12 @@
 
 use crate::common::pair::{CLIENT, Pair, SERVER, Setup};
 use crate::rig::*;
+use bytes::Bytes;
 use corelane::base::{FourTuple, SocketId};
 use corelane::conn::{EarlyData, Event, PathEvent};
+use corelane::path::schedule::Pin;
 use corelane::path::{PathId, PathStatus};
-use corelane::wire::Code;
+use corelane::wire::{Code, Dir};
 
 /// Multipath §2.5: one key phase for all paths, and updates while both carry data.
 #[test]
@@ -260,4 +262,52 @@ fn a_dark_path_does_not_end_an_idle_connection() {
         rig.expect_alive();
         rig.deliver(CLIENT, 100_000, 2000);
     }
+}
+
+/// A probe timeout of who receives does not move its acknowledgements to another path: they would
+/// come early there, and none would come for a while once the path is trusted again.
+#[test]
+fn one_probe_timeout_leaves_acknowledgements_where_they_are() {
+    let mut rig = Rig::two_paths();
+    rig.delay(at(CLIENT_1), 100);
+    let [client, server] = rig.ids();
+    let conn = rig.pair.conn(CLIENT, client);
+    let stream = conn.streams_mut().open(Dir::Uni).unwrap();
+    conn.set_stream_path(stream, Some(Pin::only(PathId(1))))
+        .unwrap();
+    let feed = |rig: &mut Rig, ms| {
+        for _ in 0..ms {
+            let streams = rig.pair.conn(CLIENT, client).streams_mut();
+            streams.write(stream, &[7; 3000]).unwrap();
+            rig.run_ms(1);
+        }
+    };
+    feed(&mut rig, 1000);
+
+    // The server's only packet on the path that asks for an acknowledgement is lost.
+    rig.traffic.lock().unwrap().deaf.push(at(CLIENT_1));
+    let conn = rig.pair.conn(SERVER, server);
+    let pin = Pin::only(PathId(1));
+    conn.send_datagram_on(pin, Bytes::from_static(b"lost"))
+        .unwrap();
+    rig.run_ms(1);
+    rig.traffic.lock().unwrap().deaf.clear();
+    let timed_out = |rig: &mut Rig| rig.info(SERVER, PathId(1)).unwrap().pto_count > 0;
+    for _ in 0..1000 {
+        feed(&mut rig, 1);
+        if timed_out(&mut rig) {
+            break;
+        }
+    }
+    assert!(timed_out(&mut rig), "no probe timeout");
+
+    // What is said until the probes are answered.
+    let acked = |rig: &mut Rig| rig.info(CLIENT, PathId(1)).unwrap().counters.packets_acked;
+    let by_own = |rig: &Rig| rig.traffic.lock().unwrap().bytes_to[&at(CLIENT_1)];
+    let (before, bytes) = (acked(&mut rig), by_own(&rig));
+    feed(&mut rig, 50);
+    assert!(timed_out(&mut rig), "the way there takes 100 ms");
+    assert!(acked(&mut rig) > before + 50);
+    assert!(by_own(&rig) > bytes + 500, "{} bytes", by_own(&rig) - bytes);
+    rig.expect_alive();
 }
