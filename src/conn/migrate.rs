@@ -70,6 +70,9 @@ pub enum MigrationFailure {
     Replaced,
 }
 
+/// The round-trip time that RFC 9002 §6.2.2 assumes of a path before it is measured.
+const INITIAL_RTT: Duration = Duration::from_millis(333);
+
 impl Connection {
     /// Moves a client to `tuple.local` on `socket`: probes from there, and goes on there once the
     /// server answers. [`Event::Migrated`] or [`Event::MigrationFailed`] tells the outcome; until
@@ -192,13 +195,15 @@ impl Connection {
 
     /// How often an address is asked, and for how long (RFC 9000 §8.2.4, §9.4): three times the
     /// larger of the present and the initial probe timeout. The present one is that of the slowest
-    /// path: a new one knows nothing yet of the hosts at its ends, which may be slow themselves.
+    /// path: a new one knows nothing yet of the hosts at its ends, which may be slow themselves. For
+    /// the same reason an optimistic initial round-trip time shortens it no further.
     pub(super) fn patience(&self) -> (Duration, Duration) {
         let pto = |path: &Path<SentFrame>| path.rtt.pto(self.peer_params.max_ack_delay);
         let interval = pto(self.paths.current());
         let used = self.paths.iter().filter(|p| !p.is_abandoned());
         let longest = used.map(pto).fold(interval, Duration::max);
-        (interval, longest.max(self.config.initial_rtt * 3) * 3)
+        let initial = self.config.initial_rtt.max(INITIAL_RTT) * 3;
+        (interval, longest.max(initial) * 3)
     }
 
     /// A validation that begins with a challenge of random data (RFC 9000 §8.2.1). `received` bytes
