@@ -195,6 +195,7 @@ pub(crate) struct ConnectionInit {
 
 // Allocators round up: a byte more costs half a kilobyte of each connection.
 const _: () = assert!(size_of::<Connection>() <= 2560);
+const _: () = assert!(size_of::<Path<SentFrame>>() <= 1792);
 
 impl Connection {
     pub(crate) fn new(now: Timestamp, init: ConnectionInit, initial: HandshakeSpace) -> Self {

@@ -174,8 +174,8 @@ pub struct Path<F: Copy> {
     pub acks_away: bool,
     /// Its socket takes nothing now: what can goes by other paths.
     pub held: bool,
-    /// When an acknowledgement last came over this path itself, and made an RTT sample.
-    pub own_sample: Option<Timestamp>,
+    /// When an acknowledgement last came over this path itself, and made an RTT sample; else never.
+    own_sample: Timestamp,
     /// Notices that it may have failed; only where several paths are possible.
     pub failure: Option<Box<FailureDetector>>,
     /// What was in flight below this packet number went to other paths after a PTO.
@@ -232,7 +232,7 @@ impl<F: Copy> Path<F> {
             status: Statuses::default(),
             acks_away: false,
             held: false,
-            own_sample: None,
+            own_sample: Timestamp::NEVER,
             failure: None,
             moved_below: 0,
             counters: PathCounters::default(),
@@ -270,20 +270,26 @@ impl<F: Copy> Path<F> {
     /// were none for a while, as from a peer that sends all of them over one path.
     pub fn admits_sample(&mut self, now: Timestamp, elsewhere: bool) -> bool {
         if !elsewhere {
-            if self.own_sample.is_none() && self.id != PathId::ZERO {
+            if !self.has_own_sample() && self.id != PathId::ZERO {
                 self.rtt.restart_min();
             }
-            self.own_sample = Some(now);
+            self.own_sample = now;
             return true;
         }
         let lately = self.rtt.smoothed().saturating_mul(OWN_SAMPLES_FOR);
-        if self.own_sample.is_some_and(|at| now < at + lately) {
+        if self.has_own_sample() && now < self.own_sample + lately {
             return false;
         }
-        if self.own_sample.take().is_some() {
+        if self.has_own_sample() {
+            self.own_sample = Timestamp::NEVER;
             self.rtt.restart_min();
         }
         true
+    }
+
+    /// Whether an acknowledgement came over this path itself, lately as far as RTT samples go.
+    pub fn has_own_sample(&self) -> bool {
+        self.own_sample != Timestamp::NEVER
     }
 
     /// Packets sent.
