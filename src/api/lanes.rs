@@ -2,8 +2,8 @@
 //! operations, over RDMA where both ends have it and over QUIC where not.
 //!
 //! The same lanes as [`crate::shard::lanes`] has, whose callbacks a driver on each shard turns into
-//! futures. Flow control reaches the program: a message that nobody has taken keeps its place in the
-//! peer's window, and sending waits for room. **What goes over a queue pair is not encrypted.**
+//! futures. Flow control reaches the program: a message that nobody has taken keeps its place in
+//! the peer's window, and sending waits for room. **What goes over a queue pair is not encrypted.**
 
 mod driver;
 mod shared;
@@ -288,8 +288,8 @@ impl Lane {
             .map(drop)
     }
 
-    /// Sends a message; returns once the lane has accepted it, from when on it is delivered once and
-    /// in order unless the lane is lost. A future that is dropped midway may have sent it.
+    /// Sends a message; returns once the lane has accepted it, from when on it is delivered once
+    /// and in order unless the lane is lost. A future that is dropped midway may have sent it.
     ///
     /// # Errors
     /// [`LaneFailure`].
@@ -310,8 +310,8 @@ impl Lane {
         self.ask(|answer| Out::Request(data, answer)).await
     }
 
-    /// The next message or request, in the peer's order. Its place in the peer's window is free from
-    /// then on. Cancel-safe.
+    /// The next message or request, in the peer's order. Its place in the peer's window is free
+    /// from then on. Cancel-safe.
     ///
     /// # Errors
     /// How the lane ended, after the last message.

@@ -48,8 +48,8 @@ pub trait Port: Provider {
         false
     }
 
-    /// Whether a short message is cheaper to give inline than by its place in registered memory, from
-    /// where the device would have to fetch it.
+    /// Whether a short message is cheaper to give inline than by its place in registered memory,
+    /// from where the device would have to fetch it.
     fn prefers_inline(&self) -> bool {
         false
     }
@@ -98,8 +98,8 @@ pub trait Port: Provider {
         ]
     }
 
-    /// How often a peer was told that no receive was ready (RNR), by all that the device has; `None`
-    /// where the device does not count it.
+    /// How often a peer was told that no receive was ready (RNR), by all that the device has;
+    /// `None` where the device does not count it.
     fn not_ready(&self) -> Option<u64> {
         None
     }

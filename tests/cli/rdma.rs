@@ -1,5 +1,5 @@
-//! `corelane rdma`: every measurement as JSON, and a server and its client as two processes; in user
-//! space, or over a device of the kernel's in the guest that `tools/rdma-vm` starts.
+//! `corelane rdma`: every measurement as JSON, and a server and its client as two processes; in
+//! user space, or over a device of the kernel's in the guest that `tools/rdma-vm` starts.
 
 use super::{corelane, failure, report, run};
 use serde_json::Value;
@@ -12,7 +12,7 @@ fn workloads(line: &str) -> Vec<Value> {
     all.expect("a list").clone()
 }
 
-/// Whose queue pairs, and the flags that ask for them. Two that poll would starve the guest's driver.
+/// Whose queue pairs, and the flags for them. Two that poll would starve the guest's driver.
 fn provider() -> (&'static str, &'static str) {
     match std::env::var_os("CORELANE_LANES") {
         None => ("roce", "--rdma-provider roce"),

@@ -1,5 +1,6 @@
-//! A device that fails, goes away, or gives a queue pair or its port up, under lanes that are in use:
-//! they go on over QUIC, nothing of the device is left, and what goes on elsewhere is not touched.
+//! A device that fails, goes away, or gives a queue pair or its port up, under lanes that are in
+//! use: they go on over QUIC, nothing of the device is left, and what goes on elsewhere is not
+//! touched.
 
 use crate::faulty::Faults;
 use crate::place::{BRIEF, is_verbs};

@@ -1,5 +1,5 @@
-//! `corelane rdma bench`: a server and its clients in this process, each side one shard on a core of
-//! its own, over whichever provider.
+//! `corelane rdma bench`: a server and its clients in this process, each side one shard on a core
+//! of its own, over whichever provider.
 
 use super::app::{Load, Loaded, Order, SINK, Told};
 use super::args::{Measure, RdmaBenchArgs};

@@ -101,7 +101,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Starts one of a shard at `ip`, pinned to cores if any are given, over a port if there is one.
+    /// Starts one of a shard at `ip`, pinned to cores if any are given, over a port if there is
+    /// one.
     pub fn start(
         ip: IpAddr,
         server: SocketAddr,

@@ -267,7 +267,7 @@ impl Context {
         self.removal.wake_fd()
     }
 
-    /// The driver's own count of answers that no receive was ready, under the name that rxe gives it.
+    /// The driver's own count of answers that no receive was ready, under rxe's name for it.
     pub fn not_ready(&self) -> Option<u64> {
         let device = &self.name;
         let path = format!("/sys/class/infiniband/{device}/ports/1/hw_counters/send_rnr_err");

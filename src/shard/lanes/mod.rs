@@ -19,6 +19,7 @@ mod port;
 mod roce;
 mod serve;
 mod session;
+mod settle;
 mod status;
 mod wake;
 
