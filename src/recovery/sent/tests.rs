@@ -270,7 +270,7 @@ fn unanswered_acks_do_not_pile_up() {
     assert!(space.tracked() <= ACK_ONLY_KEPT + 1);
     // An outstanding packet at the front holds them.
     let mut space = SentSpace::<u32>::new();
-    space.on_packet_sent(packet(at(0), 1000), &[]);
+    space.on_packet_sent(packet(at(0), 1000), &[0, 1]);
     for _ in 0..10_000 {
         space.on_packet_sent(ack_only(at(1)), &[]);
     }
