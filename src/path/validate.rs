@@ -64,7 +64,7 @@ pub enum Response {
 }
 
 /// One path's address validation.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Validation {
     validated: bool,
     received: u64,
@@ -73,18 +73,6 @@ pub struct Validation {
     challenge: Option<Box<Challenge>>,
     /// Those that wait; `None` where none do.
     responses: Option<Box<BoundedQueue<[u8; 8]>>>,
-}
-
-impl Default for Validation {
-    fn default() -> Self {
-        Self {
-            validated: false,
-            received: 0,
-            sent: 0,
-            challenge: None,
-            responses: None,
-        }
-    }
 }
 
 impl Validation {
