@@ -16,7 +16,7 @@ fn workloads(line: &str) -> Vec<Value> {
 fn provider() -> (&'static str, &'static str) {
     match std::env::var_os("CORELANE_LANES") {
         None => ("roce", "--rdma-provider roce"),
-        Some(_) => ("verbs", "--rdma-provider verbs -d rxe0 -e"),
+        Some(_) => ("verbs", "--rdma-provider verbs -d rxe0 -e --patience 2m"),
     }
 }
 
@@ -118,7 +118,8 @@ fn wrong_flags_are_usage_errors() {
 /// The flag of a provider that a server and its clients choose alike.
 fn provider_flags() -> &'static str {
     match provider().0 {
-        "verbs" => "--rdma-provider verbs",
+        // Emulation on a busy machine takes its time.
+        "verbs" => "--rdma-provider verbs --patience 2m",
         _ => "--rdma-provider roce",
     }
 }

@@ -69,6 +69,10 @@ pub struct ProviderArgs {
     /// Over QUIC only
     #[arg(long, conflicts_with_all = ["rdma_device", "roce_port", "rdma_provider"])]
     pub no_rdma: bool,
+    /// How long the other end may take for a step of a lane's opening and of its end
+    #[arg(long, value_name = "TIME", default_value = "10")]
+    #[arg(value_parser = units::parse_duration)]
+    pub patience: Duration,
 }
 
 /// `corelane rdma server`.

@@ -201,8 +201,10 @@ pub fn run(args: &RdmaBenchArgs) -> Result<(), Failure> {
     let lanes = config(args, size)?;
     // Each side has quotas and a registry of its own.
     let fresh = LaneConfig::default;
+    let patience = args.provider.patience;
     let lanes = move || LaneConfig {
         plan: lanes.plan,
+        patience,
         ..fresh()
     };
     signal::catch()?;

@@ -23,7 +23,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-/// How long an answer may take.
+/// How long an answer may take at least.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often to look for signals.
 const STEP: Duration = Duration::from_millis(20);
@@ -98,6 +98,8 @@ pub struct Client {
     pub open: Arc<AtomicUsize>,
     /// A signal was taken notice of: what is waited for now is the end.
     stopping: Cell<bool>,
+    /// How long an answer may take.
+    patience: Duration,
 }
 
 impl Client {
@@ -120,6 +122,7 @@ impl Client {
             server: None,
             lanes,
         };
+        let patience = PATIENCE.max(setup.lanes.patience);
         let open = Arc::default();
         Ok(Self {
             engine: ends::start(setup, ports, Some(&tell), &open)?,
@@ -127,6 +130,7 @@ impl Client {
             server,
             open,
             stopping: Cell::new(false),
+            patience,
         })
     }
 
@@ -140,7 +144,7 @@ impl Client {
 
     /// What it tells next. A signal is [`Failure::Stopped`], once.
     pub fn hear(&self) -> Result<Told, Failure> {
-        let until = Clock::now() + PATIENCE;
+        let until = Clock::now() + self.patience;
         loop {
             match self.told.recv_timeout(STEP) {
                 // Not to be had as it was asked for.
@@ -214,7 +218,10 @@ pub fn run(args: &RdmaClientArgs) -> Result<(), Failure> {
     signal::catch()?;
     let ip = towards(args.server)?;
     let ports = ends::ports_at(ip, &args.provider, 1)?;
-    let lanes = LaneConfig::default();
+    let lanes = LaneConfig {
+        patience: args.provider.patience,
+        ..LaneConfig::default()
+    };
     let client = Client::start(ip, args.server, ports, Default::default(), lanes)?;
     let outcome = converse(&client, target, &commands, args.require_rdma);
     client.end(outcome)

@@ -116,7 +116,9 @@ pub fn start(
 ) -> Result<LaneEngine, Failure> {
     let mut config = EngineConfig::new(setup.name);
     let mut transport = TransportConfig::default();
-    transport.max_idle_timeout = Duration::from_secs(30);
+    let patience = setup.lanes.patience;
+    transport.max_idle_timeout = patience.max(Duration::from_secs(30));
+    transport.handshake_deadline = transport.handshake_deadline.max(patience);
     transport.keep_alive_interval = Some(Duration::from_secs(10));
     transport.streams.max_streams_bidi = 1;
     config.transport = Arc::new(transport);
@@ -214,7 +216,10 @@ pub fn serve(args: &RdmaServerArgs) -> Result<(), Failure> {
         cores: Vec::new(),
         idle: Idle::default(),
         server: Some(server_tls(identity, args.client_ca.as_deref())?),
-        lanes: LaneConfig::default(),
+        lanes: LaneConfig {
+            patience: args.provider.patience,
+            ..LaneConfig::default()
+        },
     };
     let protected = ports.is_none();
     let open = Arc::new(AtomicUsize::new(0));
