@@ -195,8 +195,8 @@ impl Connection {
 
     /// How often an address is asked, and for how long (RFC 9000 §8.2.4, §9.4): three times the
     /// larger of the present and the initial probe timeout. The present one is that of the slowest
-    /// path: a new one knows nothing yet of the hosts at its ends, which may be slow themselves. For
-    /// the same reason an optimistic initial round-trip time shortens it no further.
+    /// path: a new one knows nothing yet of the hosts at its ends, which may be slow themselves.
+    /// For the same reason an optimistic initial round-trip time shortens it no further.
     pub(super) fn patience(&self) -> (Duration, Duration) {
         let pto = |path: &Path<SentFrame>| path.rtt.pto(self.peer_params.max_ack_delay);
         let interval = pto(self.paths.current());
