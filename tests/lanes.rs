@@ -8,10 +8,16 @@ mod basics;
 #[path = "common/certs.rs"]
 #[allow(dead_code, reason = "every test binary uses its own part of this")]
 mod certs;
+#[path = "lanes/faulty.rs"]
+mod faulty;
+#[path = "lanes/handles.rs"]
+mod handles;
 #[path = "lanes/limits.rs"]
 mod limits;
 #[path = "lanes/place.rs"]
 mod place;
+#[path = "lanes/removal.rs"]
+mod removal;
 #[path = "lanes/rig.rs"]
 mod rig;
 #[path = "lanes/scenarios.rs"]

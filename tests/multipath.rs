@@ -2,6 +2,8 @@
 
 mod common;
 
+#[path = "multipath/acks.rs"]
+mod acks;
 #[path = "multipath/addresses.rs"]
 mod addresses;
 #[path = "multipath/advisories.rs"]
@@ -42,6 +44,8 @@ mod seeds;
 mod sockets;
 #[path = "multipath/states.rs"]
 mod states;
+#[path = "multipath/withheld.rs"]
+mod withheld;
 
 use common::counting::Counting;
 

@@ -7,12 +7,14 @@ use bytes::Bytes;
 use common::attack::{Attack, Plan};
 use common::pair::{CLIENT, Pair, SERVER, Setup};
 use common::raw_peer::payload;
-use corelane::base::Rng;
+use corelane::base::{FourTuple, Rng, SocketId};
 use corelane::conn::{ConnectionStats, TransportConfig};
+use corelane::path::PathStatus;
 use corelane::shard::qlog::Qlog;
 use corelane::wire::Dir;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -311,4 +313,67 @@ fn a_connection_that_never_was_leaves_no_file() {
     qlog.flush();
     assert_eq!(std::fs::read_dir(&dir).expect("the directory").count(), 0);
     assert_eq!(qlog.stats().files, 0);
+}
+
+/// Round trips, windows and packets are told of every path, by its number.
+#[test]
+fn every_path_is_logged_by_its_number() {
+    let dir = dir("paths");
+    let qlog = Qlog::to_dir(&dir).expect("a writable directory");
+    let mut transport = logged(&qlog);
+    transport.max_paths = 4;
+    let mut pair = Pair::new(Setup {
+        client: transport.clone(),
+        server: transport,
+        ..Setup::default()
+    });
+    let (client, server) = pair.connected();
+    let second = SocketAddr::from(([127, 0, 0, 2], 1001));
+    pair.sides[CLIENT].more.push(second);
+    let (now, remote) = (pair.now, pair.sides[SERVER].addr);
+    let tuple = FourTuple::new(second, remote);
+    let conn = pair.conn(CLIENT, client);
+    conn.open_path(now, SocketId(1), tuple, PathStatus::Available)
+        .expect("opens");
+    pair.run(SECOND);
+    let data = Bytes::from(vec![5; 1_000_000]);
+    let streams = pair.conn(CLIENT, client).streams_mut();
+    let id = streams.open(Dir::Uni).expect("a stream");
+    assert_eq!(streams.write_bytes(id, data.clone()), Ok(data.len()));
+    streams.finish(id).expect("open");
+    pair.run(5 * SECOND);
+    let stats = [(CLIENT, client), (SERVER, server)].map(|(side, id)| pair.conn(side, id).stats());
+    drop(pair);
+    qlog.flush();
+
+    let logs = ["client", "server"].map(|role| Log::of_role(&dir, role));
+    for (log, stats) in logs.iter().zip(&stats) {
+        log.agrees_with(stats);
+        let assigned = log.find("connectivity:path_assigned");
+        let ids: Vec<&Value> = assigned.map(|d| &d["path_id"]).collect();
+        assert_eq!(ids, ["1"]);
+        let of = |name: &str, path: &Value| -> Vec<&Value> {
+            let events = log.events.iter();
+            let of = events.filter(|e| e["name"] == name && e["path"] == *path);
+            of.map(|e| &e["data"]).collect()
+        };
+        for path in [Value::Null, "1".into()] {
+            let metrics = of("recovery:metrics_updated", &path);
+            for key in ["smoothed_rtt", "congestion_window", "bytes_in_flight"] {
+                assert!(metrics.iter().any(|m| m[key].is_number()), "{path} {key}");
+            }
+            assert!(!of("connectivity:mtu_updated", &path).is_empty());
+            for name in ["transport:packet_sent", "transport:packet_received"] {
+                let packets = of(name, &path);
+                let packets = packets
+                    .iter()
+                    .filter(|p| p["header"]["packet_type"] == "1RTT");
+                let numbers = packets.map(|p| p["header"]["packet_number"].as_u64());
+                let numbers: Vec<u64> = numbers.map(|n| n.expect("a number")).collect();
+                let distinct: BTreeSet<u64> = numbers.iter().copied().collect();
+                assert!(numbers.len() > 10, "{path} {name}");
+                assert_eq!(distinct.len(), numbers.len(), "a space of its own");
+            }
+        }
+    }
 }

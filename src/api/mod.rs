@@ -29,6 +29,7 @@ mod endpoint;
 pub mod error;
 mod incoming;
 pub mod keylog;
+pub mod lanes;
 mod lazy;
 mod migrate;
 mod other;

@@ -11,6 +11,7 @@ use rustls::client::{Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig};
 use rustls::{Error, NamedGroup, OtherError, SignatureScheme};
 use std::collections::VecDeque;
@@ -69,11 +70,30 @@ impl Identity {
         provider: Arc<CryptoProvider>,
         resume: bool,
     ) -> Result<Arc<ServerConfig>, Failure> {
+        self.server_for(None, provider, resume)
+    }
+
+    /// The same, for clients alone that show a certificate of an authority in this file.
+    pub fn server_for(
+        self,
+        clients: Option<&Path>,
+        provider: Arc<CryptoProvider>,
+        resume: bool,
+    ) -> Result<Arc<ServerConfig>, Failure> {
         let refused = |e| Failure::Failed(format!("the certificate and its key do not serve: {e}"));
+        let verifier = match clients {
+            None => WebPkiClientVerifier::no_client_auth(),
+            Some(file) => {
+                let roots = Arc::new(roots(certificates(file)?)?);
+                let made = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
+                let no_use = |e| Failure::file("verify clients by", file, e);
+                made.build().map_err(no_use)?
+            }
+        };
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(refused)?
-            .with_no_client_auth()
+            .with_client_cert_verifier(verifier)
             .with_single_cert(self.chain, self.key)
             .map_err(refused)?;
         config.alpn_protocols = vec![ALPN.to_vec()];
@@ -116,6 +136,16 @@ impl Trust {
         provider: Arc<CryptoProvider>,
         resume: bool,
     ) -> Result<Arc<ClientConfig>, Failure> {
+        self.client_as(None, provider, resume)
+    }
+
+    /// The same, for a client that shows who it is.
+    pub fn client_as(
+        self,
+        identity: Option<Identity>,
+        provider: Arc<CryptoProvider>,
+        resume: bool,
+    ) -> Result<Arc<ClientConfig>, Failure> {
         let algorithms = provider.signature_verification_algorithms;
         let refused = |e: Error| Failure::Failed(format!("TLS refuses the settings: {e}"));
         let builder = ClientConfig::builder_with_provider(provider)
@@ -123,13 +153,7 @@ impl Trust {
             .map_err(refused)?;
         let recognise = |pin| Arc::new(Recognise { pin, algorithms });
         let builder = match self {
-            Self::Roots(certificates) => {
-                let mut roots = RootCertStore::empty();
-                for certificate in certificates {
-                    roots.add(certificate).map_err(refused)?;
-                }
-                builder.with_root_certificates(roots)
-            }
+            Self::Roots(certificates) => builder.with_root_certificates(roots(certificates)?),
             Self::Pin(pin) => builder
                 .dangerous()
                 .with_custom_certificate_verifier(recognise(Some(pin))),
@@ -137,7 +161,13 @@ impl Trust {
                 .dangerous()
                 .with_custom_certificate_verifier(recognise(None)),
         };
-        let mut config = builder.with_no_client_auth();
+        let mut config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(own) => {
+                let made = builder.with_client_auth_cert(own.chain, own.key);
+                made.map_err(refused)?
+            }
+        };
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = if resume {
             Resumption::store(Arc::new(Sessions::default()))
@@ -185,6 +215,15 @@ impl ClientSessionStore for Sessions {
 /// The name that a loopback client expects in a made certificate.
 pub fn loopback_name() -> ServerName<'static> {
     ServerName::try_from(NAME).expect("a constant DNS name")
+}
+
+fn roots(certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, Failure> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        let added = roots.add(certificate);
+        added.map_err(|e| Failure::Failed(format!("TLS refuses an authority: {e}")))?;
+    }
+    Ok(roots)
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {

@@ -1,6 +1,7 @@
 //! Acknowledgements received, packets lost, probe timeouts: where the packet number spaces meet
 //! the path's RTT, congestion control, ECN and MTU (RFC 9002).
 
+use super::ack_frequency::requests_of;
 use super::crypto_stream::CryptoStream;
 use super::input::Packet;
 use super::observe::Watch;
@@ -169,7 +170,9 @@ impl Connection {
         if self.multipath.is_some() {
             self.note_acked(now, summary.acked_bytes);
         }
-        self.detect_lost(now, ty);
+        if space_index(ty) != 2 || self.paths.current_mut().sent.has_overtaken() {
+            self.detect_lost(now, ty);
+        }
         self.couple();
         let path = self.paths.current_mut();
         if let Some(lost_at) = summary.spurious_lost_at {
@@ -187,13 +190,8 @@ impl Connection {
             });
             path.mtu.on_packets_acked(summary.max_size);
         }
-        if path.ack_frequency.is_supported() && self.state.is_confirmed() {
-            let window = path.cc.window() / path.mtu.current().max(1) as u64;
-            // Many small messages end with their acknowledgements, and the peer may not begin more
-            // than so many before that (RFC 9000 §4.6): as in slow start, none is to wait.
-            let messages = in_flight < (self.streams.len() * path.mtu.current()) as u64;
-            let often = messages || path.cc.in_slow_start();
-            path.ack_frequency.on_ack(now, &path.rtt, window, often);
+        if self.ack_frequency.is_some() && self.state.is_confirmed() {
+            self.request_acks(now, in_flight);
         }
     }
 
@@ -218,10 +216,11 @@ impl Connection {
                 let path = self.paths.current_mut();
                 let delay = self.peer_params.max_ack_delay;
                 let mut elsewhere = Elsewhere::since(path.first_pn);
+                let id = path.id;
                 let Path { sent, cc, .. } = path;
                 let mut packets = Vec::new();
                 let mut summary = sent.detect_lost(now, &rtt, delay, |pn, packet, frames| {
-                    watch.lost(ty, pn, packet.size);
+                    watch.lost(id, ty, pn, packet.size);
                     if !packet.spare {
                         if reinjects {
                             packets.push((pn, packet.time_sent, lost.len()));
@@ -297,7 +296,11 @@ impl Connection {
             SentFrame::RetireConnectionId { seq } => {
                 path.remote_cids.on_retire_lost(seq);
             }
-            SentFrame::AckFrequency { seq } => path.ack_frequency.on_lost(seq),
+            SentFrame::AckFrequency { seq } => {
+                if let Some(requests) = requests_of(&mut self.ack_frequency) {
+                    requests.on_lost(seq);
+                }
+            }
             SentFrame::Ack { .. } | SentFrame::PathAck { .. } | SentFrame::Unreliable => {}
             SentFrame::PathAbandon { .. }
             | SentFrame::PathStatus { .. }
@@ -503,7 +506,7 @@ fn lose_handshake(
     let HandshakeSpace { sent, crypto, .. } = space?;
     Some(
         sent.detect_lost(now, rtt, Duration::ZERO, |pn, packet, frames| {
-            watch.lost(ty, pn, packet.size);
+            watch.lost(PathId::ZERO, ty, pn, packet.size);
             tell_lost(cc, now, pn, packet);
             for frame in frames {
                 if let SentFrame::Crypto { offset, len } = *frame {

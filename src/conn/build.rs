@@ -11,7 +11,7 @@ use super::train::Admission;
 use super::{Connection, HandshakeIds};
 use crate::base::{Timestamp, Transmit, limits};
 use crate::crypto::{TAG_LEN, seal};
-use crate::path::Path;
+use crate::path::{Path, PathId};
 use crate::recovery::SentPacket;
 use crate::wire::frame::{self, ConnectionClose, ack};
 use crate::wire::header::{self, LongType};
@@ -117,7 +117,8 @@ impl Connection {
         };
         let pn_offset = d.offsets.packet_number - start;
         self.fixed_bit.apply(packet, &mut self.rng);
-        self.watch.sent(d.ty, d.pn, packet, pn_offset + d.pn_len);
+        self.watch
+            .sent(PathId::ZERO, (d.ty, d.pn), packet, pn_offset + d.pn_len);
         if seal(&space.keys.local, 0, d.pn, packet, pn_offset, d.pn_len).is_err() {
             return;
         }
@@ -201,7 +202,8 @@ impl Connection {
         }
         let len = w.position() + TAG_LEN;
         let packet = buf.get_mut(..len)?;
-        self.watch.sent(PacketType::OneRtt, pn, packet, at + pn_len);
+        self.watch
+            .sent(path.id, (PacketType::OneRtt, pn), packet, at + pn_len);
         self.nonces.on_seal(path.id.0, pn);
         keys.seal(path.id.0, pn, packet, at, pn_len).ok()?;
         self.stats.packets_sent += 1;
@@ -393,7 +395,8 @@ fn close_packet(
     let len = w.position() + TAG_LEN;
     offsets.patch_length(&mut w, len);
     let payload_at = offsets.packet_number + pn_len;
-    f.watch.sent(ty, pn, buf.get(..len)?, payload_at);
+    f.watch
+        .sent(PathId::ZERO, (ty, pn), buf.get(..len)?, payload_at);
     seal(
         &space.keys.local,
         0,

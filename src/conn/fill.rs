@@ -1,7 +1,7 @@
 //! What a 1-RTT packet is filled with: the frames that wait, most urgent first, each noted for loss
 //! recovery. Header, sealing and the train around it are `train`'s.
 
-use super::ack_frequency::write_ack_requests;
+use super::ack_frequency::{requests_of, write_ack_requests};
 use super::blocks;
 use super::crypto_stream::CryptoStream;
 use super::multipath::write_acks_away;
@@ -38,6 +38,7 @@ impl Connection {
             datagrams,
             scratch,
             load,
+            ack_frequency,
             ..
         } = self;
         let (count, path) = (&mut self.stats.acks_sent, paths.current_mut());
@@ -59,8 +60,11 @@ impl Connection {
             write_handshake_rest(&mut self.one_rtt_crypto, &mut self.pending, w, scratch);
         }
         let probing = path.owed_probes > 0;
-        if probing || path.ack_frequency.wants_to_send() {
-            write_ack_requests(now, path, w, scratch, probing);
+        if let Some(requests) = requests_of(ack_frequency) {
+            let asks = *load == Load::All && requests.wants_to_send();
+            if probing || asks {
+                write_ack_requests(now, requests, w, scratch, (probing, asks));
+            }
         }
         match &mut control {
             Some(m) => m.write(paths, w, scratch),

@@ -68,6 +68,7 @@ use crate::path::cids::ResetToken;
 use crate::path::{Path, PathId, PathSet, Spin};
 use crate::stream::{Datagrams, Streams};
 use crate::wire::{ConnectionId, Extensions, Side, TransportParameters};
+use ack_frequency::Asked;
 pub use admission::PrefixCaps;
 pub use application::Application;
 pub use config::TransportConfig;
@@ -173,8 +174,8 @@ pub struct Connection {
     /// Frames of the packet being built; kept for its capacity.
     scratch: Vec<SentFrame>,
     fixed_bit: FixedBit,
-    /// The least sequence number of an ACK_FREQUENCY frame that is not obsolete.
-    ack_frequency_next: u64,
+    /// What either side asks of the other's acknowledgements.
+    ack_frequency: Option<Box<Asked>>,
     rng: Rng,
     stats: ConnectionStats,
     watch: Watch,
@@ -194,6 +195,7 @@ pub(crate) struct ConnectionInit {
 
 // Allocators round up: a byte more costs half a kilobyte of each connection.
 const _: () = assert!(size_of::<Connection>() <= 2560);
+const _: () = assert!(size_of::<Path<SentFrame>>() <= 1792);
 
 impl Connection {
     pub(crate) fn new(now: Timestamp, init: ConnectionInit, initial: HandshakeSpace) -> Self {
@@ -246,7 +248,7 @@ impl Connection {
             new_tokens: NewTokens::default(),
             scratch: Vec::new(),
             fixed_bit: FixedBit::default(),
-            ack_frequency_next: 0,
+            ack_frequency: None,
             rng,
             stats: ConnectionStats::default(),
             watch: Watch::begin(&config, &begun),
@@ -364,6 +366,9 @@ impl Connection {
     /// The next event; `None` when there is none for now.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.watch_changes(false);
+        if !self.has_events() {
+            return None;
+        }
         if let Some(e) = self.events.pop() {
             return Some(e);
         }

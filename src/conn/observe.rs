@@ -10,10 +10,12 @@
 
 use super::error::ConnectionError;
 use super::input::Packet;
+use super::space::SentFrame;
 use super::state::State;
 use super::{Connection, TransportConfig, params};
 use crate::base::{FourTuple, Timestamp};
 use crate::crypto::TAG_LEN;
+use crate::path::{Path, PathId};
 use crate::wire::frame::Frame;
 use crate::wire::{ConnectionId, PacketType, Reader, Side, TransportParameters};
 use std::fmt;
@@ -94,6 +96,8 @@ pub enum Observed<'a> {
     PacketReceived(SeenPacket<'a>),
     /// A packet of ours was declared lost (RFC 9002 §6.1).
     PacketLost {
+        /// The path whose packet it was.
+        path: PathId,
         /// Its type.
         ty: PacketType,
         /// Its number.
@@ -110,8 +114,8 @@ pub enum Observed<'a> {
         /// Anything else: no keys, wrong version, malformed.
         other: u64,
     },
-    /// Round trip, window or bytes in flight changed.
-    Recovery(RecoveryState),
+    /// Round trip, window or bytes in flight of a path changed.
+    Recovery(PathId, RecoveryState),
     /// The connection's life went on.
     Phase(Phase),
     /// Keys were updated (RFC 9001 §6).
@@ -121,15 +125,17 @@ pub enum Observed<'a> {
         /// The peer began it.
         by_peer: bool,
     },
-    /// The addresses in use changed (RFC 9000 §9).
+    /// A path's addresses changed (RFC 9000 §9), or there is another path (multipath §3.1).
     PathChanged {
-        /// Before.
-        from: FourTuple,
+        /// The path.
+        path: PathId,
+        /// Before; `None` if the path is new.
+        from: Option<FourTuple>,
         /// From now on.
         to: FourTuple,
     },
-    /// The UDP payload size in use changed, in bytes.
-    MtuChanged(usize),
+    /// The UDP payload size in use on a path changed, in bytes.
+    MtuChanged(PathId, usize),
     /// The connection is over for its application.
     Closed(&'a ConnectionError),
 }
@@ -179,6 +185,8 @@ pub struct RecoveryState {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct SeenPacket<'a> {
+    /// The path whose packet number space it belongs to.
+    pub path: PathId,
     /// Its type.
     pub ty: PacketType,
     /// Its number.
@@ -191,8 +199,15 @@ pub struct SeenPacket<'a> {
 
 impl<'a> SeenPacket<'a> {
     /// A packet of `size` bytes whose frames are `payload`.
-    pub const fn new(ty: PacketType, number: u64, size: usize, payload: &'a [u8]) -> Self {
+    pub const fn new(
+        path: PathId,
+        ty: PacketType,
+        number: u64,
+        size: usize,
+        payload: &'a [u8],
+    ) -> Self {
         Self {
+            path,
             ty,
             number,
             size,
@@ -217,19 +232,48 @@ struct Watcher {
     observer: Option<Box<dyn Observer>>,
     span: Span,
     told: Option<Told>,
+    /// What was told last of each path that there is.
+    told_of: Vec<ToldOf>,
 }
 
 /// What was told last.
 #[derive(Clone, Copy, PartialEq)]
 struct Told {
     phase: Phase,
-    path: FourTuple,
-    mtu: usize,
     updates: u64,
-    recovery: RecoveryState,
     drops: [u64; 3],
     peer_params: bool,
     closed: bool,
+}
+
+/// What was told last of a path.
+#[derive(Clone, Copy, PartialEq)]
+struct ToldOf {
+    path: PathId,
+    tuple: FourTuple,
+    mtu: usize,
+    recovery: RecoveryState,
+}
+
+impl ToldOf {
+    fn standing(path: &Path<SentFrame>) -> Self {
+        Self {
+            path: path.id,
+            tuple: path.tuple,
+            mtu: path.mtu.current(),
+            recovery: RecoveryState {
+                min_rtt: path.rtt.min(),
+                smoothed_rtt: path.rtt.smoothed(),
+                latest_rtt: path.rtt.latest(),
+                rttvar: path.rtt.var(),
+                congestion_window: path.cc.window(),
+                bytes_in_flight: path.bytes_in_flight,
+                ssthresh: path.cc.ssthresh(),
+                slow_start: path.cc.in_slow_start(),
+                pto_count: path.pto_count,
+            },
+        }
+    }
 }
 
 impl Watch {
@@ -250,6 +294,7 @@ impl Watch {
             observer,
             span,
             told: None,
+            told_of: Vec::new(),
         };
         let ours = params::local(config, begun.local_scid);
         watcher.tell(&Observed::Parameters(false, &ours));
@@ -273,40 +318,57 @@ impl Watch {
     /// A packet that is not sealed yet; its payload begins at `payload_at`, room for the tag is at
     /// its end.
     #[inline]
-    pub(super) fn sent(&mut self, ty: PacketType, number: u64, packet: &[u8], payload_at: usize) {
+    pub(super) fn sent(
+        &mut self,
+        path: PathId,
+        (ty, number): (PacketType, u64),
+        packet: &[u8],
+        payload_at: usize,
+    ) {
         if let Some(w) = &mut self.0 {
-            w.sent(ty, number, packet, payload_at);
+            w.sent(path, (ty, number), packet, payload_at);
         }
     }
 
     #[inline]
-    pub(super) fn received(&mut self, packet: &Packet<'_>) {
+    pub(super) fn received(&mut self, path: PathId, packet: &Packet<'_>) {
         if let Some(w) = &mut self.0 {
-            w.received(packet);
+            w.received(path, packet);
         }
     }
 
     #[inline]
-    pub(super) fn lost(&mut self, ty: PacketType, number: u64, size: u16) {
+    pub(super) fn lost(&mut self, path: PathId, ty: PacketType, number: u64, size: u16) {
         if let Some(w) = &mut self.0 {
             let size = usize::from(size);
-            w.tell(&Observed::PacketLost { ty, number, size });
+            w.tell(&Observed::PacketLost {
+                path,
+                ty,
+                number,
+                size,
+            });
         }
     }
 }
 
 impl Watcher {
     #[cold]
-    fn sent(&mut self, ty: PacketType, number: u64, packet: &[u8], payload_at: usize) {
+    fn sent(
+        &mut self,
+        path: PathId,
+        (ty, number): (PacketType, u64),
+        packet: &[u8],
+        payload_at: usize,
+    ) {
         let size = packet.len();
         let payload = packet.get(payload_at..size.saturating_sub(TAG_LEN));
-        let seen = SeenPacket::new(ty, number, size, payload.unwrap_or_default());
+        let seen = SeenPacket::new(path, ty, number, size, payload.unwrap_or_default());
         self.tell(&Observed::PacketSent(seen));
     }
 
     #[cold]
-    fn received(&mut self, packet: &Packet<'_>) {
-        let seen = SeenPacket::new(packet.ty, packet.pn, packet.size, packet.payload);
+    fn received(&mut self, path: PathId, packet: &Packet<'_>) {
+        let seen = SeenPacket::new(path, packet.ty, packet.pn, packet.size, packet.payload);
         self.tell(&Observed::PacketReceived(seen));
     }
 
@@ -318,13 +380,17 @@ impl Watcher {
         let span = &self.span;
         match event {
             Observed::PacketSent(p) => {
-                trace!(parent: span, ty = ?p.ty, number = p.number, size = p.size, "sent");
+                let path = p.path;
+                trace!(parent: span, %path, ty = ?p.ty, number = p.number, size = p.size, "sent");
             }
             Observed::PacketReceived(p) => {
-                trace!(parent: span, ty = ?p.ty, number = p.number, size = p.size, "received");
+                let (path, size) = (p.path, p.size);
+                trace!(parent: span, %path, ty = ?p.ty, number = p.number, size, "received");
             }
-            Observed::PacketLost { ty, number, .. } => {
-                trace!(parent: span, ?ty, number, "lost");
+            Observed::PacketLost {
+                path, ty, number, ..
+            } => {
+                trace!(parent: span, %path, ?ty, number, "lost");
             }
             Observed::Phase(Phase::Handshaking) => debug!(parent: span, "begun"),
             Observed::Phase(Phase::Complete) => debug!(parent: span, "handshake complete"),
@@ -334,12 +400,41 @@ impl Watcher {
                 generation,
                 by_peer,
             } => debug!(parent: span, generation, by_peer, "keys updated"),
-            Observed::PathChanged { from, to } => {
-                debug!(parent: span, from = %from.remote, to = %to.remote, "path changed");
+            Observed::PathChanged { path, from, to } => {
+                let from = from.map(|f| f.remote);
+                debug!(parent: span, %path, ?from, to = %to.remote, "path changed");
             }
-            Observed::MtuChanged(mtu) => trace!(parent: span, mtu, "MTU changed"),
+            Observed::MtuChanged(path, mtu) => trace!(parent: span, %path, mtu, "MTU changed"),
             Observed::Closed(why) => debug!(parent: span, %why, "closed"),
-            Observed::PacketsDropped { .. } | Observed::Parameters(..) | Observed::Recovery(_) => {}
+            Observed::PacketsDropped { .. } | Observed::Parameters(..) | Observed::Recovery(..) => {
+            }
+        }
+    }
+}
+
+impl Watcher {
+    /// Tells what changed of a path.
+    fn tell_path(&mut self, now: &ToldOf) {
+        let path = now.path;
+        let known = self.told_of.iter_mut().find(|t| t.path == path);
+        let before = match known {
+            Some(known) => Some(std::mem::replace(known, *now)),
+            None => {
+                self.told_of.push(*now);
+                None
+            }
+        };
+        let from = before.map(|b| b.tuple);
+        // The addresses of the first are what the connection began with.
+        if from != Some(now.tuple) && (from.is_some() || path != PathId::ZERO) {
+            let to = now.tuple;
+            self.tell(&Observed::PathChanged { path, from, to });
+        }
+        if before.is_none_or(|b| b.mtu != now.mtu) {
+            self.tell(&Observed::MtuChanged(path, now.mtu));
+        }
+        if before.is_none_or(|b| b.recovery != now.recovery) {
+            self.tell(&Observed::Recovery(path, now.recovery));
         }
     }
 }
@@ -363,6 +458,15 @@ impl Connection {
         if before != Some(now) {
             self.tell_difference(&mut w, before, &now, by_peer);
         }
+        for path in self.paths.iter() {
+            w.tell_path(&ToldOf::standing(path));
+        }
+        w.told_of.retain(|t| self.paths.get(t.path).is_some());
+        if let Some(why) = self.events.closed()
+            && !before.is_some_and(|b| b.closed)
+        {
+            w.tell(&Observed::Closed(why));
+        }
         self.watch.0 = Some(w);
     }
 
@@ -374,19 +478,12 @@ impl Connection {
         if is_new(&|b| b.phase == now.phase) {
             w.tell(&Observed::Phase(now.phase));
         }
-        if let Some(b) = before.filter(|b| b.path != now.path) {
-            let (from, to) = (b.path, now.path);
-            w.tell(&Observed::PathChanged { from, to });
-        }
         if now.updates > 0 && is_new(&|b| b.updates == now.updates) {
             let generation = now.updates;
             w.tell(&Observed::KeysUpdated {
                 generation,
                 by_peer,
             });
-        }
-        if is_new(&|b| b.mtu == now.mtu) {
-            w.tell(&Observed::MtuChanged(now.mtu));
         }
         let drops = before.map_or([0; 3], |b| b.drops);
         if drops != now.drops {
@@ -398,16 +495,9 @@ impl Connection {
                 other,
             });
         }
-        if is_new(&|b| b.recovery == now.recovery) {
-            w.tell(&Observed::Recovery(now.recovery));
-        }
-        if let Some(why) = self.events.closed().filter(|_| is_new(&|b| b.closed)) {
-            w.tell(&Observed::Closed(why));
-        }
     }
 
     fn standing(&self) -> Told {
-        let path = self.main_path();
         let s = &self.stats;
         Told {
             phase: match self.state {
@@ -418,20 +508,7 @@ impl Connection {
                 State::Draining => Phase::Draining,
                 State::Drained => Phase::Drained,
             },
-            path: path.tuple,
-            mtu: path.mtu.current(),
             updates: self.one_rtt.as_deref().map_or(0, |keys| keys.updates()),
-            recovery: RecoveryState {
-                min_rtt: path.rtt.min(),
-                smoothed_rtt: path.rtt.smoothed(),
-                latest_rtt: path.rtt.latest(),
-                rttvar: path.rtt.var(),
-                congestion_window: path.cc.window(),
-                bytes_in_flight: path.bytes_in_flight,
-                ssthresh: path.cc.ssthresh(),
-                slow_start: path.cc.in_slow_start(),
-                pto_count: path.pto_count,
-            },
             drops: [
                 s.packets_undecryptable,
                 s.packets_duplicate,

@@ -78,7 +78,7 @@ impl Connection {
             && !path.validation.wants_to_send()
             && !path.local_cids.wants_to_send()
             && !path.remote_cids.wants_to_send()
-            && !path.ack_frequency.wants_to_send()
+            && !self.ack_request_waits()
             && !self.has_probe_to_send()
             && !self.new_tokens.wants_to_send()
     }

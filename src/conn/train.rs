@@ -160,9 +160,14 @@ impl Connection {
     }
 
     fn one_rtt_train(&mut self, now: Timestamp, buf: &mut [u8]) -> (usize, usize) {
+        if !self.has_one_rtt_to_send() {
+            return (0, 0);
+        }
         let mtu = self.train_size(buf.len());
         let mut train = Train::new(mtu);
-        while train.count < limits::MAX_TRAIN_SEGMENTS && self.has_one_rtt_to_send() {
+        while train.count < limits::MAX_TRAIN_SEGMENTS
+            && (train.count == 0 || self.has_one_rtt_to_send())
+        {
             let (len, size) = (train.len, train.size);
             // The kernel takes less in a train than in a single datagram.
             if train.count > 0 && len + size > limits::MAX_TRAIN_BYTES {
@@ -208,8 +213,8 @@ impl Connection {
         if self.datagrams.wants_to_send() {
             return size;
         }
-        let dcid = self.paths.current().remote_cids.active();
-        blocks::datagram_size(size, 1 + dcid.len())
+        let dcid_len = self.paths.current().remote_cids.active_len();
+        blocks::datagram_size(size, 1 + dcid_len)
     }
 
     /// The least that the anti-amplification limit must admit for a datagram to be worth building
@@ -243,6 +248,7 @@ impl Connection {
             || self.pending.handshake_done
             || self.one_rtt_crypto.wants_to_send()
             || self.new_tokens.wants_to_send()
+            || self.ack_request_waits()
             || self.path_control_waits()
     }
 
@@ -255,7 +261,6 @@ impl Connection {
             || path.validation.wants_to_send()
             || (self.multipath.is_none()
                 && (path.local_cids.wants_to_send() || path.remote_cids.wants_to_send()))
-            || path.ack_frequency.wants_to_send()
             || is_probing(path)
     }
 
@@ -353,7 +358,7 @@ impl Connection {
     ) -> Option<ShortHeader> {
         let keys = self.one_rtt.as_deref_mut()?;
         let path = self.paths.current_mut();
-        if !path.sent.has_room(true) {
+        if !path.remembers() {
             return None;
         }
         // The reserve behind the AEAD's limit is for the close alone.
@@ -401,7 +406,7 @@ impl Connection {
         self.fixed_bit.apply(buf, &mut self.rng);
         let payload_at = head.pn_offset + head.pn_len;
         self.watch
-            .sent(PacketType::OneRtt, head.pn, buf, payload_at);
+            .sent(path.id, (PacketType::OneRtt, head.pn), buf, payload_at);
         self.nonces.on_seal(path.id.0, head.pn);
         let sealed = keys.seal(path.id.0, head.pn, buf, head.pn_offset, head.pn_len);
         if sealed.is_err() {
@@ -435,7 +440,8 @@ impl Connection {
         } = head;
         self.fixed_bit.apply(packet, &mut self.rng);
         let payload_at = pn_offset + pn_len;
-        self.watch.sent(PacketType::OneRtt, pn, packet, payload_at);
+        self.watch
+            .sent(path.id, (PacketType::OneRtt, pn), packet, payload_at);
         let at = (pn_offset, pn_len);
         self.nonces.on_seal(path.id.0, pn);
         let sealed = keys.seal_with_tail(path.id.0, pn, packet, at, tail);

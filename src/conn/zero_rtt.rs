@@ -15,6 +15,7 @@ use super::state::CloseFrame;
 use super::train::Admission;
 use crate::base::{RecvMeta, Timestamp};
 use crate::crypto::{Key, TAG_LEN, UsedKeys, early, open, seal, unprotect};
+use crate::path::PathId;
 use crate::stream::{self, StreamSink};
 use crate::wire::error::Code;
 use crate::wire::frame::Ack;
@@ -275,7 +276,7 @@ impl Connection {
             Admission::Full => path.window_room() < reserve,
             Admission::Probe => false,
         };
-        if barred || buf.len() < least || !self.paths.current().sent.has_room(true) {
+        if barred || buf.len() < least || self.paths.current().is_full() {
             return 0;
         }
         let room = buf.len() - TAG_LEN;
@@ -311,7 +312,7 @@ impl Connection {
         };
         let (packet, at) = (&mut buf[..len], offsets.packet_number);
         self.watch
-            .sent(PacketType::ZeroRtt, pn, packet, at + pn_len);
+            .sent(PathId::ZERO, (PacketType::ZeroRtt, pn), packet, at + pn_len);
         if seal(key, 0, pn, packet, at, pn_len).is_err() {
             return 0;
         }

@@ -75,7 +75,6 @@ impl<F: Copy> Path<F> {
         self.first_pn = self.sent.next_packet_number();
         // RFC 9000 §9.2: the new path may treat the marks differently.
         self.ecn.restart(config.ecn);
-        self.ack_frequency.on_new_path();
         Learnt {
             rtt: std::mem::replace(&mut self.rtt, Rtt::new(config.initial_rtt)),
             cc: std::mem::replace(&mut self.cc, cc),

@@ -180,11 +180,20 @@ impl Port for AnyDevice {
     fn shares_receives(&self) -> bool {
         each!(self, d => Port::shares_receives(&**d))
     }
+    fn prefers_inline(&self) -> bool {
+        each!(self, d => Port::prefers_inline(&**d))
+    }
     fn gid_of(&self, ip: IpAddr) -> Option<(u8, Gid, u16)> {
         each!(self, d => Port::gid_of(&**d, ip))
     }
     fn takes(&self, peer: &QueueTerms) -> Result<(), RdmaError> {
         each!(self, d => Port::takes(&**d, peer))
+    }
+    fn not_ready(&self) -> Option<u64> {
+        each!(self, d => Port::not_ready(&**d))
+    }
+    fn is_shared(&self) -> bool {
+        each!(self, d => Port::is_shared(&**d))
     }
     fn usage(&self) -> Vec<Usage> {
         each!(self, d => Port::usage(&**d))

@@ -65,9 +65,10 @@ impl Plan {
         self.window * 2 + 4
     }
 
-    /// Registered bytes, those of receives not counted.
-    pub const fn bytes(&self) -> usize {
-        self.slot as usize * self.window as usize + self.region
+    /// Registered bytes, with the receives of a queue pair that does not share them.
+    pub const fn bytes(&self, own_receives: bool) -> usize {
+        let slots = if own_receives { self.receives() } else { 0 } + self.window;
+        self.slot as usize * slots as usize + self.region
     }
 }
 
@@ -205,8 +206,10 @@ pub struct Parts {
     receives: Option<(MemoryRegion, Tracked)>,
     qp: Option<(QueuePair, Tracked)>,
     room: Option<Claimed>,
+    /// Bytes that may be given inline.
+    inline: u32,
     plan: Plan,
-    _reservation: Option<Reservation>,
+    reservation: Option<Reservation>,
 }
 
 impl Parts {
@@ -228,8 +231,9 @@ impl Parts {
             receives: None,
             qp: None,
             room: None,
+            inline: port.query_device().max_inline_data.min(INLINE),
             plan: plan.within(&port.query_device()),
-            _reservation: reservation,
+            reservation,
         };
         match parts.steps(port, shared, registry, owner) {
             Ok(()) => Ok(parts),
@@ -278,7 +282,7 @@ impl Parts {
                 max_recv_wr: own,
                 max_send_sge: 1,
                 max_recv_sge: 1,
-                max_inline_data: port.query_device().max_inline_data.min(INLINE),
+                max_inline_data: self.inline,
             },
             sq_sig_all: false,
         };
@@ -375,6 +379,11 @@ impl Parts {
         self.qp.as_ref().map(|(qp, _)| *qp)
     }
 
+    /// Bytes that may be given inline, at most [`INLINE`].
+    pub const fn inline(&self) -> usize {
+        self.inline as usize
+    }
+
     /// The memory that messages are sent from.
     pub fn send(&self) -> Option<MemoryRegion> {
         self.send.as_ref().map(|(mr, _)| *mr)
@@ -401,6 +410,11 @@ impl Parts {
             report(port.destroy_qp(qp.id));
             drop((tracked, self.room.take()));
         }
+    }
+
+    /// The reservation, for who keeps something else for the client.
+    pub fn take_reservation(&mut self) -> Option<Reservation> {
+        self.reservation.take()
     }
 
     /// Removes everything: queue pair, memory, domain.

@@ -48,6 +48,12 @@ pub trait Port: Provider {
         false
     }
 
+    /// Whether a short message is cheaper to give inline than by its place in registered memory,
+    /// from where the device would have to fetch it.
+    fn prefers_inline(&self) -> bool {
+        false
+    }
+
     /// The GID with this address: its index, itself, and the UDP port that it hears.
     fn gid_of(&self, ip: IpAddr) -> Option<(u8, Gid, u16)>;
 
@@ -58,6 +64,12 @@ pub trait Port: Provider {
     fn takes(&self, peer: &QueueTerms) -> Result<(), RdmaError> {
         let _ = peer;
         Ok(())
+    }
+
+    /// Whether all shards of the process share the device: its limits are then theirs together, and
+    /// [`Port::usage`] tells what all of them use.
+    fn is_shared(&self) -> bool {
+        false
     }
 
     /// Every limit, and how much of it is used.
@@ -84,6 +96,12 @@ pub trait Port: Provider {
                 attr.max_srq.into(),
             ),
         ]
+    }
+
+    /// How often a peer was told that no receive was ready (RNR), by all that the device has;
+    /// `None` where the device does not count it.
+    fn not_ready(&self) -> Option<u64> {
+        None
     }
 
     /// Takes a train of the provider's own socket.

@@ -32,6 +32,18 @@ pub struct Objects {
     pub queue_pairs: usize,
 }
 
+impl Objects {
+    /// Those of another device as well.
+    pub(crate) fn add(&mut self, more: &Self) {
+        self.domains += more.domains;
+        self.regions += more.regions;
+        self.registered += more.registered;
+        self.completion_queues += more.completion_queues;
+        self.shared_receive_queues += more.shared_receive_queues;
+        self.queue_pairs += more.queue_pairs;
+    }
+}
+
 /// A queue pair as created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueuePair {

@@ -44,6 +44,8 @@ pub enum ObjectKind {
 /// An object of the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Object {
+    /// The shard whose device has it.
+    pub shard: usize,
     /// Whose it is.
     pub owner: Owner,
     /// What it is.
@@ -59,13 +61,23 @@ struct Table {
     clients: u64,
 }
 
-/// The registry of a process, or of a part of it.
+/// The registry of a process, or of a part of it. Clones are the same registry.
 #[derive(Clone, Debug, Default)]
-pub struct Registry(Arc<Mutex<Table>>);
+pub struct Registry {
+    table: Arc<Mutex<Table>>,
+    shard: usize,
+}
 
 impl Registry {
     fn with<T>(&self, f: impl FnOnce(&mut Table) -> T) -> T {
-        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        f(&mut self.table.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The same registry, for the objects of this shard.
+    #[must_use]
+    pub fn of_shard(&self, shard: usize) -> Self {
+        let table = self.table.clone();
+        Self { table, shard }
     }
 
     /// A number for a new client, never used before.
@@ -79,6 +91,7 @@ impl Registry {
     /// Enters an object.
     pub fn enter(&self, owner: Owner, kind: ObjectKind, detail: u64) -> Tracked {
         let object = Object {
+            shard: self.shard,
             owner,
             kind,
             detail,
@@ -132,7 +145,9 @@ mod tests {
         let registry = Registry::default();
         let client = Owner::Client(registry.client());
         let domain = registry.enter(client, ObjectKind::Domain, 0);
-        let queue = registry.enter(Owner::Shard(3), ObjectKind::CompletionQueue, 64);
+        let third = registry.of_shard(3);
+        let queue = third.enter(Owner::Shard(3), ObjectKind::CompletionQueue, 64);
+        assert_eq!(registry.objects()[1].shard, 3);
         let listed: Vec<String> = registry
             .objects()
             .iter()

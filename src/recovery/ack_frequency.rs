@@ -5,8 +5,10 @@
 //! are still reported at once (a Reordering Threshold of 1), because the time threshold of RFC 9002
 //! §6.1.2 starts from that report when the end of a burst is lost. The delay is never asked to be
 //! longer than the peer declared, so probe timeouts computed with that value stay right (§7).
+//!
+//! A request is about every path of the connection, and its number one of the connection's. So it
+//! is what suits the path that needs acknowledgements soonest.
 
-use super::rtt::Rtt;
 use crate::base::Timestamp;
 use crate::wire::frame::AckFrequency;
 use std::time::Duration;
@@ -18,16 +20,54 @@ const MOST_PACKETS: u64 = 63;
 /// RFC 9000's rule, every second packet, as a threshold.
 const DEFAULT_THRESHOLD: u64 = 1;
 
-/// One path's requests.
-#[derive(Clone, Debug, Default)]
+/// What would suit a path, or several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AckNeed {
+    threshold: u64,
+    /// Its smoothed round-trip time; of several the shortest.
+    delay: Duration,
+    /// How long a request takes to show; of several the longest.
+    pause: Duration,
+}
+
+impl AckNeed {
+    /// What suits a path of that smoothed round-trip time whose congestion window holds `window`
+    /// packets; every second is to be acknowledged if `often`, as in slow start, where the window
+    /// grows by what is acknowledged.
+    #[inline]
+    pub fn of(smoothed: Duration, window: u64, often: bool) -> Self {
+        let threshold = match often {
+            true => DEFAULT_THRESHOLD,
+            false => (window / ACKS_PER_WINDOW).clamp(DEFAULT_THRESHOLD, MOST_PACKETS),
+        };
+        Self {
+            threshold,
+            delay: smoothed,
+            pause: smoothed,
+        }
+    }
+
+    /// What suits both: acknowledgements as soon as either needs them.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            threshold: self.threshold.min(other.threshold),
+            delay: self.delay.min(other.delay),
+            pause: self.pause.max(other.pause),
+        }
+    }
+}
+
+/// One connection's requests.
+#[derive(Clone, Debug)]
 pub struct AckFrequencyRequests {
     /// The shortest delay that the peer takes, and the longest that it declared.
-    range: Option<(Duration, Duration)>,
+    range: (Duration, Duration),
     /// Whether lower rates are asked for; IMMEDIATE_ACK is sent without it.
     active: bool,
     asked: Option<Request>,
     asked_at: Timestamp,
-    /// What the peer goes by may not fit the path any more.
+    /// What the peer goes by may not fit the paths any more.
     stale: bool,
     wanted: Option<Request>,
     next_seq: u64,
@@ -40,37 +80,36 @@ struct Request {
 }
 
 impl AckFrequencyRequests {
-    /// The peer takes the extension's frames: `min_ack_delay` and `max_ack_delay` are its transport
-    /// parameters. `active` asks for lower rates.
-    pub fn enable(&mut self, min_ack_delay: Duration, max_ack_delay: Duration, active: bool) {
-        self.range = Some((min_ack_delay, max_ack_delay.max(min_ack_delay)));
-        self.active = active;
+    /// Requests to a peer that takes the extension's frames: `min_ack_delay` and `max_ack_delay`
+    /// are its transport parameters. `active` asks for lower rates.
+    pub fn new(min_ack_delay: Duration, max_ack_delay: Duration, active: bool) -> Self {
+        Self {
+            range: (min_ack_delay, max_ack_delay.max(min_ack_delay)),
+            active,
+            asked: None,
+            asked_at: Timestamp::ZERO,
+            stale: false,
+            wanted: None,
+            next_seq: 0,
+        }
     }
 
-    /// Whether the peer takes IMMEDIATE_ACK frames.
+    /// Whether lower rates are asked for at all.
     #[inline]
-    pub const fn is_supported(&self) -> bool {
-        self.range.is_some()
+    pub const fn is_active(&self) -> bool {
+        self.active
     }
 
-    /// An acknowledgement came: decides what to ask for now that `window` packets fit the
-    /// congestion window. At most one request a round trip, and only for what changed by half.
+    /// An acknowledgement came: decides what to ask for now that the paths in use have that `need`.
+    /// At most one request a round trip, and only for what changed by half.
     #[inline]
-    pub fn on_ack(&mut self, now: Timestamp, rtt: &Rtt, window: u64, in_slow_start: bool) {
-        let Some((min, max)) = self.range.filter(|_| self.active) else {
-            return;
-        };
-        let smoothed = rtt.smoothed();
-        if self.asked.is_some() && now < self.asked_at + smoothed {
+    pub fn on_ack(&mut self, now: Timestamp, need: AckNeed) {
+        let too_soon = self.asked.is_some() && now < self.asked_at + need.pause;
+        if !self.active || too_soon {
             return;
         }
-        let threshold = if in_slow_start {
-            // The window grows by what is acknowledged.
-            DEFAULT_THRESHOLD
-        } else {
-            (window / ACKS_PER_WINDOW).clamp(DEFAULT_THRESHOLD, MOST_PACKETS)
-        };
-        let delay = smoothed.clamp(min, max);
+        let (min, max) = self.range;
+        let (threshold, delay) = (need.threshold, need.delay.clamp(min, max));
         let request = Request { threshold, delay };
         let differs = match self.asked {
             // Before the first request the peer does what RFC 9000 says.
@@ -109,7 +148,7 @@ impl AckFrequencyRequests {
         }
     }
 
-    /// The path leads elsewhere (§8.4).
+    /// A path leads elsewhere (§8.4).
     pub fn on_new_path(&mut self) {
         self.stale = self.asked.is_some();
         self.wanted = None;
@@ -136,16 +175,12 @@ mod tests {
         Timestamp::from_nanos(ms * 1_000_000)
     }
 
-    fn rtt(ms: u64) -> Rtt {
-        let mut rtt = Rtt::new(Duration::from_millis(333));
-        rtt.on_sample(at(0), Duration::from_millis(ms), Duration::ZERO);
-        rtt
+    fn need(ms: u64, window: u64, often: bool) -> AckNeed {
+        AckNeed::of(Duration::from_millis(ms), window, often)
     }
 
     fn requests() -> AckFrequencyRequests {
-        let mut r = AckFrequencyRequests::default();
-        r.enable(MIN, MAX, true);
-        r
+        AckFrequencyRequests::new(MIN, MAX, true)
     }
 
     #[test]
@@ -157,7 +192,7 @@ mod tests {
             (1 << 40, Some(63)),
         ] {
             let mut r = requests();
-            r.on_ack(at(100), &rtt(10), window, false);
+            r.on_ack(at(100), need(10, window, false));
             let frame = r.poll(at(100));
             assert_eq!(frame.map(|f| f.threshold), threshold, "{window}");
             if let Some(f) = frame {
@@ -170,47 +205,44 @@ mod tests {
     fn the_delay_stays_within_what_the_peer_declared() {
         for (ms, micros) in [(0, 1_000), (5, 5_000), (25, 25_000), (300, 25_000)] {
             let mut r = requests();
-            r.on_ack(at(1000), &rtt(ms), 100, false);
+            r.on_ack(at(1000), need(ms, 100, false));
             assert_eq!(r.poll(at(1000)).map(|f| f.max_ack_delay), Some(micros));
         }
     }
 
     #[test]
-    fn nothing_is_asked_of_a_peer_that_does_not_listen_nor_in_slow_start() {
-        let mut r = AckFrequencyRequests::default();
-        r.on_ack(at(100), &rtt(10), 1000, false);
-        assert!(!r.wants_to_send() && !r.is_supported());
-        r.enable(MIN, MAX, false);
-        r.on_ack(at(100), &rtt(10), 1000, false);
-        assert!(!r.wants_to_send() && r.is_supported());
-        r.enable(MIN, MAX, true);
-        r.on_ack(at(100), &rtt(10), 1000, true);
+    fn nothing_is_asked_unless_it_is_wanted_nor_in_slow_start() {
+        let mut r = AckFrequencyRequests::new(MIN, MAX, false);
+        r.on_ack(at(100), need(10, 1000, false));
+        assert!(!r.wants_to_send() && !r.is_active());
+        let mut r = requests();
+        r.on_ack(at(100), need(10, 1000, true));
         assert!(!r.wants_to_send());
     }
 
     #[test]
     fn requests_follow_large_changes_once_a_round_trip() {
         let mut r = requests();
-        r.on_ack(at(100), &rtt(10), 80, false);
+        r.on_ack(at(100), need(10, 80, false));
         assert_eq!(r.poll(at(100)).map(|f| f.threshold), Some(10));
-        r.on_ack(at(105), &rtt(10), 800, false);
+        r.on_ack(at(105), need(10, 800, false));
         assert!(!r.wants_to_send(), "too soon");
-        r.on_ack(at(110), &rtt(10), 120, false);
+        r.on_ack(at(110), need(10, 120, false));
         assert!(!r.wants_to_send(), "too little");
-        r.on_ack(at(110), &rtt(10), 160, false);
+        r.on_ack(at(110), need(10, 160, false));
         let frame = r.poll(at(110)).expect("a request");
         assert_eq!((frame.seq, frame.threshold), (1, 20));
         // Back in slow start: every second packet again.
-        r.on_ack(at(120), &rtt(10), 10, true);
+        r.on_ack(at(120), need(10, 10, true));
         assert_eq!(r.poll(at(120)).map(|f| f.threshold), Some(1));
     }
 
     #[test]
     fn the_newest_request_is_repeated_when_lost() {
         let mut r = requests();
-        r.on_ack(at(100), &rtt(10), 80, false);
+        r.on_ack(at(100), need(10, 80, false));
         r.poll(at(100));
-        r.on_ack(at(200), &rtt(10), 800, false);
+        r.on_ack(at(200), need(10, 800, false));
         r.poll(at(200));
         r.on_lost(0);
         assert!(!r.wants_to_send(), "an older one");
@@ -223,12 +255,34 @@ mod tests {
     fn a_new_path_is_asked_anew() {
         let mut r = requests();
         r.on_new_path();
-        r.on_ack(at(50), &rtt(10), 10, true);
+        r.on_ack(at(50), need(10, 10, true));
         assert!(!r.wants_to_send(), "nothing was asked before");
-        r.on_ack(at(100), &rtt(10), 80, false);
+        r.on_ack(at(100), need(10, 80, false));
         r.poll(at(100));
         r.on_new_path();
-        r.on_ack(at(200), &rtt(10), 80, false);
+        r.on_ack(at(200), need(10, 80, false));
         assert!(r.wants_to_send());
+    }
+
+    #[test]
+    fn of_several_paths_the_one_that_needs_them_soonest_decides() {
+        let slow = need(60, 400, false);
+        let fast = need(10, 80, false);
+        for both in [slow.and(fast), fast.and(slow)] {
+            let mut r = requests();
+            r.on_ack(at(100), both);
+            let f = r.poll(at(100)).expect("a request");
+            assert_eq!((f.seq, f.threshold, f.max_ack_delay), (0, 10, 10_000));
+            // Until the slower has shown what it made of that, there is no other.
+            r.on_ack(at(159), slow);
+            assert!(!r.wants_to_send());
+            r.on_ack(at(160), slow);
+            let f = r.poll(at(160)).expect("a request");
+            assert_eq!((f.seq, f.threshold, f.max_ack_delay), (1, 50, 25_000));
+            // One of them starts slowly again.
+            r.on_ack(at(220), slow.and(need(10, 10, true)));
+            let f = r.poll(at(220)).expect("a request");
+            assert_eq!((f.seq, f.threshold, f.max_ack_delay), (2, 1, 10_000));
+        }
     }
 }

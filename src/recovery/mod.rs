@@ -20,7 +20,7 @@ pub mod pto;
 pub mod rtt;
 pub mod sent;
 
-pub use ack_frequency::AckFrequencyRequests;
+pub use ack_frequency::{AckFrequencyRequests, AckNeed};
 pub use ack_policy::AckPolicy;
 pub use ack_ranges::AckRanges;
 pub use cc::{AckEvent, Algorithm, Congestion, Controller, CoupledGroup, PacingRate};

@@ -224,6 +224,69 @@ fn what_the_peer_does_not_allow_is_refused_here_and_there() {
 }
 
 #[test]
+fn any_shard_tells_the_status_of_all() {
+    const LANES: u64 = 12;
+    let server = Options {
+        shards: 2,
+        ..Options::new()
+    };
+    let pair = Pair::new(&server, &Options::new());
+    let status = || -> serde_json::Value {
+        pair.client.order(Order::Status(pair.target.clone()));
+        let json = pair.client.wait("the status", |t| match t {
+            Told::Status(json) => Some(json),
+            _ => None,
+        });
+        assert_eq!(pair.client.closed(), LaneEnd::Finished);
+        serde_json::from_str(&json).expect("JSON")
+    };
+    // Lanes that one side has opened are not yet told by the other.
+    let until = |lanes: u64| loop {
+        let status = status();
+        if status["lanes"] == lanes {
+            break status;
+        }
+    };
+    let lanes: Vec<_> = (0..LANES).map(|_| pair.connect().0).collect();
+    let told = until(LANES);
+    let shards = told["shards"].as_array().expect("a list");
+    let numbers: Vec<_> = shards.iter().map(|s| s["shard"].as_u64()).collect();
+    assert_eq!(numbers, [Some(0), Some(1)]);
+    let sum = |name: &str| -> u64 { shards.iter().filter_map(|s| s[name].as_u64()).sum() };
+    for name in ["lanes", "opened_rdma", "opened_quic", "ended", "refused"] {
+        assert_eq!(told[name], sum(name), "{name}");
+    }
+    let device = &told["device"];
+    for name in ["queue_pairs", "regions", "registered_bytes", "domains"] {
+        assert_eq!(device[name], sum(name), "{name}");
+    }
+    // What a device that all share counts is told once.
+    assert!(device["rnr_naks_sent"].is_u64(), "{device}");
+    assert_eq!(
+        (&told["opened_rdma"], &device["queue_pairs"]),
+        (&LANES.into(), &LANES.into())
+    );
+    let objects = told["objects"].as_array().expect("objects");
+    assert_eq!(told["objects_total"], sum("objects"));
+    for s in shards {
+        let mine = |o: &&serde_json::Value| o["shard"] == s["shard"] && o["kind"] == "QueuePair";
+        assert_eq!(s["queue_pairs"], objects.iter().filter(mine).count());
+    }
+    let limit = |of: &serde_json::Value| -> u64 {
+        let all = of["limits"].as_array().expect("limits");
+        let lanes = all.iter().find(|l| l["what"] == "lanes");
+        lanes.and_then(|l| l["limit"].as_u64()).expect("a number")
+    };
+    assert_eq!(limit(&told), shards.iter().map(limit).sum::<u64>());
+    for lane in lanes {
+        pair.client.order(Order::Close(lane));
+        assert_eq!(pair.client.closed(), LaneEnd::Finished);
+    }
+    assert_eq!(until(0)["device"]["queue_pairs"], 0);
+    pair.finish();
+}
+
+#[test]
 fn a_server_tells_its_status() {
     let pair = Pair::new(&Options::new(), &Options::new());
     let (lane, ..) = pair.connect();

@@ -29,6 +29,12 @@ const RXE: Place = Place {
     v6: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1),
     namespace: None,
 };
+/// A device that a test makes and takes away.
+pub const BRIEF: Place = Place {
+    device: Some("rxe8"),
+    v4: [10, 96, 0, 1],
+    ..RXE
+};
 /// Where rxe has not taken the port.
 const PEER: Place = Place {
     device: None,
@@ -40,6 +46,11 @@ const PEER: Place = Place {
 /// Whether both ends are `roce` on this machine.
 pub fn is_native() -> bool {
     std::env::var_os("CORELANE_LANES").is_none()
+}
+
+/// Whether both ends are devices of the kernel's.
+pub fn is_verbs() -> bool {
+    std::env::var("CORELANE_LANES").is_ok_and(|which| which == "verbs")
 }
 
 /// Where an end is, by its role.

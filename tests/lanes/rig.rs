@@ -2,12 +2,13 @@
 //! tells what happens.
 
 use crate::certs::Identity;
-use crate::place::{is_native, place};
+use crate::faulty::{Faults, Faulty};
+use crate::place::{Place, is_native, place};
 use corelane::conn::TransportConfig;
 use corelane::rdma::bootstrap::ALPN;
 use corelane::rdma::quota::{Amount, Quotas};
 use corelane::rdma::registry::{Owner, Registry};
-use corelane::rdma::{AnyDevice, AsyncEvent, Objects};
+use corelane::rdma::{AsyncEvent, Objects};
 use corelane::shard::Context;
 use corelane::shard::engine::{Bind, Engine, EngineConfig, Idle};
 use corelane::shard::lanes::{
@@ -66,7 +67,7 @@ impl App {
         let _ = self.told.send(told);
     }
 
-    fn send(&mut self, lanes: &mut Lanes<'_, AnyDevice>, lane: LaneId, tag: u32, data: &[u8]) {
+    fn send(&mut self, lanes: &mut Lanes<'_, Faulty>, lane: LaneId, tag: u32, data: &[u8]) {
         if self.waiting.iter().any(|w| w.0 == lane) {
             self.waiting.push((lane, tag, data.to_vec()));
             return;
@@ -79,16 +80,16 @@ impl App {
     }
 }
 
-impl LaneApp<AnyDevice> for App {
+impl LaneApp<Faulty> for App {
     type Command = Order;
 
-    fn on_open(&mut self, _: &mut Lanes<'_, AnyDevice>, lane: LaneId, info: &LaneInfo) {
+    fn on_open(&mut self, _: &mut Lanes<'_, Faulty>, lane: LaneId, info: &LaneInfo) {
         self.say(Told::Open(lane, *info));
     }
 
     fn on_message(
         &mut self,
-        lanes: &mut Lanes<'_, AnyDevice>,
+        lanes: &mut Lanes<'_, Faulty>,
         lane: LaneId,
         tag: u32,
         data: &[u8],
@@ -103,7 +104,7 @@ impl LaneApp<AnyDevice> for App {
 
     fn on_done(
         &mut self,
-        _: &mut Lanes<'_, AnyDevice>,
+        _: &mut Lanes<'_, Faulty>,
         _: LaneId,
         op: u64,
         result: Result<(), OpError>,
@@ -111,7 +112,7 @@ impl LaneApp<AnyDevice> for App {
         self.say(Told::Done(op, result));
     }
 
-    fn on_room(&mut self, lanes: &mut Lanes<'_, AnyDevice>, lane: LaneId) {
+    fn on_room(&mut self, lanes: &mut Lanes<'_, Faulty>, lane: LaneId) {
         for (of, tag, data) in std::mem::take(&mut self.waiting) {
             if of == lane {
                 self.send(lanes, lane, tag, &data);
@@ -122,24 +123,24 @@ impl LaneApp<AnyDevice> for App {
         self.say(Told::Room);
     }
 
-    fn on_fallback(&mut self, _: &mut Lanes<'_, AnyDevice>, _: LaneId) {
+    fn on_fallback(&mut self, _: &mut Lanes<'_, Faulty>, _: LaneId) {
         self.say(Told::Fallback);
     }
 
-    fn on_status(&mut self, _: &mut Lanes<'_, AnyDevice>, _: LaneId, json: &str) {
+    fn on_status(&mut self, _: &mut Lanes<'_, Faulty>, _: LaneId, json: &str) {
         self.say(Told::Status(json.into()));
     }
 
-    fn on_device_event(&mut self, _: &mut Lanes<'_, AnyDevice>, event: AsyncEvent) {
+    fn on_device_event(&mut self, _: &mut Lanes<'_, Faulty>, event: AsyncEvent) {
         self.say(Told::Device(event));
     }
 
-    fn on_closed(&mut self, _: &mut Lanes<'_, AnyDevice>, lane: LaneId, why: &LaneEnd) {
+    fn on_closed(&mut self, _: &mut Lanes<'_, Faulty>, lane: LaneId, why: &LaneEnd) {
         self.waiting.retain(|w| w.0 != lane);
         self.say(Told::Closed(why.clone()));
     }
 
-    fn on_command(&mut self, lanes: &mut Lanes<'_, AnyDevice>, order: Order) {
+    fn on_command(&mut self, lanes: &mut Lanes<'_, Faulty>, order: Order) {
         let done = match order {
             Order::Connect(target) => lanes.connect(target).map(drop),
             Order::Status(target) => lanes.status(target).map(drop),
@@ -165,7 +166,10 @@ impl LaneApp<AnyDevice> for App {
             }
             Order::Count => {
                 let objects = lanes.device().map(|d| d.1);
-                let stats = lanes.port().and_then(AnyDevice::as_roce).map(|d| d.stats());
+                let stats = lanes
+                    .port()
+                    .and_then(|p| p.device.as_roce())
+                    .map(|d| d.stats());
                 let rnr = stats.map_or([0; 2], |s| [s.rnr_naks_sent, s.bad_icrc]);
                 self.say(Told::Count(lanes.count(), lanes.stats(), objects, rnr));
                 Ok(())
@@ -191,6 +195,11 @@ pub struct Options {
     pub quic_idle: Duration,
     pub keep_alive: Option<Duration>,
     pub echo: bool,
+    pub shards: usize,
+    /// What the device is told to do.
+    pub faults: Faults,
+    /// Somewhere else than the environment says.
+    pub place: Option<Place>,
 }
 
 impl Options {
@@ -216,6 +225,9 @@ impl Options {
             },
             keep_alive: None,
             echo: false,
+            shards: 1,
+            faults: Faults::default(),
+            place: None,
         }
     }
 
@@ -227,7 +239,7 @@ impl Options {
 
 /// One shard with lanes.
 pub struct End {
-    pub engine: Engine<LaneShard<AnyDevice, App>>,
+    pub engine: Engine<LaneShard<Faulty, App>>,
     pub told: mpsc::Receiver<Told>,
     pub registry: Registry,
     pub quotas: Quotas,
@@ -243,13 +255,14 @@ impl End {
         transport.streams.max_streams_bidi = 1;
         config.transport = Arc::new(transport);
         config.idle = options.idle;
-        let place = place(server.is_some());
+        config.shards = options.shards;
+        let place = options.place.unwrap_or_else(|| place(server.is_some()));
         config.bind = Bind::Shared(SocketAddr::new(place.ip(options.v6), 0));
         config.server = server.map(|id| Arc::new(id.server_config(&[ALPN])));
         let (tell, told) = mpsc::channel();
         let port = options.rdma.then(|| place.port(options.v6));
         let engine = place.within(|| {
-            let ports = port.map(|p| p.ports(1).expect("a port"));
+            let ports = port.map(|p| p.ports(options.shards).expect("a port"));
             let mut setups = ports.into_iter().flat_map(|p| p.setups);
             Engine::start(&config, |_| {
                 let app = App {
@@ -258,7 +271,15 @@ impl End {
                     waiting: Vec::new(),
                 };
                 let setup = setups.next();
-                let open = move |ctx: &mut Context<'_>| setup.map_or(Ok(None), |s| s.open(ctx));
+                let faults = options.faults.clone();
+                let open = move |ctx: &mut Context<'_>| -> Result<_, String> {
+                    let device = setup.map_or(Ok(None), |s| s.open(ctx))?;
+                    Ok(device.map(|device| Faulty {
+                        device,
+                        faults,
+                        shares: None,
+                    }))
+                };
                 LaneShard::new(options.config.clone(), open, app)
             })
         });
@@ -355,7 +376,9 @@ impl End {
 
     /// Ends everything in order, and sees that nothing is left.
     pub fn finish(self) {
-        self.order(Order::Shutdown);
+        for sender in self.engine.senders() {
+            assert!(sender.send(Order::Shutdown).is_ok());
+        }
         let reports = self.engine.join().expect("the shard ends well");
         assert!(reports.iter().all(|r| r.tx_lent == 0));
         assert_eq!(self.registry.objects(), []);

@@ -155,7 +155,7 @@ fn a_thousand_clients_come_and_go_and_leave_nothing() {
     cycle(1000);
 }
 
-/// As many as an emulated machine can have in little time.
+/// As many as can be had in little time.
 #[test]
 fn descriptors_are_given_back() {
     cycle(300);

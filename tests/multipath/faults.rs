@@ -2,10 +2,12 @@
 
 use crate::common::pair::{CLIENT, Pair, SERVER, Setup};
 use crate::rig::*;
+use bytes::Bytes;
 use corelane::base::{FourTuple, SocketId};
 use corelane::conn::{EarlyData, Event, PathEvent};
+use corelane::path::schedule::Pin;
 use corelane::path::{PathId, PathStatus};
-use corelane::wire::Code;
+use corelane::wire::{Code, Dir};
 
 /// Multipath §2.5: one key phase for all paths, and updates while both carry data.
 #[test]
@@ -224,6 +226,27 @@ fn a_new_path_is_no_amplifier() {
     rig.expect_alive();
 }
 
+/// RFC 9000 §8.2.4: how long a new path may take to answer follows from the slowest in use and from
+/// what is assumed of unknown ones, however optimistic the configuration is about those.
+#[test]
+fn a_new_path_may_be_slow_to_answer() {
+    for (delay, late) in [(400, 0), (10, 600)] {
+        let mut setup = setup(4);
+        for config in [&mut setup.client, &mut setup.server] {
+            config.initial_rtt = std::time::Duration::from_millis(50);
+        }
+        let mut rig = Rig::with(setup);
+        rig.pair.delay = std::time::Duration::from_millis(delay);
+        rig.deliver(CLIENT, 100_000, 10_000);
+        rig.delay(at(CLIENT_1), late);
+        let id = rig.open(PathStatus::Available).expect("opens");
+        rig.run_ms(3000);
+        rig.expect_open(id);
+        rig.deliver(CLIENT, 100_000, 10_000);
+        rig.expect_alive();
+    }
+}
+
 /// RFC 9000 §10.1.2: a keep-alive goes by a path that works. One that went dark does not end an
 /// idle connection that has another.
 #[test]
@@ -241,4 +264,52 @@ fn a_dark_path_does_not_end_an_idle_connection() {
         rig.expect_alive();
         rig.deliver(CLIENT, 100_000, 2000);
     }
+}
+
+/// A probe timeout of who receives does not move its acknowledgements to another path: they would
+/// come early there, and none would come for a while once the path is trusted again.
+#[test]
+fn one_probe_timeout_leaves_acknowledgements_where_they_are() {
+    let mut rig = Rig::two_paths();
+    rig.delay(at(CLIENT_1), 100);
+    let [client, server] = rig.ids();
+    let conn = rig.pair.conn(CLIENT, client);
+    let stream = conn.streams_mut().open(Dir::Uni).unwrap();
+    conn.set_stream_path(stream, Some(Pin::only(PathId(1))))
+        .unwrap();
+    let feed = |rig: &mut Rig, ms| {
+        for _ in 0..ms {
+            let streams = rig.pair.conn(CLIENT, client).streams_mut();
+            streams.write(stream, &[7; 3000]).unwrap();
+            rig.run_ms(1);
+        }
+    };
+    feed(&mut rig, 1000);
+
+    // The server's only packet on the path that asks for an acknowledgement is lost.
+    rig.traffic.lock().unwrap().deaf.push(at(CLIENT_1));
+    let conn = rig.pair.conn(SERVER, server);
+    let pin = Pin::only(PathId(1));
+    conn.send_datagram_on(pin, Bytes::from_static(b"lost"))
+        .unwrap();
+    rig.run_ms(1);
+    rig.traffic.lock().unwrap().deaf.clear();
+    let timed_out = |rig: &mut Rig| rig.info(SERVER, PathId(1)).unwrap().pto_count > 0;
+    for _ in 0..1000 {
+        feed(&mut rig, 1);
+        if timed_out(&mut rig) {
+            break;
+        }
+    }
+    assert!(timed_out(&mut rig), "no probe timeout");
+
+    // What is said until the probes are answered.
+    let acked = |rig: &mut Rig| rig.info(CLIENT, PathId(1)).unwrap().counters.packets_acked;
+    let by_own = |rig: &Rig| rig.traffic.lock().unwrap().bytes_to[&at(CLIENT_1)];
+    let (before, bytes) = (acked(&mut rig), by_own(&rig));
+    feed(&mut rig, 50);
+    assert!(timed_out(&mut rig), "the way there takes 100 ms");
+    assert!(acked(&mut rig) > before + 50);
+    assert!(by_own(&rig) > bytes + 500, "{} bytes", by_own(&rig) - bytes);
+    rig.expect_alive();
 }

@@ -24,9 +24,9 @@ pub enum RdmaCommand {
     /// Use a lane: send TEXT, write OFFSET TEXT, read OFFSET LENGTH, atomic add OFFSET N,
     /// atomic swap OFFSET COMPARE SWAP, auto [N], quit
     Client(RdmaClientArgs),
-    /// Measure over loopback, both sides in this process
+    /// Measure with both sides in this process
     Bench(RdmaBenchArgs),
-    /// Show what a server's device has and whose it is, as JSON
+    /// Show what all shards of a server have of its device, and whose it is, as JSON
     Status(RdmaStatusArgs),
 }
 
@@ -59,7 +59,8 @@ pub struct ProviderArgs {
     #[arg(long, value_enum, value_name = "WHOSE", default_value_t)]
     pub rdma_provider: ProviderName,
     /// A device of the kernel's, by its name; without one, the first that has the address
-    #[arg(long, value_name = "NAME", conflicts_with = "roce_port")]
+    #[arg(short = 'd', long, visible_alias = "ib-dev", value_name = "NAME")]
+    #[arg(conflicts_with = "roce_port")]
     pub rdma_device: Option<String>,
     /// In user space, the UDP port of the first shard, the next ones having the next ports; 0 lets
     /// the system choose [default: 4791 if it is free, which devices of the kernel's insist on]
@@ -68,6 +69,10 @@ pub struct ProviderArgs {
     /// Over QUIC only
     #[arg(long, conflicts_with_all = ["rdma_device", "roce_port", "rdma_provider"])]
     pub no_rdma: bool,
+    /// How long the other end may take for a step of a lane's opening and of its end
+    #[arg(long, value_name = "TIME", default_value = "10")]
+    #[arg(value_parser = units::parse_duration)]
+    pub patience: Duration,
 }
 
 /// `corelane rdma server`.
@@ -84,9 +89,23 @@ pub struct RdmaServerArgs {
     /// The certificate's private key, PEM
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
+    /// Take clients alone that show a certificate of these authorities, PEM
+    #[arg(long, value_name = "FILE")]
+    pub client_ca: Option<PathBuf>,
     /// Shards to run
     #[arg(long, value_name = "N", value_parser = shards, default_value_t = 1)]
     pub shards: usize,
+}
+
+/// What a client shows of itself.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The client's certificate chain, PEM, for a server that asks for one
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// The certificate's private key, PEM
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
 }
 
 /// `corelane rdma client`.
@@ -103,6 +122,8 @@ pub struct RdmaClientArgs {
     #[command(flatten)]
     pub trust: TrustArgs,
     #[command(flatten)]
+    pub show: ShowArgs,
+    #[command(flatten)]
     pub provider: ProviderArgs,
 }
 
@@ -114,6 +135,8 @@ pub struct RdmaStatusArgs {
     pub server: SocketAddr,
     #[command(flatten)]
     pub trust: TrustArgs,
+    #[command(flatten)]
+    pub show: ShowArgs,
 }
 
 /// What is measured.
@@ -159,18 +182,20 @@ pub struct RdmaBenchArgs {
     /// Path MTU: 256, 512, 1024, 2048 or 4096
     #[arg(short = 'm', long, value_name = "BYTES", default_value_t = 4096)]
     pub mtu: usize,
-    /// The address to measure at
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
-    pub ip: IpAddr,
+    /// The address to measure at [default: the device's, or 127.0.0.1 in user space]
+    #[arg(long, value_name = "IP")]
+    pub ip: Option<IpAddr>,
     /// Cores of the server's shard and the client's; by default those of this process
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub cores: Vec<usize>,
     /// Keep both shards turning instead of sleeping
     #[arg(long)]
     pub spin: bool,
-    /// Over QUIC only, to compare
-    #[arg(long)]
-    pub no_rdma: bool,
+    /// Sleep until a completion comes, at once; without, after a moment of polling
+    #[arg(short, long, conflicts_with = "spin")]
+    pub events: bool,
+    #[command(flatten)]
+    pub provider: ProviderArgs,
     /// Print the report as JSON
     #[arg(short = 'J', long)]
     pub json: bool,

@@ -1,5 +1,5 @@
-//! `corelane rdma bench`: a server and its clients over loopback, each side one shard on a core of
-//! its own.
+//! `corelane rdma bench`: a server and its clients in this process, each side one shard on a core
+//! of its own, over whichever provider.
 
 use super::app::{Load, Loaded, Order, SINK, Told};
 use super::args::{Measure, RdmaBenchArgs};
@@ -18,7 +18,7 @@ use corelane::shard::engine::{Bind, Idle};
 use corelane::shard::lanes::{LaneConfig, LaneEnd, LaneId, Operation, Target};
 use corelane::sys::clock::Clock;
 use corelane::sys::pages;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -43,49 +43,61 @@ struct Rig {
     target: Target,
     /// Of both sides.
     registries: [Registry; 2],
+    /// Where both are, and the device of the kernel's that they are on.
+    place: Place,
+}
+
+/// Where is measured.
+pub struct Place {
+    pub ip: IpAddr,
+    /// Of the kernel's; `None` in user space, and over QUIC.
+    pub device: Option<String>,
 }
 
 impl Rig {
     fn start(args: &RdmaBenchArgs, lanes: &dyn Fn() -> LaneConfig) -> Result<Self, Failure> {
-        let idle = if args.spin {
-            Idle::Spin
-        } else {
-            Idle::default()
+        let idle = match (args.spin, args.events) {
+            (true, _) => Idle::Spin,
+            (false, true) => Idle::Park,
+            (false, false) => Idle::default(),
         };
+        let ip = args.ip.map_or_else(|| ends::place(&args.provider), Ok)?;
         let identity = Identity::generate()?;
         let provider = provider(ProviderArg::default(), Cipher::Aes128)?;
         let trust = Trust::Roots(identity.root().cloned().into_iter().collect());
         let mut tls = (*trust.client(provider, false)?).clone();
         tls.alpn_protocols = vec![ALPN.to_vec()];
-        let roce = (!args.no_rdma).then_some(0);
         let (server_cores, client_cores) = setup::cores_of(&args.cores, 1, 1)?;
-        let any = SocketAddr::new(args.ip, 0);
+        let any = SocketAddr::new(ip, 0);
         let setup = Setup {
             name: "rdma-server",
             shards: 1,
             bind: Bind::Shared(any),
             cores: server_cores,
             idle,
-            server: Some(server_tls(identity)?),
-            roce: roce.map(|port| (args.ip, port)),
+            server: Some(server_tls(identity, None)?),
             lanes: lanes(),
         };
         let served = Arc::default();
         let at_server = setup.lanes.registry.clone();
         let at_client = lanes();
         let registries = [at_server, at_client.registry.clone()];
-        let server = ends::start(setup, None, &served)?;
+        let port = || ends::own_port(ip, &args.provider);
+        let ports = port()?;
+        let device = ports.as_ref().and_then(|p| p.device.clone());
+        let server = ends::start(setup, ports, None, &served)?;
         let addr = server.local_addrs().first().copied().unwrap_or(any);
         Ok(Self {
             server,
             served,
-            client: Client::start(args.ip, addr, roce, (client_cores, idle), at_client)?,
+            client: Client::start(ip, addr, port()?, (client_cores, idle), at_client)?,
             target: Target {
                 addr,
                 name: loopback_name(),
                 tls: Arc::new(tls),
             },
             registries,
+            place: Place { ip, device },
         })
     }
 
@@ -147,9 +159,10 @@ impl Rig {
     }
 
     /// Goodbyes that are not agreed by then are not waited for.
-    fn end(self) -> Result<(), Failure> {
-        ends::end_within(self.client.engine, ends::GOODBYE, &self.client.open)?;
-        ends::end_within(self.server, ends::GOODBYE, &self.served)
+    fn end(self) -> (Place, Result<(), Failure>) {
+        let client = ends::end_within(self.client.engine, ends::GOODBYE, &self.client.open);
+        let server = ends::end_within(self.server, ends::GOODBYE, &self.served);
+        (self.place, client.and(server))
     }
 }
 
@@ -205,8 +218,10 @@ pub fn run(args: &RdmaBenchArgs) -> Result<(), Failure> {
     let lanes = config(args, size)?;
     // Each side has quotas and a registry of its own.
     let fresh = LaneConfig::default;
+    let patience = args.provider.patience;
     let lanes = move || LaneConfig {
         plan: lanes.plan,
+        patience,
         ..fresh()
     };
     signal::catch()?;
@@ -225,9 +240,11 @@ pub fn run(args: &RdmaBenchArgs) -> Result<(), Failure> {
         true => outcome.and(Err(Failure::Stopped)),
         false => outcome,
     };
-    let outcome = outcome.and(rig.end());
+    let (place, ended) = rig.end();
+    let outcome = outcome.and(ended);
     if outcome.is_ok() || !figures.is_empty() {
-        output::print(&report(args, size, &figures, outcome.as_ref().err())?)?;
+        let failure = outcome.as_ref().err();
+        output::print(&report(args, &place, size, &figures, failure)?)?;
     }
     outcome
 }

@@ -1,16 +1,16 @@
 //! `corelane rdma client` and `corelane rdma status`.
 
 use super::app::{Order, Told};
-use super::args::{ProviderArgs, RdmaClientArgs, RdmaStatusArgs};
+use super::args::{RdmaClientArgs, RdmaStatusArgs, ShowArgs};
 use super::command::{Command, shown};
 use super::ends::{self, LaneEngine, Setup};
 use crate::cli::args::{Cipher, ProviderArg, TrustArgs};
 use crate::cli::provider::provider;
-use crate::cli::tls::Trust;
+use crate::cli::tls::{Identity, Trust};
 use crate::cli::{Failure, output, signal, tls};
 use corelane::rdma::bootstrap::ALPN;
 use corelane::shard::engine::{Bind, Idle};
-use corelane::shard::lanes::{LaneConfig, LaneEnd, LaneError, LaneId, LaneInfo, Target};
+use corelane::shard::lanes::{LaneConfig, LaneEnd, LaneError, LaneId, LaneInfo, Ports, Target};
 use corelane::sys::affinity::Core;
 use corelane::sys::clock::Clock;
 use rustls::pki_types::ServerName;
@@ -23,17 +23,21 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-/// How long an answer may take.
+/// How long an answer may take at least.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often to look for signals.
 const STEP: Duration = Duration::from_millis(20);
 /// How long a client that fails, or is stopped, waits for the server's goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// Whom the flags trust, and where.
-pub fn target(addr: SocketAddr, trust: &TrustArgs) -> Result<Target, Failure> {
+/// Whom the flags trust, where, and as whom.
+fn target(addr: SocketAddr, trust: &TrustArgs, show: &ShowArgs) -> Result<Target, Failure> {
     let provider = provider(ProviderArg::default(), Cipher::Aes128)?;
-    let mut tls = (*Trust::from_args(trust)?.client(provider, false)?).clone();
+    let own = show.cert.as_deref().zip(show.key.as_deref());
+    let own = own
+        .map(|(cert, key)| Identity::read(cert, key))
+        .transpose()?;
+    let mut tls = (*Trust::from_args(trust)?.client_as(own, provider, false)?).clone();
     tls.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Target {
         addr,
@@ -64,6 +68,9 @@ fn ended(server: SocketAddr, why: &LaneEnd) -> Failure {
         _ if why == LaneEnd::Finished.to_string() => {
             format!("{server} ended the lane in good order: the server is shutting down")
         }
+        _ if why.contains("alert 116") => {
+            format!("{server} asks for a certificate of clients: show one with --cert and --key")
+        }
         _ if why.contains("alert 120") => format!(
             "{server} serves something else than lanes: its TLS does not know the ALPN protocol \
              {}; is `corelane rdma server` at another port?",
@@ -91,66 +98,40 @@ pub struct Client {
     pub open: Arc<AtomicUsize>,
     /// A signal was taken notice of: what is waited for now is the end.
     stopping: Cell<bool>,
+    /// How long an answer may take.
+    patience: Duration,
 }
 
 impl Client {
-    /// Starts one at `ip`, pinned to cores if any are given; with RoCE in user space at that port,
-    /// where it is wanted.
+    /// Starts one of a shard at `ip`, pinned to cores if any are given, over a port if there is
+    /// one.
     pub fn start(
         ip: IpAddr,
         server: SocketAddr,
-        roce: Option<u16>,
+        ports: Option<Ports>,
         (cores, idle): (Vec<Core>, Idle),
         lanes: LaneConfig,
     ) -> Result<Self, Failure> {
         let (tell, told) = mpsc::channel();
-        let setup = Self::setup(ip, roce, (cores, idle), lanes);
-        let open = Arc::default();
-        let engine = ends::start(setup, Some(&tell), &open)?;
-        Ok(Self::of(engine, told, server, open))
-    }
-
-    /// Starts one at `ip` over whatever the flags say.
-    fn start_over(ip: IpAddr, server: SocketAddr, args: &ProviderArgs) -> Result<Self, Failure> {
-        let (tell, told) = mpsc::channel();
-        let setup = Self::setup(ip, None, Default::default(), LaneConfig::default());
-        let ports = ends::ports_at(ip, args, setup.shards)?;
-        let open = Arc::default();
-        let engine = ends::start_on(setup, ports, Some(&tell), &open)?;
-        Ok(Self::of(engine, told, server, open))
-    }
-
-    fn of(
-        engine: LaneEngine,
-        told: mpsc::Receiver<Told>,
-        server: SocketAddr,
-        open: Arc<AtomicUsize>,
-    ) -> Self {
-        Self {
-            engine,
-            told,
-            server,
-            open,
-            stopping: Cell::new(false),
-        }
-    }
-
-    fn setup(
-        ip: IpAddr,
-        roce: Option<u16>,
-        (cores, idle): (Vec<Core>, Idle),
-        lanes: LaneConfig,
-    ) -> Setup {
-        Setup {
+        let setup = Setup {
             name: "rdma-client",
             shards: 1,
             bind: Bind::Shared(SocketAddr::new(ip, 0)),
             cores,
             idle,
             server: None,
-            roce: roce.map(|port| (ip, port)),
             lanes,
-        }
+        };
+        let patience = PATIENCE.max(setup.lanes.patience);
+        let open = Arc::default();
+        Ok(Self {
+            engine: ends::start(setup, ports, Some(&tell), &open)?,
+            told,
+            server,
+            open,
+            stopping: Cell::new(false),
+            patience,
+        })
     }
 
     /// Has the shard do something.
@@ -163,7 +144,7 @@ impl Client {
 
     /// What it tells next. A signal is [`Failure::Stopped`], once.
     pub fn hear(&self) -> Result<Told, Failure> {
-        let until = Clock::now() + PATIENCE;
+        let until = Clock::now() + self.patience;
         loop {
             match self.told.recv_timeout(STEP) {
                 // Not to be had as it was asked for.
@@ -233,9 +214,15 @@ impl Client {
 /// `corelane rdma client`.
 pub fn run(args: &RdmaClientArgs) -> Result<(), Failure> {
     let commands = Command::parse_all(&args.commands).map_err(Failure::Usage)?;
-    let target = target(args.server, &args.trust)?;
+    let target = target(args.server, &args.trust, &args.show)?;
     signal::catch()?;
-    let client = Client::start_over(towards(args.server)?, args.server, &args.provider)?;
+    let ip = towards(args.server)?;
+    let ports = ends::ports_at(ip, &args.provider, 1)?;
+    let lanes = LaneConfig {
+        patience: args.provider.patience,
+        ..LaneConfig::default()
+    };
+    let client = Client::start(ip, args.server, ports, Default::default(), lanes)?;
     let outcome = converse(&client, target, &commands, args.require_rdma);
     client.end(outcome)
 }
@@ -376,7 +363,7 @@ fn obey(client: &Client, lane: LaneId, command: &Command) -> Result<bool, Failur
 
 /// `corelane rdma status`.
 pub fn status(args: &RdmaStatusArgs) -> Result<(), Failure> {
-    let target = target(args.server, &args.trust)?;
+    let target = target(args.server, &args.trust, &args.show)?;
     let ip = towards(args.server)?;
     let idle = (Vec::new(), Idle::Park);
     signal::catch()?;

@@ -1,7 +1,7 @@
 //! Engines with lanes, and the server.
 
 use super::app::{CliApp, Order, Told};
-use super::args::{ProviderArgs, RdmaServerArgs};
+use super::args::{ProviderArgs, ProviderName, RdmaServerArgs};
 use crate::cli::args::{Cipher, ProviderArg};
 use crate::cli::provider::provider;
 use crate::cli::tls::Identity;
@@ -12,11 +12,12 @@ use corelane::rdma::bootstrap::ALPN;
 use corelane::rdma::verbs::Unavailable;
 use corelane::shard::Context;
 use corelane::shard::engine::{Bind, Engine, EngineConfig, Idle};
-use corelane::shard::lanes::{LaneConfig, LaneShard, PortConfig, Ports, ProviderChoice};
+use corelane::shard::lanes::{LaneConfig, LaneShard, PortConfig, Ports};
 use corelane::sys::affinity::Core;
 use corelane::sys::clock::Clock;
 use corelane::sys::netlink::RouteWatcher;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -39,27 +40,43 @@ pub struct Setup {
     pub cores: Vec<Core>,
     pub idle: Idle,
     pub server: Option<Arc<rustls::ServerConfig>>,
-    /// Where RoCE in user space is; `None` goes without.
-    pub roce: Option<(IpAddr, u16)>,
     pub lanes: LaneConfig,
 }
 
-/// Starts an engine; what its lanes tell goes to `told`, or messages go back where there is none.
-pub fn start(
-    setup: Setup,
-    told: Option<&mpsc::Sender<Told>>,
-    open: &Arc<AtomicUsize>,
-) -> Result<LaneEngine, Failure> {
-    let ports = match setup.roce {
-        None => None,
-        Some((ip, port)) => {
-            let mut config = PortConfig::new(ip);
-            config.provider = ProviderChoice::Roce;
-            config.roce_port = Some(port);
-            Some(ports(config, setup.shards)?)
+/// What the flags ask for at `ip`.
+fn asked_for(ip: IpAddr, args: &ProviderArgs) -> PortConfig {
+    let mut config = PortConfig::new(ip);
+    config.provider = args.rdma_provider.into();
+    config.device.clone_from(&args.rdma_device);
+    config.roce_port = args.roce_port;
+    config
+}
+
+/// Where to be when the flags leave it open: where the device is that they choose, else on the
+/// loopback interface.
+pub fn place(args: &ProviderArgs) -> Result<IpAddr, Failure> {
+    let loopback = IpAddr::from([127, 0, 0, 1]);
+    if args.no_rdma || args.rdma_provider == ProviderName::Roce {
+        return Ok(loopback);
+    }
+    match asked_for(IpAddr::from([0; 4]), args).device_address() {
+        Ok(ip) => Ok(ip),
+        Err(_) if args.rdma_provider == ProviderName::Auto && args.rdma_device.is_none() => {
+            Ok(loopback)
         }
-    };
-    start_on(setup, ports, told, open)
+        Err(missing) => Err(Failure::Failed(missing.to_string())),
+    }
+}
+
+/// The ports of a shard on this machine that measures: in user space the system chooses the UDP
+/// port, for nobody else has to know it.
+pub fn own_port(ip: IpAddr, args: &ProviderArgs) -> Result<Option<Ports>, Failure> {
+    if args.no_rdma {
+        return Ok(None);
+    }
+    let mut config = asked_for(ip, args);
+    config.roce_port = config.roce_port.or(Some(0));
+    ports(config, 1).map(Some)
 }
 
 /// The ports that the flags ask for at `ip`; one line says which these are.
@@ -67,11 +84,7 @@ pub fn ports_at(ip: IpAddr, args: &ProviderArgs, shards: usize) -> Result<Option
     if args.no_rdma {
         return Ok(None);
     }
-    let mut config = PortConfig::new(ip);
-    config.provider = args.rdma_provider.into();
-    config.device.clone_from(&args.rdma_device);
-    config.roce_port = args.roce_port;
-    let ports = ports(config, shards)?;
+    let ports = ports(asked_for(ip, args), shards)?;
     match (&ports.device, &ports.missing) {
         (Some(device), _) => output::tell(&format!("RDMA by the device {device}")),
         // Nobody asked for what no build or machine without devices can have.
@@ -93,9 +106,9 @@ fn ports(mut config: PortConfig, shards: usize) -> Result<Ports, Failure> {
     ports.map_err(|e| Failure::Failed(e.to_string()))
 }
 
-/// The same over ports that were found before; without any, lanes run over QUIC. What `setup` says
-/// of RoCE is not looked at. `open` counts the lanes that are.
-pub fn start_on(
+/// Starts an engine over these ports; without any, lanes run over QUIC. What its lanes tell goes to
+/// `told`, or messages go back where there is none. `open` counts the lanes that are.
+pub fn start(
     setup: Setup,
     ports: Option<Ports>,
     told: Option<&mpsc::Sender<Told>>,
@@ -103,7 +116,9 @@ pub fn start_on(
 ) -> Result<LaneEngine, Failure> {
     let mut config = EngineConfig::new(setup.name);
     let mut transport = TransportConfig::default();
-    transport.max_idle_timeout = Duration::from_secs(30);
+    let patience = setup.lanes.patience;
+    transport.max_idle_timeout = patience.max(Duration::from_secs(30));
+    transport.handshake_deadline = transport.handshake_deadline.max(patience);
     transport.keep_alive_interval = Some(Duration::from_secs(10));
     transport.streams.max_streams_bidi = 1;
     config.transport = Arc::new(transport);
@@ -144,10 +159,13 @@ fn addresses(ip: IpAddr) -> Result<Vec<IpAddr>, Failure> {
         .collect())
 }
 
-/// TLS of a server of lanes.
-pub fn server_tls(identity: Identity) -> Result<Arc<rustls::ServerConfig>, Failure> {
+/// TLS of a server of lanes, for clients of these authorities alone where some are named.
+pub fn server_tls(
+    identity: Identity,
+    clients: Option<&Path>,
+) -> Result<Arc<rustls::ServerConfig>, Failure> {
     let provider = provider(ProviderArg::default(), Cipher::Aes128)?;
-    let mut tls = (*identity.server(provider, false)?).clone();
+    let mut tls = (*identity.server_for(clients, provider, false)?).clone();
     tls.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Arc::new(tls))
 }
@@ -197,13 +215,15 @@ pub fn serve(args: &RdmaServerArgs) -> Result<(), Failure> {
         bind: Bind::Shared(args.listen),
         cores: Vec::new(),
         idle: Idle::default(),
-        server: Some(server_tls(identity)?),
-        roce: None,
-        lanes: LaneConfig::default(),
+        server: Some(server_tls(identity, args.client_ca.as_deref())?),
+        lanes: LaneConfig {
+            patience: args.provider.patience,
+            ..LaneConfig::default()
+        },
     };
     let protected = ports.is_none();
     let open = Arc::new(AtomicUsize::new(0));
-    let engine = start_on(setup, ports, None, &open)?;
+    let engine = start(setup, ports, None, &open)?;
     let addr = engine.local_addrs().first().copied().unwrap_or(args.listen);
     output::print(&format!(
         "listening on {addr}: lanes over {over}\ncertificate SHA-256 {fingerprint}\n"

@@ -2,7 +2,7 @@
 
 use super::app::Loaded;
 use super::args::RdmaBenchArgs;
-use super::bench::depth_of;
+use super::bench::{Place, depth_of};
 use crate::cli::Failure;
 use crate::cli::report::hist::Latency;
 use crate::cli::report::json::SCHEMA_VERSION;
@@ -59,11 +59,20 @@ impl Figures {
         amount / self.time.as_secs_f64().max(1e-9)
     }
 
-    fn over(&self) -> &'static str {
-        if self.rdma {
-            "RoCE v2 in user space"
-        } else {
-            "QUIC"
+    fn over(&self, place: &Place) -> String {
+        match &place.device {
+            _ if !self.rdma => "QUIC".into(),
+            Some(name) => format!("the RDMA device {name}"),
+            None => "RoCE v2 in user space".into(),
+        }
+    }
+
+    /// What carried it.
+    fn carrier(&self, place: &Place) -> &'static str {
+        match &place.device {
+            _ if !self.rdma => "quic",
+            Some(_) => "verbs",
+            None => "roce",
         }
     }
 
@@ -76,7 +85,7 @@ impl Figures {
         }
     }
 
-    fn to_text(&self, depth: usize) -> String {
+    fn to_text(&self, place: &Place, depth: usize) -> String {
         let clients = if self.clients == 1 {
             "client"
         } else {
@@ -86,7 +95,7 @@ impl Figures {
             "{}, {} {clients} over {}, ",
             self.name,
             self.clients,
-            self.over()
+            self.over(place)
         );
         if self.name != "setup" {
             text += &format!("{depth} under way: ");
@@ -122,10 +131,10 @@ impl Figures {
         text + "\n"
     }
 
-    fn to_json(&self, depth: usize) -> Value {
+    fn to_json(&self, place: &Place, depth: usize) -> Value {
         json!({
             "name": self.name,
-            "carrier": if self.rdma { "roce" } else { "quic" },
+            "carrier": self.carrier(place),
             "clients": self.clients,
             "depth": depth,
             "duration_seconds": self.time.as_secs_f64(),
@@ -145,13 +154,14 @@ impl Figures {
 /// All of them, as was asked.
 pub fn report(
     args: &RdmaBenchArgs,
+    place: &Place,
     size: usize,
     all: &[Figures],
     failure: Option<&Failure>,
 ) -> Result<String, Failure> {
     let depth = depth_of(args);
     if !args.json {
-        return Ok(all.iter().map(|f| f.to_text(depth)).collect());
+        return Ok(all.iter().map(|f| f.to_text(place, depth)).collect());
     }
     let measure = format!("{:?}", args.measure).to_lowercase();
     let document = json!({
@@ -164,12 +174,14 @@ pub fn report(
             "size_bytes": size,
             "mtu_bytes": args.mtu,
             "tx_depth": args.tx_depth,
-            "ip": args.ip.to_string(),
+            "ip": place.ip.to_string(),
+            "device": place.device,
             "spin": args.spin,
+            "events": args.events,
             "cores": args.cores,
         },
         "end": {
-            "workloads": all.iter().map(|f| f.to_json(depth)).collect::<Vec<_>>(),
+            "workloads": all.iter().map(|f| f.to_json(place, depth)).collect::<Vec<_>>(),
             "error": failure.map(ToString::to_string),
         },
     });

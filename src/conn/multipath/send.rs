@@ -161,14 +161,18 @@ impl Connection {
     }
 
     /// Decides which paths' acknowledgements go over others: those of paths that are abandoned,
-    /// cannot be sent to, or have not answered for a probe timeout while others do.
+    /// cannot be sent to, or may have failed while others work.
+    ///
+    /// One probe timeout is not enough: who mostly receives has few round-trip samples and is wrong
+    /// about a queue that grows, and each way there and back leaves the sender without
+    /// acknowledgements for as long as the delays of the two paths differ.
     fn settle_acks(&mut self) {
         let works =
             |p: &Path<SentFrame>| p.can_send() && !p.is_suspect() && p.state == PathState::Open;
         let others = self.paths.iter().filter(|p| works(p)).count();
         for path in self.paths.iter_mut() {
             let own = works(path);
-            path.acks_away = !path.can_send() || (path.is_suspect() && others > usize::from(own));
+            path.acks_away = !path.can_send() || (path.has_failed() && others > usize::from(own));
         }
     }
 

@@ -25,6 +25,10 @@ impl Port for Device {
         Some((index as u8, addr.ip().into(), addr.port()))
     }
 
+    fn not_ready(&self) -> Option<u64> {
+        Some(self.stats().rnr_naks_sent)
+    }
+
     fn handle_train(&mut self, now: Timestamp, meta: &RecvMeta, train: &mut [u8]) {
         Device::handle_train(self, now, meta, train);
     }

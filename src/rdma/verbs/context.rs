@@ -4,6 +4,7 @@
 //! The locks here are of creation, removal and events; no data passes them.
 
 use super::ffi::{self, RawEvent};
+use super::removal::Removal;
 use super::{Unavailable, unlisted};
 use crate::base::{Rng, limits};
 use crate::rdma::attr::{DeviceAttr, QpCap};
@@ -16,7 +17,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// The devices that are open.
@@ -80,6 +81,9 @@ pub(super) struct Context {
     used: [AtomicU64; Kind::ALL.len()],
     psns: Mutex<HashSet<u32>>,
     routes: Mutex<Routes>,
+    removal: Removal,
+    /// It is being removed: who opens the name now means another device.
+    removed: AtomicBool,
     /// The addresses as last looked up, which takes a file each.
     gids: Mutex<Vec<(u8, Gid)>>,
 }
@@ -185,8 +189,9 @@ impl Context {
         };
         let mut open = lock(&OPEN);
         open.retain(|(_, context)| context.strong_count() > 0);
-        let known = open.iter().find(|(is, _)| *is == name);
-        if let Some(context) = known.and_then(|(_, context)| context.upgrade()) {
+        let known = open.iter().filter(|(is, _)| *is == name);
+        let mut known = known.filter_map(|(_, context)| context.upgrade());
+        if let Some(context) = known.find(|c| !c.removed.load(Ordering::Relaxed)) {
             return Ok(context);
         }
         let raw = match ffi::Context::open(&name) {
@@ -196,6 +201,8 @@ impl Context {
         };
         let context = Arc::new(Self {
             attr: attributes(&raw)?,
+            removal: Removal::of(&raw.node()),
+            removed: AtomicBool::new(false),
             raw,
             name: name.clone(),
             used: Default::default(),
@@ -253,6 +260,18 @@ impl Context {
             limit: kind.limit(&self.attr),
         };
         Kind::ALL.into_iter().zip(&self.used).map(of).collect()
+    }
+
+    /// Readable when the device may be being removed.
+    pub fn removal_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.removal.wake_fd()
+    }
+
+    /// The driver's own count of answers that no receive was ready, under rxe's name for it.
+    pub fn not_ready(&self) -> Option<u64> {
+        let device = &self.name;
+        let path = format!("/sys/class/infiniband/{device}/ports/1/hw_counters/send_rnr_err");
+        std::fs::read_to_string(path).ok()?.trim().parse().ok()
     }
 
     /// A number of 24 random bits.
@@ -354,7 +373,12 @@ impl Member {
     /// The oldest event of ours. Those that the device has are given to their owners first.
     pub fn take_event(&self) -> Option<AsyncEvent> {
         let routes = lock(&self.context.routes);
-        while self.context.raw.take_event(|event| routes.route(event)) {}
+        let context = &self.context;
+        while context.raw.take_event(|event| routes.route(event)) {}
+        if context.removal.has_come() {
+            context.removed.store(true, Ordering::Relaxed);
+            routes.route(RawEvent::DeviceFatal);
+        }
         drop(routes);
         let mut events = lock(&self.mailbox.events);
         if events.len() <= 1 {

@@ -119,6 +119,20 @@ impl Opened {
         &self.0.name
     }
 
+    /// One of its addresses: of IPv4 where it has such, and one that other hosts can name.
+    pub fn address(&self) -> Result<IpAddr, Unavailable> {
+        let rank = |ip: &IpAddr| match ip {
+            IpAddr::V4(_) => 0,
+            IpAddr::V6(ip) if ip.is_unicast_link_local() => 2,
+            IpAddr::V6(_) => 1,
+        };
+        let all = self.0.gids().into_iter().map(|(_, gid)| gid.ip());
+        all.min_by_key(rank).ok_or(Unavailable::NoAddress {
+            device: Some(self.0.name.clone()),
+            ip: IpAddr::from([0; 4]),
+        })
+    }
+
     /// A shard's share; see [`Device::open`].
     pub fn device(&self, rng: Rng) -> Result<Device, Unavailable> {
         Device::on(&self.0, rng)
@@ -201,6 +215,10 @@ impl Port for Device {
         &self.named
     }
 
+    fn prefers_inline(&self) -> bool {
+        true
+    }
+
     fn gid_of(&self, ip: IpAddr) -> Option<(u8, Gid, u16)> {
         let (index, gid) = self.context().gid_of(ip)?;
         Some((index, gid, UDP_PORT))
@@ -210,17 +228,29 @@ impl Port for Device {
         takes_port(peer.udp_port)
     }
 
+    fn not_ready(&self) -> Option<u64> {
+        self.context().not_ready()
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn usage(&self) -> Vec<Usage> {
         self.context().usage()
     }
 
-    /// The queues' channel, the device's events, and those of ours that another shard came upon.
+    /// The queues' channel, the device's events, those of ours that another shard came upon, and
+    /// the device's removal.
     fn wake_fds(&self) -> Vec<(WakeFor, BorrowedFd<'_>)> {
-        vec![
+        let mut all = vec![
             (WakeFor::Completions, self.channel.wake_fd()),
             (WakeFor::Events, self.context().raw.wake_fd()),
             (WakeFor::Events, self.member.wake_fd()),
-        ]
+        ];
+        let removal = self.context().removal_fd();
+        all.extend(removal.map(|fd| (WakeFor::Events, fd)));
+        all
     }
 
     fn req_notify_cq(&mut self, cq: CompletionQueueId) -> Result<(), RdmaError> {

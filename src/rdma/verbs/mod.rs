@@ -19,6 +19,8 @@ mod memory;
 #[cfg(feature = "rdma-verbs")]
 mod objects;
 #[cfg(feature = "rdma-verbs")]
+mod removal;
+#[cfg(feature = "rdma-verbs")]
 mod requests;
 #[cfg(feature = "rdma-verbs")]
 mod tags;

@@ -175,9 +175,10 @@ impl<P: Port> Host<P> {
         }
         let reached = self.can_reach(s, peer.queue.as_ref());
         let wants_queue = reached.is_ok();
+        let shared = self.shared.as_ref().is_none_or(|s| s.receives.is_some());
         let amount = Amount {
             queue_pairs: u64::from(wants_queue),
-            bytes: plan.bytes() as u64,
+            bytes: plan.bytes(wants_queue && !shared) as u64,
             requests: u64::from(plan.window) + u64::from(plan.operations),
         };
         let Some(reservation) = self.config.quotas.reserve(who, amount) else {
@@ -247,6 +248,9 @@ impl<P: Port> Host<P> {
             )),
             Some(_) => None,
         };
+        if !self.has_device() {
+            why_quic = Some("the RDMA device of this end is not usable".into());
+        }
         let queue = peer.queue.filter(|_| why_quic.is_none());
         if let (Some(parts), Some(queue), Some(port)) = (&s.parts, queue, &mut self.port) {
             match parts.connect(port, local, &queue) {
@@ -260,83 +264,6 @@ impl<P: Port> Host<P> {
             s.say(&Message::Ready(ready));
         }
         self.settle(key, ready);
-    }
-
-    /// The lane is open, over what both can.
-    pub(super) fn settle(&mut self, key: Key, queue: bool) {
-        let Some(s) = self.sessions.get_mut(key) else {
-            return;
-        };
-        s.state = State::Open;
-        s.carrier = if queue {
-            Carrier::Queue
-        } else {
-            let unknown = || "the peer did not take its queue pair".to_owned();
-            let why = s.why_quic.get_or_insert_with(unknown);
-            tracing::info!(peer = %s.remote, why, "a lane runs over QUIC");
-            Carrier::Stream
-        };
-        if !queue && let (Some(parts), Some(port)) = (&mut s.parts, &mut self.port) {
-            if let Some(qp) = parts.qp() {
-                self.by_qp.remove(&qp.id);
-            }
-            // Nothing was posted but receives of its own, which go with it.
-            parts.drop_queue(port);
-        }
-        let opened = if queue {
-            &mut self.stats.opened_rdma
-        } else {
-            &mut self.stats.opened_quic
-        };
-        *opened += 1;
-        self.set_deadline(key, Timestamp::NEVER);
-        if let Some(info) = self.info(key) {
-            self.tell(key, News::Open(info));
-        }
-    }
-
-    fn on_fallback(&mut self, key: Key, received: u64) {
-        let Some(s) = self.sessions.get_mut(key) else {
-            return;
-        };
-        if s.carrier == Carrier::Stream || s.peer_fallback.is_some() {
-            return self.misbehaved(key, "a fallback from nothing".into());
-        }
-        s.peer_fallback = Some(received);
-        self.fail_over(key, "the peer has left it");
-        self.change(key);
-    }
-
-    /// How far a goodbye is.
-    fn part_with(&mut self, key: Key, now: Timestamp) {
-        let patience = self.config.patience;
-        let Some(s) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let Some(total) = s.peer_total.filter(|n| s.flow.received() >= *n) else {
-            return;
-        };
-        if s.flow.received() > total {
-            return self.misbehaved(key, "more messages than the peer says".into());
-        }
-        // What we began is not left undone; a deadline ends the waiting.
-        if !s.ops.is_empty() {
-            return;
-        }
-        match s.state {
-            // We asked, and have everything.
-            State::Leaving if s.answered => {
-                s.state = State::Left;
-                self.end(key, LaneEnd::Finished);
-            }
-            State::Open | State::Leaving if !s.acked_bye => {
-                s.acked_bye = true;
-                let ours = s.flow.accepted();
-                s.say(&Message::ByeAck(ours));
-                self.set_deadline(key, now + patience);
-            }
-            _ => {}
-        }
     }
 }
 
@@ -464,8 +391,7 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
                 self.host.end(key, LaneEnd::Refused(why));
             }
             Message::Ready(queue) if server && state == State::Greeting && !fresh => {
-                let queue = queue && s.carrier == Carrier::Queue;
-                self.host.settle(key, queue);
+                self.host.ready(key, queue);
             }
             Message::Ready(true) if server && s.early => s.early = false,
             Message::StatusRequest if server && state == State::Greeting && fresh => {

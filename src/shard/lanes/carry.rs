@@ -6,6 +6,7 @@ use super::session::{Carrier, Pending, State};
 use crate::base::{Timestamp, limits};
 use crate::rdma::bootstrap::Message;
 use crate::rdma::lane::{Frame, HEADER, Kind};
+use crate::rdma::parts::INLINE;
 use crate::rdma::slots::Key;
 use crate::rdma::{
     Completion, CompletionOpcode, Data, Port, QueuePairId, RecvRequest, Remote, SendOp,
@@ -72,10 +73,19 @@ impl<P: Port> Host<P> {
         if port.write(mr.id, at, &frame.to_bytes()).is_err() {
             return false;
         }
+        let len = HEADER as u32 + len;
+        let sges = [mr.sge(at, len)];
+        let (mut short, mut data) = ([0; INLINE as usize], Data::Sges(&sges));
+        if port.prefers_inline()
+            && len as usize <= parts.inline()
+            && let Some(short) = short.get_mut(..len as usize)
+            && port.read(mr.id, at, short).is_ok()
+        {
+            data = Data::Inline(short);
+        }
         s.flow.on_sent();
         let (index, signaled) = s.next_request();
-        let sges = [mr.sge(at, HEADER as u32 + len)];
-        let mut request = SendRequest::new(index, SendOp::Send, Data::Sges(&sges));
+        let mut request = SendRequest::new(index, SendOp::Send, data);
         request.signaled = signaled;
         if let Err(error) = port.post_send(qp.id, &[request]) {
             self.fail_over(key, &error.to_string());
@@ -229,14 +239,18 @@ impl<P: Port> Host<P> {
 
     /// All completions of the lane's queue pair were seen.
     pub(super) fn left_queue(&mut self, key: Key) {
-        let (Some(s), Some(port)) = (self.sessions.get_mut(key), &mut self.port) else {
+        let Some(s) = self.sessions.get_mut(key) else {
             return;
         };
-        if let Some(parts) = &mut s.parts {
+        if let (Some(parts), Some(port)) = (&mut s.parts, &mut self.port) {
             if let Some(qp) = parts.qp() {
                 self.by_qp.remove(&qp.id);
             }
             parts.drop_queue(port);
+        }
+        // A client that is not ready is told when it is; one that goes without need not be.
+        if s.state == State::Greeting || s.carrier != Carrier::Changing {
+            return;
         }
         s.told_fallback = true;
         let received = s.flow.received();

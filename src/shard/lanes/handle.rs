@@ -1,6 +1,7 @@
 //! The lanes of a shard as their application uses them.
 
 use super::app::{LaneError, LaneInfo, Operation, Target};
+use super::board::ShardStatus;
 use super::host::{Host, LaneStats};
 use super::session::{Carrier, LaneId, Session, State};
 use crate::base::Timestamp;
@@ -219,6 +220,12 @@ impl<P: Port> Lanes<'_, P> {
     pub fn device(&self) -> Option<(DeviceAttr, Objects)> {
         let port = self.host.port.as_ref()?;
         Some((port.query_device(), port.objects()))
+    }
+
+    /// Every shard of the engine, as each last told of itself; this one as it is now.
+    pub fn shards(&mut self) -> Vec<ShardStatus> {
+        self.host.publish();
+        self.host.config.board.shards()
     }
 
     /// Every limit that clients come up against, with what is used of it.

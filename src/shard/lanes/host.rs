@@ -1,6 +1,7 @@
 //! A shard's lanes: their sessions, the provider that they share, and the shard's turn.
 
 use super::app::{LaneApp, LaneEnd, LaneInfo, OpError, Target};
+use super::board::{Board, Told};
 use super::handle::Lanes;
 use super::session::{LaneId, Session, State};
 use super::wake::Wakes;
@@ -45,6 +46,9 @@ pub struct LaneConfig {
     pub quotas: Quotas,
     /// Where every object is entered.
     pub registry: Registry,
+    /// Where each shard of an engine tells of its lanes, so that any one answers for all. Another
+    /// engine needs another.
+    pub board: Board,
 }
 
 impl Default for LaneConfig {
@@ -66,6 +70,7 @@ impl Default for LaneConfig {
             foreign_gids: false,
             quotas: Quotas::new(Default::default()),
             registry: Registry::default(),
+            board: Board::default(),
         }
     }
 }
@@ -88,6 +93,17 @@ pub struct LaneStats {
     pub ended: u64,
     /// Peers that broke the rules of the bootstrap or the lane.
     pub misbehaved: u64,
+}
+
+impl LaneStats {
+    pub(super) fn add(&mut self, more: &Self) {
+        self.opened_rdma += more.opened_rdma;
+        self.opened_quic += more.opened_quic;
+        self.refused += more.refused;
+        self.fallbacks += more.fallbacks;
+        self.ended += more.ended;
+        self.misbehaved += more.misbehaved;
+    }
 }
 
 /// News for the application.
@@ -129,6 +145,10 @@ pub struct Host<P: Port> {
     pub(super) completions: Vec<Completion>,
     pub(super) closing: bool,
     pub(super) stats: LaneStats,
+    /// Lanes that are open.
+    pub(super) lanes: u64,
+    /// What the board was told last.
+    pub(super) told: Option<Told>,
 }
 
 impl<P: Port> Host<P> {
@@ -177,6 +197,7 @@ impl<P: Port> Host<P> {
         };
         self.shard = ctx.shard();
         let shard = self.shard;
+        self.config.registry = self.config.registry.of_shard(shard);
         match open(ctx) {
             Ok(port) => self.port = port,
             Err(error) => tracing::warn!(shard, %error, "no RDMA: lanes run over QUIC"),
@@ -202,7 +223,7 @@ impl<P: Port> Host<P> {
     }
 
     /// The shard's own objects and its share of the device go, once no client has any.
-    fn give_back(&mut self, ctx: &mut Context<'_>) {
+    pub(super) fn give_back(&mut self, ctx: &mut Context<'_>) {
         self.unwatch_device(ctx);
         if let (Some(shared), Some(port)) = (self.shared.take(), &mut self.port) {
             shared.tear_down(port);
@@ -223,6 +244,7 @@ impl<P: Port> Host<P> {
             self.part(parts);
         }
         self.stats.ended += 1;
+        self.lanes -= u64::from(s.counted);
         let agreed = s.state == State::Left || s.acked_bye;
         let why = match s.end.take() {
             Some(why) => why,
@@ -308,6 +330,8 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             completions: Vec::new(),
             closing: false,
             stats: LaneStats::default(),
+            lanes: 0,
+            told: None,
             config,
         };
         Self { host, app }
@@ -386,6 +410,7 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
         let host = &mut self.host;
         if host.closing && host.sessions.len() == 0 && host.parting.is_empty() {
             host.give_back(ctx);
+            host.publish();
             if ctx.endpoint().is_empty() {
                 ctx.stop();
             }
@@ -517,6 +542,8 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
         let host = &mut self.host;
         let later = self.app.on_turn(&mut Lanes { now, host });
         self.look(ctx);
+        self.host.retire_device(ctx);
+        self.host.publish();
         self.finish(ctx);
         let timeout = self.host.port.as_ref().map(Port::poll_timeout);
         let first = self.host.timers.first().map(|(at, _)| *at);

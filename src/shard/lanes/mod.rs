@@ -10,6 +10,7 @@
 //! authenticated.** Lanes that run over streams have all of QUIC's protection.
 
 mod app;
+mod board;
 mod bootstrap;
 mod carry;
 mod handle;
@@ -18,10 +19,12 @@ mod port;
 mod roce;
 mod serve;
 mod session;
+mod settle;
 mod status;
 mod wake;
 
 pub use app::{Consume, LaneApp, LaneEnd, LaneError, LaneInfo, OpError, Operation, Target};
+pub use board::{Board, ShardStatus};
 pub use handle::Lanes;
 pub use host::{LaneConfig, LaneShard, LaneStats};
 pub use port::{PortConfig, PortError, PortSetup, Ports, ProviderChoice};

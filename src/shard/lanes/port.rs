@@ -107,6 +107,25 @@ impl PortConfig {
         })
     }
 
+    /// An address of the device of the kernel's that would be chosen, IPv4 where it has such.
+    ///
+    /// # Errors
+    /// Why there is none.
+    #[cfg(feature = "rdma-verbs")]
+    pub fn device_address(&self) -> Result<IpAddr, verbs::Unavailable> {
+        verbs::Opened::find(self.device.as_deref(), self.ip)?.address()
+    }
+
+    /// An address of the device of the kernel's that would be chosen; here there is none.
+    ///
+    /// # Errors
+    /// That it was not built.
+    #[cfg(not(feature = "rdma-verbs"))]
+    #[expect(clippy::unused_self, reason = "as with the feature")]
+    pub fn device_address(&self) -> Result<IpAddr, verbs::Unavailable> {
+        Err(verbs::Unavailable::NotBuilt)
+    }
+
     #[cfg(feature = "rdma-verbs")]
     fn verbs(&self, shards: usize) -> Result<Ports, verbs::Unavailable> {
         let opened = verbs::Opened::find(self.device.as_deref(), self.ip)?;

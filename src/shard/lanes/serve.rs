@@ -186,10 +186,10 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
         let Some(s) = self.host.sessions.get_mut(key) else {
             return;
         };
-        if s.state == State::Greeting && s.carrier == Carrier::Queue {
+        if s.state == State::Greeting && s.carrier != Carrier::Stream {
             // The queue pair was faster than the stream: who sends is ready.
             s.early = true;
-            self.host.settle(key, true);
+            self.host.ready(key, true);
             return self.on_frame(now, key, bytes);
         }
         let counted = matches!(frame.kind, Kind::Message | Kind::Ack);

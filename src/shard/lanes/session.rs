@@ -83,6 +83,18 @@ impl Memory {
         }
     }
 
+    /// The same bytes, no longer registered.
+    fn unregister<P: Port>(&mut self, port: &P) {
+        let Self::Registered(mr) = self else {
+            return;
+        };
+        let mut bytes = vec![0; mr.len];
+        if let Err(error) = port.read(mr.id, 0, &mut bytes) {
+            tracing::error!(%error, "a lane's memory is lost");
+        }
+        *self = Self::Plain(bytes);
+    }
+
     pub fn write<P: Port>(&mut self, port: Option<&mut P>, at: u64, from: &[u8]) -> bool {
         let Some(range) = self.range(at, from.len()) else {
             return false;
@@ -150,6 +162,8 @@ pub(super) struct Session {
     /// The application found the lane full.
     pub wants_room: bool,
     pub status_only: bool,
+    /// It counts among the lanes that are open.
+    pub counted: bool,
     /// Why the lane has no queue pair.
     pub why_quic: Option<String>,
     pub deadline: Timestamp,
@@ -190,10 +204,22 @@ impl Session {
             reservation: None,
             wants_room: false,
             status_only: false,
+            counted: false,
             why_quic: None,
             deadline,
             dirty: false,
             end: None,
+        }
+    }
+
+    /// Removes what the lane has of a device; what its memory holds stays.
+    pub fn leave_device<P: Port>(&mut self, port: &mut P) {
+        self.send.unregister(port);
+        self.region.unregister(port);
+        if let Some(mut parts) = self.parts.take() {
+            // The identity is charged as before: the memory is there.
+            self.reservation = self.reservation.take().or(parts.take_reservation());
+            parts.tear_down(port);
         }
     }
 

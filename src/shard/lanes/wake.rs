@@ -129,6 +129,26 @@ impl<P: Port> Host<P> {
         self.leave_queues("the device failed");
     }
 
+    /// Gives a lost device back once no lane is on its queue pairs: who removes it may be waiting
+    /// for that. Lanes keep the bytes of their memory.
+    pub(super) fn retire_device(&mut self, ctx: &mut Context<'_>) {
+        if !self.wakes.lost || self.port.is_none() || !self.parting.is_empty() {
+            return;
+        }
+        let all: Vec<Key> = self.by_conn.values().copied().collect();
+        for key in all {
+            if let (Some(s), Some(port)) = (self.sessions.get_mut(key), &mut self.port) {
+                s.leave_device(port);
+            }
+        }
+        self.by_qp.clear();
+        tracing::warn!(
+            shard = self.shard,
+            "the device is given back: lanes run over QUIC"
+        );
+        self.give_back(ctx);
+    }
+
     fn leave_queues(&mut self, why: &str) {
         let all: Vec<Key> = self.by_qp.values().copied().collect();
         for key in all {

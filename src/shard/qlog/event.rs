@@ -9,6 +9,7 @@ use super::json::Object;
 use crate::base::{FourTuple, Timestamp, limits};
 use crate::conn::ConnectionError;
 use crate::conn::observe::{Begun, Observed, Phase, RecoveryState, SeenPacket, role};
+use crate::path::PathId;
 use crate::wire::{Code, PacketType, TransportParameters};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -25,7 +26,8 @@ pub(super) struct Recorder {
     unix_time: Duration,
     /// What both sides' acknowledgement delays are scaled by: ours, the peer's.
     exponents: [u8; 2],
-    recovery: Option<RecoveryState>,
+    /// What was last written of paths, at most [`PATH_RECORDS`](limits::PATH_RECORDS).
+    recovery: Vec<(PathId, RecoveryState)>,
 }
 
 impl Recorder {
@@ -34,7 +36,7 @@ impl Recorder {
             begun: *begun,
             unix_time,
             exponents: [ACK_DELAY_EXPONENT; 2],
-            recovery: None,
+            recovery: Vec::new(),
         }
     }
 
@@ -78,8 +80,13 @@ impl Recorder {
             Observed::PacketReceived(p) => {
                 self.packet(now, "transport:packet_received", &p, 1, out);
             }
-            Observed::PacketLost { ty, number, size } => {
-                self.event(now, "recovery:packet_lost", out, |d| {
+            Observed::PacketLost {
+                path,
+                ty,
+                number,
+                size,
+            } => {
+                self.event_on(path, now, "recovery:packet_lost", out, |d| {
                     header(d, ty, number);
                     d.object("raw").number("length", size as u64);
                 });
@@ -89,17 +96,7 @@ impl Recorder {
                 duplicate,
                 other,
             } => {
-                let kinds = [
-                    ("decryption_failure", undecryptable),
-                    ("duplicate", duplicate),
-                    ("general", other),
-                ];
-                for (trigger, count) in kinds.into_iter().filter(|(_, n)| *n > 0) {
-                    self.event(now, "transport:packet_dropped", out, |d| {
-                        d.text("trigger", trigger);
-                        d.number("count", count);
-                    });
-                }
+                self.dropped(now, [undecryptable, duplicate, other], out);
             }
             Observed::Parameters(peers, p) => {
                 if let Some(exponent) = self.exponents.get_mut(usize::from(peers)) {
@@ -110,7 +107,7 @@ impl Recorder {
                     parameters(d, p);
                 });
             }
-            Observed::Recovery(state) => self.recovery(now, state, out),
+            Observed::Recovery(path, state) => self.recovery(now, path, state, out),
             Observed::Phase(phase) => {
                 self.event(now, "connectivity:connection_state_updated", out, |d| {
                     d.text("new", phase_name(phase));
@@ -120,15 +117,15 @@ impl Recorder {
                 generation,
                 by_peer,
             } => self.keys(now, generation, by_peer, out),
-            Observed::PathChanged { to, .. } => {
+            Observed::PathChanged { path, to, .. } => {
                 self.event(now, "connectivity:path_assigned", out, |d| {
-                    d.text("path_id", "");
+                    d.text("path_id", &name(path));
                     endpoint(&mut d.object("path_remote"), to.remote);
                     endpoint(&mut d.object("path_local"), to.local);
                 });
             }
-            Observed::MtuChanged(mtu) => {
-                self.event(now, "connectivity:mtu_updated", out, |d| {
+            Observed::MtuChanged(path, mtu) => {
+                self.event_on(path, now, "connectivity:mtu_updated", out, |d| {
                     d.number("new", mtu as u64);
                 });
             }
@@ -137,6 +134,17 @@ impl Recorder {
                     closed(d, why);
                 });
             }
+        }
+    }
+
+    /// Packets that were dropped: they did not decrypt, were known, or anything else.
+    fn dropped(&self, now: Timestamp, counts: [u64; 3], out: &mut Vec<u8>) {
+        let triggers = ["decryption_failure", "duplicate", "general"];
+        for (trigger, count) in triggers.into_iter().zip(counts).filter(|(_, n)| *n > 0) {
+            self.event(now, "transport:packet_dropped", out, |d| {
+                d.text("trigger", trigger);
+                d.number("count", count);
+            });
         }
     }
 
@@ -151,16 +159,31 @@ impl Recorder {
     fn event(
         &self,
         now: Timestamp,
-        name: &str,
+        event: &str,
+        out: &mut Vec<u8>,
+        data: impl FnOnce(&mut Object<'_>),
+    ) {
+        self.event_on(PathId::ZERO, now, event, out, data);
+    }
+
+    /// One that is about a path.
+    fn event_on(
+        &self,
+        path: PathId,
+        now: Timestamp,
+        event: &str,
         out: &mut Vec<u8>,
         data: impl FnOnce(&mut Object<'_>),
     ) {
         out.push(RECORD_SEPARATOR);
         {
-            let mut event = Object::begin(out);
-            event.millis("time", now - self.begun.now);
-            event.text("name", name);
-            data(&mut event.object("data"));
+            let mut o = Object::begin(out);
+            o.millis("time", now - self.begun.now);
+            o.text("name", event);
+            if path != PathId::ZERO {
+                o.text("path", &name(path));
+            }
+            data(&mut o.object("data"));
         }
         out.push(b'\n');
     }
@@ -180,7 +203,7 @@ impl Recorder {
         };
         let exponent = exponent.unwrap_or(ACK_DELAY_EXPONENT);
         let end = out.len() + limits::QLOG_RECORD_BYTES;
-        self.event(now, name, out, |d| {
+        self.event_on(packet.path, now, name, out, |d| {
             header(d, packet.ty, packet.number);
             let mut raw = d.object("raw");
             raw.number("length", packet.size as u64);
@@ -202,12 +225,12 @@ impl Recorder {
         });
     }
 
-    fn recovery(&mut self, now: Timestamp, s: RecoveryState, out: &mut Vec<u8>) {
-        let before = self.recovery.replace(s);
+    fn recovery(&mut self, now: Timestamp, path: PathId, s: RecoveryState, out: &mut Vec<u8>) {
+        let before = self.note_recovery(path, s);
         let is_new = |same: fn(&RecoveryState, &RecoveryState) -> bool| {
             before.as_ref().is_none_or(|b| !same(b, &s))
         };
-        self.event(now, "recovery:metrics_updated", out, |d| {
+        self.event_on(path, now, "recovery:metrics_updated", out, |d| {
             let times = [
                 ("min_rtt", s.min_rtt, before.map(|b| b.min_rtt)),
                 (
@@ -237,7 +260,7 @@ impl Recorder {
             }
         });
         if is_new(|a, b| a.slow_start == b.slow_start) {
-            self.event(now, "recovery:congestion_state_updated", out, |d| {
+            self.event_on(path, now, "recovery:congestion_state_updated", out, |d| {
                 let new = if s.slow_start {
                     "slow_start"
                 } else {
@@ -246,6 +269,19 @@ impl Recorder {
                 d.text("new", new);
             });
         }
+    }
+
+    /// Keeps what is written of a path, and returns what was written before.
+    fn note_recovery(&mut self, path: PathId, s: RecoveryState) -> Option<RecoveryState> {
+        if let Some((_, known)) = self.recovery.iter_mut().find(|(p, _)| *p == path) {
+            return Some(std::mem::replace(known, s));
+        }
+        // Of those that are there no more, the oldest goes first.
+        if self.recovery.len() >= limits::PATH_RECORDS {
+            self.recovery.remove(0);
+        }
+        self.recovery.push((path, s));
+        None
     }
 
     /// Both directions move together; the keys themselves are nobody's business here.
@@ -262,6 +298,14 @@ impl Recorder {
                 d.text("trigger", trigger);
             });
         }
+    }
+}
+
+/// What a path is called: the first is the one that qlog means by no name.
+fn name(path: PathId) -> String {
+    match path {
+        PathId::ZERO => String::new(),
+        _ => path.0.to_string(),
     }
 }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::base::FourTuple;
 use crate::base::net::UNSPECIFIED;
 use crate::conn::observe::{Phase, SeenPacket};
+use crate::path::PathId;
 use crate::wire::{ConnectionId, PacketType, Side};
 use serde_json::Value;
 
@@ -32,7 +33,13 @@ fn records(bytes: &[u8]) -> Vec<Value> {
 }
 
 fn sent(payload: &[u8]) -> Observed<'_> {
-    Observed::PacketSent(SeenPacket::new(PacketType::OneRtt, 7, 1200, payload))
+    Observed::PacketSent(SeenPacket::new(
+        PathId::ZERO,
+        PacketType::OneRtt,
+        7,
+        1200,
+        payload,
+    ))
 }
 
 #[test]

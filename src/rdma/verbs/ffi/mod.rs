@@ -202,6 +202,13 @@ impl Context {
         })
     }
 
+    /// The name of the device's node.
+    pub fn node(&self) -> String {
+        // SAFETY: the context is open and keeps its device, whose name ends with a zero.
+        let name = unsafe { CStr::from_ptr((*(*self.raw).device).dev_name.as_ptr()) };
+        name.to_string_lossy().into_owned()
+    }
+
     /// Readable while an asynchronous event waits.
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: open as long as the context is, which the result borrows.
