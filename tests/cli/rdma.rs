@@ -64,7 +64,11 @@ fn clients_are_measured_in_stages() {
     assert_eq!(stages, [Some(10), Some(20), Some(25)]);
     let opened: u64 = all.iter().filter_map(|w| w["operations"].as_u64()).sum();
     assert_eq!(opened, 25);
-    assert!(all.iter().all(|w| w["memory_bytes_per_client"].is_u64()));
+    // Eight messages of 4 KiB and a region of 4 KiB at either end, all of it resident.
+    let of = |key: &str| -> Vec<_> { all.iter().filter_map(|w| w[key].as_u64()).collect() };
+    assert_eq!(of("registered_bytes_per_client"), [2 * 9 * 4096; 3]);
+    let resident = of("memory_bytes_per_client");
+    assert!(resident.len() == 3 && resident.iter().all(|n| *n >= 2 * 9 * 4096));
 }
 
 fn kill(child: &Child, signal: &str) {
