@@ -59,11 +59,17 @@ fn clients_are_measured_in_stages() {
     assert_eq!(clients, [Some(1), Some(2), Some(4)]);
     assert!(all.iter().all(|w| w["bytes"].as_u64() > Some(0)));
     assert!(all.iter().all(|w| w["carrier"] == carrier));
+}
+
+#[test]
+fn setup_is_measured_in_stages() {
+    let (carrier, flags) = provider();
     let all = workloads(&format!("rdma bench setup -n 25 -J {flags}"));
     let stages: Vec<_> = all.iter().map(|w| w["clients"].as_u64()).collect();
     assert_eq!(stages, [Some(10), Some(20), Some(25)]);
     let opened: u64 = all.iter().filter_map(|w| w["operations"].as_u64()).sum();
     assert_eq!(opened, 25);
+    assert!(all.iter().all(|w| w["carrier"] == carrier));
     assert!(all.iter().all(|w| w["memory_bytes_per_client"].is_u64()));
 }
 
