@@ -44,6 +44,8 @@ mod seeds;
 mod sockets;
 #[path = "multipath/states.rs"]
 mod states;
+#[path = "multipath/withheld.rs"]
+mod withheld;
 
 use common::counting::Counting;
 

@@ -61,6 +61,13 @@ impl Default for PathNews {
     }
 }
 
+impl PathNews {
+    /// Where nobody reads, or not fast enough, the oldest is the least use.
+    pub(super) fn tell(&self, event: PathEvent) {
+        let _ = self.0.force_push(event);
+    }
+}
+
 impl Connection {
     /// Opens another path of this client's connection, and waits until the server has answered on
     /// it: from then on both sides use it. Right after the handshake this waits, too, until the
@@ -306,4 +313,22 @@ async fn answer<T: Clone, E: Clone>(
         over.map(|why| Err(lost(why))).or(answered)
     };
     shared.waiters.until(answer).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The cap on news that nobody reads.
+    #[test]
+    fn the_oldest_news_is_dropped() {
+        let news = PathNews::default();
+        let most = limits::PATH_EVENTS as u32;
+        for id in 0..3 * most {
+            news.tell(PathEvent::Validated(PathId(id)));
+        }
+        let told: Vec<PathEvent> = std::iter::from_fn(|| news.0.pop()).collect();
+        let newest = (2 * most..3 * most).map(|id| PathEvent::Validated(PathId(id)));
+        assert_eq!(told, newest.collect::<Vec<_>>());
+    }
 }

@@ -109,7 +109,7 @@ pub const CONNECTION_WINDOW: u64 = 2 * 1024 * 1024;
 pub const CONNECTION_WINDOW_MAX: u64 = 32 * 1024 * 1024;
 /// Bytes that one stream holds for the application before `write` takes no more, by default.
 pub const SEND_BUFFER: usize = 4 * 1024 * 1024;
-/// Packets sent and not yet acknowledged, lost or discarded, per space.
+/// Packets sent and not yet acknowledged, lost or discarded: of a connection, shared by its paths.
 pub const SENT_PACKETS: usize = 1 << 17;
 /// Trains whose circumstances BBR remembers for its samples; later ones join the last.
 pub const SEND_RECORDS: usize = 8192;
@@ -234,6 +234,8 @@ pub const LANE_OPERATIONS: usize = 64;
 pub const LANE_BACKLOG: usize = 1 << 20;
 /// Bytes of the region that a lane announces.
 pub const LANE_REGION: usize = 1 << 30;
+/// Certificate chains of peers that a thread compares a new one with, to keep the same only once.
+pub const SHARED_CHAINS: usize = 8;
 /// Lanes of one shard, at either end.
 pub const LANES: usize = 1 << 14;
 

@@ -170,7 +170,9 @@ impl Connection {
         if self.multipath.is_some() {
             self.note_acked(now, summary.acked_bytes);
         }
-        self.detect_lost(now, ty);
+        if space_index(ty) != 2 || self.paths.current_mut().sent.has_overtaken() {
+            self.detect_lost(now, ty);
+        }
         self.couple();
         let path = self.paths.current_mut();
         if let Some(lost_at) = summary.spurious_lost_at {

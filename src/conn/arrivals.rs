@@ -2,7 +2,7 @@
 //! datagram that is for none: another shard's, a new connection's, an answer without state, a drop.
 
 use super::application::{Application, Sink};
-use super::endpoint::Endpoint;
+use super::endpoint::{ConnId, Endpoint};
 use super::guard::PortVerdict;
 use super::router::Route;
 use crate::base::{RecvMeta, Timestamp};
@@ -23,6 +23,13 @@ impl Endpoint {
         self.clock = now;
         let cid_len = self.cids.len();
         let step = meta.segment_size.max(1);
+        // Nearly all that is no bulk data.
+        if data.len() <= step
+            && let Some(dcid) = header::dcid(data, cid_len)
+            && let Some(Route::Connection(id)) = self.router.get(dcid)
+        {
+            return self.deliver(now, meta, id, data, app);
+        }
         let (mut start, mut at) = (0, 0);
         let mut run: Option<(Route, ConnectionId)> = None;
         while at < data.len() {
@@ -79,11 +86,29 @@ impl Endpoint {
             }
             _ => return,
         };
-        if let Some(e) = self.entry(id).filter(|_| !data.is_empty()) {
-            let handshaking = e.conn.is_handshaking();
-            e.conn.handle_train(now, meta, data, &mut Sink { app, id });
-            self.handshake_trains += u64::from(handshaking);
-            self.wake(id);
+        if !data.is_empty() {
+            self.deliver(now, meta, id, data, app);
+        }
+    }
+
+    #[inline]
+    fn deliver(
+        &mut self,
+        now: Timestamp,
+        meta: &RecvMeta,
+        id: ConnId,
+        data: &mut [u8],
+        app: &mut dyn Application,
+    ) {
+        let Some(e) = self.entry(id) else {
+            return;
+        };
+        let handshaking = e.conn.is_handshaking();
+        e.conn.handle_train(now, meta, data, &mut Sink { app, id });
+        let queued = std::mem::replace(&mut e.queued, true);
+        self.handshake_trains += u64::from(handshaking);
+        if !queued {
+            self.ready.push_back(id);
         }
     }
 

@@ -122,7 +122,7 @@ pub(super) struct Entry {
     pub(super) conn: Box<Connection>,
     generation: u32,
     /// In the ready list.
-    queued: bool,
+    pub(super) queued: bool,
     /// Accepted, and its handshake has not completed; one that failed stays so until it is gone.
     half_open: bool,
     /// It waits for its counters to be added to the endpoint's sum.
@@ -459,10 +459,14 @@ impl Endpoint {
         while let Some(id) = self.ready.pop_front() {
             if let Some(e) = self.entry(id) {
                 e.queued = false;
-                if !std::mem::replace(&mut e.changed, true) {
+                let noted = std::mem::replace(&mut e.changed, true);
+                let upkeep = e.half_open || e.conn.wants_upkeep(e.reset_token.as_ref());
+                if !noted {
                     self.ledger.note(id);
                 }
-                self.upkeep(id);
+                if upkeep {
+                    self.upkeep(id);
+                }
                 self.warm_ready();
                 return Some(id);
             }

@@ -18,7 +18,7 @@ impl Connection {
     /// Compares the addresses that the newest 1-RTT packet came by with the path's (RFC 9000 §9).
     #[inline]
     pub(super) fn check_address(&mut self, now: Timestamp, packet: &Packet<'_>, probing: bool) {
-        if packet.meta.path == self.paths.current().tuple || self.side == Side::Client {
+        if self.side == Side::Client || packet.meta.path == self.paths.current().tuple {
             return;
         }
         // RFC 9000 §9.1: probing packets move nothing.

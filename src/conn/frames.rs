@@ -41,35 +41,17 @@ impl Connection {
             probing: true,
         };
         let mut r = Reader::new(packet.payload);
-        while !r.is_empty() {
-            if packet.ty == PacketType::OneRtt
-                && let Some(stream) = Stream::next(&mut r)?
-            {
-                (seen.ack_eliciting, seen.probing) = (true, false);
-                self.on_stream(now, &stream, sink)?;
-                continue;
+        loop {
+            if packet.ty == PacketType::OneRtt {
+                while let Some(stream) = Stream::next(&mut r)? {
+                    (seen.ack_eliciting, seen.probing) = (true, false);
+                    self.on_stream(&stream, sink)?;
+                }
             }
-            let frame = Frame::parse(&mut r).map_err(|e| self.extensions.fault(e))?;
-            if packet.ty != PacketType::OneRtt && !Frame::allowed_in(frame.ty(), packet.ty) {
-                return Err(TransportError::protocol_violation(
-                    "a frame that this packet type does not admit",
-                )
-                .with_frame(frame.ty()));
+            if r.is_empty() {
+                break;
             }
-            seen.ack_eliciting |= frame.is_ack_eliciting();
-            if let Frame::Stream(stream) = frame {
-                seen.probing = false;
-                self.on_stream(now, &stream, sink)?;
-            } else if let Frame::Datagram(first) = frame {
-                seen.probing = false;
-                self.on_datagrams(packet, first, &mut r, sink)?;
-            } else {
-                seen.probing &= frame.is_probing();
-                let ty = frame.ty();
-                self.note_glitch(packet.ty, &frame);
-                self.handle_frame(now, packet, frame)
-                    .map_err(|e| e.with_frame(ty))?;
-            }
+            self.handle_other_frame(now, packet, &mut r, &mut seen, sink)?;
             if self.state.is_closed() {
                 break;
             }
@@ -78,16 +60,52 @@ impl Connection {
         Ok(seen)
     }
 
+    /// Handles a frame, and DATAGRAM frames that follow one. Apart, for packets of bulk data hold
+    /// STREAM frames alone and are not to pay for what others need.
+    #[inline(never)]
+    fn handle_other_frame(
+        &mut self,
+        now: Timestamp,
+        packet: &Packet<'_>,
+        r: &mut Reader<'_>,
+        seen: &mut Seen,
+        sink: &mut dyn StreamSink,
+    ) -> Result<(), TransportError> {
+        let frame = Frame::parse(r).map_err(|e| self.extensions.fault(e))?;
+        if packet.ty != PacketType::OneRtt && !Frame::allowed_in(frame.ty(), packet.ty) {
+            return Err(TransportError::protocol_violation(
+                "a frame that this packet type does not admit",
+            )
+            .with_frame(frame.ty()));
+        }
+        seen.ack_eliciting |= frame.is_ack_eliciting();
+        match frame {
+            Frame::Stream(stream) => {
+                seen.probing = false;
+                self.on_stream(&stream, sink)
+            }
+            Frame::Datagram(first) => {
+                seen.probing = false;
+                self.on_datagrams(packet, first, r, sink)
+            }
+            frame => {
+                seen.probing &= frame.is_probing();
+                let ty = frame.ty();
+                self.note_glitch(packet.ty, &frame);
+                self.handle_frame(now, packet, frame)
+                    .map_err(|e| e.with_frame(ty))
+            }
+        }
+    }
+
     #[inline]
     fn on_stream(
         &mut self,
-        now: Timestamp,
         stream: &Stream<'_>,
         sink: &mut dyn StreamSink,
     ) -> Result<(), TransportError> {
-        let rtt = self.longest_rtt();
         self.streams
-            .on_stream(now, rtt, stream, sink)
+            .on_stream(stream, sink)
             .map_err(|e| e.with_frame(stream.ty()))
     }
 

@@ -6,11 +6,10 @@
 
 use super::handshake::HandshakeIds;
 use super::multipath::TakenUp;
-use super::space::{HandshakeSpace, SentFrame};
+use super::space::HandshakeSpace;
 use super::{Connection, EarlyPacket};
 use crate::base::{RecvMeta, Timestamp, limits};
 use crate::crypto::{OpenError, TAG_LEN, UsedKeys, open, unprotect};
-use crate::path::Path;
 use crate::stream::StreamSink;
 use crate::wire::header::{self, Header, HeaderError, LongType};
 use crate::wire::{ConnectionId, PacketType, Side, TransportError, Version, packet_number};
@@ -50,10 +49,12 @@ impl Connection {
     ) {
         self.watch_changes(false);
         self.watch.at(now);
+        self.streams.at(now, self.longest_rtt());
+        let mut run = None;
         for datagram in data.chunks_mut(meta.segment_size.max(1)) {
             let taken_up = match self.multipath.is_none() {
                 true => TakenUp::Known,
-                false => self.take_up_for(now, meta, datagram),
+                false => self.take_up_in_run(now, meta, datagram, &mut run),
             };
             if taken_up == TakenUp::None {
                 continue;
@@ -74,24 +75,6 @@ impl Connection {
             space.acks.end_of_train();
         }
         self.watch_changes(true);
-    }
-
-    /// Takes up the path that a datagram belongs to; counts it if there is none.
-    fn take_up_for(&mut self, now: Timestamp, meta: &RecvMeta, datagram: &[u8]) -> TakenUp {
-        if self.state.is_closed() {
-            let from = |p: &&Path<SentFrame>| p.tuple.remote == meta.path.remote;
-            let there = self.paths.iter().find(from).map(|p| p.id);
-            if let Some(id) = there {
-                self.paths.select(id);
-            }
-            return TakenUp::Known;
-        }
-        let taken_up = self.take_up(now, meta, datagram);
-        if taken_up == TakenUp::None {
-            self.stats.packets_dropped += 1;
-            self.on_undecryptable(now, meta, datagram);
-        }
-        taken_up
     }
 
     #[inline]

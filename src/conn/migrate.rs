@@ -7,9 +7,10 @@
 use super::Connection;
 use super::ack_frequency::requests_of;
 use super::events::Event;
+use super::space::SentFrame;
 use crate::base::{FourTuple, SocketId, Timestamp};
 use crate::path::validate::Start;
-use crate::path::{PathId, PathState, Probe, Purpose, Spin, Validation};
+use crate::path::{Path, PathId, PathState, Probe, Purpose, Spin, Validation};
 use crate::wire::{Code, Side};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -68,6 +69,9 @@ pub enum MigrationFailure {
     #[error("another move took its place")]
     Replaced,
 }
+
+/// The round-trip time that RFC 9002 §6.2.2 assumes of a path before it is measured.
+const INITIAL_RTT: Duration = Duration::from_millis(333);
 
 impl Connection {
     /// Moves a client to `tuple.local` on `socket`: probes from there, and goes on there once the
@@ -190,10 +194,16 @@ impl Connection {
     }
 
     /// How often an address is asked, and for how long (RFC 9000 §8.2.4, §9.4): three times the
-    /// larger of the present and the initial probe timeout.
+    /// larger of the present and the initial probe timeout. The present one is that of the slowest
+    /// path: a new one knows nothing yet of the hosts at its ends, which may be slow themselves. For
+    /// the same reason an optimistic initial round-trip time shortens it no further.
     pub(super) fn patience(&self) -> (Duration, Duration) {
-        let interval = self.paths.current().rtt.pto(self.peer_params.max_ack_delay);
-        (interval, interval.max(self.config.initial_rtt * 3) * 3)
+        let pto = |path: &Path<SentFrame>| path.rtt.pto(self.peer_params.max_ack_delay);
+        let interval = pto(self.paths.current());
+        let used = self.paths.iter().filter(|p| !p.is_abandoned());
+        let longest = used.map(pto).fold(interval, Duration::max);
+        let initial = self.config.initial_rtt.max(INITIAL_RTT) * 3;
+        (interval, longest.max(initial) * 3)
     }
 
     /// A validation that begins with a challenge of random data (RFC 9000 §8.2.1). `received` bytes

@@ -195,6 +195,7 @@ pub(crate) struct ConnectionInit {
 
 // Allocators round up: a byte more costs half a kilobyte of each connection.
 const _: () = assert!(size_of::<Connection>() <= 2560);
+const _: () = assert!(size_of::<Path<SentFrame>>() <= 1792);
 
 impl Connection {
     pub(crate) fn new(now: Timestamp, init: ConnectionInit, initial: HandshakeSpace) -> Self {
@@ -365,6 +366,9 @@ impl Connection {
     /// The next event; `None` when there is none for now.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.watch_changes(false);
+        if !self.has_events() {
+            return None;
+        }
         if let Some(e) = self.events.pop() {
             return Some(e);
         }

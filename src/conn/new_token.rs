@@ -124,6 +124,12 @@ impl Connection {
         wanted.then_some(ip)
     }
 
+    /// Whether the endpoint is to make a token, or to keep some.
+    #[inline]
+    pub(super) fn wants_tokens_passed(&self) -> bool {
+        !self.new_tokens.received.is_empty() || self.token_wanted().is_some()
+    }
+
     /// Sends the peer a token, made for `ip`.
     pub(crate) fn issue_token(&mut self, ip: IpAddr, token: Vec<u8>) {
         let tokens = &mut self.new_tokens;

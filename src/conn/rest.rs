@@ -9,12 +9,12 @@ use super::Connection;
 use crate::base::Timestamp;
 
 impl Connection {
-    /// When [`Connection::rest`] is due; `None` before the handshake is confirmed, and at rest.
-    pub(super) fn rest_deadline(&self) -> Option<Timestamp> {
-        if !self.state.is_confirmed() {
-            return None;
+    /// When [`Connection::rest`] is due; never before the handshake is confirmed, and at rest.
+    pub(super) fn rest_deadline(&self) -> Timestamp {
+        match self.state.is_confirmed() {
+            true => self.timers.rest_at(self.largest_pto_nanos()),
+            false => Timestamp::NEVER,
         }
-        self.timers.rest_at(self.largest_pto())
     }
 
     /// Gives back memory that an idle connection does not use.

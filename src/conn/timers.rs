@@ -7,6 +7,7 @@ use super::error::ConnectionError;
 use super::multipath::failure_deadline;
 use super::space::{HandshakeSpace, SentFrame};
 use super::{Connection, TransportConfig};
+use crate::base::time::nanos;
 use crate::base::{Timestamp, limits};
 use crate::path::validate::ValidationTimeout;
 use crate::path::{Path, PathState};
@@ -23,8 +24,8 @@ pub(super) struct Timers {
     pub(super) closing_answer_at: u32,
     /// When the idle period began.
     idle_since: Timestamp,
-    /// How long it may last; `None` for ever.
-    idle_timeout: Option<Duration>,
+    /// How many nanoseconds it may last; `u64::MAX` for ever.
+    idle_timeout: u64,
     /// An ack-eliciting packet left since something was received (RFC 9000 §10.1).
     sent_since_received: bool,
     keep_alive_interval: Option<Duration>,
@@ -35,14 +36,13 @@ pub(super) struct Timers {
 
 impl Timers {
     pub(super) fn new(now: Timestamp, config: &TransportConfig) -> Self {
-        let idle_timeout = Some(config.max_idle_timeout).filter(|d| !d.is_zero());
         Self {
             handshake: Some(now + config.handshake_deadline),
             drain: None,
             closing_heard: 0,
             closing_answer_at: 1,
             idle_since: now,
-            idle_timeout,
+            idle_timeout: idle_timeout(config.max_idle_timeout),
             sent_since_received: false,
             keep_alive_interval: config.keep_alive_interval,
             keep_alive: None,
@@ -52,9 +52,7 @@ impl Timers {
 
     /// The peer's max_idle_timeout came: the smaller one counts (RFC 9000 §10.1).
     pub(super) fn set_peer_idle(&mut self, peer: Duration) {
-        if !peer.is_zero() {
-            self.idle_timeout = Some(self.idle_timeout.map_or(peer, |own| own.min(peer)));
-        }
+        self.idle_timeout = self.idle_timeout.min(idle_timeout(peer));
     }
 
     #[inline]
@@ -74,26 +72,50 @@ impl Timers {
         }
     }
 
-    /// When to give back what an idle connection can do without.
-    pub(super) fn rest_at(&self, pto: Duration) -> Option<Timestamp> {
-        (!self.rested).then(|| self.idle_since + limits::REST_AFTER.max(pto * 3))
+    /// When to give back what an idle connection can do without; `pto` in nanoseconds.
+    #[inline]
+    pub(super) fn rest_at(&self, pto: u64) -> Timestamp {
+        const REST_AFTER: u64 = nanos(limits::REST_AFTER);
+        match self.rested {
+            true => Timestamp::NEVER,
+            false => after(self.idle_since, REST_AFTER.max(pto.saturating_mul(3))),
+        }
+    }
+
+    /// When the connection has been idle for too long: never before three probe timeouts (`pto`, in
+    /// nanoseconds), so that a lost packet is not the end (RFC 9000 §10.1).
+    #[inline]
+    pub(super) fn idle_at(&self, pto: u64) -> Timestamp {
+        let timeout = self.idle_timeout.max(pto.saturating_mul(3));
+        after(self.idle_since, timeout)
     }
 
     pub(super) fn clear(&mut self) {
         self.handshake = None;
-        self.idle_timeout = None;
+        self.idle_timeout = u64::MAX;
         self.keep_alive = None;
         self.drain = None;
     }
 }
 
-/// The earlier of two optional deadlines.
-#[inline]
-fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
+/// A max_idle_timeout in nanoseconds; zero is none (RFC 9000 §18.2).
+fn idle_timeout(max: Duration) -> u64 {
+    match max.is_zero() {
+        true => u64::MAX,
+        false => nanos(max),
     }
+}
+
+/// So many nanoseconds after `at`; more than there are is never.
+#[inline]
+fn after(at: Timestamp, nanos: u64) -> Timestamp {
+    Timestamp::from_nanos(at.as_nanos().saturating_add(nanos))
+}
+
+/// The earlier of a deadline and another, if there is one.
+#[inline]
+fn sooner(at: Timestamp, other: Option<Timestamp>) -> Timestamp {
+    other.map_or(at, |other| at.min(other))
 }
 
 impl Connection {
@@ -102,61 +124,82 @@ impl Connection {
         if self.state.is_closed() {
             return self.timers.drain;
         }
-        let t = &self.timers;
-        let mut at = earlier(self.idle_deadline(), t.handshake);
-        at = earlier(at, t.keep_alive);
-        at = earlier(at, self.zero_rtt.deadline());
-        at = earlier(at, self.one_rtt.as_deref().and_then(|k| k.deadline()));
+        let (t, pto) = (&self.timers, self.largest_pto_nanos());
+        let mut at = t.idle_at(pto);
+        if self.state.is_confirmed() {
+            at = at.min(t.rest_at(pto));
+        }
+        at = sooner(at, t.handshake);
+        at = sooner(at, t.keep_alive);
+        at = sooner(at, self.zero_rtt.deadline());
+        at = sooner(at, self.one_rtt.as_deref().and_then(|k| k.deadline()));
         for space in [&self.initial, &self.handshake].into_iter().flatten() {
-            at = earlier(at, space.acks.deadline());
+            at = sooner(at, space.acks.deadline());
         }
-        at = earlier(at, self.rest_deadline());
         if let Some(m) = self.multipath.as_deref() {
-            at = earlier(at, m.deadline());
-            at = earlier(at, self.reinjection_deadline());
-            at = earlier(at, self.auto_deadline());
+            at = sooner(at, m.deadline());
+            at = sooner(at, self.reinjection_deadline());
+            at = sooner(at, self.auto_deadline());
         }
-        for path in self.paths.iter() {
-            at = earlier(at, self.path_deadline(path));
+        at = at.min(self.path_deadline(self.paths.current()));
+        for path in self.paths.others() {
+            at = at.min(self.path_deadline(path));
         }
-        at
+        (at != Timestamp::NEVER).then_some(at)
     }
 
     /// When a path is due for something.
-    fn path_deadline(&self, path: &Path<SentFrame>) -> Option<Timestamp> {
-        let mut at = earlier(path.paced_until, path.acks.deadline());
+    fn path_deadline(&self, path: &Path<SentFrame>) -> Timestamp {
+        let mut at = sooner(Timestamp::NEVER, path.paced_until);
+        at = sooner(at, path.acks.deadline());
         if let PathState::Abandoned(until) = path.state {
-            at = earlier(at, until);
+            at = sooner(at, until);
         }
-        at = earlier(at, path.validation.deadline());
+        at = sooner(at, path.validation.deadline());
         if !path.probes.is_empty() {
-            at = earlier(at, path.probes.deadline());
+            at = sooner(at, path.probes.deadline());
         }
         if path.failure.is_some() {
-            at = earlier(at, failure_deadline(path));
+            at = sooner(at, failure_deadline(path));
         }
-        earlier(at, self.loss_timer(path).map(|t| t.at))
+        sooner(at, self.loss_timer(path).map(|t| t.at))
     }
 
     /// The largest probe timeout among the paths (RFC 9002 §6.2).
     #[inline]
     pub(super) fn largest_pto(&self) -> Duration {
-        let delay = self.peer_params.max_ack_delay;
-        let pto = self.paths.current().rtt.pto(delay);
-        let others = self.paths.others().map(|p| p.rtt.pto(delay));
-        others.fold(pto, Duration::max)
+        Duration::from_nanos(self.largest_pto_nanos())
     }
 
-    /// When the connection has been idle for too long: never before three probe timeouts, so that
-    /// a lost packet is not the end (RFC 9000 §10.1).
-    fn idle_deadline(&self) -> Option<Timestamp> {
-        let timeout = self.timers.idle_timeout?.max(self.largest_pto() * 3);
-        Some(self.timers.idle_since + timeout)
+    /// The same in nanoseconds.
+    #[inline]
+    pub(super) fn largest_pto_nanos(&self) -> u64 {
+        let delay = nanos(self.peer_params.max_ack_delay);
+        let pto = self.paths.current().rtt.pto_nanos(delay);
+        let others = self.paths.others().map(|p| p.rtt.pto_nanos(delay));
+        others.fold(pto, u64::max)
+    }
+
+    /// When the connection has been idle for too long (RFC 9000 §10.1).
+    fn idle_deadline(&self) -> Timestamp {
+        self.timers.idle_at(self.largest_pto_nanos())
     }
 
     /// The loss detection timer (RFC 9002 §A.8): a time-threshold loss before a probe timeout.
-    /// Keeps RFC 9000 §8.1.
+    #[inline]
     fn loss_timer(&self, path: &Path<SentFrame>) -> Option<pto::Timer> {
+        if !self.state.is_confirmed() || self.initial.is_some() || self.handshake.is_some() {
+            return self.loss_timer_in_handshake(path);
+        }
+        let space = space_times(&path.sent);
+        let limited = || path.validation.allowance() < self.least_datagram();
+        let delay = self.peer_params.max_ack_delay;
+        pto::data_timer(&path.rtt, &space, limited, delay, path.pto_count)
+    }
+
+    /// The same while the handshake's spaces may have packets in flight.
+    /// Keeps RFC 9000 §8.1.
+    fn loss_timer_in_handshake(&self, path: &Path<SentFrame>) -> Option<pto::Timer> {
         let data = path.sent.last_ack_eliciting_sent();
         let initial = self.initial.as_deref().map(|s| handshake_times(s, data));
         let handshake = self.handshake.as_deref().map(|s| handshake_times(s, data));
@@ -203,7 +246,7 @@ impl Connection {
             }
             return;
         }
-        if due(self.idle_deadline()) {
+        if self.idle_deadline() <= now {
             self.end_silently(ConnectionError::TimedOut);
             return;
         }
@@ -226,7 +269,7 @@ impl Connection {
         {
             space.acks.on_timeout(now);
         }
-        if due(self.rest_deadline()) {
+        if self.rest_deadline() <= now {
             self.rest();
         }
         self.for_each_path(|c| c.handle_path_timeout(now));

@@ -160,9 +160,14 @@ impl Connection {
     }
 
     fn one_rtt_train(&mut self, now: Timestamp, buf: &mut [u8]) -> (usize, usize) {
+        if !self.has_one_rtt_to_send() {
+            return (0, 0);
+        }
         let mtu = self.train_size(buf.len());
         let mut train = Train::new(mtu);
-        while train.count < limits::MAX_TRAIN_SEGMENTS && self.has_one_rtt_to_send() {
+        while train.count < limits::MAX_TRAIN_SEGMENTS
+            && (train.count == 0 || self.has_one_rtt_to_send())
+        {
             let (len, size) = (train.len, train.size);
             // The kernel takes less in a train than in a single datagram.
             if train.count > 0 && len + size > limits::MAX_TRAIN_BYTES {
@@ -208,8 +213,8 @@ impl Connection {
         if self.datagrams.wants_to_send() {
             return size;
         }
-        let dcid = self.paths.current().remote_cids.active();
-        blocks::datagram_size(size, 1 + dcid.len())
+        let dcid_len = self.paths.current().remote_cids.active_len();
+        blocks::datagram_size(size, 1 + dcid_len)
     }
 
     /// The least that the anti-amplification limit must admit for a datagram to be worth building
@@ -353,7 +358,7 @@ impl Connection {
     ) -> Option<ShortHeader> {
         let keys = self.one_rtt.as_deref_mut()?;
         let path = self.paths.current_mut();
-        if !path.sent.has_room(true) {
+        if !path.remembers() {
             return None;
         }
         // The reserve behind the AEAD's limit is for the close alone.

@@ -276,7 +276,7 @@ impl Connection {
             Admission::Full => path.window_room() < reserve,
             Admission::Probe => false,
         };
-        if barred || buf.len() < least || !self.paths.current().sent.has_room(true) {
+        if barred || buf.len() < least || self.paths.current().is_full() {
             return 0;
         }
         let room = buf.len() - TAG_LEN;

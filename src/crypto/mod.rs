@@ -10,6 +10,7 @@
 mod after;
 #[cfg(feature = "aws-lc-rs")]
 pub mod aws_lc;
+mod chains;
 pub mod client_hello;
 pub mod early;
 mod fused;

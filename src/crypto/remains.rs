@@ -5,8 +5,8 @@
 //! rustls does not give its exporter secret away, so [`tapped`] has it pass by through the key log
 //! of a configuration, and the exporter (RFC 8446 §7.5) is computed here.
 
+use super::chains::{self, Chain};
 use rustls::crypto::tls13::OkmBlock;
-use rustls::pki_types::CertificateDer;
 use rustls::quic::Connection;
 use rustls::{ClientConfig, HandshakeKind, KeyLog, ServerConfig, SupportedCipherSuite};
 use std::cell::Cell;
@@ -72,7 +72,7 @@ pub(super) struct Remains {
     exporter: OkmBlock,
     alpn: Option<Box<[u8]>>,
     server_name: Option<Box<str>>,
-    certificates: Option<Box<[CertificateDer<'static>]>>,
+    certificates: Option<Arc<Chain>>,
 }
 
 impl Remains {
@@ -89,7 +89,7 @@ impl Remains {
             exporter,
             alpn: tls.alpn_protocol().map(Into::into),
             server_name: server_name.map(Into::into),
-            certificates: tls.peer_certificates().map(Into::into),
+            certificates: tls.peer_certificates().map(chains::shared),
         })
     }
 
@@ -118,7 +118,7 @@ impl Remains {
         self.server_name.as_deref()
     }
 
-    pub(super) fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
+    pub(super) fn certificates(&self) -> Option<&Chain> {
         self.certificates.as_deref()
     }
 

@@ -38,10 +38,10 @@ pub struct Announcement {
 pub struct LocalCids {
     issued: SmallVec<[Issued; limits::ACTIVE_CIDS]>,
     /// How many of them are to be announced.
-    unannounced: usize,
+    unannounced: u32,
     next_seq: u64,
     /// How many the peer stores (its active_connection_id_limit); 0 until its parameters came.
-    peer_limit: u64,
+    peer_limit: u32,
     retired: Vec<ConnectionId>,
     /// The one that the peer used when it last moved.
     moved_with: u64,
@@ -87,13 +87,13 @@ impl LocalCids {
 
     /// How many more to issue for a path that is not in use yet: one to use, and one to move with.
     pub fn wanted_ahead(&self) -> usize {
-        let target = self.peer_limit.min(limits::CIDS_AHEAD as u64) as usize;
+        let target = (self.peer_limit as usize).min(limits::CIDS_AHEAD);
         target.saturating_sub(self.issued.len())
     }
 
     /// The peer's active_connection_id_limit came.
     pub fn set_peer_limit(&mut self, limit: u64) {
-        self.peer_limit = limit;
+        self.peer_limit = u32::try_from(limit).unwrap_or(u32::MAX);
     }
 
     /// How many more connection IDs to issue.
@@ -103,7 +103,7 @@ impl LocalCids {
         if self.issued.first().is_some_and(|i| i.cid.is_empty()) {
             return 0;
         }
-        let target = self.peer_limit.min(limits::ACTIVE_CIDS as u64) as usize;
+        let target = (self.peer_limit as usize).min(limits::ACTIVE_CIDS);
         target.saturating_sub(self.issued.len())
     }
 
@@ -169,9 +169,15 @@ impl LocalCids {
             ));
         }
         let gone = self.issued.remove(at);
-        self.unannounced -= usize::from(gone.announce);
+        self.unannounced -= u32::from(gone.announce);
         self.retired.push(gone.cid);
         Ok(())
+    }
+
+    /// Whether connection IDs are to be issued or to be forgotten.
+    #[inline]
+    pub fn wants_upkeep(&self) -> bool {
+        !self.retired.is_empty() || self.wanted() > 0
     }
 
     /// A connection ID that no longer routes here.
@@ -229,7 +235,7 @@ pub struct RemoteCids {
     /// Sequence numbers whose RETIRE_CONNECTION_ID waits to be sent.
     to_retire: Vec<u64>,
     /// RETIRE_CONNECTION_ID frames sent and not acknowledged.
-    retiring: usize,
+    retiring: u32,
 }
 
 impl RemoteCids {
@@ -301,6 +307,12 @@ impl RemoteCids {
     #[inline]
     pub fn active(&self) -> ConnectionId {
         self.known.first().map_or(ConnectionId::EMPTY, |r| r.cid)
+    }
+
+    /// The length of the connection ID to send to.
+    #[inline]
+    pub fn active_len(&self) -> usize {
+        self.known.first().map_or(0, |r| r.cid.len())
     }
 
     /// NEW_CONNECTION_ID arrived (RFC 9000 §19.15): retires what it asks to (§5.1.2), then adds it
@@ -375,7 +387,7 @@ impl RemoteCids {
 
     /// Keeps RFC 9000 §5.1.2.
     fn retire(&mut self, seq: u64) -> Result<(), TransportError> {
-        if self.to_retire.len() + self.retiring >= limits::PENDING_RETIREMENTS {
+        if self.to_retire.len() + self.retiring as usize >= limits::PENDING_RETIREMENTS {
             return Err(TransportError::connection_id_limit_error(
                 "too many retirements unacknowledged",
             ));
@@ -405,7 +417,7 @@ impl RemoteCids {
     /// ends in a retirement, so those that are under way count.
     pub fn has_spare(&self) -> bool {
         let taken = self.known.iter().filter(|r| r.taken).count();
-        taken + self.to_retire.len() + self.retiring < limits::PENDING_RETIREMENTS / 2
+        taken + self.to_retire.len() + (self.retiring as usize) < limits::PENDING_RETIREMENTS / 2
             && self.known.iter().skip(1).any(|r| !r.taken)
     }
 
@@ -486,6 +498,12 @@ impl RemoteCids {
     #[inline]
     pub fn active_token(&self) -> Option<ResetToken> {
         self.known.first()?.token
+    }
+
+    /// The same, where it lies.
+    #[inline]
+    pub fn active_token_ref(&self) -> Option<&ResetToken> {
+        self.known.first()?.token.as_ref()
     }
 
     /// Whether `token` resets this path.

@@ -38,6 +38,8 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 pub use validate::Validation;
 
+/// One part in so many of the packets that may be remembered is not for data.
+const RESERVED: u64 = 8;
 /// Packet numbers within which one is skipped on average, at least.
 const SKIP_WITHIN: u64 = 128;
 
@@ -172,8 +174,8 @@ pub struct Path<F: Copy> {
     pub acks_away: bool,
     /// Its socket takes nothing now: what can goes by other paths.
     pub held: bool,
-    /// When an acknowledgement last came over this path itself, and made an RTT sample.
-    pub own_sample: Option<Timestamp>,
+    /// When an acknowledgement last came over this path itself, and made an RTT sample; else never.
+    own_sample: Timestamp,
     /// Notices that it may have failed; only where several paths are possible.
     pub failure: Option<Box<FailureDetector>>,
     /// What was in flight below this packet number went to other paths after a PTO.
@@ -184,6 +186,8 @@ pub struct Path<F: Copy> {
     pub last_received: Timestamp,
     /// The next packet number to leave unused.
     pub skip_at: u64,
+    /// Packet numbers that may be remembered: its share of them.
+    most_tracked: u64,
 }
 
 impl<F: Copy> Path<F> {
@@ -228,12 +232,13 @@ impl<F: Copy> Path<F> {
             status: Statuses::default(),
             acks_away: false,
             held: false,
-            own_sample: None,
+            own_sample: Timestamp::NEVER,
             failure: None,
             moved_below: 0,
             counters: PathCounters::default(),
             last_received: now,
             skip_at: u64::MAX,
+            most_tracked: limits::SENT_PACKETS as u64,
         }
     }
 
@@ -265,20 +270,26 @@ impl<F: Copy> Path<F> {
     /// were none for a while, as from a peer that sends all of them over one path.
     pub fn admits_sample(&mut self, now: Timestamp, elsewhere: bool) -> bool {
         if !elsewhere {
-            if self.own_sample.is_none() && self.id != PathId::ZERO {
+            if !self.has_own_sample() && self.id != PathId::ZERO {
                 self.rtt.restart_min();
             }
-            self.own_sample = Some(now);
+            self.own_sample = now;
             return true;
         }
         let lately = self.rtt.smoothed().saturating_mul(OWN_SAMPLES_FOR);
-        if self.own_sample.is_some_and(|at| now < at + lately) {
+        if self.has_own_sample() && now < self.own_sample + lately {
             return false;
         }
-        if self.own_sample.take().is_some() {
+        if self.has_own_sample() {
+            self.own_sample = Timestamp::NEVER;
             self.rtt.restart_min();
         }
         true
+    }
+
+    /// Whether an acknowledgement came over this path itself, lately as far as RTT samples go.
+    pub fn has_own_sample(&self) -> bool {
+        self.own_sample != Timestamp::NEVER
     }
 
     /// Packets sent.
@@ -295,7 +306,23 @@ impl<F: Copy> Path<F> {
     /// Bytes that the congestion window still admits.
     #[inline]
     pub fn window_room(&self) -> u64 {
-        self.cc.window().saturating_sub(self.bytes_in_flight)
+        match self.is_full() {
+            true => 0,
+            false => self.cc.window().saturating_sub(self.bytes_in_flight),
+        }
+    }
+
+    /// Whether so many packets wait for an acknowledgement that what is left of its share of
+    /// [`SENT_PACKETS`](limits::SENT_PACKETS) is for acknowledgements and probes.
+    #[inline]
+    pub const fn is_full(&self) -> bool {
+        self.sent.tracked() >= self.most_tracked - self.most_tracked / RESERVED
+    }
+
+    /// Whether another packet can be remembered at all.
+    #[inline]
+    pub const fn remembers(&self) -> bool {
+        self.sent.tracked() < self.most_tracked
     }
 
     /// Takes a limit on the datagram size that was learnt late.

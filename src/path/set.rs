@@ -75,17 +75,29 @@ impl<F: Copy> PathSet<F> {
         }
         let before = std::mem::replace(&mut self.hand, Box::new(path));
         self.others.push(before);
+        self.share();
         true
+    }
+
+    /// Gives each path as much of what a connection may remember as the others.
+    fn share(&mut self) {
+        let most = limits::SENT_PACKETS as u64 / self.len() as u64;
+        for path in self.iter_mut() {
+            path.most_tracked = most;
+        }
     }
 
     /// Takes a path out. `None` when it is not there, or is the last.
     pub fn remove(&mut self, id: PathId) -> Option<Box<Path<F>>> {
-        if self.hand.id == id {
+        let removed = if self.hand.id == id {
             let next = self.others.pop()?;
-            return Some(std::mem::replace(&mut self.hand, next));
-        }
-        let at = self.others.iter().position(|p| p.id == id)?;
-        Some(self.others.swap_remove(at))
+            std::mem::replace(&mut self.hand, next)
+        } else {
+            let at = self.others.iter().position(|p| p.id == id)?;
+            self.others.swap_remove(at)
+        };
+        self.share();
+        Some(removed)
     }
 
     /// Every path, the one in hand first.

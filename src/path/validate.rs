@@ -64,26 +64,15 @@ pub enum Response {
 }
 
 /// One path's address validation.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Validation {
     validated: bool,
     received: u64,
     sent: u64,
     /// Apart, for few paths have one.
     challenge: Option<Box<Challenge>>,
-    responses: BoundedQueue<[u8; 8]>,
-}
-
-impl Default for Validation {
-    fn default() -> Self {
-        Self {
-            validated: false,
-            received: 0,
-            sent: 0,
-            challenge: None,
-            responses: BoundedQueue::new(limits::PATH_RESPONSES),
-        }
-    }
+    /// Those that wait; `None` where none do.
+    responses: Option<Box<BoundedQueue<[u8; 8]>>>,
 }
 
 impl Validation {
@@ -130,7 +119,7 @@ impl Validation {
 
     /// Begins to validate an address. Responses that wait for another one are dropped.
     pub fn start(&mut self, now: Timestamp, start: Start) {
-        self.responses.clear();
+        self.responses = None;
         self.validated = start.received.is_none();
         self.received = start.received.unwrap_or(0) as u64;
         self.sent = 0;
@@ -148,12 +137,14 @@ impl Validation {
     /// Asks and answers nothing more.
     pub fn stop(&mut self) {
         self.challenge = None;
-        self.responses.clear();
+        self.responses = None;
     }
 
     /// A PATH_CHALLENGE arrived: queues the answer, or drops it when too many wait.
     pub fn on_challenge(&mut self, data: [u8; 8]) -> bool {
-        self.responses.push(data).is_ok()
+        let queue = || Box::new(BoundedQueue::new(limits::PATH_RESPONSES));
+        let responses = self.responses.get_or_insert_with(queue);
+        responses.push(data).is_ok()
     }
 
     /// A PATH_RESPONSE arrived.
@@ -179,7 +170,7 @@ impl Validation {
     /// Whether a challenge or a response waits to be sent.
     #[inline]
     pub fn wants_to_send(&self) -> bool {
-        !self.responses.is_empty() || self.challenge.as_ref().is_some_and(|c| c.due)
+        self.responses.is_some() || self.challenge.as_ref().is_some_and(|c| c.due)
     }
 
     /// Whether a challenge waits to be sent.
@@ -190,7 +181,12 @@ impl Validation {
 
     /// The next response to send.
     pub fn poll_response(&mut self) -> Option<[u8; 8]> {
-        self.responses.pop()
+        let responses = self.responses.as_deref_mut()?;
+        let data = responses.pop();
+        if responses.is_empty() {
+            self.responses = None;
+        }
+        data
     }
 
     /// The challenge to send now, if one is due; starts its timer. `full` tells whether its

@@ -80,8 +80,8 @@ struct Request {
 }
 
 impl AckFrequencyRequests {
-    /// Requests to a peer that takes the extension's frames: `min_ack_delay` and `max_ack_delay` are
-    /// its transport parameters. `active` asks for lower rates.
+    /// Requests to a peer that takes the extension's frames: `min_ack_delay` and `max_ack_delay`
+    /// are its transport parameters. `active` asks for lower rates.
     pub fn new(min_ack_delay: Duration, max_ack_delay: Duration, active: bool) -> Self {
         Self {
             range: (min_ack_delay, max_ack_delay.max(min_ack_delay)),

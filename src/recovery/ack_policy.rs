@@ -10,6 +10,7 @@
 //! acknowledged is no longer reported, yet still recognised as a duplicate.
 
 use super::ack_ranges::AckRanges;
+use crate::base::time::nanos;
 use crate::base::{Ecn, Timestamp, limits};
 use crate::wire::frame::EcnCounts;
 use std::ops::RangeInclusive;
@@ -38,7 +39,8 @@ pub struct AckPolicy {
     /// Packets of any kind arrived since the last acknowledgement.
     news: bool,
     threshold: u32,
-    max_ack_delay: Duration,
+    /// In nanoseconds.
+    max_ack_delay: u64,
     /// Gaps are reported at once from this distance on; 1 is RFC 9000's rule, 0 is never.
     reordering: u64,
     /// The largest packet that an acknowledgement reported.
@@ -76,7 +78,7 @@ impl AckPolicy {
             due: false,
             news: false,
             threshold,
-            max_ack_delay,
+            max_ack_delay: nanos(max_ack_delay),
             reordering: 1,
             largest_acked: None,
             last_was_ce: false,
@@ -93,13 +95,15 @@ impl AckPolicy {
     /// acknowledgement due, and from which distance in packet numbers on a gap does (never by 0).
     pub fn set_frequency(&mut self, threshold: u32, max_ack_delay: Duration, reordering: u64) {
         self.threshold = threshold.max(1);
-        self.max_ack_delay = max_ack_delay;
+        self.max_ack_delay = nanos(max_ack_delay);
         self.reordering = reordering;
     }
 
     /// Acknowledges as often as another space does.
     pub fn set_frequency_of(&mut self, other: &Self) {
-        self.set_frequency(other.threshold, other.max_ack_delay, other.reordering);
+        self.threshold = other.threshold;
+        self.max_ack_delay = other.max_ack_delay;
+        self.reordering = other.reordering;
     }
 
     /// The peer asked for an acknowledgement now (ACK frequency §5).
@@ -143,7 +147,8 @@ impl AckPolicy {
     #[inline]
     fn on_ack_eliciting(&mut self, now: Timestamp, pn: u64, ecn: Ecn) {
         if self.waiting == 0 {
-            self.deadline = now + self.max_ack_delay;
+            let deadline = now.as_nanos().saturating_add(self.max_ack_delay);
+            self.deadline = Timestamp::from_nanos(deadline);
         }
         self.waiting += 1;
         // RFC 9000 §13.2.1: at once when the packet came out of order, when numbers are missing

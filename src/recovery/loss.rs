@@ -36,6 +36,18 @@ pub struct LostSummary {
 }
 
 impl<F: Copy> SentSpace<F> {
+    /// Whether [`SentSpace::detect_lost`] has anything to look at: a packet that a later one has
+    /// overtaken, or one that was declared lost. Where not, none can become lost by time.
+    #[inline]
+    pub fn has_overtaken(&mut self) -> bool {
+        let overtaken = self.largest_acked.is_some_and(|l| self.base <= l);
+        if overtaken || !self.lost.is_empty() {
+            return true;
+        }
+        self.loss_time = None;
+        false
+    }
+
     /// Declares lost what RFC 9002 §6.1 says is lost at `now`, and hands each packet with its
     /// frame records to `on_lost`, oldest first. Sets [`SentSpace::loss_time`] for what may become
     /// so. Every packet from the oldest outstanding one on is looked at (RFC 9002 §7.4).

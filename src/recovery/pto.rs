@@ -6,6 +6,7 @@
 
 use super::rtt::Rtt;
 use crate::base::Timestamp;
+use crate::base::time::nanos;
 use std::time::Duration;
 
 /// Doublings after which the backoff stays: a PTO of a millisecond has grown to over half a minute.
@@ -59,6 +60,34 @@ pub struct HandshakeStatus {
 pub fn duration(rtt: &Rtt, max_ack_delay: Duration, pto_count: u32) -> Duration {
     rtt.pto(max_ack_delay)
         .saturating_mul(1 << pto_count.min(MAX_BACKOFF))
+}
+
+/// [`timer`] once the handshake is confirmed and its spaces are gone: of the data alone. `limited`
+/// tells whether the anti-amplification limit stops us from sending.
+#[inline]
+pub fn data_timer(
+    rtt: &Rtt,
+    data: &SpaceTimes,
+    limited: impl FnOnce() -> bool,
+    max_ack_delay: Duration,
+    pto_count: u32,
+) -> Option<Timer> {
+    let (at, cause) = match (data.loss_time, data.last_ack_eliciting_sent) {
+        (Some(at), _) => (at, Cause::LossTime),
+        (None, Some(_)) if limited() => return None,
+        (None, Some(sent)) => {
+            let pto = rtt.pto_nanos(nanos(max_ack_delay));
+            let backoff = pto.saturating_mul(1 << pto_count.min(MAX_BACKOFF));
+            let at = sent.as_nanos().saturating_add(backoff);
+            (Timestamp::from_nanos(at), Cause::Probe)
+        }
+        (None, None) => return None,
+    };
+    Some(Timer {
+        at,
+        space: 2,
+        cause,
+    })
 }
 
 /// `SetLossDetectionTimer` of RFC 9002 §A.8. `now` is the time of the event that makes the timer
@@ -160,6 +189,31 @@ mod tests {
         assert_eq!([ms(0), ms(1), ms(2), ms(3)], [325, 650, 1300, 2600]);
         assert_eq!(ms(MAX_BACKOFF), 325 << 15);
         assert_eq!(ms(u32::MAX), 325 << 15);
+    }
+
+    /// The short way for confirmed connections is the long one with nothing else.
+    #[test]
+    fn data_alone_has_the_timer_that_it_has_among_spaces() {
+        let lost = |ms| SpaceTimes {
+            loss_time: Some(at(ms)),
+            ..SpaceTimes::default()
+        };
+        let both = SpaceTimes {
+            loss_time: Some(at(7)),
+            ..sent(3)
+        };
+        for data in [SpaceTimes::default(), sent(5), lost(9), both] {
+            for (limited, count) in [(false, 0), (true, 0), (false, 3), (true, 40), (false, 40)] {
+                let status = HandshakeStatus {
+                    at_anti_amplification_limit: limited,
+                    ..CONFIRMED
+                };
+                let spaces = [SpaceTimes::default(), SpaceTimes::default(), data];
+                let long = timer(at(1), &rtt(), &spaces, status, DELAY, count);
+                let short = data_timer(&rtt(), &data, || limited, DELAY, count);
+                assert_eq!(short, long, "{data:?} {limited} {count}");
+            }
+        }
     }
 
     #[test]

@@ -134,9 +134,15 @@ impl Rtt {
     /// and Handshake spaces.
     #[inline]
     pub fn pto(&self, max_ack_delay: Duration) -> Duration {
+        Duration::from_nanos(self.pto_nanos(nanos(max_ack_delay)))
+    }
+
+    /// The same in nanoseconds.
+    #[inline]
+    pub fn pto_nanos(&self, max_ack_delay: u64) -> u64 {
         let spread = self.var.saturating_mul(4).max(GRANULARITY_NS);
         let ns = self.smoothed.saturating_add(spread);
-        Duration::from_nanos(ns.saturating_add(nanos(max_ack_delay)))
+        ns.saturating_add(max_ack_delay)
     }
 
     /// How long after its sending a packet is lost once a later one was acknowledged: 9/8 of the

@@ -9,7 +9,7 @@
 
 use super::loss::LostList;
 use super::pto::SpaceTimes;
-use crate::base::{Ecn, Timestamp, limits};
+use crate::base::{Ecn, Timestamp};
 use crate::mem::prefetch_at;
 use crate::wire::TransportError;
 use std::ops::{ControlFlow, RangeInclusive};
@@ -202,13 +202,11 @@ impl<F: Copy> SentSpace<F> {
         self.next
     }
 
-    /// Whether another packet may be sent. An ack-eliciting one may not once
-    /// `limits::SENT_PACKETS` are tracked; other packets may go on to twice that.
+    /// Packet numbers that are remembered: from the oldest that may be outstanding on. The caller
+    /// sends no more once they are as many as it can afford.
     #[inline]
-    pub const fn has_room(&self, ack_eliciting: bool) -> bool {
-        let span = self.next - self.base;
-        let bound = limits::SENT_PACKETS as u64;
-        span < if ack_eliciting { bound } else { 2 * bound }
+    pub const fn tracked(&self) -> u64 {
+        self.next - self.base
     }
 
     /// Leaves a packet number unused, and returns it. A peer that acknowledges it acknowledges what
@@ -227,7 +225,7 @@ impl<F: Copy> SentSpace<F> {
     }
 
     /// Records a packet under the next packet number, which it returns. The caller has asked
-    /// [`SentSpace::has_room`], and `time_sent` never decreases. Of more than 65,535 frames the
+    /// [`SentSpace::tracked`], and `time_sent` never decreases. Of more than 65,535 frames the
     /// rest is not recorded. A packet that is not ack-eliciting may be forgotten unreported when
     /// the peer has not acknowledged it 1,024 packets later.
     #[inline]

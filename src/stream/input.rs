@@ -21,7 +21,14 @@ enum Offered {
 }
 
 impl Streams {
-    /// Handles a STREAM frame (RFC 9000 §19.8). `rtt` is the smoothed round trip.
+    /// It is `now`, and the longest smoothed round trip of a path in use is `rtt`: what windows
+    /// grow by from here on. Said once before the frames of a train.
+    #[inline]
+    pub fn at(&mut self, now: Timestamp, rtt: Duration) {
+        self.clock = (now, rtt);
+    }
+
+    /// Handles a STREAM frame (RFC 9000 §19.8).
     ///
     /// # Errors
     ///
@@ -30,12 +37,9 @@ impl Streams {
     #[inline]
     pub fn on_stream(
         &mut self,
-        now: Timestamp,
-        rtt: Duration,
         frame: &Stream<'_>,
         sink: &mut dyn StreamSink,
     ) -> Result<(), TransportError> {
-        self.clock = (now, rtt);
         let id = StreamId(frame.id);
         let Some(slot) = self.receiving(id)? else {
             return Ok(());

@@ -154,7 +154,7 @@ impl Schedule {
     fn pin(&mut self, slot: u32, lane: Option<Lane>) -> bool {
         let number = match lane {
             None => 0,
-            Some(lane) => match self.lanes.get_or_insert_default().join(lane) {
+            Some(lane) => match self.ensure_lanes().join(lane) {
                 Some(number) => number,
                 None => return false,
             },
@@ -179,12 +179,12 @@ impl Streams {
     /// Whether a stream was ever pinned.
     #[inline]
     pub(crate) fn has_lanes(&self) -> bool {
-        self.schedule.lanes.is_some()
+        self.schedule.lanes().is_some()
     }
 
     /// Says which streams are looked at from now on.
     pub(crate) fn aim(&mut self, aim: Aim) {
-        if let Some(lanes) = self.schedule.lanes.as_deref_mut() {
+        if let Some(lanes) = self.schedule.lanes_mut() {
             lanes.aim = aim;
         }
     }
@@ -197,7 +197,7 @@ impl Streams {
         works: impl Fn(PathId) -> bool,
     ) -> Option<Lane> {
         let credit = self.flow.credit() > 0;
-        let lanes = self.schedule.lanes.as_deref_mut()?;
+        let lanes = self.schedule.lanes_mut()?;
         let mut next: Option<Lane> = None;
         for w in &mut lanes.lanes {
             w.open = w.lane.fallback && !works(w.lane.path);

@@ -34,6 +34,14 @@ struct Entry {
     lane: u8,
 }
 
+impl Entry {
+    /// Whether it waits where nearly all do.
+    #[inline]
+    fn is_usual(self) -> bool {
+        self.priority == 0 && self.lane == 0
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Level {
     priority: i8,
@@ -137,52 +145,97 @@ impl Levels {
     }
 }
 
-/// The streams of one connection that have something to send.
+/// Streams of other priorities than the default, and those that wait for one path and no other.
 #[derive(Debug, Default)]
-pub(super) struct Schedule {
-    links: Links,
-    entries: Vec<Entry>,
+struct Apart {
     free: Levels,
     paid: Levels,
+    lanes: Option<Box<Lanes>>,
+}
+
+impl Apart {
+    /// Where streams of that lane and need wait.
+    fn levels(&mut self, lane: u8, need: Need) -> Option<&mut Levels> {
+        let (free, paid) = match lane {
+            0 => (&mut self.free, &mut self.paid),
+            _ => self.lanes.as_deref_mut()?.levels(lane)?,
+        };
+        match need {
+            Need::Idle => None,
+            Need::Nothing => Some(free),
+            Need::Credit => Some(paid),
+        }
+    }
+
+    fn is_empty(&self, credit: bool) -> bool {
+        self.free.is_empty() && (!credit || self.paid.is_empty())
+    }
+}
+
+/// The streams of one connection that have something to send.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    /// Those of the default priority that any path may take.
+    free: List,
+    paid: List,
+    /// The others, if there ever were any.
+    apart: Option<Box<Apart>>,
+    links: Links,
+    entries: Vec<Entry>,
     /// Whose turn it is, and what it has sent in it.
     turn: (u32, u32),
-    /// Streams that wait for one path and no other, if any ever did.
-    pub(super) lanes: Option<Box<Lanes>>,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self {
+            free: List::EMPTY,
+            paid: List::EMPTY,
+            apart: None,
+            links: Links::default(),
+            entries: Vec::new(),
+            turn: (0, 0),
+        }
+    }
 }
 
 impl Schedule {
     /// Whether a stream can send, with or without credit.
     #[inline]
     pub(super) fn has_work(&self, credit: bool) -> bool {
-        match self.lanes.as_deref() {
-            None => self.has_loose_work(credit),
-            Some(lanes) => self.has_work_in(lanes, credit),
+        match self.apart.as_deref() {
+            None => self.has_usual_work(credit),
+            Some(apart) => self.has_work_beside(apart, credit),
         }
     }
 
-    #[cold]
-    fn has_work_in(&self, lanes: &Lanes, credit: bool) -> bool {
-        lanes.has_work(credit) || (lanes.sees_others() && self.has_loose_work(credit))
+    #[inline(never)]
+    fn has_work_beside(&self, apart: &Apart, credit: bool) -> bool {
+        let loose = || self.has_usual_work(credit) || !apart.is_empty(credit);
+        match apart.lanes.as_deref() {
+            None => loose(),
+            Some(lanes) => lanes.has_work(credit) || (lanes.sees_others() && loose()),
+        }
     }
 
     #[inline]
-    fn has_loose_work(&self, credit: bool) -> bool {
+    fn has_usual_work(&self, credit: bool) -> bool {
         !self.free.is_empty() || (credit && !self.paid.is_empty())
     }
 
     /// Whether a stream waits that needs credit.
     #[inline]
     pub(super) fn needs_credit(&self) -> bool {
-        !self.paid.is_empty() || self.lanes.as_deref().is_some_and(Lanes::needs_credit)
+        let apart =
+            |a: &Apart| !a.paid.is_empty() || a.lanes.as_deref().is_some_and(Lanes::needs_credit);
+        !self.paid.is_empty() || self.apart.as_deref().is_some_and(apart)
     }
 
     /// Gives back memory; no stream may exist.
     pub(super) fn rest(&mut self) {
         self.links.rest();
         self.entries = Vec::new();
-        self.free.others.shrink_to(0);
-        self.paid.others.shrink_to(0);
-        self.lanes = None;
+        self.apart = None;
     }
 
     /// Brings near what it begins with; a hint.
@@ -190,6 +243,24 @@ impl Schedule {
     pub(super) fn warm(&self) {
         self.links.warm();
         prefetch_at(&self.entries, 0);
+    }
+
+    /// Where streams wait for one path and no other, if any ever did.
+    #[inline]
+    pub(super) fn lanes(&self) -> Option<&Lanes> {
+        self.apart.as_deref()?.lanes.as_deref()
+    }
+
+    /// The same, to change.
+    #[inline]
+    pub(super) fn lanes_mut(&mut self) -> Option<&mut Lanes> {
+        self.apart.as_deref_mut()?.lanes.as_deref_mut()
+    }
+
+    /// The same, made where there was none.
+    pub(super) fn ensure_lanes(&mut self) -> &mut Lanes {
+        let apart = self.apart.get_or_insert_default();
+        apart.lanes.get_or_insert_default()
     }
 
     /// The next stream to send, its priority, and whether that takes no credit.
@@ -201,47 +272,50 @@ impl Schedule {
 
     /// The streams with new data that go by that path and no other now.
     pub(super) fn waiting_for(&self, path: PathId) -> impl Iterator<Item = u32> {
-        let lanes = self.lanes.as_deref().into_iter();
+        let lanes = self.lanes().into_iter();
         lanes.flat_map(move |l| l.waiting_for(path, &self.links))
     }
 
     /// The streams that have new data, in no order between priorities.
     pub(super) fn waiting(&self) -> impl Iterator<Item = u32> {
-        let lanes = self.lanes.as_deref();
-        let pinned = lanes.into_iter().flat_map(|l| l.waiting(&self.links));
-        let others = lanes.is_none_or(Lanes::sees_others);
-        let others = others.then(|| self.paid.iter(&self.links));
-        pinned.chain(others.into_iter().flatten())
+        let pinned = self.lanes().into_iter();
+        let pinned = pinned.flat_map(|l| l.waiting(&self.links));
+        let loose = || {
+            let apart = self.apart.as_deref().into_iter();
+            let apart = apart.flat_map(|a| a.paid.iter(&self.links));
+            self.paid.iter(&self.links).chain(apart)
+        };
+        let others = self.lanes().is_none_or(Lanes::sees_others);
+        pinned.chain(others.then(loose).into_iter().flatten())
     }
 
     /// The next stream to send.
     #[inline]
     pub(super) fn next(&self, credit: bool) -> Option<u32> {
-        let first = match self.lanes.as_deref() {
-            None => self.next_loose(credit),
-            Some(lanes) => self.next_in(lanes, credit),
-        };
+        match self.apart.as_deref() {
+            None => {
+                let paid = || self.paid.front().filter(|_| credit);
+                self.free.front().or_else(paid)
+            }
+            Some(apart) => self.next_beside(apart, credit),
+        }
+    }
+
+    /// The first of the highest priority: of several, one that is pinned, then one that needs no
+    /// credit.
+    #[inline(never)]
+    fn next_beside(&self, apart: &Apart, credit: bool) -> Option<u32> {
+        let lanes = apart.lanes.as_deref();
+        let pinned = lanes.and_then(|lanes| lanes.first(credit));
+        let usual = |list: &List| list.front().map(|slot| (0, slot));
+        let free = [usual(&self.free), apart.free.first()];
+        let paid = [usual(&self.paid), apart.paid.first()];
+        let seen = lanes.is_none_or(Lanes::sees_others);
+        let free = free.into_iter().flatten().filter(|_| seen);
+        let paid = paid.into_iter().flatten().filter(|_| seen && credit);
+        let all = pinned.into_iter().chain(free).chain(paid);
+        let first = all.reduce(|best, next| if next.0 > best.0 { next } else { best });
         first.map(|(_, slot)| slot)
-    }
-
-    #[cold]
-    fn next_in(&self, lanes: &Lanes, credit: bool) -> Option<(i8, u32)> {
-        let others = self.next_loose(credit).filter(|_| lanes.sees_others());
-        match (lanes.first(credit), others) {
-            (Some(pinned), Some(other)) if other.0 > pinned.0 => Some(other),
-            (pinned, other) => pinned.or(other),
-        }
-    }
-
-    #[inline]
-    fn next_loose(&self, credit: bool) -> Option<(i8, u32)> {
-        let free = self.free.first();
-        let paid = if credit { self.paid.first() } else { None };
-        match (free, paid) {
-            (Some(f), Some(p)) if p.0 > f.0 => Some(p),
-            (Some(f), _) => Some(f),
-            (None, p) => p,
-        }
     }
 
     /// Prepares a new stream's slot.
@@ -265,8 +339,16 @@ impl Schedule {
             return;
         }
         let old = std::mem::replace(entry, Entry { need, ..*entry });
-        self.leave(slot, old);
-        self.join(slot, Entry { need, ..old });
+        if !old.is_usual() {
+            self.leave(slot, old);
+            return self.join(slot, Entry { need, ..old });
+        }
+        if let Some((list, links)) = self.usual(old.need) {
+            list.unlink(links, slot);
+        }
+        if let Some((list, links)) = self.usual(need) {
+            list.push_back(links, slot);
+        }
     }
 
     /// Moves `slot` to another lane, at the end of its level there.
@@ -277,7 +359,7 @@ impl Schedule {
         let old = std::mem::replace(entry, Entry { lane, ..*entry });
         self.leave(slot, old);
         self.join(slot, Entry { lane, ..old });
-        if let Some(lanes) = self.lanes.as_deref_mut() {
+        if let Some(lanes) = self.lanes_mut() {
             lanes.leave(old.lane);
         }
     }
@@ -286,7 +368,7 @@ impl Schedule {
     #[inline]
     pub(super) fn end(&mut self, slot: u32) {
         self.set(slot, Need::Idle);
-        if self.lanes.is_some() {
+        if self.apart.is_some() {
             self.move_to_lane(slot, 0);
         }
     }
@@ -320,45 +402,56 @@ impl Schedule {
         let Some(&entry) = self.entries.get(slot as usize) else {
             return;
         };
-        if let Some((levels, links)) = self.levels(entry) {
+        if entry.is_usual() {
+            if let Some((list, links)) = self.usual(entry.need)
+                && list.front() == Some(slot)
+            {
+                list.rotate(links);
+            }
+        } else if let Some((levels, links)) = self.levels_apart(entry) {
             levels.rotate(links, slot, entry.priority);
         }
     }
 
-    /// Where streams with this need wait.
+    /// Where streams of the default priority with this need wait.
     #[inline]
-    fn levels(&mut self, entry: Entry) -> Option<(&mut Levels, &mut Links)> {
-        if entry.lane != 0 {
-            return self.levels_in_lane(entry);
-        }
-        match entry.need {
+    fn usual(&mut self, need: Need) -> Option<(&mut List, &mut Links)> {
+        match need {
             Need::Idle => None,
             Need::Nothing => Some((&mut self.free, &mut self.links)),
             Need::Credit => Some((&mut self.paid, &mut self.links)),
         }
     }
 
-    #[cold]
-    fn levels_in_lane(&mut self, entry: Entry) -> Option<(&mut Levels, &mut Links)> {
-        let (free, paid) = self.lanes.as_deref_mut()?.levels(entry.lane)?;
-        match entry.need {
-            Need::Idle => None,
-            Need::Nothing => Some((free, &mut self.links)),
-            Need::Credit => Some((paid, &mut self.links)),
+    /// Where the others wait.
+    fn levels_apart(&mut self, entry: Entry) -> Option<(&mut Levels, &mut Links)> {
+        if entry.need == Need::Idle {
+            return None;
         }
+        let apart = self.apart.get_or_insert_default();
+        let levels = apart.levels(entry.lane, entry.need)?;
+        Some((levels, &mut self.links))
     }
 
-    #[inline]
+    #[inline(never)]
     fn join(&mut self, slot: u32, entry: Entry) {
-        if let Some((levels, links)) = self.levels(entry) {
-            levels.join(links, slot, entry.priority);
+        if !entry.is_usual() {
+            if let Some((levels, links)) = self.levels_apart(entry) {
+                levels.join(links, slot, entry.priority);
+            }
+        } else if let Some((list, links)) = self.usual(entry.need) {
+            list.push_back(links, slot);
         }
     }
 
-    #[inline]
+    #[inline(never)]
     fn leave(&mut self, slot: u32, entry: Entry) {
-        if let Some((levels, links)) = self.levels(entry) {
-            levels.leave(links, slot, entry.priority);
+        if !entry.is_usual() {
+            if let Some((levels, links)) = self.levels_apart(entry) {
+                levels.leave(links, slot, entry.priority);
+            }
+        } else if let Some((list, links)) = self.usual(entry.need) {
+            list.unlink(links, slot);
         }
     }
 }

@@ -19,7 +19,7 @@ pub fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-/// Takes several paths, and is not patient with those that do not answer.
+/// Takes several paths, and expects the round trips of loopback.
 pub fn world() -> World {
     let mut world = World::new();
     world.transport.max_paths = 4;

@@ -68,6 +68,23 @@ fn a_killed_path_stalls_the_transfer_and_does_not_end_it() {
 }
 
 #[test]
+fn a_killed_path_of_which_nothing_was_asked_is_not_said_to_be_open() {
+    let r = report(
+        "bench failover --kill 1 -b 20M -t 2s -O 200ms -J \
+         --scheduler backup --link delay=5,rate=50",
+    );
+    assert_eq!(workload(&r)["killed_path"], 1);
+    for path in paths(&r) {
+        let number = |key: &str| path[key].as_u64();
+        let asked = number("in_flight_bytes") > Some(0);
+        let patience = number("smoothed_rtt_ns").map(|ns| (4 * ns).max(500_000_000));
+        let heard_of = number("since_last_ack_ns").is_some_and(|ns| Some(ns) <= patience);
+        let state = path["state"].as_str().expect("text");
+        assert!(state != "open" || asked || heard_of, "{path}");
+    }
+}
+
+#[test]
 fn paths_lead_to_another_process() {
     let server = Server::start("--shards 2");
     let (addr, pin) = (&server.addr, &server.fingerprint);

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use corelane::base::{Ecn, FourTuple, RecvMeta, SocketId, Timestamp};
 use corelane::conn::endpoint::Next;
 use corelane::conn::{
-    Application, ConnId, Connection, Endpoint, EndpointConfig, Event, TransportConfig,
+    Application, ConnId, Connection, Endpoint, EndpointConfig, Event, PathInfo, TransportConfig,
 };
+use corelane::path::{PathState, PathStatus};
 use corelane::recovery::MtuConfig;
 use corelane::stream::{StreamEvent, Streams, Taken};
 use corelane::sys::clock::Clock;
@@ -43,17 +44,17 @@ impl Application for Counter {
     }
 }
 
-/// Trains from one endpoint, with where each was cut.
+/// Trains from one endpoint: how long each is, where it was cut and how the other end sees it come.
 struct Wire {
     buf: Vec<u8>,
-    trains: Vec<(usize, usize)>,
-    path: FourTuple,
+    trains: Vec<(usize, RecvMeta)>,
 }
 
-fn endpoint(server: Option<Arc<rustls::ServerConfig>>, seed: u8) -> Endpoint {
+fn endpoint(server: Option<Arc<rustls::ServerConfig>>, seed: u8, paths: u32) -> Endpoint {
     let mut transport = TransportConfig::default();
     transport.mtu = MtuConfig::fixed(1452);
     transport.pacing = false;
+    transport.max_paths = paths;
     let mut config = EndpointConfig::new([seed; 32]);
     config.transport = Arc::new(transport);
     config.server = server;
@@ -122,7 +123,13 @@ fn send(e: &mut Endpoint, now: Timestamp, wire: &mut Wire, work: &Work) -> u64 {
             let Some(t) = conn.poll_transmit(now, room) else {
                 break;
             };
-            wire.trains.push((t.len, t.segment_size));
+            let meta = RecvMeta {
+                socket: SocketId(0),
+                path: FourTuple::new(t.path.remote, t.path.local),
+                ecn: Ecn::NotEct,
+                segment_size: t.segment_size,
+            };
+            wire.trains.push((t.len, meta));
             len += t.len;
         }
         let _: Next = e.finish(id);
@@ -132,27 +139,25 @@ fn send(e: &mut Endpoint, now: Timestamp, wire: &mut Wire, work: &Work) -> u64 {
 
 fn recv(e: &mut Endpoint, now: Timestamp, wire: &mut Wire, app: &mut Counter) -> u64 {
     let (mut at, mut packets) = (0, 0);
-    for (len, segment_size) in &wire.trains {
-        let meta = RecvMeta {
-            socket: SocketId(0),
-            path: wire.path,
-            ecn: Ecn::NotEct,
-            segment_size: *segment_size,
-        };
-        e.handle_train(now, &meta, &mut wire.buf[at..at + len], app);
+    for (len, meta) in &wire.trains {
+        e.handle_train(now, meta, &mut wire.buf[at..at + len], app);
         at += len;
-        packets += len.div_ceil(*segment_size) as u64;
+        packets += len.div_ceil(meta.segment_size) as u64;
     }
     packets
 }
 
-fn wire(to: u16, from: u16) -> Wire {
-    let addr = |port| SocketAddr::from(([127, 0, 0, 1], port));
+fn wire() -> Wire {
     Wire {
         buf: vec![0; 4 * 65_536],
         trains: Vec::new(),
-        path: FourTuple::new(addr(to), addr(from)),
     }
+}
+
+/// From the client's address `n` to the server's.
+fn way(n: u8) -> FourTuple {
+    let addr = |last, port| SocketAddr::from(([127, 0, 0, last], port));
+    FourTuple::new(addr(n, u16::from(n)), addr(100, 100))
 }
 
 /// A connection that has a stream open, and data without end for it; unless it is given other
@@ -190,18 +195,32 @@ impl Bulk {
     }
 
     /// Connects at this time to a server with this identity.
-    pub fn connect_as(identity: &Identity, mut now: Timestamp) -> Self {
-        let mut client = endpoint(None, 1);
-        let mut server = endpoint(Some(Arc::new(identity.server_config(&[]))), 2);
+    pub fn connect_as(identity: &Identity, now: Timestamp) -> Self {
+        Self::connect_over(1, identity, now)
+    }
+
+    /// Connects over so many paths.
+    pub fn connect_over(paths: u8, identity: &Identity, mut now: Timestamp) -> Self {
+        let most = u32::from(paths);
+        let mut client = endpoint(None, 1, most);
+        let tls = identity.server_config(&[]);
+        let mut server = endpoint(Some(Arc::new(tls)), 2, most);
         let mut app = Counter::default();
-        let (mut up, mut down) = (wire(2, 1), wire(1, 2));
+        let (mut up, mut down) = (wire(), wire());
         let name = ServerName::try_from("localhost").expect("a name");
         let tls = Arc::new(identity.client_config(&[]));
         let conn = client
-            .connect(now, SocketId(0), down.path, tls, name, None)
+            .connect(now, SocketId(0), way(1), tls, name, None)
             .expect("connects");
-        for _ in 0..50 {
+        let mut open = 1;
+        for _ in 0..100 {
             now += Duration::from_micros(100);
+            if let Some(c) = client.connection(conn).filter(|_| open < paths) {
+                // Not before the server has given connection IDs for it.
+                let usual = PathStatus::Available;
+                let opened = c.open_path(now, SocketId(0), way(open + 1), usual);
+                open += u8::from(opened.is_ok());
+            }
             client.handle_timeout(now, conn);
             send(&mut client, now, &mut up, &Work::Nothing);
             recv(&mut server, now, &mut up, &mut app);
@@ -209,6 +228,8 @@ impl Bulk {
             recv(&mut client, now, &mut down, &mut app);
         }
         let c = client.connection(conn).expect("connected");
+        let is_open = |p: &PathInfo| p.state == PathState::Open;
+        assert_eq!(c.paths().filter(is_open).count(), usize::from(paths));
         let stream = c.streams_mut().open(Dir::Uni).expect("a stream");
         let data = Bytes::from(vec![7; 256 * 1024]);
         Self {

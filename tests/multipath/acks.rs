@@ -1,5 +1,5 @@
-//! What a connection of several paths asks of the peer's acknowledgements: one sequence of requests,
-//! of which each suits the path that needs acknowledgements soonest.
+//! What a connection of several paths asks of the peer's acknowledgements: one sequence of
+//! requests, of which each suits the path that needs acknowledgements soonest.
 
 use crate::common::pair::{CLIENT, SERVER};
 use crate::rig::*;

@@ -2,10 +2,11 @@
 
 use crate::common::pair::{CLIENT, SERVER};
 use crate::rig::*;
-use corelane::base::FourTuple;
+use corelane::base::{FourTuple, limits};
 use corelane::conn::{OpenPathError, PathEvent};
 use corelane::path::{PathId, PathState, PathStatus};
 use corelane::wire::Code;
+use std::collections::BTreeMap;
 
 #[test]
 fn two_paths_carry_data_both_ways() {
@@ -220,4 +221,23 @@ fn a_path_that_is_too_narrow_is_abandoned() {
     assert!(rig.saw(CLIENT, PathEvent::Abandoned { id, error, by_peer }));
     rig.deliver(CLIENT, 100_000, 1000);
     rig.expect_alive();
+}
+
+/// Segmentation offload stays on: whole trains leave on either path.
+#[test]
+fn trains_of_several_datagrams_leave_on_both_paths() {
+    let mut rig = Rig::two_paths();
+    rig.deliver(CLIENT, 3_000_000, 5000);
+    rig.send(CLIENT, 1_000_000);
+    let (now, client) = (rig.pair.now, rig.client);
+    let conn = rig.pair.conn(CLIENT, client);
+    let mut buf = vec![0; limits::MAX_TRAIN_BYTES];
+    let mut longest = BTreeMap::new();
+    while let Some(train) = conn.poll_transmit(now, &mut buf) {
+        let most: &mut usize = longest.entry(train.path.local).or_default();
+        *most = train.segments().max(*most);
+    }
+    for from in [CLIENT_0, CLIENT_1] {
+        assert!(longest.get(&at(from)) > Some(&4), "{longest:?}");
+    }
 }

@@ -226,6 +226,27 @@ fn a_new_path_is_no_amplifier() {
     rig.expect_alive();
 }
 
+/// RFC 9000 §8.2.4: how long a new path may take to answer follows from the slowest in use and from
+/// what is assumed of unknown ones, however optimistic the configuration is about those.
+#[test]
+fn a_new_path_may_be_slow_to_answer() {
+    for (delay, late) in [(400, 0), (10, 600)] {
+        let mut setup = setup(4);
+        for config in [&mut setup.client, &mut setup.server] {
+            config.initial_rtt = std::time::Duration::from_millis(50);
+        }
+        let mut rig = Rig::with(setup);
+        rig.pair.delay = std::time::Duration::from_millis(delay);
+        rig.deliver(CLIENT, 100_000, 10_000);
+        rig.delay(at(CLIENT_1), late);
+        let id = rig.open(PathStatus::Available).expect("opens");
+        rig.run_ms(3000);
+        rig.expect_open(id);
+        rig.deliver(CLIENT, 100_000, 10_000);
+        rig.expect_alive();
+    }
+}
+
 /// RFC 9000 §10.1.2: a keep-alive goes by a path that works. One that went dark does not end an
 /// idle connection that has another.
 #[test]

@@ -224,8 +224,7 @@ impl ConnDriver {
     /// Something happened to a path: handles that wait for it are told, and the queue of news.
     pub(super) fn on_path_event(&mut self, conn: &Connection, event: PathEvent) {
         let news = self.shared.path_news.make(PathNews::default);
-        // Nobody reads, or not fast enough: the oldest is the least use.
-        let _ = news.0.force_push(event);
+        news.tell(event);
         for begun in self.opening.extract_if(.., |b| is_settled(conn, b.id)) {
             let _ = begun.reply.set(outcome(conn, &begun, event));
         }

@@ -8,6 +8,9 @@ use corelane::path::{PathId, PathState, PathStatus};
 use serde::Serialize;
 use std::time::Duration;
 
+/// Silence after which a path of which nothing is asked counts as idle, at least.
+const IDLE_AFTER: Duration = Duration::from_millis(500);
+
 /// A path when its connection ended.
 #[derive(Clone, Copy, Debug)]
 pub struct SeenPath {
@@ -15,6 +18,28 @@ pub struct SeenPath {
     pub info: PathInfo,
     /// How long no packet had been acknowledged; `None` where none ever was.
     pub since_last_ack: Option<Duration>,
+}
+
+/// What is known of a path: `silent` is how long nothing was acknowledged there.
+fn state(info: &Known, silent: Option<Duration>) -> &'static str {
+    let patience = IDLE_AFTER.max(4 * info.smoothed_rtt);
+    let heard_of = silent.is_some_and(|silent| silent <= patience);
+    match info.state {
+        PathState::Validating => "validating",
+        PathState::Abandoned(_) => "abandoned",
+        PathState::Open if info.potentially_failed => "failed",
+        PathState::Open if heard_of || info.bytes_in_flight > 0 => "open",
+        PathState::Open => "idle",
+    }
+}
+
+/// What the state follows from.
+#[derive(Clone, Copy)]
+struct Known {
+    state: PathState,
+    potentially_failed: bool,
+    bytes_in_flight: u64,
+    smoothed_rtt: Duration,
 }
 
 /// The paths of one identifier, of all connections, as the client had them at the end. Counts are
@@ -29,7 +54,8 @@ pub struct PathReport {
     pub local: String,
     /// The server's end.
     pub remote: String,
-    /// `validating`, `open`, `failed` (open, and it may have failed) or `abandoned`.
+    /// `validating`, `open`, `failed` (open, and it may have failed), `idle` (open, and nothing has
+    /// been asked of it lately, so that nobody knows) or `abandoned`.
     pub state: &'static str,
     /// What the client would have it used for: `available` or `backup`.
     pub status: &'static str,
@@ -80,17 +106,18 @@ pub struct PathReport {
 impl PathReport {
     fn new(seen: &SeenPath) -> Self {
         let info = &seen.info;
+        let known = Known {
+            state: info.state,
+            potentially_failed: info.potentially_failed,
+            bytes_in_flight: info.stats.bytes_in_flight,
+            smoothed_rtt: info.stats.smoothed_rtt,
+        };
         Self {
             id: info.id.0,
             connections: 0,
             local: info.tuple.local.to_string(),
             remote: info.tuple.remote.to_string(),
-            state: match info.state {
-                PathState::Validating => "validating",
-                PathState::Open if info.potentially_failed => "failed",
-                PathState::Open => "open",
-                PathState::Abandoned(_) => "abandoned",
-            },
+            state: state(&known, seen.since_last_ack),
             status: match info.status {
                 PathStatus::Available => "available",
                 PathStatus::Backup => "backup",
@@ -160,6 +187,7 @@ copies: QUIC packets that repeat what another path carries at the same time
 again: QUIC packets with what was lost or is overdue on another path
 PTOs: probe timeouts; suspected: times that the path may have failed
 state failed: it may have failed, and has acknowledged nothing since
+state idle: nothing was asked of it lately, so that nobody knows whether it works
 ";
 
 /// A workload's paths, and what came of killing one; `None` where there was but one path.
@@ -231,4 +259,43 @@ fn rows(paths: &[PathReport]) -> String {
 /// The time as milliseconds.
 pub fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_which_nothing_was_asked_is_idle_and_not_open() {
+        let ms = Duration::from_millis;
+        let known = Known {
+            state: PathState::Open,
+            potentially_failed: false,
+            bytes_in_flight: 0,
+            smoothed_rtt: ms(20),
+        };
+        assert_eq!(state(&known, Some(ms(500))), "open");
+        assert_eq!(state(&known, Some(ms(501))), "idle");
+        assert_eq!(state(&known, None), "idle");
+        let slow = Known {
+            smoothed_rtt: ms(300),
+            ..known
+        };
+        assert_eq!(state(&slow, Some(ms(1200))), "open");
+        let asked = Known {
+            bytes_in_flight: 1,
+            ..known
+        };
+        assert_eq!(state(&asked, Some(ms(9000))), "open");
+        let failed = Known {
+            potentially_failed: true,
+            ..asked
+        };
+        assert_eq!(state(&failed, Some(ms(9000))), "failed");
+        let gone = Known {
+            state: PathState::Abandoned(None),
+            ..failed
+        };
+        assert_eq!(state(&gone, Some(ms(9000))), "abandoned");
+    }
 }

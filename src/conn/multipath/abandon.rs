@@ -107,7 +107,7 @@ impl Connection {
     /// others is past (multipath §5.4).
     fn restart_foreign_rtts(&mut self, id: PathId) {
         for path in self.paths.iter_mut() {
-            if path.id != id && path.own_sample.is_none() {
+            if path.id != id && !path.has_own_sample() {
                 path.rtt.restart_min();
             }
         }

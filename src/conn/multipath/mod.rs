@@ -336,6 +336,20 @@ impl Connection {
         }
     }
 
+    /// Whether the endpoint has to issue or forget connection IDs or tokens, where `token` is the
+    /// one that resets the connection as far as it knows. Looked at closely only once there is
+    /// nothing but one path.
+    #[inline]
+    pub(crate) fn wants_upkeep(&self, token: Option<&ResetToken>) -> bool {
+        if self.multipath.is_some() || !self.state.is_confirmed() {
+            return true;
+        }
+        let path = self.paths.current();
+        path.local_cids.wants_upkeep()
+            || path.remote_cids.active_token_ref() != token
+            || self.wants_tokens_passed()
+    }
+
     fn cids_wanted_for(&self, m: &Multipath) -> usize {
         let max = m.limits.usable_max();
         let ahead = m.ahead.iter().filter(|a| a.id <= max);

@@ -5,6 +5,7 @@
 //! nothing for a packet that does not authenticate.
 
 use super::super::Connection;
+use super::super::space::SentFrame;
 use super::{Ahead, PathEvent};
 use crate::base::{FourTuple, RecvMeta, SocketId, Timestamp};
 use crate::path::{Path, PathId, PathState, PathStatus, Spin};
@@ -157,14 +158,53 @@ impl Connection {
         self.watch_for_failure();
     }
 
-    /// Takes up the path that a datagram came by, as its destination says; from other addresses it
-    /// is that path's migration (multipath §3.1.2), and connection IDs rotate within it (§3.2.2).
-    pub(in super::super) fn take_up(
+    /// Takes up the path that a datagram belongs to. Those of a train mostly say so by one and the
+    /// same connection ID: `run` is that of the datagram before, and its path.
+    #[inline]
+    pub(in super::super) fn take_up_in_run(
         &mut self,
         now: Timestamp,
         meta: &RecvMeta,
         datagram: &[u8],
+        run: &mut Option<(ConnectionId, PathId)>,
     ) -> TakenUp {
+        let short = datagram.first().is_some_and(|b| b & header::FORM_LONG == 0);
+        let dcid = header::dcid(datagram, self.ids.local_scid.len()).filter(|_| short);
+        let hand = self.paths.current().id;
+        let is_next = |(cid, path): &(ConnectionId, PathId)| {
+            *path == hand && dcid.is_some_and(|dcid| dcid == cid.as_slice())
+        };
+        if run.as_ref().is_some_and(is_next) {
+            return TakenUp::Known;
+        }
+        let taken_up = self.take_up_for(now, meta, datagram);
+        let known = taken_up == TakenUp::Known && !self.state.is_closed();
+        let dcid = dcid.filter(|_| known).and_then(ConnectionId::new);
+        *run = dcid.map(|dcid| (dcid, self.paths.current().id));
+        taken_up
+    }
+
+    /// Takes up the path that a datagram belongs to; counts it if there is none.
+    fn take_up_for(&mut self, now: Timestamp, meta: &RecvMeta, datagram: &[u8]) -> TakenUp {
+        if self.state.is_closed() {
+            let from = |p: &&Path<SentFrame>| p.tuple.remote == meta.path.remote;
+            let there = self.paths.iter().find(from).map(|p| p.id);
+            if let Some(id) = there {
+                self.paths.select(id);
+            }
+            return TakenUp::Known;
+        }
+        let taken_up = self.take_up(now, meta, datagram);
+        if taken_up == TakenUp::None {
+            self.stats.packets_dropped += 1;
+            self.on_undecryptable(now, meta, datagram);
+        }
+        taken_up
+    }
+
+    /// Takes up the path that a datagram came by, as its destination says; from other addresses it
+    /// is that path's migration (multipath §3.1.2), and connection IDs rotate within it (§3.2.2).
+    fn take_up(&mut self, now: Timestamp, meta: &RecvMeta, datagram: &[u8]) -> TakenUp {
         if datagram.first().is_some_and(|b| b & header::FORM_LONG != 0) {
             // What is left of the handshake, or a reset in its form. The numbers of early data are
             // the first path's: where that is forgotten, nothing tells which came before.

@@ -159,7 +159,11 @@ pub(super) fn view(path: &mut Path<SentFrame>, now: Timestamp) -> PathView {
         rtt_var: path.rtt.var(),
         min_rtt: path.rtt.min(),
         has_rtt_sample: path.rtt.has_sample(),
-        congestion_window: path.cc.window(),
+        // Nothing more can be remembered of what is sent there: as good as no window.
+        congestion_window: match path.is_full() {
+            true => path.cc.window().min(path.bytes_in_flight),
+            false => path.cc.window(),
+        },
         bytes_in_flight: path.bytes_in_flight,
         pacing_release: if paced { path.pacing_release() } else { None },
         pacing_rate: path.pacing_rate(),

@@ -40,8 +40,8 @@ pub struct Cubic {
     carry: f64,
     /// When the stage last took in an acknowledgement.
     last_ack: Timestamp,
-    /// The window, the threshold and the stage before the latest reduction.
-    before: (u64, u64, Stage),
+    /// The window, the threshold and the stage before the latest reduction, if there was one.
+    before: Option<Box<(u64, u64, Stage)>>,
 }
 
 impl Cubic {
@@ -59,7 +59,7 @@ impl Cubic {
             stage,
             carry: 0.0,
             last_ack: Timestamp::ZERO,
-            before: (0, 0, stage),
+            before: None,
         }
     }
 
@@ -158,7 +158,11 @@ impl Cubic {
             return false;
         }
         let window = self.window.congestion_window();
-        self.before = (window, self.window.ssthresh(), self.stage);
+        let before = (window, self.window.ssthresh(), self.stage);
+        match &mut self.before {
+            Some(place) => **place = before,
+            None => self.before = Some(Box::new(before)),
+        }
         let cwnd = window as f64;
         // RFC 9438 §4.7, fast convergence: a flow that did not get back to its plateau leaves
         // room for others.
@@ -181,11 +185,13 @@ impl Cubic {
 
     pub(super) fn on_spurious(&mut self, count: u32, lost_at: Timestamp) -> bool {
         let refuted = self.window.refute(count, lost_at);
-        let (congestion_window, ssthresh, stage) = self.before;
         // RFC 9438 §4.9: not when the window has grown past it since.
-        if refuted && self.window.congestion_window() < congestion_window {
-            self.window.restore(congestion_window, ssthresh);
-            self.stage = stage;
+        if let Some((congestion_window, ssthresh, stage)) = self.before.as_deref()
+            && refuted
+            && self.window.congestion_window() < *congestion_window
+        {
+            self.window.restore(*congestion_window, *ssthresh);
+            self.stage = *stage;
             self.carry = 0.0;
         }
         refuted

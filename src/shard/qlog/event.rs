@@ -96,17 +96,7 @@ impl Recorder {
                 duplicate,
                 other,
             } => {
-                let kinds = [
-                    ("decryption_failure", undecryptable),
-                    ("duplicate", duplicate),
-                    ("general", other),
-                ];
-                for (trigger, count) in kinds.into_iter().filter(|(_, n)| *n > 0) {
-                    self.event(now, "transport:packet_dropped", out, |d| {
-                        d.text("trigger", trigger);
-                        d.number("count", count);
-                    });
-                }
+                self.dropped(now, [undecryptable, duplicate, other], out);
             }
             Observed::Parameters(peers, p) => {
                 if let Some(exponent) = self.exponents.get_mut(usize::from(peers)) {
@@ -144,6 +134,17 @@ impl Recorder {
                     closed(d, why);
                 });
             }
+        }
+    }
+
+    /// Packets that were dropped: they did not decrypt, were known, or anything else.
+    fn dropped(&self, now: Timestamp, counts: [u64; 3], out: &mut Vec<u8>) {
+        let triggers = ["decryption_failure", "duplicate", "general"];
+        for (trigger, count) in triggers.into_iter().zip(counts).filter(|(_, n)| *n > 0) {
+            self.event(now, "transport:packet_dropped", out, |d| {
+                d.text("trigger", trigger);
+                d.number("count", count);
+            });
         }
     }
 

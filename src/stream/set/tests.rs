@@ -77,13 +77,9 @@ fn stream_frame(id: StreamId, offset: u64, data: &[u8], fin: bool) -> Stream<'_>
 
 /// Hands a STREAM frame over to be buffered.
 fn give(s: &mut Streams, id: StreamId, offset: u64, data: &[u8], fin: bool) -> Result<(), Code> {
-    s.on_stream(
-        Timestamp::ZERO,
-        RTT,
-        &stream_frame(id, offset, data, fin),
-        &mut BufferAll,
-    )
-    .map_err(|e| e.code)
+    s.at(Timestamp::ZERO, RTT);
+    s.on_stream(&stream_frame(id, offset, data, fin), &mut BufferAll)
+        .map_err(|e| e.code)
 }
 
 fn give_reset(s: &mut Streams, id: StreamId, final_size: u64, code: u64) -> Result<(), Code> {
@@ -143,9 +139,10 @@ fn input(
     sink: &mut dyn StreamSink,
 ) -> Result<(), TransportError> {
     let mut r = Reader::new(bytes);
+    s.at(now, RTT);
     while !r.is_empty() {
         match Frame::parse(&mut r)? {
-            Frame::Stream(f) => s.on_stream(now, RTT, &f, sink)?,
+            Frame::Stream(f) => s.on_stream(&f, sink)?,
             Frame::ResetStream(f) => s.on_reset(&f)?,
             Frame::StopSending { id, code } => s.on_stop_sending(id, code)?,
             Frame::MaxData(max) => s.on_max_data(max),

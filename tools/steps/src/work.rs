@@ -25,6 +25,8 @@ const RR_PARTS: [&str; 3] = ["ask", "answer", "be answered"];
 pub enum Case {
     /// A stream without end in packets of 1,452 bytes; counted per packet.
     Bulk,
+    /// The same over two paths.
+    Paths,
     /// Datagrams of 100 bytes, fourteen in a packet; counted per datagram.
     Datagram,
     /// A request of 64 bytes and its answer on a stream of their own, one at a time.
@@ -36,6 +38,7 @@ impl Case {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Bulk => "bulk",
+            Self::Paths => "paths",
             Self::Datagram => "datagram",
             Self::Rr => "rr",
         }
@@ -44,7 +47,7 @@ impl Case {
     /// What it is divided by.
     pub const fn unit(self) -> &'static str {
         match self {
-            Self::Bulk => "packet",
+            Self::Bulk | Self::Paths => "packet",
             Self::Datagram => "datagram of 100 B",
             Self::Rr => "request of 64 B",
         }
@@ -53,7 +56,7 @@ impl Case {
     /// Its parts, in the order of their marks.
     pub const fn parts(self) -> [&'static str; 3] {
         match self {
-            Self::Bulk | Self::Datagram => PARTS,
+            Self::Bulk | Self::Paths | Self::Datagram => PARTS,
             Self::Rr => RR_PARTS,
         }
     }
@@ -61,7 +64,7 @@ impl Case {
     /// Rounds before the window, until windows are open and memory has been grown, and in it.
     const fn rounds(self) -> (u32, u32) {
         match self {
-            Self::Bulk => (300, 1),
+            Self::Bulk | Self::Paths => (300, 1),
             Self::Datagram => (300, 1),
             Self::Rr => (2_000, 40),
         }
@@ -72,12 +75,13 @@ impl Case {
 /// the last; `begin` comes before the window. Returns how many units the window had.
 pub fn run(case: Case, begin: impl FnOnce(), mark: impl Fn(usize)) -> u64 {
     let mut now = Timestamp::from_nanos(1_000_000_000);
-    let mut bulk = Bulk::connect_as(&Identity::fixed(), now);
+    let paths = if case == Case::Paths { 2 } else { 1 };
+    let mut bulk = Bulk::connect_over(paths, &Identity::fixed(), now);
     now += Duration::from_secs(1);
     let mut units = 0;
     let mut round = |mark: &dyn Fn(usize)| {
         match case {
-            Case::Bulk => {}
+            Case::Bulk | Case::Paths => {}
             Case::Datagram => bulk.send_datagrams(14 * 11, 100),
             Case::Rr => bulk.request(64),
         }

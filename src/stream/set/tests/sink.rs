@@ -40,7 +40,8 @@ impl StreamSink for Taker {
 
 fn offer(s: &mut Streams, sink: &mut Taker, id: StreamId, at: u64, data: &[u8], fin: bool) {
     let frame = stream_frame(id, at, data, fin);
-    s.on_stream(Timestamp::ZERO, RTT, &frame, sink).unwrap();
+    s.at(Timestamp::ZERO, RTT);
+    s.on_stream(&frame, sink).unwrap();
 }
 
 #[test]
@@ -120,8 +121,7 @@ fn a_sink_may_answer_or_stop_at_once() {
             offer(&mut s, &mut sink, bidi(0), 5, b"fgh", fin);
             let frame = stream_frame(bidi(0), 0, b"abcde", false);
             let mut once = Once(sink);
-            s.on_stream(Timestamp::ZERO, RTT, &frame, &mut once)
-                .unwrap();
+            s.on_stream(&frame, &mut once).unwrap();
             send_all(&mut s);
             let (rx, consumed) = (s.stats().rx_bytes, s.stats().rx_bytes_consumed);
             assert_eq!(rx, 8);

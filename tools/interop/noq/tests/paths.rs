@@ -78,8 +78,20 @@ impl World {
     async fn open(&self, status: PathStatus) -> Result<u32, Fault> {
         let remote = self.links.addr();
         let id = self.client.open_path(1, remote, status).await?;
-        self.server.wait_for(|n| n == News::Opened(id)).await;
-        Ok(id)
+        let gone = |n| matches!(n, News::Gone { id: of, .. } if of == id);
+        self.server
+            .wait_for(|n| n == News::Opened(id) || gone(n))
+            .await;
+        match self.server.news().contains(&News::Opened(id)) {
+            true => Ok(id),
+            false => Err(self.told(&format!("path {id} came to nothing"))),
+        }
+    }
+
+    /// What is wrong, and what both sides have heard.
+    fn told(&self, wrong: &str) -> Fault {
+        let [client, server] = [&self.client, &self.server].map(Peer::news);
+        format!("{wrong}: the client heard {client:?}, the server {server:?}").into()
     }
 
     /// Both sides and the other of each.
@@ -269,11 +281,13 @@ async fn reopen(client: Kind) -> Result<World, Fault> {
     for n in 1..3 * PATHS {
         let (closer, other) = world.sides()[n as usize % 2];
         closer.close_path(n).await?;
-        let gone = News::Gone {
-            id: n,
-            by_peer: true,
-        };
-        other.wait_for(|news| news == gone).await;
+        let gone = |by_peer| News::Gone { id: n, by_peer };
+        other
+            .wait_for(|news| news == gone(true) || news == gone(false))
+            .await;
+        if !other.news().contains(&gone(true)) {
+            return Err(world.told(&format!("path {n} was given up by itself")));
+        }
         assert_eq!(world.open(Available).await?, n + 1);
         world.exchange(10_000).await?;
     }
