@@ -211,14 +211,19 @@ pub const RDMA_EVENTS: usize = 1024;
 /// on; so a queue pair begins with [`ROCE_WINDOW_START`] and has more once that was taken.
 pub const ROCE_WINDOW: usize = 1 << 20;
 /// The same of all queue pairs of a device together, which share it: they may well send to one
-/// socket.
-pub const ROCE_WINDOW_OF_ALL: usize = 2 << 20;
+/// socket, which asks for twice that. With 64 of them each still has a message of 64 KiB.
+pub const ROCE_WINDOW_OF_ALL: usize = 4 << 20;
 /// What a queue pair begins with.
 pub const ROCE_WINDOW_START: usize = 256 * 1024;
 /// What loss leaves of it, at least, and what each window without loss adds.
 pub const ROCE_WINDOW_STEP: usize = 64 * 1024;
 /// Packets of a message after which an acknowledgement is asked for before its end.
 pub const ROCE_PACKETS_PER_ACK: u32 = 32;
+/// Short messages that share one acknowledgement, at most.
+pub const ROCE_HELD_ACKS: u8 = 8;
+/// How long a lane's acknowledgement waits for others: a fraction of any timeout in use, and several
+/// round trips within a machine or a rack.
+pub const ROCE_ACK_DELAY: Duration = Duration::from_micros(50);
 
 /// Bytes of one bootstrap message, and of a lane's frame that is none; longer ones end the
 /// connection.

@@ -218,6 +218,9 @@ impl Port for AnyDevice {
     fn handle_timeout(&mut self, now: Timestamp) {
         each!(self, d => Port::handle_timeout(&mut **d, now))
     }
+    fn before_sleep(&mut self) -> bool {
+        each!(self, d => Port::before_sleep(&mut **d))
+    }
     fn wake_fds(&self) -> Vec<(WakeFor, BorrowedFd<'_>)> {
         each!(self, d => Port::wake_fds(&**d))
     }

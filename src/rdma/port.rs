@@ -130,6 +130,11 @@ pub trait Port: Provider {
         let _ = now;
     }
 
+    /// The shard is about to sleep: what waited for more leaves now. Whether there was something.
+    fn before_sleep(&mut self) -> bool {
+        false
+    }
+
     /// What becomes readable when a queue that was armed has a completion, or when an asynchronous
     /// event waits. None for a provider whose completions come of its own calls.
     fn wake_fds(&self) -> Vec<(WakeFor, BorrowedFd<'_>)> {

@@ -7,4 +7,5 @@ pub mod affinity;
 pub mod clock;
 pub mod device;
 pub mod netlink;
+pub mod pages;
 pub mod reuseport;

@@ -59,12 +59,33 @@ fn clients_are_measured_in_stages() {
     assert_eq!(clients, [Some(1), Some(2), Some(4)]);
     assert!(all.iter().all(|w| w["bytes"].as_u64() > Some(0)));
     assert!(all.iter().all(|w| w["carrier"] == carrier));
+}
+
+#[test]
+fn setup_is_measured_in_stages() {
+    let (carrier, flags) = provider();
     let all = workloads(&format!("rdma bench setup -n 25 -J {flags}"));
     let stages: Vec<_> = all.iter().map(|w| w["clients"].as_u64()).collect();
     assert_eq!(stages, [Some(10), Some(20), Some(25)]);
     let opened: u64 = all.iter().filter_map(|w| w["operations"].as_u64()).sum();
     assert_eq!(opened, 25);
-    assert!(all.iter().all(|w| w["memory_bytes_per_client"].is_u64()));
+    assert!(all.iter().all(|w| w["carrier"] == carrier));
+    // Eight messages of 4 KiB and a region of 4 KiB at either end, all of it resident; a device that
+    // cannot share receives has them beside that.
+    const LEAST: u64 = 2 * 9 * 4096;
+    let of = |key: &str| -> Vec<_> { all.iter().filter_map(|w| w[key].as_u64()).collect() };
+    let resident = of("memory_bytes_per_client");
+    let registered = of("registered_bytes_per_client");
+    for bytes in [&resident, &registered] {
+        assert!(
+            bytes.len() == 3 && bytes.iter().all(|n| *n >= LEAST),
+            "{all:?}"
+        );
+    }
+    assert!(
+        carrier != "roce" || registered == [LEAST; 3],
+        "{registered:?}"
+    );
 }
 
 fn kill(child: &Child, signal: &str) {

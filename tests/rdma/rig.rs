@@ -226,8 +226,13 @@ pub const PEER_QPN: u32 = 0xbeef;
 impl RawPeer {
     /// A side connected to a peer whose first number wraps soon.
     pub fn new(terms: Terms) -> Self {
+        Self::with(terms, |_| ())
+    }
+
+    /// The same beside a device that is configured otherwise.
+    pub fn with(terms: Terms, edit: impl FnOnce(&mut Config)) -> Self {
         let addr: SocketAddr = "[fd00::2]:4791".parse().unwrap();
-        let mut side = Side::new("[fd00::1]:4791", 7, false, |_| ());
+        let mut side = Side::new("[fd00::1]:4791", 7, false, edit);
         let psn = 0xff_fffc;
         side.connect((addr, PEER_QPN, psn), &terms);
         Self {

@@ -140,7 +140,11 @@ impl World {
         };
         let window = 512 << rng.below(9);
         let mut ends = addrs.map(|addr| {
-            let mut side = Side::new(addr, rng.next_u64(), rng.chance(0.5), |c| c.window = window);
+            let mut side = Side::new(addr, rng.next_u64(), rng.chance(0.5), |c| {
+                c.window = window;
+                // Every other seed.
+                c.ack_delay = Duration::from_micros(50 * (seed % 2));
+            });
             for (at, byte) in side
                 .dev
                 .bytes_mut(side.mr.id)

@@ -117,6 +117,7 @@ impl Run {
 
 const GBITS: &str = "/goodput_bits_per_second";
 const P50: &str = "/latency_ns/p50";
+const MEMORY: &str = "/memory_bytes_per_client";
 
 /// A ratio of two rows, at least or at most so much.
 struct Target {
@@ -155,6 +156,39 @@ const TARGETS: [Target; 4] = [
         over: ("udp-echo", P50),
         least: None,
         most: Some(1.4),
+    },
+];
+
+/// What shall not change with the number of clients.
+struct Flat {
+    what: &'static str,
+    row: &'static str,
+    path: &'static str,
+    /// Only less than with the fewest is a change for the worse; else the least and the most of all
+    /// stages are compared.
+    may_rise: bool,
+}
+
+/// How far the extremes may be apart.
+const SPREAD: f64 = 1.2;
+const FLAT: [Flat; 3] = [
+    Flat {
+        what: "many clients together beside one: least Gbit/s",
+        row: "clients",
+        path: GBITS,
+        may_rise: true,
+    },
+    Flat {
+        what: "setup of one, 10 to 1,000 clients: most beside least",
+        row: "setup",
+        path: P50,
+        may_rise: false,
+    },
+    Flat {
+        what: "memory of one, 10 to 1,000 clients: most beside least",
+        row: "setup",
+        path: MEMORY,
+        may_rise: false,
     },
 ];
 
@@ -286,6 +320,9 @@ fn table(runs: &[Run], counted: &[usize]) -> String {
     for target in &TARGETS {
         text += &verdict(&counts, target);
     }
+    for flat in &FLAT {
+        text += &flatness(&counts, flat);
+    }
     text += &stages(&counts);
     for run in runs.iter().filter(|r| r.error.is_some()) {
         let why = run.error.as_deref().unwrap_or_default();
@@ -324,37 +361,70 @@ fn verdict(runs: &[&Run], target: &Target) -> String {
     )
 }
 
+/// The middle over the rounds for each number of clients.
+fn by_clients(runs: &[&Run], row: &str, path: &str) -> Vec<(u64, f64)> {
+    let mut all: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+    for run in runs.iter().filter(|r| r.row == row) {
+        for w in &run.workloads {
+            let value = w.pointer(path).and_then(Value::as_f64);
+            if let (Some(n), Some(value)) = (w["clients"].as_u64(), value) {
+                all.entry(n).or_default().push(value);
+            }
+        }
+    }
+    let middle = |values| Summary::of(values).map_or(0.0, |s| s.median);
+    all.into_iter().map(|(n, v)| (n, middle(v))).collect()
+}
+
+/// The line of something that shall be flat.
+fn flatness(runs: &[&Run], flat: &Flat) -> String {
+    let stages = by_clients(runs, flat.row, flat.path);
+    let values = || stages.iter().map(|(_, v)| *v);
+    let (least, most) = (
+        values().fold(f64::INFINITY, f64::min),
+        values().fold(0.0, f64::max),
+    );
+    let Some(first) = values().next().filter(|_| least > 0.0) else {
+        return String::new();
+    };
+    let (ratio, bound, holds) = if flat.may_rise {
+        let ratio = least / first;
+        (
+            ratio,
+            format!("at least {:.2}", 1.0 / SPREAD),
+            ratio * SPREAD >= 1.0,
+        )
+    } else {
+        let ratio = most / least;
+        (ratio, format!("at most {SPREAD}"), ratio <= SPREAD)
+    };
+    let word = if holds { "yes" } else { "**no**" };
+    format!("| {} | {bound} | {ratio:.2} | {word} |\n", flat.what)
+}
+
 /// What changes with the number of clients.
 fn stages(runs: &[&Run]) -> String {
     let mut text = String::new();
     for (row, path, scale, what) in [
         ("clients", GBITS, 1e9, "together, Gbit/s"),
         ("setup", P50, 1e3, "setup of one, µs"),
+        ("setup", MEMORY, 1024.0, "memory of one at both ends, KiB"),
         (
             "setup",
-            "/memory_bytes_per_client",
+            "/registered_bytes_per_client",
             1024.0,
-            "memory of one at both ends, KiB",
+            "registered of it, KiB",
         ),
     ] {
-        let mut by_clients: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-        for run in runs.iter().filter(|r| r.row == row) {
-            for w in &run.workloads {
-                let value = w.pointer(path).and_then(Value::as_f64);
-                if let (Some(n), Some(value)) = (w["clients"].as_u64(), value) {
-                    by_clients.entry(n).or_default().push(value / scale);
-                }
-            }
-        }
+        let by_clients = by_clients(runs, row, path);
         if by_clients.is_empty() {
             continue;
         }
         let (mut head, mut line, mut body) = (String::new(), String::new(), String::new());
-        for (n, values) in by_clients {
+        for (n, value) in by_clients {
             head += &format!(" {n} |");
             line += "---|";
-            let median = Summary::of(values).map_or(0.0, |s| s.median);
-            body += &format!(" {median:.1} |");
+            body += &format!(" {:.1} |", value / scale);
         }
         text += &format!("\n| clients |{head}\n|---|{line}\n| {what} |{body}\n");
     }
@@ -392,6 +462,30 @@ mod tests {
         let line = verdict(&all[..2], &TARGETS[0]);
         assert!(line.contains("**no**"), "{line}");
         assert_eq!(verdict(&all, &TARGETS[1]), "", "nobody ran QUIC");
+    }
+
+    #[test]
+    fn flat_is_within_a_fifth() {
+        let stages = |values: &[f64]| {
+            let stage =
+                |(n, v): (usize, &f64)| json!({ "clients": n, "goodput_bits_per_second": v });
+            let workloads = values.iter().enumerate().map(stage).collect();
+            Run {
+                workloads,
+                ..run("clients", 1, 0.0)
+            }
+        };
+        let line = |values: &[f64]| flatness(&[&stages(values)], &FLAT[0]);
+        assert!(line(&[10.0, 14.0, 8.4]).contains("| 0.84 | yes"));
+        assert!(line(&[10.0, 14.0, 8.2]).contains("| 0.82 | **no**"));
+        let level = Flat {
+            may_rise: false,
+            ..FLAT[0]
+        };
+        let line = |values: &[f64]| flatness(&[&stages(values)], &level);
+        assert!(line(&[10.0, 11.9, 11.0]).contains("| 1.19 | yes"));
+        assert!(line(&[10.0, 11.0, 9.0]).contains("| 1.22 | **no**"));
+        assert_eq!(flatness(&[], &level), "", "nobody measured it");
     }
 
     #[test]

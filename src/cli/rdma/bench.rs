@@ -5,7 +5,7 @@ use super::app::{Load, Loaded, Order, SINK, Told};
 use super::args::{Measure, RdmaBenchArgs};
 use super::client::Client;
 use super::ends::{self, LaneEngine, Setup, server_tls};
-use super::figures::{Figures, report};
+use super::figures::{Figures, Memory, report};
 use crate::cli::args::{Cipher, ProviderArg};
 use crate::cli::provider::provider;
 use crate::cli::report::hist::Latency;
@@ -13,9 +13,11 @@ use crate::cli::tls::{Identity, Trust, loopback_name};
 use crate::cli::{Failure, output, setup, signal};
 use corelane::rdma::Mtu;
 use corelane::rdma::bootstrap::ALPN;
+use corelane::rdma::registry::{ObjectKind, Owner, Registry};
 use corelane::shard::engine::{Bind, Idle};
 use corelane::shard::lanes::{LaneConfig, LaneEnd, LaneId, Operation, Target};
 use corelane::sys::clock::Clock;
+use corelane::sys::pages;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -29,8 +31,9 @@ const OPERATIONS: usize = 64;
 /// Clients at which setup looks back, and those that share in `clients`.
 const STAGES: [usize; 7] = [10, 20, 50, 100, 300, 1000, 3000];
 const SHARERS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
-/// Clients that come before what is counted: what all of them share is there then.
-const FIRST: usize = 50;
+/// Clients that come before what is counted: what all of them share is there then, and a table that
+/// doubles for the next adds little to each.
+const FIRST: usize = 100;
 
 /// Both sides.
 struct Rig {
@@ -38,6 +41,8 @@ struct Rig {
     served: Arc<AtomicUsize>,
     client: Client,
     target: Target,
+    /// Of both sides.
+    registries: [Registry; 2],
     /// Where both are, and the device of the kernel's that they are on.
     place: Place,
 }
@@ -74,6 +79,9 @@ impl Rig {
             lanes: lanes(),
         };
         let served = Arc::default();
+        let at_server = setup.lanes.registry.clone();
+        let at_client = lanes();
+        let registries = [at_server, at_client.registry.clone()];
         let port = || ends::own_port(ip, &args.provider);
         let ports = port()?;
         let device = ports.as_ref().and_then(|p| p.device.clone());
@@ -82,12 +90,13 @@ impl Rig {
         Ok(Self {
             server,
             served,
-            client: Client::start(ip, addr, port()?, (client_cores, idle), lanes())?,
+            client: Client::start(ip, addr, port()?, (client_cores, idle), at_client)?,
             target: Target {
                 addr,
                 name: loopback_name(),
                 tls: Arc::new(tls),
             },
+            registries,
             place: Place { ip, device },
         })
     }
@@ -105,6 +114,14 @@ impl Rig {
             while !matches!(self.client.hear()?, Told::Message(_)) {}
         }
         Ok((lanes, latency, rdma))
+    }
+
+    /// Registered bytes of each client, at both ends together.
+    fn registered(&self, clients: usize) -> u64 {
+        let objects = self.registries.iter().flat_map(Registry::objects);
+        let of_clients =
+            objects.filter(|o| o.kind == ObjectKind::Region && matches!(o.owner, Owner::Client(_)));
+        of_clients.map(|o| o.detail).sum::<u64>() / clients.max(1) as u64
     }
 
     fn close(&self, lanes: &[LaneId]) -> Result<(), Failure> {
@@ -208,6 +225,10 @@ pub fn run(args: &RdmaBenchArgs) -> Result<(), Failure> {
         ..fresh()
     };
     signal::catch()?;
+    if args.measure == Measure::Setup {
+        let fine = pages::base_only();
+        fine.map_err(|e| Failure::Failed(format!("base pages cannot be asked for: {e}")))?;
+    }
     let rig = Rig::start(args, &lanes)?;
     let mut figures = Vec::new();
     let outcome = match args.measure {
@@ -320,10 +341,10 @@ fn resident() -> u64 {
 fn setups(args: &RdmaBenchArgs, rig: &Rig, figures: &mut Vec<Figures>) -> Result<(), Failure> {
     let most = args.iters.unwrap_or(1000);
     let (mut all, ..) = rig.open(FIRST)?;
-    let mut before = 0;
+    let (memory, mut before) = (resident(), 0);
     let stages = STAGES.into_iter().filter(|n| *n < most);
     for stage in stages.chain([most]) {
-        let (memory, begin) = (resident(), Clock::now());
+        let begin = Clock::now();
         let (lanes, latency, rdma) = rig.open(stage - before)?;
         let grown = resident().saturating_sub(memory);
         figures.push(Figures {
@@ -334,7 +355,10 @@ fn setups(args: &RdmaBenchArgs, rig: &Rig, figures: &mut Vec<Figures>) -> Result
             bytes: 0,
             operations: lanes.len(),
             latency,
-            memory_per_client: Some(grown / lanes.len().max(1) as u64),
+            memory: Some(Memory {
+                resident: grown / stage.max(1) as u64,
+                registered: rig.registered(FIRST + stage),
+            }),
         });
         all.extend(lanes);
         before = stage;

@@ -10,6 +10,16 @@ use crate::cli::report::machine::Machine;
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// Bytes of one client, at both ends together.
+#[derive(Clone, Copy)]
+pub struct Memory {
+    /// Resident memory that came with the clients since there were as many as are left out, by their
+    /// number.
+    pub resident: u64,
+    /// Registered memory of clients, by their number.
+    pub registered: u64,
+}
+
 /// One measurement.
 pub struct Figures {
     pub name: String,
@@ -23,8 +33,8 @@ pub struct Figures {
     pub operations: usize,
     /// Of each operation that is answered.
     pub latency: Latency,
-    /// Both sides' together.
-    pub memory_per_client: Option<u64>,
+    /// What each client takes at both ends together.
+    pub memory: Option<Memory>,
 }
 
 impl Figures {
@@ -41,7 +51,7 @@ impl Figures {
             bytes: (operations * size) as u64,
             operations,
             latency,
-            memory_per_client: None,
+            memory: None,
         }
     }
 
@@ -110,10 +120,12 @@ impl Figures {
                 us(l.max)
             );
         }
-        if let Some(bytes) = self.memory_per_client {
+        if let Some(memory) = self.memory {
+            let kib = |bytes: u64| bytes as f64 / 1024.0;
             text += &format!(
-                ", {:.1} KiB each at both ends together",
-                bytes as f64 / 1024.0
+                ", {:.1} KiB each at both ends together, {:.1} KiB of it registered",
+                kib(memory.resident),
+                kib(memory.registered)
             );
         }
         text + "\n"
@@ -133,7 +145,8 @@ impl Figures {
             "failures": 0,
             "latency_of": self.timed(),
             "latency_ns": self.latency.summary(),
-            "memory_bytes_per_client": self.memory_per_client,
+            "memory_bytes_per_client": self.memory.map(|m| m.resident),
+            "registered_bytes_per_client": self.memory.map(|m| m.registered),
         })
     }
 }

@@ -5,6 +5,7 @@ use crate::base::{SocketId, limits};
 use crate::rdma::attr::DeviceAttr;
 use crate::rdma::error::RdmaError;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// The UDP port of RoCE v2.
 pub const PORT: u16 = 4791;
@@ -40,6 +41,10 @@ pub struct Config {
     pub window: usize,
     /// How IPv4 numbers what we send.
     pub identification: Identification,
+    /// How long the acknowledgement of a short SEND may wait for others, or for a packet that the
+    /// application sends in answer; zero tells at once. Whoever waits for the completion of a SEND
+    /// waits that much longer.
+    pub ack_delay: Duration,
     /// Low bits of every queue pair number that are `shard`, so that others can be told where a
     /// packet belongs by its header. At most 8.
     pub shard_bits: u8,
@@ -55,6 +60,7 @@ impl Config {
             attr: DEVICE_ATTR,
             window: limits::ROCE_WINDOW,
             identification: Identification::default(),
+            ack_delay: Duration::ZERO,
             shard_bits: 0,
             shard: 0,
         }

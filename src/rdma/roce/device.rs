@@ -42,6 +42,8 @@ pub struct Device {
     pub(super) events: BoundedQueue<AsyncEvent>,
     stats: Stats,
     timers: Timers,
+    /// Queue pairs that hold an acknowledgement back, and until when; each once.
+    holding: VecDeque<(Timestamp, Key)>,
     /// Queue pairs with something to send.
     ready: VecDeque<Key>,
     /// Queue pairs with SENDs and WRITEs under way.
@@ -84,6 +86,7 @@ impl Device {
             events: BoundedQueue::new(limits::RDMA_EVENTS),
             stats: Stats::default(),
             timers: Timers::default(),
+            holding: VecDeque::new(),
             ready: VecDeque::new(),
             busy: 0,
             config,
@@ -182,11 +185,51 @@ impl Device {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, or earlier;
     /// [`Timestamp::NEVER`] when nothing waits.
     pub fn poll_timeout(&self) -> Timestamp {
-        self.timers.next()
+        let held = self.holding.front().map_or(Timestamp::NEVER, |h| h.0);
+        self.timers.next().min(held)
+    }
+
+    /// Lets go what is held back, as before a sleep: whether there was something.
+    pub fn release(&mut self) -> bool {
+        let held = !self.holding.is_empty();
+        while let Some((_, key)) = self.holding.pop_front() {
+            self.release_one(key, Timestamp::ZERO);
+        }
+        held
+    }
+
+    /// A queue pair's place in the list has come.
+    fn release_one(&mut self, key: Key, now: Timestamp) {
+        if let Some(qp) = self.qps.get_mut(key) {
+            qp.holding = false;
+            qp.release();
+            self.touch(key, now);
+        }
+    }
+
+    /// Acknowledgements that waited long enough.
+    fn release_due(&mut self, now: Timestamp) {
+        while let Some((at, key)) = self.holding.front().copied()
+            && at <= now
+        {
+            self.holding.pop_front();
+            let delay = self.config.ack_delay;
+            let held = self.qps.get_mut(key).map(|qp| (qp.held_since(), qp));
+            match held {
+                // What it stood for has left; this came later.
+                Some((Some(since), _)) if since + delay > now => {
+                    self.holding.push_back((since + delay, key));
+                }
+                Some((Some(_), _)) => self.release_one(key, now),
+                Some((None, qp)) => qp.holding = false,
+                None => {}
+            }
+        }
     }
 
     /// Does what is due: requests are sent again, or fail.
     pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.release_due(now);
         while let Some((at, key)) = self.timers.pop(now) {
             let Some((qp, mut ctx)) = parts!(self, key, now) else {
                 continue;
@@ -223,6 +266,11 @@ impl Device {
         if !qp.queued && qp.has_output(&ctx) {
             qp.queued = true;
             self.ready.push_back(key);
+        }
+        if let Some(since) = qp.held_since()
+            && !std::mem::replace(&mut qp.holding, true)
+        {
+            self.holding.push_back((since + self.config.ack_delay, key));
         }
         self.arm(key);
     }

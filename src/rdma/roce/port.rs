@@ -48,4 +48,8 @@ impl Port for Device {
     fn handle_timeout(&mut self, now: Timestamp) {
         Device::handle_timeout(self, now);
     }
+
+    fn before_sleep(&mut self) -> bool {
+        self.release()
+    }
 }

@@ -121,7 +121,6 @@ impl PortConfig {
     /// # Errors
     /// That it was not built.
     #[cfg(not(feature = "rdma-verbs"))]
-    #[expect(clippy::unused_self, reason = "as with the feature")]
     pub fn device_address(&self) -> Result<IpAddr, verbs::Unavailable> {
         Err(verbs::Unavailable::NotBuilt)
     }

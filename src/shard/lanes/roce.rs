@@ -1,5 +1,6 @@
 //! The user-space provider on a shard: its socket and its addresses.
 
+use crate::base::limits;
 use crate::crypto::random;
 use crate::rdma::roce::{Config, Device, LocalAddress, PORT};
 use crate::shard::Context;
@@ -60,6 +61,8 @@ impl RoceSetup {
         };
         let mut config = Config::new(socket, SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port));
         config.addresses = self.addresses.iter().map(local).collect();
+        // Nobody waits for the completion of a lane's message: the peer's own counts say it.
+        config.ack_delay = limits::ROCE_ACK_DELAY;
         let seed = random::seed().map_err(|e| e.to_string())?;
         let rng = crate::base::Rng::from_seed(seed);
         Device::new(config, rng)

@@ -108,6 +108,9 @@ impl<P: Port> Host<P> {
         let (Some(shared), Some(port)) = (&self.shared, &mut self.port) else {
             return true;
         };
+        if port.before_sleep() {
+            return false;
+        }
         if self.wakes.watched.is_empty() || self.wakes.armed || self.wakes.lost {
             return true;
         }

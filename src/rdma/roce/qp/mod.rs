@@ -7,6 +7,7 @@
 
 mod answers;
 mod flush;
+mod owed;
 mod requester;
 mod respond;
 mod responder;
@@ -91,6 +92,8 @@ pub(super) struct Qp {
     pub busy: bool,
     /// In the device's list of queue pairs with something to send.
     pub queued: bool,
+    /// In the device's list of queue pairs that hold an acknowledgement back.
+    pub holding: bool,
     /// The earliest entry of this queue pair in the device's timers.
     pub armed: Timestamp,
 }
@@ -125,6 +128,7 @@ impl Qp {
             answers_first: false,
             busy: false,
             queued: false,
+            holding: false,
             armed: Timestamp::NEVER,
         }
     }
@@ -158,6 +162,17 @@ impl Qp {
     #[inline]
     pub fn deadline(&self) -> Timestamp {
         self.requester.deadline()
+    }
+
+    /// Since when an acknowledgement is held back.
+    #[inline]
+    pub fn held_since(&self) -> Option<Timestamp> {
+        self.responder.owed.held_since()
+    }
+
+    /// What is held back may leave.
+    pub fn release(&mut self) {
+        self.responder.owed.release();
     }
 
     /// Counts a completion in; a queue without room for it ends the queue pair.

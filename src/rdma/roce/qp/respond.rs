@@ -116,7 +116,7 @@ impl Responder {
     /// Whether anything is owed to the peer.
     #[inline]
     pub fn has_output(&self) -> bool {
-        self.owes || self.pending.is_some()
+        self.owes || self.owed.due().is_some()
     }
 
     /// The next packet, if one is owed.
@@ -127,7 +127,7 @@ impl Responder {
         {
             return Some(self.plan_answer(resource, mtu));
         }
-        let syndrome = self.pending?;
+        let syndrome = self.owed.due()?;
         let psn = match syndrome {
             Syndrome::Ack => self.expected.previous(),
             _ => self.expected,
@@ -189,7 +189,7 @@ impl Responder {
     #[inline]
     pub fn commit(&mut self, planned: &Planned, stats: &mut Stats) {
         if planned.opcode == Opcode::Acknowledge {
-            self.pending = None;
+            self.owed.clear();
             stats.acks_sent += 1;
             return;
         }

@@ -5,7 +5,9 @@
 //! request that is wrong in itself is refused with the standard's code and ends the queue pair: the
 //! peer's other queue pairs, and other peers, notice nothing.
 
+use super::owed::Owed;
 use super::respond::Resource;
+use super::train::SHORT;
 use super::{Ctx, Qp};
 use crate::rdma::access::Access;
 use crate::rdma::attr::{QpState, RtrAttr};
@@ -15,6 +17,7 @@ use crate::rdma::roce::memory::Span;
 use crate::rdma::roce::wire::headers::Syndrome;
 use crate::rdma::roce::wire::{Ext, Kind, Packet, Place, Psn, Reth};
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// The message whose packets are coming in.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +60,7 @@ pub(super) struct Responder {
     /// A gap, or the want of a receive, was told; until it is over nothing is said again.
     silent: bool,
     /// What the peer is to be told once everything before it is answered.
-    pub pending: Option<Syndrome>,
+    pub owed: Owed,
     /// READs and atomics, oldest first, those that are answered too.
     pub resources: VecDeque<Resource>,
     /// Some of them have something to send.
@@ -74,7 +77,7 @@ impl Responder {
             message: Message::None,
             spans: Vec::with_capacity(max_sge),
             silent: false,
-            pending: None,
+            owed: Owed::default(),
             resources: VecDeque::new(),
             owes: false,
             max_resources: 0,
@@ -95,7 +98,7 @@ impl Responder {
 
     /// Nothing is owed to the peer any more.
     pub fn hush(&mut self) {
-        self.pending = None;
+        self.owed.clear();
         self.resources.clear();
         self.owes = false;
     }
@@ -145,9 +148,13 @@ impl Qp {
                 let r = &mut self.responder;
                 r.expected = r.expected.plus(numbers);
                 r.silent = false;
-                // What was to be told of this number is over, and acknowledged what came before.
-                if r.pending.is_some() || (packet.bth.ack_req && packet.opcode.has_payload()) {
-                    r.pending = Some(Syndrome::Ack);
+                let asks = packet.bth.ack_req && packet.opcode.has_payload();
+                if asks && ctx.config.ack_delay > Duration::ZERO && is_short_send(packet) {
+                    r.owed.tell_later(ctx.now);
+                } else if asks || r.owed.due().is_some() {
+                    // What was to be told of this number is over, and acknowledged what came
+                    // before.
+                    r.owed.tell(Syndrome::Ack);
                 }
             }
             Err(refused) => self.refuse(ctx, refused),
@@ -166,7 +173,7 @@ impl Qp {
         if ahead {
             ctx.stats.out_of_sequence += 1;
             if !std::mem::replace(&mut self.responder.silent, true) {
-                self.responder.pending = Some(Syndrome::SequenceError);
+                self.responder.owed.tell(Syndrome::SequenceError);
                 ctx.stats.sequence_naks_sent += 1;
             }
             return;
@@ -178,7 +185,8 @@ impl Qp {
             (Kind::ReadRequest, Ext::Reth(reth)) => self.responder.replay_read(psn, &reth, mtu),
             (Kind::Atomic, _) => self.responder.replay_atomic(psn),
             _ => {
-                self.responder.pending.get_or_insert(Syndrome::Ack);
+                let r = &mut self.responder;
+                r.owed.tell(r.owed.due().unwrap_or(Syndrome::Ack));
                 true
             }
         };
@@ -193,7 +201,8 @@ impl Qp {
             Refused::NotReady => {
                 ctx.stats.rnr_naks_sent += 1;
                 self.responder.silent = true;
-                self.responder.pending = Some(Syndrome::RnrNak(self.responder.rnr_timer));
+                let told = Syndrome::RnrNak(self.responder.rnr_timer);
+                self.responder.owed.tell(told);
                 return;
             }
             Refused::Invalid => (Syndrome::InvalidRequest, AsyncEvent::QpReqErr(id)),
@@ -204,7 +213,7 @@ impl Qp {
         ctx.event(event);
         self.end(ctx);
         // What was served before is still answered, then this is told.
-        self.responder.pending = Some(syndrome);
+        self.responder.owed.tell(syndrome);
     }
 
     /// Does what the expected packet asks for; how many numbers it takes.
@@ -430,6 +439,12 @@ impl Qp {
         };
         self.flush_receive(ctx, wr_id, status);
     }
+}
+
+/// A message that is a single short packet: what answers are made of.
+fn is_short_send(packet: &Packet<'_>) -> bool {
+    let single = packet.opcode.place() == Place::Only;
+    single && packet.opcode.kind() == Kind::Send && packet.payload.len() < SHORT
 }
 
 /// Packets but the last are full, and no packet is longer than that.

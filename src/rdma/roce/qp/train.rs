@@ -39,7 +39,7 @@ enum Half {
 }
 
 /// A packet below this length carries no bulk data, bytes.
-const SHORT: usize = 512;
+pub(super) const SHORT: usize = 512;
 /// Bytes of an acknowledgement.
 const ANSWER: usize = BTH + AETH + ICRC;
 
