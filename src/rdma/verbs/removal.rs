@@ -107,12 +107,14 @@ mod tests {
         let removal = Removal::within(path, "uverbs1");
         let touch = |name: &str| fs::write(folder.join(name), "").unwrap();
         let remove = |name: &str| fs::remove_file(folder.join(name)).unwrap();
-        ["uverbs1", "uverbs10", "uverbs"].map(touch);
+        ["uverbs1", "uverbs10", "uverbs"]
+            .into_iter()
+            .for_each(touch);
         assert!(!removal.has_come());
-        ["uverbs10", "uverbs"].map(remove);
+        ["uverbs10", "uverbs"].into_iter().for_each(remove);
         assert!(!removal.has_come());
         touch("uverbs10");
-        ["uverbs10", "uverbs1"].map(remove);
+        ["uverbs10", "uverbs1"].into_iter().for_each(remove);
         assert!(removal.has_come() && !removal.has_come());
         fs::remove_dir(&folder).unwrap();
         let nowhere = Removal::within(path, "uverbs1");
