@@ -70,8 +70,8 @@ fn setup_is_measured_in_stages() {
     let opened: u64 = all.iter().filter_map(|w| w["operations"].as_u64()).sum();
     assert_eq!(opened, 25);
     assert!(all.iter().all(|w| w["carrier"] == carrier));
-    // Eight messages of 4 KiB and a region of 4 KiB at either end, all of it resident; a device that
-    // cannot share receives has them beside that.
+    // Eight messages of 4 KiB and a region of 4 KiB at either end, all of it resident; a device
+    // that cannot share receives has them beside that.
     const LEAST: u64 = 2 * 9 * 4096;
     let of = |key: &str| -> Vec<_> { all.iter().filter_map(|w| w[key].as_u64()).collect() };
     let resident = of("memory_bytes_per_client");
