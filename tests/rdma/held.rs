@@ -30,7 +30,7 @@ fn short_messages_share_an_acknowledgement_that_waits_so_long() {
     let mut peer = peer();
     for _ in 0..3 {
         peer.next(Opcode::SendOnly, Ext::None, b"short");
-        peer.now = peer.now + Duration::from_micros(10);
+        peer.now += Duration::from_micros(10);
     }
     assert_eq!(peer.answers(), []);
     let due = Timestamp::from_nanos(1) + DELAY;
@@ -59,7 +59,7 @@ fn no_more_than_so_many_messages_share_it() {
         assert_eq!(peer.acknowledgement(), (ACK, last(&peer)));
     }
     // The entry that is left of the first does not let a later one go early.
-    peer.now = peer.now + DELAY / 2;
+    peer.now += DELAY / 2;
     peer.next(Opcode::SendOnly, Ext::None, b"short");
     let first = peer.side.dev.poll_timeout();
     peer.side.dev.handle_timeout(first);
