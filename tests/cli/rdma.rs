@@ -64,11 +64,19 @@ fn clients_are_measured_in_stages() {
     assert_eq!(stages, [Some(10), Some(20), Some(25)]);
     let opened: u64 = all.iter().filter_map(|w| w["operations"].as_u64()).sum();
     assert_eq!(opened, 25);
-    // Eight messages of 4 KiB and a region of 4 KiB at either end, all of it resident.
+    // Eight messages of 4 KiB and a region of 4 KiB at either end, all of it resident; a device that
+    // cannot share receives has them beside that.
     let of = |key: &str| -> Vec<_> { all.iter().filter_map(|w| w[key].as_u64()).collect() };
-    assert_eq!(of("registered_bytes_per_client"), [2 * 9 * 4096; 3]);
-    let resident = of("memory_bytes_per_client");
-    assert!(resident.len() == 3 && resident.iter().all(|n| *n >= 2 * 9 * 4096));
+    let (resident, registered) = (
+        of("memory_bytes_per_client"),
+        of("registered_bytes_per_client"),
+    );
+    let least = |all: &[u64]| all.len() == 3 && all.iter().all(|n| *n >= 2 * 9 * 4096);
+    assert!(least(&resident) && least(&registered), "{all:?}");
+    assert!(
+        carrier != "roce" || registered == [2 * 9 * 4096; 3],
+        "{registered:?}"
+    );
 }
 
 fn kill(child: &Child, signal: &str) {
