@@ -221,8 +221,8 @@ pub const ROCE_WINDOW_STEP: usize = 64 * 1024;
 pub const ROCE_PACKETS_PER_ACK: u32 = 32;
 /// Short messages that share one acknowledgement, at most.
 pub const ROCE_HELD_ACKS: u8 = 8;
-/// How long a lane's acknowledgement waits for others: a fraction of any timeout in use, and several
-/// round trips within a machine or a rack.
+/// How long a lane's acknowledgement waits for others: a fraction of any timeout in use, and
+/// several round trips within a machine or a rack.
 pub const ROCE_ACK_DELAY: Duration = Duration::from_micros(50);
 
 /// Bytes of one bootstrap message, and of a lane's frame that is none; longer ones end the

@@ -64,8 +64,8 @@ fn clients_are_measured_in_stages() {
     assert_eq!(stages, [Some(10), Some(20), Some(25)]);
     let opened: u64 = all.iter().filter_map(|w| w["operations"].as_u64()).sum();
     assert_eq!(opened, 25);
-    // Eight messages of 4 KiB and a region of 4 KiB at either end, all of it resident; a device that
-    // cannot share receives has them beside that.
+    // Eight messages of 4 KiB and a region of 4 KiB at either end, all of it resident; a device
+    // that cannot share receives has them beside that.
     let of = |key: &str| -> Vec<_> { all.iter().filter_map(|w| w[key].as_u64()).collect() };
     let (resident, registered) = (
         of("memory_bytes_per_client"),

@@ -13,8 +13,7 @@ use std::time::Duration;
 /// Bytes of one client, at both ends together.
 #[derive(Clone, Copy)]
 pub struct Memory {
-    /// Resident memory that came with the clients since there were as many as are left out, by their
-    /// number.
+    /// Resident memory that came with the clients since those that are left out, by their number.
     pub resident: u64,
     /// Registered memory of clients, by their number.
     pub registered: u64,
