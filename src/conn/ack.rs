@@ -150,7 +150,7 @@ impl Connection {
             && path.admits_sample(now, self.acked_elsewhere)
         {
             // RFC 9002 §5.3: an acknowledgement that waited for its keys came when it arrived.
-            let arrived = self.waited_since.unwrap_or(now);
+            let arrived = self.waited_since.min(now);
             path.rtt.on_sample(now, arrived - sent_at, delay);
         }
         self.couple();

@@ -54,7 +54,7 @@ impl Connection {
     pub(super) fn start_drain_timer(&mut self, now: Timestamp) {
         let pto = self.largest_pto();
         self.timers.clear();
-        self.timers.drain = Some(now + pto * 3);
+        self.timers.drain = now + pto * 3;
         self.timers.closing_heard = 0;
         self.timers.closing_answer_at = 1;
     }

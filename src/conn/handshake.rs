@@ -3,6 +3,7 @@
 
 use super::Connection;
 use super::events::Event;
+use super::params::PeerParams;
 use super::space::HandshakeSpace;
 use super::version::Negotiation;
 use crate::base::{RecvMeta, Timestamp};
@@ -29,7 +30,7 @@ pub(crate) struct HandshakeIds {
     /// The peer's first source connection ID, once a packet authenticated.
     pub(crate) remote_scid: Option<ConnectionId>,
     /// The source connection ID of a Retry.
-    pub(crate) retry_scid: Option<ConnectionId>,
+    pub(crate) retry_scid: Option<Box<ConnectionId>>,
     /// The token that a client's Initial packets carry.
     pub(crate) token: Vec<u8>,
     /// Which versions the packets have.
@@ -52,7 +53,7 @@ impl HandshakeIds {
             local_scid,
             original_dcid,
             remote_scid,
-            retry_scid,
+            retry_scid: retry_scid.map(Box::new),
             token: Vec::new(),
             version,
             level: Level::Initial,
@@ -73,7 +74,10 @@ impl HandshakeIds {
 
     /// The destination that a client's Initial packets carry until it learns ours.
     pub(crate) fn client_dcid(&self) -> ConnectionId {
-        self.retry_scid.unwrap_or(self.original_dcid)
+        self.retry_scid
+            .as_deref()
+            .copied()
+            .unwrap_or(self.original_dcid)
     }
 }
 
@@ -202,7 +206,7 @@ impl Connection {
     fn complete_handshake(&mut self, now: Timestamp) {
         self.state.move_to_complete();
         self.ids.completed = true;
-        self.timers.handshake = None;
+        self.timers.handshake = Timestamp::NEVER;
         let pto = self.paths.current().rtt.pto(self.peer_params.max_ack_delay);
         self.zero_rtt.on_handshake_complete(now, self.side, pto);
         self.streams.end_early();
@@ -298,7 +302,8 @@ impl Connection {
         self.begin_multipath(&params)?;
         self.timers.set_peer_idle(params.max_idle_timeout);
         self.timers.on_packet_received(now);
-        self.peer_params = params;
+        self.peer_params = PeerParams::of(&params);
+        self.watch.keep_peer_params(params);
         Ok(())
     }
 
@@ -315,7 +320,7 @@ impl Connection {
                     "original_destination_connection_id does not match",
                 ));
             }
-            if params.retry_source_connection_id != self.ids.retry_scid {
+            if params.retry_source_connection_id.as_ref() != self.ids.retry_scid.as_deref() {
                 return Err(TransportError::transport_parameter_error(
                     "retry_source_connection_id does not match",
                 ));
@@ -361,7 +366,7 @@ impl Connection {
         path.reset_for_retry(&self.config.path());
         path.remote_cids.set_first(scid);
         self.ids.version.forget_other();
-        self.ids.retry_scid = Some(scid);
+        self.ids.retry_scid = Some(Box::new(scid));
         self.ids.token = token;
         self.resend_early();
     }

@@ -429,7 +429,7 @@ impl Connection {
             ..*meta
         };
         self.early.push(EarlyPacket {
-            at: self.waited_since.unwrap_or(now),
+            at: self.waited_since.min(now),
             meta,
             bytes: packet.to_vec(),
         });
@@ -443,7 +443,7 @@ impl Connection {
                 meta,
                 mut bytes,
             } = early;
-            self.waited_since = Some(at);
+            self.waited_since = at;
             let long = bytes.first().is_some_and(|b| b & header::FORM_LONG != 0);
             if self.state.is_closed() {
                 break;
@@ -454,7 +454,7 @@ impl Connection {
                 self.handle_short(now, &meta, &mut bytes, sink);
             }
         }
-        self.waited_since = None;
+        self.waited_since = Timestamp::NEVER;
     }
 
     /// Frames, acknowledgement state, address changes: everything after authentication. A packet is
@@ -473,7 +473,7 @@ impl Connection {
         path.last_received = now;
         let ecn = packet.meta.ecn;
         // RFC 9000 §13.2.5: the time that a packet waited for its keys is part of our delay.
-        let arrived = self.waited_since.unwrap_or(now);
+        let arrived = self.waited_since.min(now);
         let newest = path.acks.largest().is_none_or(|l| packet.pn > l);
         match packet.ty {
             PacketType::OneRtt | PacketType::ZeroRtt => {

@@ -160,7 +160,7 @@ impl Connection {
         if local.is_ipv4() == present.is_ipv4() || dual {
             return Some(present);
         }
-        let preferred = self.peer_params.preferred_address.as_ref()?;
+        let preferred = self.peer_params.preferred_address.as_deref()?;
         super::preferred::of_family(preferred, local)
             .filter(|remote| self.config.port_guard.admits(present, *remote))
     }
@@ -168,7 +168,7 @@ impl Connection {
     /// Whether a client could move now, to go on with the server at `remote` (RFC 9000 §9, §18.2).
     fn may_migrate(&self, remote: SocketAddr) -> Result<(), MigrateError> {
         let path = self.paths.current();
-        let preferred = self.peer_params.preferred_address.as_ref();
+        let preferred = self.peer_params.preferred_address.as_deref();
         let known = remote == path.tuple.remote
             || preferred.is_some_and(|p| super::preferred::of_family(p, remote) == Some(remote));
         if self.side == Side::Server {

@@ -67,7 +67,7 @@ use crate::crypto::{OneRttKeys, Session};
 use crate::path::cids::ResetToken;
 use crate::path::{Path, PathId, PathSet, Spin};
 use crate::stream::{Datagrams, Streams};
-use crate::wire::{ConnectionId, Extensions, Side, TransportParameters};
+use crate::wire::{ConnectionId, Extensions, Side};
 use ack_frequency::Asked;
 pub use admission::PrefixCaps;
 pub use application::Application;
@@ -93,6 +93,7 @@ pub use multipath::{
 };
 use new_token::NewTokens;
 use observe::{Begun, Watch};
+use params::PeerParams;
 pub use preferred::PreferredAddresses;
 pub use router::CidGenerator;
 use space::{HandshakeSpace, SentFrame};
@@ -155,7 +156,7 @@ pub struct Connection {
     acked_elsewhere: bool,
     streams: Streams,
     datagrams: Datagrams,
-    peer_params: TransportParameters,
+    peer_params: PeerParams,
     /// What both ends have declared; nothing before the peer's parameters are known.
     extensions: Extensions,
     timers: Timers,
@@ -167,8 +168,8 @@ pub struct Connection {
     at_preferred: bool,
     /// When addresses that were left were last asked.
     looked_back: Timestamp,
-    /// When the packet in hand arrived, if it had to wait for its keys.
-    waited_since: Option<Timestamp>,
+    /// When the packet in hand arrived, if it had to wait for its keys; else `NEVER`.
+    waited_since: Timestamp,
     zero_rtt: ZeroRtt,
     new_tokens: NewTokens,
     /// Frames of the packet being built; kept for its capacity.
@@ -194,7 +195,7 @@ pub(crate) struct ConnectionInit {
 }
 
 // Allocators round up: a byte more costs half a kilobyte of each connection.
-const _: () = assert!(size_of::<Connection>() <= 2560);
+const _: () = assert!(size_of::<Connection>() <= 2048);
 const _: () = assert!(size_of::<Path<SentFrame>>() <= 1792);
 
 impl Connection {
@@ -236,14 +237,14 @@ impl Connection {
             chooses_path: false,
             load: Load::All,
             acked_elsewhere: false,
-            peer_params: TransportParameters::default(),
+            peer_params: PeerParams::default(),
             extensions: Extensions::default(),
             events: Events::default(),
             pending: Pending::default(),
             early: Vec::new(),
             at_preferred: false,
             looked_back: Timestamp::ZERO,
-            waited_since: None,
+            waited_since: Timestamp::NEVER,
             zero_rtt: ZeroRtt::default(),
             new_tokens: NewTokens::default(),
             scratch: Vec::new(),

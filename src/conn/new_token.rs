@@ -10,6 +10,7 @@ use super::space::SentFrame;
 use crate::base::{BoundedQueue, limits};
 use crate::wire::{Side, TransportError, Version, Writer, frame};
 use std::borrow::Cow;
+use std::iter;
 use std::net::IpAddr;
 
 /// See the module.
@@ -23,7 +24,8 @@ pub(super) struct NewTokens {
     seq: u64,
     /// It is to be sent.
     queued: bool,
-    received: BoundedQueue<Vec<u8>>,
+    /// What came and is not yet in the store.
+    received: Option<Box<BoundedQueue<Vec<u8>>>>,
     server_name: Box<str>,
 }
 
@@ -34,7 +36,7 @@ impl Default for NewTokens {
             token: Vec::new(),
             seq: 0,
             queued: false,
-            received: BoundedQueue::new(limits::TOKENS_OF_SERVER),
+            received: None,
             server_name: Box::default(),
         }
     }
@@ -43,8 +45,15 @@ impl Default for NewTokens {
 impl NewTokens {
     /// Gives back memory that is not in use.
     pub(super) fn rest(&mut self) {
-        self.received.rest();
+        if !self.has_received() {
+            self.received = None;
+        }
         self.token.shrink_to(0);
+    }
+
+    #[inline]
+    fn has_received(&self) -> bool {
+        self.received.as_ref().is_some_and(|q| !q.is_empty())
     }
 
     #[inline]
@@ -99,12 +108,16 @@ impl Endpoint {
             if let Some(conn) = self.connection(id) {
                 conn.issue_token(ip, token);
             }
-        } else if !conn.new_tokens.received.is_empty() {
+        } else if conn.new_tokens.has_received() {
             let store = self.tokens.clone();
             if let Some(conn) = self.connection(id) {
                 let tokens = &mut conn.new_tokens;
                 let name = tokens_of(&tokens.server_name, version);
-                while let Some(token) = tokens.received.pop() {
+                for token in tokens
+                    .received
+                    .iter_mut()
+                    .flat_map(|q| iter::from_fn(|| q.pop()))
+                {
                     store.insert(&name, token);
                 }
             }
@@ -127,7 +140,7 @@ impl Connection {
     /// Whether the endpoint is to make a token, or to keep some.
     #[inline]
     pub(super) fn wants_tokens_passed(&self) -> bool {
-        !self.new_tokens.received.is_empty() || self.token_wanted().is_some()
+        self.new_tokens.has_received() || self.token_wanted().is_some()
     }
 
     /// Sends the peer a token, made for `ip`.
@@ -156,7 +169,9 @@ impl Connection {
         // One that leaves an Initial packet no room for its ClientHello is of no use, and nobody
         // needs more than the store takes.
         if token.len() <= limits::TOKEN_BYTES {
-            let _ = self.new_tokens.received.push(token.to_vec());
+            let queue = || Box::new(BoundedQueue::new(limits::TOKENS_OF_SERVER));
+            let received = self.new_tokens.received.get_or_insert_with(queue);
+            let _ = received.push(token.to_vec());
         }
         Ok(())
     }

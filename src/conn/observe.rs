@@ -231,6 +231,8 @@ struct Watcher {
     now: Timestamp,
     observer: Option<Box<dyn Observer>>,
     span: Span,
+    /// The peer's parameters, once they are known.
+    peer_params: Option<Box<TransportParameters>>,
     told: Option<Told>,
     /// What was told last of each path that there is.
     told_of: Vec<ToldOf>,
@@ -293,12 +295,20 @@ impl Watch {
             now: begun.now,
             observer,
             span,
+            peer_params: None,
             told: None,
             told_of: Vec::new(),
         };
         let ours = params::local(config, begun.local_scid);
         watcher.tell(&Observed::Parameters(false, &ours));
         Self(Some(Box::new(watcher)))
+    }
+
+    /// The peer's parameters came: they are to be told, of a connection that is watched.
+    pub(super) fn keep_peer_params(&mut self, params: TransportParameters) {
+        if let Some(w) = self.0.as_deref_mut() {
+            w.peer_params = Some(Box::new(params));
+        }
     }
 
     /// A call begins.
@@ -370,6 +380,13 @@ impl Watcher {
     fn received(&mut self, path: PathId, packet: &Packet<'_>) {
         let seen = SeenPacket::new(path, packet.ty, packet.pn, packet.size, packet.payload);
         self.tell(&Observed::PacketReceived(seen));
+    }
+
+    /// Tells of the peer's parameters, once.
+    fn tell_peer_params(&mut self) {
+        if let Some(params) = self.peer_params.take() {
+            self.tell(&Observed::Parameters(true, &params));
+        }
     }
 
     #[cold]
@@ -473,7 +490,7 @@ impl Connection {
     fn tell_difference(&self, w: &mut Watcher, before: Option<Told>, now: &Told, by_peer: bool) {
         let is_new = |same: &dyn Fn(&Told) -> bool| before.as_ref().is_none_or(|b| !same(b));
         if now.peer_params && is_new(&|b| b.peer_params) {
-            w.tell(&Observed::Parameters(true, &self.peer_params));
+            w.tell_peer_params();
         }
         if is_new(&|b| b.phase == now.phase) {
             w.tell(&Observed::Phase(now.phase));

@@ -1,8 +1,39 @@
-//! Our transport parameters, out of the configuration (RFC 9000 §18.2).
+//! Our transport parameters, out of the configuration, and what stays of the peer's (RFC 9000
+//! §18.2).
 
 use super::TransportConfig;
 use crate::base::limits;
-use crate::wire::{ConnectionId, TransportParameters};
+use crate::wire::{ConnectionId, PreferredAddress, TransportParameters};
+use std::time::Duration;
+
+/// What a connection still asks of the peer's parameters after they were applied.
+#[derive(Debug)]
+pub(super) struct PeerParams {
+    pub(super) max_ack_delay: Duration,
+    pub(super) preferred_address: Option<Box<PreferredAddress>>,
+    pub(super) max_udp_payload_size: u16,
+    pub(super) ack_delay_exponent: u8,
+    pub(super) disable_active_migration: bool,
+}
+
+impl Default for PeerParams {
+    fn default() -> Self {
+        Self::of(&TransportParameters::default())
+    }
+}
+
+impl PeerParams {
+    pub(super) fn of(params: &TransportParameters) -> Self {
+        Self {
+            max_ack_delay: params.max_ack_delay,
+            preferred_address: params.preferred_address.map(Box::new),
+            // No UDP payload is larger.
+            max_udp_payload_size: params.max_udp_payload_size.try_into().unwrap_or(u16::MAX),
+            ack_delay_exponent: params.ack_delay_exponent,
+            disable_active_migration: params.disable_active_migration,
+        }
+    }
+}
 
 /// The parameters that both roles send; a server adds its own.
 pub(super) fn local(config: &TransportConfig, scid: ConnectionId) -> TransportParameters {

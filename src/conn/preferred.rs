@@ -73,7 +73,7 @@ impl Connection {
     /// connection's alone.
     fn probe_preferred(&mut self, now: Timestamp, socket: SocketId, local: SocketAddr) {
         let present = self.paths.current().tuple.remote;
-        let preferred = self.peer_params.preferred_address.as_ref();
+        let preferred = self.peer_params.preferred_address.as_deref();
         let Some(remote) = preferred.and_then(|p| of_family(p, present)) else {
             return;
         };

@@ -18,8 +18,9 @@ use std::time::Duration;
 /// Deadlines that no other part of the connection holds.
 #[derive(Debug)]
 pub(super) struct Timers {
-    pub(super) handshake: Option<Timestamp>,
-    pub(super) drain: Option<Timestamp>,
+    /// These and `keep_alive` are `NEVER` where nothing waits for them.
+    pub(super) handshake: Timestamp,
+    pub(super) drain: Timestamp,
     pub(super) closing_heard: u32,
     pub(super) closing_answer_at: u32,
     /// When the idle period began.
@@ -29,7 +30,7 @@ pub(super) struct Timers {
     /// An ack-eliciting packet left since something was received (RFC 9000 §10.1).
     sent_since_received: bool,
     keep_alive_interval: Option<Duration>,
-    keep_alive: Option<Timestamp>,
+    keep_alive: Timestamp,
     /// What an idle connection can do without was given back since the idle period began.
     pub(super) rested: bool,
 }
@@ -37,15 +38,15 @@ pub(super) struct Timers {
 impl Timers {
     pub(super) fn new(now: Timestamp, config: &TransportConfig) -> Self {
         Self {
-            handshake: Some(now + config.handshake_deadline),
-            drain: None,
+            handshake: now + config.handshake_deadline,
+            drain: Timestamp::NEVER,
             closing_heard: 0,
             closing_answer_at: 1,
             idle_since: now,
             idle_timeout: idle_timeout(config.max_idle_timeout),
             sent_since_received: false,
             keep_alive_interval: config.keep_alive_interval,
-            keep_alive: None,
+            keep_alive: Timestamp::NEVER,
             rested: false,
         }
     }
@@ -60,7 +61,9 @@ impl Timers {
         self.sent_since_received = false;
         self.rested = false;
         self.idle_since = now;
-        self.keep_alive = self.keep_alive_interval.map(|d| now + d);
+        self.keep_alive = self
+            .keep_alive_interval
+            .map_or(Timestamp::NEVER, |d| now + d);
     }
 
     #[inline]
@@ -91,10 +94,10 @@ impl Timers {
     }
 
     pub(super) fn clear(&mut self) {
-        self.handshake = None;
+        self.handshake = Timestamp::NEVER;
         self.idle_timeout = u64::MAX;
-        self.keep_alive = None;
-        self.drain = None;
+        self.keep_alive = Timestamp::NEVER;
+        self.drain = Timestamp::NEVER;
     }
 }
 
@@ -122,15 +125,15 @@ impl Connection {
     /// When to call [`Connection::handle_timeout`]; `None` when nothing waits for time.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         if self.state.is_closed() {
-            return self.timers.drain;
+            let at = self.timers.drain;
+            return (at != Timestamp::NEVER).then_some(at);
         }
         let (t, pto) = (&self.timers, self.largest_pto_nanos());
         let mut at = t.idle_at(pto);
         if self.state.is_confirmed() {
             at = at.min(t.rest_at(pto));
         }
-        at = sooner(at, t.handshake);
-        at = sooner(at, t.keep_alive);
+        at = at.min(t.handshake).min(t.keep_alive);
         at = sooner(at, self.zero_rtt.deadline());
         at = sooner(at, self.one_rtt.as_deref().and_then(|k| k.deadline()));
         for space in [&self.initial, &self.handshake].into_iter().flatten() {
@@ -238,10 +241,10 @@ impl Connection {
     /// Does what is due at `now`. Poll afterwards.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.watch.at(now);
-        let due = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
+        let due = |at: Timestamp| at <= now;
         if self.state.is_closed() {
             if due(self.timers.drain) {
-                self.timers.drain = None;
+                self.timers.drain = Timestamp::NEVER;
                 self.state.move_to_drained();
             }
             return;
@@ -255,7 +258,7 @@ impl Connection {
             return;
         }
         if due(self.timers.keep_alive) {
-            self.timers.keep_alive = None;
+            self.timers.keep_alive = Timestamp::NEVER;
             self.take_best_path();
             self.paths.current_mut().ping = true;
         }

@@ -39,8 +39,7 @@ impl Connection {
         prefetch(&self.one_rtt);
         prefetch(&self.zero_rtt);
         prefetch(&self.ids.version);
-        prefetch(&self.peer_params.max_ack_delay);
-        prefetch(&self.peer_params.ack_delay_exponent);
+        prefetch(&self.peer_params);
     }
 
     /// The second step.

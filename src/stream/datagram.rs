@@ -65,17 +65,83 @@ pub struct Datagrams {
     outgoing_bytes: usize,
     /// What the last datagram that was refused for want of room counts for; 0 when none was.
     refused: usize,
+    /// What was received, while the application uses it.
+    received: Option<Box<Received>>,
+    send_bytes: usize,
+    recv_bytes: usize,
+    /// The peer's max_datagram_frame_size.
+    peer_max: u64,
+    stats: DatagramStats,
+}
+
+/// The receiving half of the queues.
+#[derive(Debug)]
+struct Received {
     /// Received datagrams, each behind its length.
     incoming: Arena,
     incoming_bytes: usize,
     /// The unused rest of the block that datagrams handed out are copied to.
     block: BytesMut,
     block_size: usize,
-    send_bytes: usize,
-    recv_bytes: usize,
-    /// The peer's max_datagram_frame_size.
-    peer_max: u64,
-    stats: DatagramStats,
+}
+
+impl Default for Received {
+    fn default() -> Self {
+        Self {
+            incoming: Arena::default(),
+            incoming_bytes: 0,
+            block: BytesMut::new(),
+            block_size: BLOCKS.0,
+        }
+    }
+}
+
+impl Received {
+    fn rest(&mut self) {
+        self.incoming.rest();
+        self.block = BytesMut::new();
+        self.block_size = BLOCKS.0;
+    }
+
+    fn push(&mut self, data: &[u8]) {
+        let frame = self.incoming.append(LENGTH + data.len());
+        let (length, to) = frame.split_at_mut(LENGTH);
+        length.copy_from_slice(&(data.len() as u32).to_ne_bytes());
+        to.copy_from_slice(data);
+        self.incoming_bytes += data.len() + OVERHEAD;
+    }
+
+    #[inline]
+    fn recv_with(&mut self, see: impl FnOnce(&[u8])) -> bool {
+        let Some((length, rest)) = self.incoming.bytes().split_first_chunk::<LENGTH>() else {
+            return false;
+        };
+        let len = u32::from_ne_bytes(*length) as usize;
+        see(&rest[..len]);
+        self.incoming.consume(LENGTH + len);
+        self.incoming_bytes -= len + OVERHEAD;
+        true
+    }
+
+    fn recv(&mut self) -> Option<Bytes> {
+        // Out of the way of the borrow; an empty one costs nothing.
+        let (mut block, size) = (std::mem::take(&mut self.block), self.block_size);
+        let mut grown = false;
+        let some = self.recv_with(|data| {
+            if block.capacity() < data.len() {
+                // One allocation for many datagrams, in small steps while there are few.
+                block = BytesMut::with_capacity(size.max(data.len()));
+                grown = true;
+            }
+            block.extend_from_slice(data);
+        });
+        if grown {
+            self.block_size = (size * 2).min(BLOCKS.1);
+        }
+        let data = some.then(|| block.split().freeze());
+        self.block = block;
+        data
+    }
 }
 
 impl Default for Datagrams {
@@ -102,10 +168,7 @@ impl Datagrams {
             held: VecDeque::new(),
             outgoing_bytes: 0,
             refused: 0,
-            incoming: Arena::default(),
-            incoming_bytes: 0,
-            block: BytesMut::new(),
-            block_size: BLOCKS.0,
+            received: None,
             send_bytes,
             recv_bytes,
             peer_max: 0,
@@ -116,11 +179,12 @@ impl Datagrams {
     /// Gives back memory that a burst left behind, of what is empty.
     pub(crate) fn rest(&mut self) {
         self.outgoing.rest();
-        self.incoming.rest();
         self.runs.shrink_to(0);
         self.held.shrink_to(0);
-        self.block = BytesMut::new();
-        self.block_size = BLOCKS.0;
+        match self.received.as_deref_mut() {
+            Some(received) if !received.incoming.is_empty() => received.rest(),
+            _ => self.received = None,
+        }
     }
 
     /// Takes over the peer's max_datagram_frame_size, in bytes; 0 means that it takes none.
@@ -341,20 +405,15 @@ impl Datagrams {
     pub fn on_datagram(&mut self, data: &[u8]) {
         self.stats.rx += 1;
         let cost = data.len() + OVERHEAD;
-        while self.incoming_bytes + cost > self.recv_bytes {
+        let received = self.received.get_or_insert_default();
+        while received.incoming_bytes + cost > self.recv_bytes {
             self.stats.rx_dropped += 1;
-            if !self.recv_with(|_| {}) {
+            if !received.recv_with(|_| {}) {
                 // Larger than the whole queue.
                 return;
             }
         }
-        let (length, to) = self
-            .incoming
-            .append(LENGTH + data.len())
-            .split_at_mut(LENGTH);
-        length.copy_from_slice(&(data.len() as u32).to_ne_bytes());
-        to.copy_from_slice(data);
-        self.incoming_bytes += cost;
+        received.push(data);
     }
 
     /// Counts received datagrams that the application took before they were queued.
@@ -366,41 +425,21 @@ impl Datagrams {
     /// Whether received datagrams wait for the application.
     #[inline]
     pub fn has_received(&self) -> bool {
-        !self.incoming.is_empty()
+        let received = self.received.as_deref();
+        received.is_some_and(|r| !r.incoming.is_empty())
     }
 
     /// Shows `see` the oldest received datagram and forgets it; false when there is none.
     #[inline]
     pub fn recv_with(&mut self, see: impl FnOnce(&[u8])) -> bool {
-        let Some((length, rest)) = self.incoming.bytes().split_first_chunk::<LENGTH>() else {
-            return false;
-        };
-        let len = u32::from_ne_bytes(*length) as usize;
-        see(&rest[..len]);
-        self.incoming.consume(LENGTH + len);
-        self.incoming_bytes -= len + OVERHEAD;
-        true
+        self.received
+            .as_deref_mut()
+            .is_some_and(|r| r.recv_with(see))
     }
 
     /// The oldest received datagram.
     pub fn recv(&mut self) -> Option<Bytes> {
-        // Out of the way of the borrow; an empty one costs nothing.
-        let (mut block, size) = (std::mem::take(&mut self.block), self.block_size);
-        let mut grown = false;
-        let some = self.recv_with(|data| {
-            if block.capacity() < data.len() {
-                // One allocation for many datagrams, in small steps while there are few.
-                block = BytesMut::with_capacity(size.max(data.len()));
-                grown = true;
-            }
-            block.extend_from_slice(data);
-        });
-        if grown {
-            self.block_size = (size * 2).min(BLOCKS.1);
-        }
-        let data = some.then(|| block.split().freeze());
-        self.block = block;
-        data
+        self.received.as_deref_mut()?.recv()
     }
 
     /// Counters.

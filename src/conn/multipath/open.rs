@@ -152,7 +152,7 @@ impl Connection {
         path.status = status;
         path.skip_packet_number(&mut self.rng);
         path.spin = Spin::new(self.config.spin_bit, &mut self.rng);
-        path.set_mtu_ceiling(self.peer_params.max_udp_payload_size);
+        path.set_mtu_ceiling(self.peer_params.max_udp_payload_size.into());
         path.acks.set_frequency_of(&self.paths.current().acks);
         self.paths.insert(path);
         self.watch_for_failure();
