@@ -184,8 +184,9 @@ fn a_device_that_is_lost_while_a_lane_is_made_leaves_a_lane_over_quic() {
         faults.tell_at(state, AsyncEvent::DeviceFatal);
         let pair = Pair::new(&server, &client);
         let (lane, other, info) = pair.connect();
-        // Where the server loses it, the client had a queue pair for a moment.
-        assert_eq!(info.rdma, rdma);
+        // Where the server loses it, the client had a queue pair for a moment; and where the client
+        // does, unless it hears of that in time, as it does by a simulated device.
+        assert!(info.rdma == rdma || (info.rdma && is_verbs()));
         for n in 0..20u32 {
             let data = n.to_be_bytes().to_vec();
             pair.client.order(Order::Send(lane, n, data.clone()));
