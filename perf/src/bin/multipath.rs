@@ -182,7 +182,9 @@ fn run(row: &mut Row, args: &Args) -> Result<(), String> {
     row.longest_stall_ms.extend(of["longest_stall_ms"].as_f64());
     let open = match &of["paths"] {
         Value::Array(paths) if !paths.is_empty() => {
-            Some(paths.iter().filter(|p| p["state"] == "open").count() as u64)
+            // One that the scheduler had no need of is as open as the others.
+            let kept = |p: &&Value| p["state"] == "open" || p["state"] == "idle";
+            Some(paths.iter().filter(kept).count() as u64)
         }
         _ => of["paths_open"].as_u64(),
     };
