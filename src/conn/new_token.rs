@@ -14,7 +14,7 @@ use std::iter;
 use std::net::IpAddr;
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct NewTokens {
     /// The address that the last token was made for.
     issued_for: Option<IpAddr>,
@@ -27,19 +27,6 @@ pub(super) struct NewTokens {
     /// What came and is not yet in the store.
     received: Option<Box<BoundedQueue<Vec<u8>>>>,
     server_name: Box<str>,
-}
-
-impl Default for NewTokens {
-    fn default() -> Self {
-        Self {
-            issued_for: None,
-            token: Vec::new(),
-            seq: 0,
-            queued: false,
-            received: None,
-            server_name: Box::default(),
-        }
-    }
 }
 
 impl NewTokens {
