@@ -3,8 +3,8 @@
 //!
 //! No transport: a window that is always open and never lost stands for congestion and flow
 //! control, and the same bytes are sent again and again. The sender seals in place, so that nothing
-//! is copied in user space. An implementation of QUIC can come near, not past it. [`echo`] is the
-//! same for one small message there and back.
+//! is copied in user space. An implementation of QUIC can come near it; past it only where it uses
+//! its trains better. [`echo`] is the same for one small message there and back.
 
 pub mod echo;
 

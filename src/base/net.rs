@@ -158,4 +158,9 @@ impl Ecn {
             _ => Self::NotEct,
         }
     }
+
+    /// The byte with this ECN field and the code point of `tos`.
+    pub const fn in_tos(self, tos: u8) -> u8 {
+        tos & !0b11 | self as u8
+    }
 }

@@ -321,6 +321,8 @@ mod tests {
     #[test]
     fn small_buffers_and_missing_offloads_show() {
         let applied = Applied {
+            tos: 0,
+            traffic_class: 0,
             recv_buffer: 425_984,
             send_buffer: 425_984,
             gro: false,

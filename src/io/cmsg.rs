@@ -64,14 +64,14 @@ impl Control {
         self.push(libc::SOL_UDP, libc::UDP_SEGMENT, size.to_ne_bytes());
     }
 
-    /// The ECN field of an IPv4 or IPv6 datagram.
-    pub(super) fn push_ecn(&mut self, ecn: Ecn, v4: bool) {
+    /// The type of service of an IPv4 datagram, or the traffic class of an IPv6 one.
+    pub(super) fn push_tos(&mut self, tos: u8, v4: bool) {
         let (level, ty) = if v4 {
             (libc::IPPROTO_IP, libc::IP_TOS)
         } else {
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
         };
-        self.push(level, ty, i32::from(ecn as u8).to_ne_bytes());
+        self.push(level, ty, i32::from(tos).to_ne_bytes());
     }
 
     /// The address that the datagram leaves from. `in_pktinfo` takes it in its second field,
@@ -185,7 +185,7 @@ mod tests {
     fn what_is_written_is_laid_out_as_the_kernel_reads_it() {
         let mut c = Control::new();
         c.push_segment_size(1200);
-        c.push_ecn(Ecn::Ect0, false);
+        c.push_tos(Ecn::Ect0 as u8, false);
         c.push_source("2001:db8::1".parse().unwrap());
         assert_eq!(c.len(), SEND_LEN);
         // The layout is checked against the C library's own accessors.

@@ -3,7 +3,10 @@
 //! Each socket has its own queue. When its send buffer is full the queue stays, in order, and is
 //! tried again at every flush; `wait` watches it for room. Other sockets are not held up. With
 //! one or two sockets `recv` asks them directly, with more it asks epoll which are worth asking.
+//! Epoll gets to know a socket when it is first asked: the kernel tells it of every datagram that
+//! comes or has left, which a shard that never sleeps has no use for.
 
+mod epoll;
 mod rx;
 
 use super::errno::{Class, Errno};
@@ -15,10 +18,11 @@ use super::{
     TxBuffer, Waker,
 };
 use crate::mem::Pool;
+use epoll::Epoll;
 use rx::RxBatch;
 use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 /// Messages in one `sendmmsg`.
@@ -39,6 +43,8 @@ const WATCHED: u64 = 1 << 32;
 struct Entry {
     socket: Socket,
     queue: VecDeque<Train>,
+    /// Epoll knows the socket.
+    known: bool,
     /// The socket did not take the queue's first train; epoll watches for room.
     full: bool,
     /// Given up after an error that was reported.
@@ -49,7 +55,7 @@ struct Entry {
 
 /// See the module's description.
 pub struct Mmsg {
-    epoll: OwnedFd,
+    epoll: Epoll,
     waker: Waker,
     sockets: Vec<Option<Entry>>,
     open: usize,
@@ -57,6 +63,8 @@ pub struct Mmsg {
     pool: Pool,
     /// Sockets with something queued, each once.
     dirty: Vec<SocketId>,
+    /// Sockets that epoll does not know yet.
+    unknown: usize,
     /// Taken by `flush` while it walks `dirty`.
     spare: Vec<SocketId>,
     messages: Box<[Message]>,
@@ -78,15 +86,9 @@ unsafe impl Send for Mmsg {}
 impl Mmsg {
     /// Opens the backend; it has no sockets yet.
     pub fn new(config: &IoConfig) -> Result<Self, IoError> {
-        // SAFETY: the call takes no pointers.
-        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
-        if fd < 0 {
-            return Err(IoError::last("epoll_create1"));
-        }
-        // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
-        let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
+        let epoll = Epoll::new()?;
         let waker = Waker::new()?;
-        watch(&epoll, libc::EPOLL_CTL_ADD, waker.event_fd(), WAKER, false)?;
+        epoll.add(waker.event_fd(), WAKER, false)?;
         let pool = Pool::new(config.tx_buffers.max(1), TX_BUFFER_LEN, config.pages)
             .map_err(|e| IoError::from_io("mmap", &e))?;
         // SAFETY: an mmsghdr of zeroes is a valid empty message.
@@ -99,6 +101,7 @@ impl Mmsg {
             limit: config.max_sockets,
             pool,
             dirty: Vec::new(),
+            unknown: 0,
             spare: Vec::new(),
             messages: std::iter::repeat_with(Message::new).take(BATCH).collect(),
             headers: vec![no_header; BATCH].into(),
@@ -128,24 +131,25 @@ impl Mmsg {
                 self.sockets.len() - 1
             }
         };
-        let id = SocketId(index as u32);
-        watch(
-            &self.epoll,
-            libc::EPOLL_CTL_ADD,
-            socket.fd(),
-            u64::from(id.0),
-            false,
-        )?;
         if let Some(slot) = self.sockets.get_mut(index) {
             *slot = Some(Entry {
                 socket,
                 queue: VecDeque::new(),
+                known: false,
                 full: false,
                 broken: false,
                 silence: 0,
             });
         }
         self.open += 1;
+        self.unknown += 1;
+        let id = SocketId(index as u32);
+        if self.open > DIRECT
+            && let Err(e) = self.introduce()
+        {
+            self.remove_socket(id);
+            return Err(e);
+        }
         Ok(id)
     }
 
@@ -156,6 +160,7 @@ impl Mmsg {
         for train in &mut entry.queue {
             train.drop_rest(&mut self.stats);
         }
+        self.unknown -= usize::from(!entry.known);
         self.dirty.retain(|&d| d != id);
         // Events that `wait` brought may name it; the id may soon mean another socket.
         self.fresh = 0;
@@ -271,8 +276,10 @@ impl Mmsg {
             for mut train in entry.queue.drain(..) {
                 train.drop_rest(&mut self.stats);
             }
-            let fd = entry.socket.fd();
-            let _ = watch(&self.epoll, libc::EPOLL_CTL_DEL, fd, 0, false);
+            if entry.known {
+                let fd = entry.socket.fd();
+                self.epoll.remove(fd);
+            }
         }
         IoError::Socket {
             socket: id,
@@ -386,8 +393,11 @@ impl Mmsg {
             return Ok(());
         }
         entry.full = full;
+        if !entry.known {
+            return Ok(());
+        }
         let fd = entry.socket.fd();
-        watch(&self.epoll, libc::EPOLL_CTL_MOD, fd, u64::from(id.0), full)
+        self.epoll.change(fd, u64::from(id.0), full)
     }
 
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> Result<(), IoError> {
@@ -403,10 +413,30 @@ impl Mmsg {
         result
     }
 
+    /// Has epoll watch the sockets that it does not know.
+    fn introduce(&mut self) -> Result<(), IoError> {
+        for (index, entry) in self.sockets.iter_mut().enumerate() {
+            let Some(entry) = entry.as_mut().filter(|e| !e.known) else {
+                continue;
+            };
+            // One that is broken would be reported for ever.
+            if !entry.broken {
+                let (fd, id) = (entry.socket.fd(), index as u64);
+                self.epoll.add(fd, id, entry.full)?;
+            }
+            entry.known = true;
+            self.unknown -= 1;
+        }
+        Ok(())
+    }
+
     /// Asks epoll; what it says stays in `events` for `recv`.
     fn poll(&mut self, timeout: Option<Duration>) -> Result<(), IoError> {
+        if self.unknown > 0 {
+            self.introduce()?;
+        }
         self.stats.syscalls += 1;
-        self.fresh = match epoll_wait(&self.epoll, &mut self.events, timeout) {
+        self.fresh = match self.epoll.wait(&mut self.events, timeout) {
             Ok(n) => n,
             Err(Errno(libc::EINTR)) => 0,
             Err(errno) => {
@@ -435,7 +465,7 @@ impl Mmsg {
         let id = self.watches.add(fd)?;
         let fd = self.watches.fd(id).unwrap_or(-1);
         let data = WATCHED | u64::from(id.0);
-        let added = watch(&self.epoll, libc::EPOLL_CTL_ADD, fd, data, false);
+        let added = self.epoll.add(fd, data, false);
         if added.is_err() {
             self.watches.remove(id);
         }
@@ -444,9 +474,8 @@ impl Mmsg {
 
     pub(super) fn unwatch(&mut self, id: WatchId) {
         if let Some(fd) = self.watches.fd(id) {
-            // The description may be open elsewhere, so closing this would not do. It cannot fail:
-            // it was added.
-            let _ = watch(&self.epoll, libc::EPOLL_CTL_DEL, fd, 0, false);
+            // The description may be open elsewhere, so closing this would not do.
+            self.epoll.remove(fd);
         }
         self.watches.remove(id);
     }
@@ -532,63 +561,4 @@ fn fill(entry: &mut Entry, messages: &mut [Message], headers: &mut [libc::mmsghd
         }
     }
     filled
-}
-
-/// Adds, changes or removes a descriptor; `room` watches for send space as well.
-fn watch(epoll: &OwnedFd, op: i32, fd: i32, data: u64, room: bool) -> Result<(), IoError> {
-    let mut event = libc::epoll_event {
-        events: (libc::EPOLLIN | if room { libc::EPOLLOUT } else { 0 }) as u32,
-        u64: data,
-    };
-    // SAFETY: `event` is valid for the call, which copies it.
-    if unsafe { libc::epoll_ctl(epoll.as_raw_fd(), op, fd, &mut event) } == 0 {
-        Ok(())
-    } else {
-        Err(IoError::last("epoll_ctl"))
-    }
-}
-
-/// `epoll_pwait2` for its nanoseconds, `epoll_wait` rounded up to milliseconds on kernels before
-/// 5.11.
-fn epoll_wait(
-    epoll: &OwnedFd,
-    events: &mut [libc::epoll_event],
-    timeout: Option<Duration>,
-) -> Result<usize, Errno> {
-    let max = i32::try_from(events.len()).unwrap_or(i32::MAX);
-    let fd = epoll.as_raw_fd();
-    if timeout != Some(Duration::ZERO) {
-        let spec = timeout.map(|t| libc::timespec {
-            tv_sec: libc::time_t::try_from(t.as_secs()).unwrap_or(libc::time_t::MAX),
-            tv_nsec: t.subsec_nanos() as _,
-        });
-        let spec = spec.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-        let mask = std::ptr::null::<libc::sigset_t>();
-        // SAFETY: `events` has room for `max` events, `spec` is null or valid, and no signal mask
-        // is given.
-        let n = unsafe {
-            libc::syscall(
-                libc::SYS_epoll_pwait2,
-                fd,
-                events.as_mut_ptr(),
-                max,
-                spec,
-                mask,
-                8usize,
-            )
-        };
-        match usize::try_from(n) {
-            Ok(n) => return Ok(n),
-            Err(_) => match Errno::last() {
-                Errno(libc::ENOSYS) | Errno(libc::EPERM) => {}
-                errno => return Err(errno),
-            },
-        }
-    }
-    let millis = timeout.map_or(-1, |t| {
-        i32::try_from(t.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
-    });
-    // SAFETY: `events` has room for `max` events.
-    let n = unsafe { libc::epoll_wait(fd, events.as_mut_ptr(), max, millis) };
-    usize::try_from(n).map_err(|_| Errno::last())
 }

@@ -24,6 +24,10 @@ pub(super) struct Socket {
     pub(super) peer: Option<SocketAddr>,
     /// The kernel takes UDP_SEGMENT on this socket.
     pub(super) gso: bool,
+    /// The type of service of an IPv4 datagram whose message does not say it.
+    pub(super) tos: u8,
+    /// The traffic class of an IPv6 one.
+    pub(super) traffic_class: u8,
 }
 
 impl Socket {
@@ -39,6 +43,8 @@ impl Socket {
             wildcard: bound.ip().is_unspecified(),
             bound: canonical(bound),
             gso: applied.gso,
+            tos: applied.tos,
+            traffic_class: applied.traffic_class,
         })
     }
 

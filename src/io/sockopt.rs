@@ -1,10 +1,12 @@
 //! The options that every socket of a backend gets, and what the kernel made of them.
 //!
 //! Buffers, path MTU discovery without the kernel's own guess (the engine does RFC 8899 itself),
-//! ECN and packet info in control messages, GRO. What an older kernel lacks is left out and
-//! reported in [`Applied`]; only an option that the engine cannot do without is an error.
+//! ECN and packet info in control messages, the mark that most datagrams leave with, GRO. What an
+//! older kernel lacks is left out and reported in [`Applied`]; only an option that the engine
+//! cannot do without is an error.
 
 use super::error::IoError;
+use crate::base::Ecn;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -19,8 +21,8 @@ pub struct SocketOptions {
     pub gro: bool,
     /// Send trains (UDP_SEGMENT); without it segments leave one by one.
     pub gso: bool,
-    /// Leave out what a protocol without ECN does not need to know of a received train: its ECN
-    /// field, and its local address where the socket is bound to that anyway.
+    /// For a protocol without ECN: what is received does not tell its ECN field, and what is sent
+    /// says itself when it has one.
     pub bare: bool,
 }
 
@@ -47,6 +49,11 @@ pub struct Applied {
     pub gro: bool,
     /// Whether the kernel knows UDP_SEGMENT.
     pub gso: bool,
+    /// The type of service of IPv4 datagrams that do not say theirs: ECT(0) unless the socket is
+    /// bare, and the differentiated services code point that it had.
+    pub tos: u8,
+    /// The traffic class of IPv6 ones, likewise.
+    pub traffic_class: u8,
 }
 
 /// Sets one integer option; the error is the kernel's.
@@ -97,7 +104,8 @@ pub fn apply(socket: &UdpSocket, options: &SocketOptions) -> Result<Applied, IoE
         options.send_buffer,
     );
     let ecn = i32::from(!options.bare);
-    let info = i32::from(!options.bare || local.ip().is_unspecified());
+    // One that is bound to an address has no other.
+    let info = i32::from(local.ip().is_unspecified());
     // A dual-stack IPv6 socket takes the IPv4 options, too, and needs them for mapped peers; one
     // that is IPv6 only may refuse them.
     let v4 = [
@@ -132,13 +140,30 @@ pub fn apply(socket: &UdpSocket, options: &SocketOptions) -> Result<Applied, IoE
     let gro = options.gro && set(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
     // Setting 0 changes nothing and tells whether the kernel knows the option.
     let gso = options.gso && set(fd, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
+    let (tos, traffic_class) = (
+        mark(fd, libc::IPPROTO_IP, libc::IP_TOS, options.bare),
+        mark(fd, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, options.bare),
+    );
     let size = |option| get(fd, libc::SOL_SOCKET, option).map_or(0, |n| n.max(0) as usize);
     Ok(Applied {
         recv_buffer: size(libc::SO_RCVBUF),
         send_buffer: size(libc::SO_SNDBUF),
         gro,
         gso,
+        tos,
+        traffic_class,
     })
+}
+
+/// Has datagrams that do not say otherwise leave with ECT(0), as nearly all of QUIC's do: the
+/// kernel need not be told with each. The default then, which of a family that the socket does not
+/// have is never asked.
+fn mark(fd: RawFd, level: i32, option: i32, bare: bool) -> u8 {
+    let tos = || get(fd, level, option).unwrap_or(0) as u8;
+    if !bare {
+        let _ = set(fd, level, option, i32::from(Ecn::Ect0.in_tos(tos())));
+    }
+    tos()
 }
 
 /// Takes IPv6 datagrams without a UDP checksum, as devices of RoCE v2 send them: their own checksum
@@ -192,17 +217,34 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_socket_is_told_its_address_only_where_it_has_several() {
-        let bare = SocketOptions {
-            bare: true,
-            ..SocketOptions::default()
-        };
-        for (addr, info) in [("127.0.0.1:0", 0), ("0.0.0.0:0", 1)] {
-            let s = UdpSocket::bind(addr).unwrap();
-            apply(&s, &bare).unwrap();
-            let got = |option| get(s.as_raw_fd(), libc::IPPROTO_IP, option);
-            assert_eq!(got(libc::IP_RECVTOS), Ok(0));
-            assert_eq!(got(libc::IP_PKTINFO), Ok(info));
+    fn a_socket_is_told_its_address_only_where_it_has_several() {
+        for bare in [false, true] {
+            for (addr, info) in [("127.0.0.1:0", 0), ("0.0.0.0:0", 1)] {
+                let s = UdpSocket::bind(addr).unwrap();
+                let options = SocketOptions {
+                    bare,
+                    ..SocketOptions::default()
+                };
+                apply(&s, &options).unwrap();
+                let got = |option| get(s.as_raw_fd(), libc::IPPROTO_IP, option);
+                assert_eq!(got(libc::IP_RECVTOS), Ok(i32::from(!bare)));
+                assert_eq!(got(libc::IP_PKTINFO), Ok(info));
+            }
+        }
+    }
+
+    #[test]
+    fn datagrams_leave_with_ect0_and_the_code_point_that_the_socket_had() {
+        for (bare, tos) in [(false, 0xb8 | 0b10), (true, 0xb8)] {
+            let s = UdpSocket::bind("127.0.0.1:0").unwrap();
+            set(s.as_raw_fd(), libc::IPPROTO_IP, libc::IP_TOS, 0xb8).unwrap();
+            let options = SocketOptions {
+                bare,
+                ..SocketOptions::default()
+            };
+            assert_eq!(apply(&s, &options).unwrap().tos, tos);
+            let got = get(s.as_raw_fd(), libc::IPPROTO_IP, libc::IP_TOS);
+            assert_eq!(got, Ok(i32::from(tos)));
         }
     }
 }

@@ -12,7 +12,7 @@ use super::errno::Errno;
 use super::socket::Socket;
 use super::stats::IoStats;
 use super::{Transmit, TxBuffer};
-use crate::base::{Ecn, limits};
+use crate::base::limits;
 
 /// A queued or sent train.
 #[derive(Debug)]
@@ -179,8 +179,10 @@ impl Message {
         }
         // IPv4 control messages belong to mapped peers of an IPv6 socket, too.
         let v4 = t.path.remote.is_ipv4();
-        if t.ecn != Ecn::NotEct {
-            self.control.push_ecn(t.ecn, v4);
+        let default = if v4 { socket.tos } else { socket.traffic_class };
+        let tos = t.ecn.in_tos(default);
+        if tos != default {
+            self.control.push_tos(tos, v4);
         }
         let source = t.path.local.ip().to_canonical();
         if socket.wildcard && !source.is_unspecified() && source.is_ipv4() == v4 {

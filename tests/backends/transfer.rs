@@ -106,14 +106,22 @@ pub fn without_segmentation_segments_leave_one_by_one(b: &mut Rig) {
 }
 
 pub fn ecn_marks_arrive(b: &mut Rig) {
-    let (a, a_addr) = b.bind("127.0.0.1:0");
-    let (_, c_addr) = b.bind("127.0.0.1:0");
-    for ecn in [Ecn::Ect0, Ecn::Ect1, Ecn::Ce, Ecn::NotEct] {
-        let mut t = to(a, a_addr, c_addr, 2400);
-        (t.segment_size, t.ecn) = (1200, ecn);
-        b.put(&[1; 2400], t);
-        let got = b.receive_bytes(2400);
-        assert!(got.iter().all(|g| g.meta.ecn == ecn), "{ecn:?}: {got:?}");
+    for local in ["127.0.0.1:0", "[::1]:0"] {
+        if !b.has(local) {
+            continue;
+        }
+        let (a, a_addr) = b.bind(local);
+        let (_, c_addr) = b.bind(local);
+        for ecn in [Ecn::Ect0, Ecn::Ect1, Ecn::Ce, Ecn::NotEct] {
+            // A train and a datagram alone are different calls to the kernel.
+            for len in [2400, 1000] {
+                let mut t = to(a, a_addr, c_addr, len);
+                (t.segment_size, t.ecn) = (1200.min(len), ecn);
+                b.put(&vec![1; len], t);
+                let got = b.receive_bytes(len);
+                assert!(got.iter().all(|g| g.meta.ecn == ecn), "{ecn:?}: {got:?}");
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::super::sockopt::SocketOptions;
 use super::super::{SocketId, TX_BUFFER_LEN};
 use super::*;
-use crate::base::FourTuple;
+use crate::base::{Ecn, FourTuple};
 use crate::mem::{Pages, Pool};
 use std::net::UdpSocket;
 
@@ -40,6 +40,18 @@ fn a_connected_socket_needs_no_address_for_its_peer() {
     message.prepare(&t, 0, &s);
     let header = message.header();
     assert!(header.msg_name.is_null() && header.msg_namelen == 0);
+}
+
+#[test]
+fn only_a_mark_that_is_not_the_sockets_own_is_said() {
+    let (s, mut stats) = (socket(), IoStats::default());
+    let mut t = train(100, 100, &s, &mut stats).unwrap();
+    let mut message = Message::new();
+    for (ecn, said) in [(Ecn::Ect0, false), (Ecn::NotEct, true), (Ecn::Ce, true)] {
+        t.transmit.ecn = ecn;
+        message.prepare(&t, 0, &s);
+        assert_eq!(!message.header().msg_control.is_null(), said, "{ecn:?}");
+    }
 }
 
 #[test]
