@@ -16,8 +16,12 @@ mod handles;
 mod limits;
 #[path = "lanes/place.rs"]
 mod place;
+#[path = "lanes/posts.rs"]
+mod posts;
 #[path = "lanes/removal.rs"]
 mod removal;
+#[path = "lanes/returns.rs"]
+mod returns;
 #[path = "lanes/rig.rs"]
 mod rig;
 #[path = "lanes/scenarios.rs"]

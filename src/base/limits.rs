@@ -146,6 +146,12 @@ pub const PREFIXES: usize = 8192;
 pub const ACCEPT_BACKLOG: usize = 1024;
 /// Time for a handshake to finish, by default.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// The longest probe timeout that what a connection leaves behind is kept by, unless it is
+/// configured for longer round trips: who acknowledges an hour late is not kept for hours.
+pub const LONGEST_PTO: Duration = Duration::from_secs(60);
+/// Times that a path is asked again that does not answer and is the only one left; each takes as
+/// long as a path has to answer.
+pub const LAST_PATH_ASKED: u8 = 16;
 /// Time without a packet after which a connection gives back what it can do without.
 pub const REST_AFTER: Duration = Duration::from_millis(250);
 /// Datagrams waiting in the ring between two shards.
@@ -237,6 +243,11 @@ pub const LANE_WINDOW: (usize, usize) = (2, 1024);
 pub const LANE_OPERATIONS: usize = 64;
 /// Bytes that wait for room on a lane's stream before nothing more is read from it.
 pub const LANE_BACKLOG: usize = 1 << 20;
+/// Queue pairs that a client's lane may ask for at once, and how long it then waits for each one
+/// more: making one takes the server's device a while.
+pub const LANE_RETURNS: u32 = 8;
+/// See [`LANE_RETURNS`].
+pub const LANE_RETURN_EVERY: Duration = Duration::from_millis(100);
 /// Bytes of the region that a lane announces.
 pub const LANE_REGION: usize = 1 << 30;
 /// Certificate chains of peers that a thread compares a new one with, to keep the same only once.

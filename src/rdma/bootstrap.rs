@@ -21,6 +21,12 @@ pub const HEADER: usize = 8;
 const TERMS: usize = 76;
 const HAS_QUEUE: u32 = 1;
 const HAS_REGION: u32 = 2;
+/// The peer takes the lane back to a queue pair. Who does not know this flag passes over it, and
+/// hears no word of the kind.
+const RETURNS: u32 = 4;
+/// Bytes of a queue pair's terms, and where they stand among all.
+const QUEUE: usize = 29;
+const QUEUE_AT: usize = 16;
 
 /// How to reach a queue pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +71,8 @@ pub struct Terms {
     pub queue: Option<QueueTerms>,
     /// A region; without one nothing is reached.
     pub region: Option<RegionTerms>,
+    /// Whether a lane that left its queue pair may get another.
+    pub returns: bool,
 }
 
 /// Why a client is refused.
@@ -113,7 +121,8 @@ pub enum Message<'a> {
     Welcome(u64, Terms),
     /// The server's refusal.
     Refused(Refusal),
-    /// The client's queue pair is ready, or it goes without: the server may send.
+    /// The client's queue pair is ready, or it goes without: the server may send. Of another queue
+    /// pair the server says it, too.
     Ready(bool),
     /// The queue pair is left for the stream; so many messages of the peer have come.
     Fallback(u64),
@@ -125,6 +134,12 @@ pub enum Message<'a> {
     StatusRequest,
     /// It has this, as JSON.
     Status(&'a [u8]),
+    /// The client has another queue pair for a lane that left its own.
+    Return(QueueTerms),
+    /// The server has one as well, or none. No message of its own follows by the stream until the
+    /// client says whether it is [`Message::Ready`]; what the server then says likewise lets the
+    /// client use it.
+    Returned(Option<QueueTerms>),
     /// A lane's frame; see [`super::lane::Frame`].
     Frame(&'a [u8]),
 }
@@ -154,6 +169,46 @@ fn ok(condition: bool, name: &'static str) -> Result<(), BootstrapError> {
     condition.then_some(()).ok_or(BootstrapError::Value(name))
 }
 
+impl QueueTerms {
+    fn encode(&self) -> [u8; QUEUE] {
+        let mut out = [0; QUEUE];
+        let mut put = |at: usize, bytes: &[u8]| {
+            if let Some(place) = out.get_mut(at..at + bytes.len()) {
+                place.copy_from_slice(bytes);
+            }
+        };
+        put(0, &self.qpn.to_be_bytes());
+        put(4, &self.psn.to_be_bytes());
+        put(8, &self.gid.0);
+        put(24, &self.udp_port.to_be_bytes());
+        put(26, &(self.mtu.bytes() as u16).to_be_bytes());
+        put(28, &[self.rd_atomic]);
+        out
+    }
+
+    fn decode(body: &[u8]) -> Result<Self, BootstrapError> {
+        let short = BootstrapError::Value("length");
+        let u32_at = |at| array(body, at).map(u32::from_be_bytes).ok_or(short);
+        let u16_at = |at| array(body, at).map(u16::from_be_bytes).ok_or(short);
+        let gid = Gid(array(body, 8).ok_or(short)?);
+        let mtu = Mtu::from_bytes(u16_at(26)?.into());
+        let queue = Self {
+            qpn: u32_at(0)?,
+            psn: u32_at(4)?,
+            gid,
+            udp_port: u16_at(24)?,
+            mtu: mtu.ok_or(BootstrapError::Value("path MTU"))?,
+            rd_atomic: body.get(28).copied().ok_or(short)?,
+        };
+        ok((2..0xff_ffff).contains(&queue.qpn), "QPN")?;
+        ok(queue.psn <= 0xff_ffff, "PSN")?;
+        let ip = gid.ip();
+        ok(!ip.is_unspecified() && !ip.is_multicast(), "GID")?;
+        ok(queue.udp_port != 0, "UDP port")?;
+        Ok(queue)
+    }
+}
+
 impl Terms {
     fn encode(&self) -> [u8; TERMS] {
         let mut out = [0; TERMS];
@@ -163,18 +218,15 @@ impl Terms {
             }
         };
         let has = |yes: bool, bit| if yes { bit } else { 0 };
-        let flags = has(self.queue.is_some(), HAS_QUEUE) | has(self.region.is_some(), HAS_REGION);
+        let flags = has(self.queue.is_some(), HAS_QUEUE)
+            | has(self.region.is_some(), HAS_REGION)
+            | has(self.returns, RETURNS);
         put(0, &flags.to_be_bytes());
         put(4, &self.slot.to_be_bytes());
         put(8, &self.window.to_be_bytes());
         put(12, &self.operations.to_be_bytes());
         if let Some(q) = &self.queue {
-            put(16, &q.qpn.to_be_bytes());
-            put(20, &q.psn.to_be_bytes());
-            put(24, &q.gid.0);
-            put(40, &q.udp_port.to_be_bytes());
-            put(42, &(q.mtu.bytes() as u16).to_be_bytes());
-            put(44, &[q.rd_atomic]);
+            put(QUEUE_AT, &q.encode());
         }
         if let Some(r) = &self.region {
             put(48, &r.addr.to_be_bytes());
@@ -189,7 +241,6 @@ impl Terms {
         let short = BootstrapError::Value("length");
         let u32_at = |at| array(body, at).map(u32::from_be_bytes).ok_or(short);
         let u64_at = |at| array(body, at).map(u64::from_be_bytes).ok_or(short);
-        let u16_at = |at| array(body, at).map(u16::from_be_bytes).ok_or(short);
         let byte = |at: usize| body.get(at).copied().ok_or(short);
         let flags = u32_at(0)?;
         let terms = Self {
@@ -198,6 +249,7 @@ impl Terms {
             operations: u32_at(12)?,
             queue: None,
             region: None,
+            returns: flags & RETURNS != 0,
         };
         let within = |n: u32, (low, high): (usize, usize)| (low..=high).contains(&(n as usize));
         ok(within(terms.slot, limits::LANE_SLOT), "slot")?;
@@ -206,26 +258,9 @@ impl Terms {
             within(terms.operations, (0, limits::LANE_OPERATIONS)),
             "operations",
         )?;
-        let queue = if flags & HAS_QUEUE != 0 {
-            let gid = Gid(array(body, 24).ok_or(short)?);
-            let mtu = Mtu::from_bytes(u16_at(42)?.into());
-            let queue = QueueTerms {
-                qpn: u32_at(16)?,
-                psn: u32_at(20)?,
-                gid,
-                udp_port: u16_at(40)?,
-                mtu: mtu.ok_or(BootstrapError::Value("path MTU"))?,
-                rd_atomic: byte(44)?,
-            };
-            ok((2..0xff_ffff).contains(&queue.qpn), "QPN")?;
-            ok(queue.psn <= 0xff_ffff, "PSN")?;
-            let ip = gid.ip();
-            ok(!ip.is_unspecified() && !ip.is_multicast(), "GID")?;
-            ok(queue.udp_port != 0, "UDP port")?;
-            Some(queue)
-        } else {
-            None
-        };
+        let queue = (flags & HAS_QUEUE != 0)
+            .then(|| QueueTerms::decode(body.get(QUEUE_AT..).unwrap_or_default()))
+            .transpose()?;
         let region = if flags & HAS_REGION != 0 {
             let region = RegionTerms {
                 addr: u64_at(48)?,
@@ -280,6 +315,8 @@ impl<'a> Message<'a> {
             Self::ByeAck(_) => 7,
             Self::StatusRequest => 8,
             Self::Status(_) => 9,
+            Self::Return(_) => 10,
+            Self::Returned(_) => 11,
             Self::Frame(_) => 16,
         }
     }
@@ -297,7 +334,8 @@ impl<'a> Message<'a> {
             Self::Refused(why) => out.push(*why as u8),
             Self::Ready(queue) => out.push(u8::from(*queue)),
             Self::Fallback(n) | Self::Bye(n) | Self::ByeAck(n) => out.extend(n.to_be_bytes()),
-            Self::StatusRequest => {}
+            Self::Return(queue) | Self::Returned(Some(queue)) => out.extend(queue.encode()),
+            Self::StatusRequest | Self::Returned(None) => {}
             Self::Status(bytes) | Self::Frame(bytes) => out.extend_from_slice(bytes),
         }
         let len = (out.len() - begin - HEADER) as u32;
@@ -326,6 +364,8 @@ impl<'a> Message<'a> {
             5..=7 => (8, 8),
             8 => (0, 0),
             9 => (0, limits::LANE_BACKLOG),
+            10 => (QUEUE, QUEUE),
+            11 => (if len == 0 { 0 } else { QUEUE }, QUEUE),
             16 => (
                 super::lane::HEADER,
                 limits::LANE_SLOT.1 + super::lane::HEADER,
@@ -358,6 +398,9 @@ impl<'a> Message<'a> {
             7 => Self::ByeAck(number()?),
             8 => Self::StatusRequest,
             9 => Self::Status(body),
+            10 => Self::Return(QueueTerms::decode(body)?),
+            11 if body.is_empty() => Self::Returned(None),
+            11 => Self::Returned(Some(QueueTerms::decode(body)?)),
             _ => Self::Frame(body),
         };
         Ok(Some((message, end)))

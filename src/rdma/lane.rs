@@ -129,7 +129,18 @@ impl Flow {
 
     /// The next message to send.
     pub fn next(&self) -> Option<u64> {
-        (self.sent < self.accepted).then_some(self.sent)
+        self.next_but(0)
+    }
+
+    /// The message to send after `n` others.
+    pub fn next_but(&self, n: u64) -> Option<u64> {
+        let number = self.sent + n;
+        (number < self.accepted).then_some(number)
+    }
+
+    /// Messages that left, those that did twice counted once.
+    pub const fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// It left, with what [`Flow::ack`] says.

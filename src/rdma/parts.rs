@@ -7,14 +7,15 @@
 use super::access::Access;
 use super::attr::{AddressVector, DeviceAttr, InitAttr, Mtu, QpCap, QpInitAttr, RtrAttr, RtsAttr};
 use super::bootstrap::{QueueTerms, RegionTerms};
-use super::error::RdmaError;
+use super::error::{PostError, RdmaError};
 use super::ids::{CompletionQueueId, MemoryRegionId, ProtectionDomainId, SharedReceiveQueueId};
 use super::port::{Port, Usage};
 use super::provider::QueuePair;
 use super::quota::Reservation;
 use super::registry::{ObjectKind, Owner, Registry, Tracked};
 use super::room::{Claimed, Room};
-use super::work::{MemoryRegion, RecvRequest};
+use super::work::{MemoryRegion, RecvRequest, Sge};
+use smallvec::SmallVec;
 use std::net::IpAddr;
 
 /// Time without an answer before sending again: 4.096 µs · 2^16, a quarter of a second.
@@ -23,6 +24,28 @@ const TIMEOUT: u8 = 16;
 /// credits say that it will have one.
 const RNR_TIMER: u8 = 12;
 const RETRIES: u8 = 7;
+
+/// Requests that are posted with one call, at most.
+pub const POSTS: usize = 16;
+
+/// Posts receives of `slot` bytes each, at these places of `mr`, with one call.
+///
+/// # Errors
+/// Those of `post`.
+pub fn post_receives(
+    mr: &MemoryRegion,
+    slot: u32,
+    places: &[u64],
+    post: impl FnOnce(&[RecvRequest<'_>]) -> Result<(), PostError>,
+) -> Result<(), PostError> {
+    let at = |n: &u64| mr.sge(n.saturating_mul(slot.into()), slot);
+    let sges: SmallVec<[Sge; POSTS]> = places.iter().map(at).collect();
+    let requests = places.iter().zip(&sges).map(|(n, sge)| RecvRequest {
+        wr_id: *n,
+        sges: std::slice::from_ref(sge),
+    });
+    post(&requests.collect::<SmallVec<[_; POSTS]>>())
+}
 
 /// Sizes of a client's objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,13 +184,10 @@ impl Shared {
         };
         note(ObjectKind::Region, len as u64);
         self.receives = Some((srq, mr));
-        for n in 0..receives {
-            let sges = [mr.sge(u64::from(n) * u64::from(self.slot), self.slot)];
-            let request = RecvRequest {
-                wr_id: n.into(),
-                sges: &sges,
-            };
-            port.post_srq_recv(srq, &[request]).map_err(|e| e.error)?;
+        let places: Vec<u64> = (0..receives.into()).collect();
+        for some in places.chunks(POSTS) {
+            let posted = post_receives(&mr, self.slot, some, |b| port.post_srq_recv(srq, b));
+            posted.map_err(|e| e.error)?;
         }
         Ok(())
     }
@@ -252,11 +272,6 @@ impl Parts {
         owner: Owner,
     ) -> Result<(), RdmaError> {
         let plan = self.plan;
-        let own = match shared.receives {
-            Some(_) => 0,
-            None => plan.receives(),
-        };
-        self.room = Some(shared.room.claim(plan.send_depth() + own)?);
         let enter = |kind, detail: usize| registry.enter(owner, kind, detail as u64);
         let pd = port.alloc_pd()?;
         self.pd = Some((pd, enter(ObjectKind::Domain, 0)));
@@ -273,6 +288,23 @@ impl Parts {
             let mr = port.reg_mr(pd, len, Access::LOCAL_WRITE)?;
             self.receives = Some((mr, enter(ObjectKind::Region, len)));
         }
+        self.queue(port, shared, registry, owner)
+    }
+
+    /// Makes the queue pair, with all its receives posted.
+    fn queue<P: Port + ?Sized>(
+        &mut self,
+        port: &mut P,
+        shared: &Shared,
+        registry: &Registry,
+        owner: Owner,
+    ) -> Result<(), RdmaError> {
+        let plan = self.plan;
+        let own = match shared.receives {
+            Some(_) => 0,
+            None => plan.receives(),
+        };
+        self.room = Some(shared.room.claim(plan.send_depth() + own)?);
         let attr = QpInitAttr {
             send_cq: shared.cq,
             recv_cq: shared.cq,
@@ -286,31 +318,58 @@ impl Parts {
             },
             sq_sig_all: false,
         };
+        let Some((pd, _)) = self.pd else {
+            return Err(RdmaError::Unknown("protection domain"));
+        };
         let qp = port.create_qp(pd, &attr)?;
-        self.qp = Some((qp, enter(ObjectKind::QueuePair, qp.qpn as usize)));
+        let tracked = registry.enter(owner, ObjectKind::QueuePair, qp.qpn.into());
+        self.qp = Some((qp, tracked));
         port.modify_to_init(
             qp.id,
             &InitAttr {
                 access: plan.access,
             },
         )?;
-        (0..plan.receives()).try_for_each(|n| self.post_receive(port, n.into()))
+        let places: Vec<u64> = (0..plan.receives().into()).collect();
+        let mut batches = places.chunks(POSTS);
+        let posted = batches.try_for_each(|places| self.post_receives(port, places));
+        posted.map_err(|e| e.error)
     }
 
-    /// Posts a receive of the queue pair's own, where it has such.
+    /// Makes another queue pair for the same client, in INIT, after [`Parts::drop_queue`].
     ///
     /// # Errors
-    /// Those of the provider.
-    pub fn post_receive<P: Port + ?Sized>(&self, port: &mut P, n: u64) -> Result<(), RdmaError> {
+    /// Those of the provider; the client has what it had before then.
+    pub fn renew<P: Port + ?Sized>(
+        &mut self,
+        port: &mut P,
+        shared: &Shared,
+        (registry, owner): (&Registry, Owner),
+    ) -> Result<(), RdmaError> {
+        if self.qp.is_some() {
+            let (what, users) = ("client", 1);
+            return Err(RdmaError::Busy { what, users });
+        }
+        let made = self.queue(port, shared, registry, owner);
+        if made.is_err() {
+            self.drop_queue(port);
+        }
+        made
+    }
+
+    /// Posts receives of the queue pair's own, where it has such: at most [`POSTS`], with one call.
+    ///
+    /// # Errors
+    /// Those of the provider, and how many were posted.
+    pub fn post_receives<P: Port + ?Sized>(
+        &self,
+        port: &mut P,
+        places: &[u64],
+    ) -> Result<(), PostError> {
         let (Some((mr, _)), Some((qp, _))) = (&self.receives, &self.qp) else {
             return Ok(());
         };
-        let sges = [mr.sge(self.place(n), self.plan.slot)];
-        let request = RecvRequest {
-            wr_id: n,
-            sges: &sges,
-        };
-        port.post_recv(qp.id, &[request]).map_err(|e| e.error)
+        post_receives(mr, self.plan.slot, places, |b| port.post_recv(qp.id, b))
     }
 
     /// Takes the queue pair to RTS, connected to the peer's.
@@ -408,8 +467,9 @@ impl Parts {
     pub fn drop_queue<P: Port + ?Sized>(&mut self, port: &mut P) {
         if let Some((qp, tracked)) = self.qp.take() {
             report(port.destroy_qp(qp.id));
-            drop((tracked, self.room.take()));
+            drop(tracked);
         }
+        self.room = None;
     }
 
     /// The reservation, for who keeps something else for the client.

@@ -32,6 +32,7 @@ fn terms(queue: bool) -> Terms {
             rkey: 1,
             access: Access::REMOTE_READ,
         }),
+        returns: true,
     }
 }
 
@@ -75,6 +76,7 @@ fn malformed_lying_and_replayed_messages_end_their_own_connection_only() {
     let (lane, other, _) = pair.connect();
     let hello = Message::Hello(terms(true));
     let plain = Message::Hello(terms(false));
+    let one = terms(true).queue.expect("one");
     let frame = |kind, number, ack| {
         Frame {
             kind,
@@ -108,6 +110,15 @@ fn malformed_lying_and_replayed_messages_end_their_own_connection_only() {
             bytes(&[Message::Welcome(1, terms(false))]),
         ),
         ("bye first", bytes(&[Message::Bye(0)])),
+        (
+            "an answer to no question",
+            bytes(&[plain, Message::Ready(false), Message::Returned(None)]),
+        ),
+        ("asking again and again", {
+            let mut all = vec![plain, Message::Ready(false)];
+            all.resize(40, Message::Return(one));
+            bytes(&all)
+        }),
         (
             "a gap",
             bytes(&[plain, Message::Ready(false), Message::Frame(&gap)]),

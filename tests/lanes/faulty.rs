@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// What happens to a device. Clones are the same.
@@ -20,6 +20,12 @@ struct Inner {
     /// Steps that succeed; the one that finds none left fails. Removing never does.
     left: AtomicU32,
     gone: AtomicBool,
+    /// Steps that failed.
+    failed: AtomicU32,
+    /// The next list of sends that is longer is refused from here on.
+    only: AtomicUsize,
+    /// Sends that were posted with one call, at most.
+    longest: AtomicUsize,
     events: Mutex<VecDeque<AsyncEvent>>,
     /// What to tell once a queue pair has come to this state.
     at: Mutex<Option<(QpState, AsyncEvent)>>,
@@ -33,6 +39,9 @@ impl Default for Inner {
         Self {
             left: AtomicU32::new(u32::MAX),
             gone: AtomicBool::default(),
+            failed: AtomicU32::new(0),
+            only: AtomicUsize::new(usize::MAX),
+            longest: AtomicUsize::new(0),
             events: Mutex::default(),
             at: Mutex::default(),
             pairs: Mutex::default(),
@@ -55,6 +64,21 @@ impl Faults {
     /// Has the step after so many fail, and each later one.
     pub fn fail_after(&self, steps: u32) {
         self.0.left.store(steps, Ordering::Relaxed);
+    }
+
+    /// How many have.
+    pub fn failed(&self) -> u32 {
+        self.0.failed.load(Ordering::Relaxed)
+    }
+
+    /// Has the next list of more than `count` sends refused behind the first `count`.
+    pub fn post_only(&self, count: usize) {
+        self.0.only.store(count, Ordering::Relaxed);
+    }
+
+    /// Sends that were posted with one call, at most.
+    pub fn longest(&self) -> usize {
+        self.0.longest.load(Ordering::Relaxed)
     }
 
     /// The device tells this.
@@ -106,7 +130,10 @@ impl Faults {
         };
         let left = &self.0.left;
         let done = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
-        done.map(drop).map_err(|_| FAILED)
+        done.map(drop).map_err(|_| {
+            self.0.failed.fetch_add(1, Ordering::Relaxed);
+            FAILED
+        })
     }
 }
 
@@ -245,6 +272,15 @@ impl Provider for Faulty {
     }
     fn post_send(&mut self, qp: QueuePairId, batch: &[SendRequest<'_>]) -> Result<(), PostError> {
         self.faults.live().map_err(none_posted)?;
+        let told = &self.faults.0;
+        told.longest.fetch_max(batch.len(), Ordering::Relaxed);
+        let index = told.only.load(Ordering::Relaxed);
+        if index < batch.len() {
+            told.only.store(usize::MAX, Ordering::Relaxed);
+            self.device.post_send(qp, &batch[..index])?;
+            let error = FAILED;
+            return Err(PostError { index, error });
+        }
         self.device.post_send(qp, batch)
     }
     fn post_recv(&mut self, qp: QueuePairId, batch: &[RecvRequest<'_>]) -> Result<(), PostError> {

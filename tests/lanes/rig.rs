@@ -32,8 +32,11 @@ pub enum Order {
     Fill(LaneId, u64, Vec<u8>),
     Look(LaneId, u64, usize),
     FallBack(LaneId),
+    Info(LaneId),
     Close(LaneId),
     Count,
+    /// All of them in one turn.
+    Together(Vec<Order>),
     Shutdown,
 }
 
@@ -45,6 +48,8 @@ pub enum Told {
     Done(u64, Result<(), OpError>),
     Room,
     Fallback,
+    Return,
+    Info(LaneInfo),
     Status(String),
     Device(AsyncEvent),
     Closed(LaneEnd),
@@ -127,6 +132,10 @@ impl LaneApp<Faulty> for App {
         self.say(Told::Fallback);
     }
 
+    fn on_return(&mut self, _: &mut Lanes<'_, Faulty>, _: LaneId) {
+        self.say(Told::Return);
+    }
+
     fn on_status(&mut self, _: &mut Lanes<'_, Faulty>, _: LaneId, json: &str) {
         self.say(Told::Status(json.into()));
     }
@@ -160,6 +169,10 @@ impl LaneApp<Faulty> for App {
                 lanes.fall_back(lane);
                 Ok(())
             }
+            Order::Info(lane) => {
+                self.say(Told::Info(lanes.info(lane).expect("an open lane")));
+                Ok(())
+            }
             Order::Close(lane) => {
                 lanes.close(lane);
                 Ok(())
@@ -172,6 +185,10 @@ impl LaneApp<Faulty> for App {
                     .map(|d| d.stats());
                 let rnr = stats.map_or([0; 2], |s| [s.rnr_naks_sent, s.bad_icrc]);
                 self.say(Told::Count(lanes.count(), lanes.stats(), objects, rnr));
+                Ok(())
+            }
+            Order::Together(orders) => {
+                orders.into_iter().for_each(|o| self.on_command(lanes, o));
                 Ok(())
             }
             Order::Shutdown => {
@@ -208,6 +225,8 @@ impl Options {
         config.plan.region = 16 * 1024;
         config.plan.slot = 1024;
         config.registry = Registry::default();
+        // Those that are to come back say so.
+        config.returns = None;
         config.quotas = Quotas::new(Amount::default());
         if !is_native() {
             // Under emulation a hundred handshakes take their time.

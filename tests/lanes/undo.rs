@@ -42,9 +42,17 @@ fn build(port: &mut Faulty, registry: &Registry, quotas: &Quotas) -> bool {
         rd_atomic: 1,
     };
     let mut done = false;
-    if let Ok(parts) = Parts::build(port, &shared, plan(), owner, reserved) {
+    if let Ok(mut parts) = Parts::build(port, &shared, plan(), owner, reserved) {
         assert_eq!(quotas.identities(), 1);
         done = parts.connect(port, ip, &peer).is_ok();
+        // Another one, where the first was left.
+        parts.drop_queue(port);
+        let before = (port.objects(), registry.objects());
+        if done && parts.renew(port, &shared, owner).is_err() {
+            assert_eq!((port.objects(), registry.objects()), before);
+            done = false;
+        }
+        done = done && parts.connect(port, ip, &peer).is_ok();
         parts.tear_down(port);
     }
     shared.tear_down(port);
@@ -73,6 +81,6 @@ fn whatever_step_fails_those_before_it_are_undone() {
             }
             failed += 1;
         }
-        assert!(failed >= 10, "{failed} steps");
+        assert!(failed >= 14, "{failed} steps");
     }
 }

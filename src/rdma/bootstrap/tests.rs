@@ -27,6 +27,7 @@ fn terms(n: u64, has_queue: bool, has_region: bool) -> Terms {
         operations: (n % 65) as u32,
         queue: has_queue.then(|| queue(n)),
         region: has_region.then_some(region),
+        returns: n.is_multiple_of(3),
     }
 }
 
@@ -47,6 +48,9 @@ fn messages(n: u64, data: &[u8]) -> Vec<Message<'_>> {
         Message::ByeAck(n),
         Message::StatusRequest,
         Message::Status(data),
+        Message::Return(queue(n >> 7)),
+        Message::Returned(Some(queue(n >> 6))),
+        Message::Returned(None),
         Message::Frame(data),
     ]
 }

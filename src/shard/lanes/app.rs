@@ -97,6 +97,11 @@ pub trait LaneApp<P: Port> {
         let _ = (lanes, lane);
     }
 
+    /// A lane that had left its queue pair has another, and goes on over that.
+    fn on_return(&mut self, lanes: &mut Lanes<'_, P>, lane: LaneId) {
+        let _ = (lanes, lane);
+    }
+
     /// A server answered [`Lanes::status`].
     fn on_status(&mut self, lanes: &mut Lanes<'_, P>, lane: LaneId, json: &str) {
         let _ = (lanes, lane, json);
@@ -152,6 +157,8 @@ pub struct LaneInfo {
     pub remote_region: u64,
     /// Bytes of one message, at most.
     pub max_message: usize,
+    /// How often it left a queue pair and came back to another.
+    pub returns: u32,
 }
 
 /// What to do with the peer's region. Offsets count in the regions, lengths are in bytes.

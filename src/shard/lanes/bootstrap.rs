@@ -99,6 +99,7 @@ impl<P: Port> Host<P> {
             operations: s.plan.operations,
             queue: queue.and_then(|(parts, port)| parts.queue_terms(port, s.local)),
             region,
+            returns: self.config.returns.is_some(),
         }
     }
 
@@ -146,12 +147,12 @@ impl<P: Port> Host<P> {
 
     /// Whether a queue pair may send to where the peer says that its own is. Anywhere else than
     /// where the peer itself is, others would get what they did not ask for.
-    fn may_send_to(&self, s: &Session, queue: &QueueTerms) -> bool {
+    pub(super) fn may_send_to(&self, s: &Session, queue: &QueueTerms) -> bool {
         self.config.foreign_gids || queue.gid.ip() == s.remote.ip().to_canonical()
     }
 
     /// Whether our device reaches the peer's, from the address that the connection has; why not.
-    fn can_reach(&self, s: &Session, queue: Option<&QueueTerms>) -> Result<(), String> {
+    pub(super) fn can_reach(&self, s: &Session, queue: Option<&QueueTerms>) -> Result<(), String> {
         let queue = queue.ok_or("the client has no queue pair")?;
         let port = self.port.as_ref().filter(|_| self.has_device());
         let port = port.ok_or("there is no RDMA at this end")?;
@@ -394,6 +395,13 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
                 self.host.ready(key, queue);
             }
             Message::Ready(true) if server && s.early => s.early = false,
+            Message::Ready(ready) if s.carrier == Carrier::Returning && (ready || server) => {
+                self.host.on_return_ready(key, ready);
+            }
+            Message::Return(queue) if server && matches!(state, State::Open | State::Leaving) => {
+                self.host.on_return(key, &queue, now);
+            }
+            Message::Returned(answer) if s.way.asked => self.host.on_returned(key, answer),
             Message::StatusRequest if server && state == State::Greeting && fresh => {
                 let status = self.host.status();
                 if let Some(s) = self.host.sessions.get_mut(key) {
@@ -417,7 +425,7 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
                 s.answered = true;
             }
             Message::Frame(bytes) if matches!(state, State::Open | State::Leaving) => {
-                if s.carrier == Carrier::Stream {
+                if s.takes_by_stream(bytes) {
                     self.on_frame(now, key, bytes);
                 } else {
                     self.host

@@ -1,17 +1,14 @@
-//! Frames over queue pairs: posting, completions, and leaving a queue pair for the stream.
+//! Frames by whichever way a lane has: what it may send now, completions, and leaving a queue pair
+//! for the stream. What goes over a queue pair is gathered, and posted by `post.rs`.
 
 use super::app::{LaneApp, OpError, Operation};
 use super::host::{Host, LaneShard, News, Parting};
-use super::session::{Carrier, Pending, State};
+use super::session::{Carrier, Pending, State, UNPOSTED};
 use crate::base::{Timestamp, limits};
 use crate::rdma::bootstrap::Message;
 use crate::rdma::lane::{Frame, HEADER, Kind};
-use crate::rdma::parts::INLINE;
 use crate::rdma::slots::Key;
-use crate::rdma::{
-    Completion, CompletionOpcode, Data, Port, QueuePairId, RecvRequest, Remote, SendOp,
-    SendRequest, Status,
-};
+use crate::rdma::{Completion, CompletionOpcode, Port, QueuePairId, Status};
 
 /// Completions taken at once.
 const BATCH: usize = 64;
@@ -28,8 +25,6 @@ const NONE: Completion = Completion {
     }),
     qpn: 0,
 };
-/// Bytes of an acknowledgement, which is posted inline.
-const ACK: usize = HEADER;
 
 impl<P: Port> Host<P> {
     /// Sends what a lane may send now.
@@ -41,57 +36,13 @@ impl<P: Port> Host<P> {
             return;
         }
         match s.carrier {
-            Carrier::Changing => {}
-            Carrier::Queue => while self.post_message(key) {},
-            Carrier::Stream => while self.write_message(key) {},
+            Carrier::Changing | Carrier::Returning => {}
+            Carrier::Queue => self.gather(key),
+            Carrier::Stream => {
+                while self.write_message(key) {}
+                self.acknowledge(key);
+            }
         }
-        self.acknowledge(key);
-    }
-
-    /// Posts the next message; whether there was one and room for it.
-    fn post_message(&mut self, key: Key) -> bool {
-        let (Some(s), Some(port)) = (self.sessions.get_mut(key), &mut self.port) else {
-            return false;
-        };
-        let (Some(number), true) = (s.flow.next(), s.has_slot(2)) else {
-            return false;
-        };
-        let Some(parts) = &s.parts else {
-            return false;
-        };
-        let (Some(qp), Some(mr)) = (parts.qp(), parts.send()) else {
-            return false;
-        };
-        let (n, at) = s.place(number);
-        let (tag, len) = s.messages.get(n).copied().unwrap_or_default();
-        let frame = Frame {
-            kind: Kind::Message,
-            tag,
-            number,
-            ack: s.flow.ack(),
-        };
-        if port.write(mr.id, at, &frame.to_bytes()).is_err() {
-            return false;
-        }
-        let len = HEADER as u32 + len;
-        let sges = [mr.sge(at, len)];
-        let (mut short, mut data) = ([0; INLINE as usize], Data::Sges(&sges));
-        if port.prefers_inline()
-            && len as usize <= parts.inline()
-            && let Some(short) = short.get_mut(..len as usize)
-            && port.read(mr.id, at, short).is_ok()
-        {
-            data = Data::Inline(short);
-        }
-        s.flow.on_sent();
-        let (index, signaled) = s.next_request();
-        let mut request = SendRequest::new(index, SendOp::Send, data);
-        request.signaled = signaled;
-        if let Err(error) = port.post_send(qp.id, &[request]) {
-            self.fail_over(key, &error.to_string());
-            return false;
-        }
-        true
     }
 
     fn write_message(&mut self, key: Key) -> bool {
@@ -124,38 +75,18 @@ impl<P: Port> Host<P> {
         true
     }
 
-    /// Tells the peer what was consumed, if it may wait for that.
+    /// Tells the peer over the stream what was consumed, if it may wait for that.
     fn acknowledge(&mut self, key: Key) {
         let Some(s) = self.sessions.get_mut(key) else {
             return;
         };
-        if !s.flow.owes_ack() || s.carrier == Carrier::Changing {
+        if !s.flow.owes_ack() {
             return;
         }
-        let frame = Frame {
-            kind: Kind::Ack,
-            tag: 0,
-            number: 0,
-            ack: s.flow.ack(),
-        };
-        if s.carrier == Carrier::Stream {
-            s.flow.on_told();
-            s.say_frame(&frame, &[]);
-            self.touch(key);
-            return;
-        }
-        let qp = s.parts.as_ref().and_then(|p| p.qp());
-        let (Some(qp), Some(port), true) = (qp, &mut self.port, s.has_slot(0)) else {
-            return;
-        };
+        let frame = s.ack_frame();
         s.flow.on_told();
-        let (index, signaled) = s.next_request();
-        let bytes: [u8; ACK] = frame.to_bytes();
-        let mut request = SendRequest::new(index, SendOp::Send, Data::Inline(&bytes));
-        request.signaled = signaled;
-        if let Err(error) = port.post_send(qp.id, &[request]) {
-            self.fail_over(key, &error.to_string());
-        }
+        s.say_frame(&frame, &[]);
+        self.touch(key);
     }
 
     /// Begins an operation that was checked.
@@ -166,54 +97,18 @@ impl<P: Port> Host<P> {
         let pending = Pending {
             id,
             op,
-            index: 0,
+            index: UNPOSTED,
+            after: s.flow.accepted(),
             last: true,
         };
         match s.carrier {
             Carrier::Stream => self.write_operation(key, pending),
-            // Never posted, so an atomic may still be asked for.
-            Carrier::Changing => s.ops.push_back(Pending {
-                index: u64::MAX,
-                ..pending
-            }),
-            Carrier::Queue => self.post_operation(key, pending),
-        }
-    }
-
-    fn post_operation(&mut self, key: Key, mut pending: Pending) {
-        let (Some(s), Some(port)) = (self.sessions.get_mut(key), &mut self.port) else {
-            return;
-        };
-        let parts = s.parts.as_ref();
-        let own = parts
-            .and_then(|p| p.qp())
-            .zip(parts.and_then(|p| p.region()));
-        let peer = s.peer.and_then(|t| t.region);
-        let (Some((qp, mr)), Some(peer)) = (own, peer) else {
-            return;
-        };
-        let (local, remote, len) = pending.op.span();
-        let remote = Remote {
-            addr: peer.addr.wrapping_add(remote),
-            rkey: peer.rkey,
-        };
-        let op = match pending.op {
-            Operation::Write { .. } => SendOp::RdmaWrite(remote),
-            Operation::Read { .. } => SendOp::RdmaRead(remote),
-            Operation::CompareSwap { compare, swap, .. } => SendOp::AtomicCmpAndSwp {
-                remote,
-                compare,
-                swap,
-            },
-            Operation::FetchAdd { add, .. } => SendOp::AtomicFetchAndAdd { remote, add },
-        };
-        let (index, _) = s.next_request();
-        pending.index = index;
-        s.ops.push_back(pending);
-        let sges = [mr.sge(local, len)];
-        let request = SendRequest::new(index, op, Data::Sges(&sges));
-        if let Err(error) = port.post_send(qp.id, &[request]) {
-            self.fail_over(key, &error.to_string());
+            Carrier::Changing | Carrier::Returning => s.ops.push_back(pending),
+            Carrier::Queue => {
+                s.ops.push_back(pending);
+                s.unposted += 1;
+                self.gather(key);
+            }
         }
     }
 
@@ -223,6 +118,8 @@ impl<P: Port> Host<P> {
             return;
         };
         if s.carrier != Carrier::Queue {
+            // One that is not in use yet is left once it is.
+            s.way.broken |= s.way.asked || s.carrier == Carrier::Returning;
             return;
         }
         s.carrier = Carrier::Changing;
@@ -274,47 +171,20 @@ impl<P: Port> Host<P> {
             return;
         }
         s.carrier = Carrier::Stream;
-        (s.posted, s.completed) = (0, 0);
+        (s.posted, s.completed, s.unposted) = (0, 0, 0);
         let ops = std::mem::take(&mut s.ops);
         self.tell(key, News::Fallback);
         // A message may say that what was written before it is there: operations go first. Doing
         // writes and reads again changes nothing; atomics would.
         for pending in ops {
-            if pending.op.is_atomic() && pending.index != u64::MAX {
+            if pending.op.is_atomic() && pending.index != UNPOSTED {
                 self.tell(key, News::Done(pending.id, Err(OpError::Unknown)));
             } else {
                 self.write_operation(key, pending);
             }
         }
         self.pump(key);
-    }
-
-    fn repost(&mut self, qp: QueuePairId, slot: u64) {
-        let (Some(shared), Some(port)) = (&self.shared, &mut self.port) else {
-            return;
-        };
-        let posted = match shared.receives {
-            Some((srq, mr)) => {
-                let sges = [mr.sge(slot * u64::from(shared.slot), shared.slot)];
-                let request = RecvRequest {
-                    wr_id: slot,
-                    sges: &sges,
-                };
-                let posted = port.post_srq_recv(srq, &[request]);
-                posted.map_err(|e| e.error)
-            }
-            None => {
-                let session = self.by_qp.get(&qp).and_then(|k| self.sessions.get(*k));
-                let Some(s) = session.filter(|s| s.carrier == Carrier::Queue) else {
-                    return;
-                };
-                let parts = s.parts.as_ref();
-                parts.map_or(Ok(()), |p| p.post_receive(port, slot))
-            }
-        };
-        if let Err(error) = posted {
-            tracing::error!(%error, "a receive could not be posted again");
-        }
+        self.on_left(key);
     }
 
     /// Copies a received message to the scratch buffer.
@@ -359,6 +229,7 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             for completion in batch.iter().take(n) {
                 self.on_completion(now, completion);
             }
+            self.host.ring();
             if n < BATCH {
                 break;
             }
@@ -385,7 +256,7 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             && let Some(bytes) = self.host.fetch(c)
         {
             self.host.repost(c.qp, c.wr_id);
-            self.on_frame(now, key, &bytes);
+            self.on_queue_frame(now, key, &bytes);
             self.host.scratch = bytes;
         } else {
             self.host.repost(c.qp, c.wr_id);

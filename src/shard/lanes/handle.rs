@@ -124,7 +124,8 @@ impl<P: Port> Lanes<'_, P> {
             return Err(LaneError::Closed);
         }
         let whole = session.ops.iter().filter(|p| p.last).count();
-        if whole >= session.plan.operations as usize || !session.has_slot(session.plan.window) {
+        let others = session.plan.window + session.unposted as u32;
+        if whole >= session.plan.operations as usize || !session.has_slot(others) {
             session.wants_room = true;
             return Err(LaneError::Full);
         }
@@ -268,6 +269,7 @@ impl<P: Port> Host<P> {
             numbers,
             remote_region: peer.region.map_or(0, |r| r.len),
             max_message: s.max_message(),
+            returns: s.way.count,
         })
     }
 

@@ -3,6 +3,7 @@
 use super::app::{LaneApp, LaneEnd, LaneInfo, OpError, Target};
 use super::board::{Board, Told};
 use super::handle::Lanes;
+use super::returns::Returns;
 use super::session::{LaneId, Session, State};
 use super::wake::Wakes;
 use crate::base::{RecvMeta, SocketId, Timestamp, Transmit, limits};
@@ -37,6 +38,9 @@ pub struct LaneConfig {
     pub completions: u32,
     /// How long a peer may take for a step of the bootstrap, and for its goodbye.
     pub patience: Duration,
+    /// How a client's lane that left its queue pair tries to come back to one, and whether a server
+    /// lets it; `None` has lanes stay on their streams.
+    pub returns: Option<Returns>,
     /// Lanes at a time.
     pub max_lanes: usize,
     /// Whether a peer's queue pair may be at another address than its QUIC connection comes from.
@@ -66,6 +70,7 @@ impl Default for LaneConfig {
             receives: 1024,
             completions: 64 * 1024,
             patience: Duration::from_secs(10),
+            returns: Some(Returns::default()),
             max_lanes: limits::LANES,
             foreign_gids: false,
             quotas: Quotas::new(Default::default()),
@@ -89,6 +94,8 @@ pub struct LaneStats {
     pub refused: u64,
     /// Lanes that left their queue pair for their stream.
     pub fallbacks: u64,
+    /// Lanes that came back to a queue pair.
+    pub returned: u64,
     /// Lanes that ended.
     pub ended: u64,
     /// Peers that broke the rules of the bootstrap or the lane.
@@ -101,6 +108,7 @@ impl LaneStats {
         self.opened_quic += more.opened_quic;
         self.refused += more.refused;
         self.fallbacks += more.fallbacks;
+        self.returned += more.returned;
         self.ended += more.ended;
         self.misbehaved += more.misbehaved;
     }
@@ -112,6 +120,7 @@ pub(super) enum News {
     Room,
     Done(u64, Result<(), OpError>),
     Fallback,
+    Return,
     Status(String),
     Closed(LaneEnd),
 }
@@ -136,11 +145,21 @@ pub struct Host<P: Port> {
     pub(super) by_qp: HashMap<QueuePairId, Key, foldhash::quality::RandomState>,
     pub(super) dirty: VecDeque<Key>,
     pub(super) timers: BTreeSet<(Timestamp, Key)>,
+    /// Lanes that will ask for another queue pair, and when.
+    pub(super) returns: BTreeSet<(Timestamp, Key)>,
+    /// The turn's time.
+    pub(super) now: Timestamp,
     pub(super) to_connect: VecDeque<(Key, Target)>,
     pub(super) news: VecDeque<(LaneId, News)>,
     pub(super) parting: Vec<Parting>,
     pub(super) wakes: Wakes,
     pub(super) scratch: Vec<u8>,
+    /// Lanes with something to post, each once.
+    pub(super) gathered: Vec<Key>,
+    /// Receives to post again: whose they were, and their place.
+    pub(super) receives: Vec<(QueuePairId, u64)>,
+    /// Copies of what is posted inline.
+    pub(super) inline: Vec<u8>,
     /// Where completions are polled to.
     pub(super) completions: Vec<Completion>,
     pub(super) closing: bool,
@@ -225,6 +244,7 @@ impl<P: Port> Host<P> {
     /// The shard's own objects and its share of the device go, once no client has any.
     pub(super) fn give_back(&mut self, ctx: &mut Context<'_>) {
         self.unwatch_device(ctx);
+        self.receives.clear();
         if let (Some(shared), Some(port)) = (self.shared.take(), &mut self.port) {
             shared.tear_down(port);
         }
@@ -237,6 +257,7 @@ impl<P: Port> Host<P> {
             return;
         };
         self.timers.remove(&(s.deadline, key));
+        self.returns.remove(&(s.way.at, key));
         if let Some(conn) = s.conn {
             self.by_conn.remove(&conn);
         }
@@ -270,17 +291,15 @@ impl<P: Port> Host<P> {
             self.wakes.on_removed();
         }
         for parting in std::mem::take(&mut self.parting) {
-            let Some(port) = &mut self.port else {
-                return;
-            };
-            match parting {
-                Parting::Client(parts) => {
+            match (parting, &mut self.port) {
+                (Parting::Client(parts), Some(port)) => {
                     if let Some(qp) = parts.qp() {
                         self.by_qp.remove(&qp.id);
                     }
                     parts.tear_down(port);
                 }
-                Parting::Queue(key) => self.left_queue(key),
+                (Parting::Client(_), None) => {}
+                (Parting::Queue(key), _) => self.left_queue(key),
             }
         }
     }
@@ -322,11 +341,16 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             by_qp: HashMap::default(),
             dirty: VecDeque::new(),
             timers: BTreeSet::new(),
+            returns: BTreeSet::new(),
+            now: Timestamp::ZERO,
             to_connect: VecDeque::new(),
             news: VecDeque::new(),
             parting: Vec::new(),
             wakes: Wakes::new(),
             scratch: Vec::new(),
+            gathered: Vec::new(),
+            receives: Vec::new(),
+            inline: Vec::new(),
             completions: Vec::new(),
             closing: false,
             stats: LaneStats::default(),
@@ -399,6 +423,7 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
                 News::Room => self.app.on_room(lanes, lane),
                 News::Done(op, result) => self.app.on_done(lanes, lane, op, result),
                 News::Fallback => self.app.on_fallback(lanes, lane),
+                News::Return => self.app.on_return(lanes, lane),
                 News::Status(json) => self.app.on_status(lanes, lane, &json),
                 News::Closed(why) => self.app.on_closed(lanes, lane, &why),
             }
@@ -508,7 +533,7 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
     fn wants_turn(&self) -> bool {
         let host = &self.host;
         let waits = !host.dirty.is_empty() || !host.news.is_empty() || !host.parting.is_empty();
-        waits || host.wakes.found()
+        waits || !host.gathered.is_empty() || host.wakes.found()
     }
 
     #[inline]
@@ -528,6 +553,7 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
 
     fn on_turn(&mut self, ctx: &mut Context<'_>) -> Option<Timestamp> {
         let now = ctx.now();
+        self.host.now = now;
         self.host.begin(ctx);
         if let Some(port) = &mut self.host.port
             && port.poll_timeout() <= now
@@ -538,21 +564,25 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
         self.poll_completions(now);
         self.host.finish_parting();
         self.host.expire(now);
+        self.host.ask_due(now);
         self.bring_news(now);
         let host = &mut self.host;
         let later = self.app.on_turn(&mut Lanes { now, host });
         self.look(ctx);
+        self.host.ring();
         self.host.retire_device(ctx);
         self.host.publish();
         self.finish(ctx);
         let timeout = self.host.port.as_ref().map(Port::poll_timeout);
         let first = self.host.timers.first().map(|(at, _)| *at);
+        let back = self.host.returns.first().map(|(at, _)| *at);
         // Nothing tells when the last connection is drained.
         let again = self.host.closing.then(|| now + DRAINING);
         let all = [
             later,
             timeout.filter(|t| *t != Timestamp::NEVER),
             first,
+            back,
             again,
         ];
         all.into_iter().flatten().min()

@@ -46,12 +46,12 @@ impl<P: Port> Host<P> {
             Operation::CompareSwap { compare, swap, .. } => {
                 let body = [remote, compare, swap].map(u64::to_be_bytes).concat();
                 s.say_frame(&frame(Kind::CompareSwap, 0), &body);
-                s.ops.push_back(pending);
+                s.stream_operation(pending);
             }
             Operation::FetchAdd { add, .. } => {
                 let body = [remote, add].map(u64::to_be_bytes).concat();
                 s.say_frame(&frame(Kind::FetchAdd, 0), &body);
-                s.ops.push_back(pending);
+                s.stream_operation(pending);
             }
             Operation::Write { .. } | Operation::Read { .. } => {
                 let mut at = 0;
@@ -77,7 +77,7 @@ impl<P: Port> Host<P> {
                     };
                     at += n;
                     let last = at == len;
-                    s.ops.push_back(Pending {
+                    s.stream_operation(Pending {
                         op,
                         last,
                         ..pending
@@ -132,7 +132,7 @@ impl<P: Port> Host<P> {
         let Some(s) = self.sessions.get_mut(key) else {
             return;
         };
-        let Some(pending) = s.ops.pop_front() else {
+        let Some(pending) = s.take_streamed() else {
             self.misbehaved(key, "an answer to nothing".into());
             return;
         };
@@ -176,6 +176,18 @@ fn forget_pieces(s: &mut Session, failed: &Pending) {
 }
 
 impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
+    /// A frame by the queue pair: nothing but messages and what tells of them.
+    pub(super) fn on_queue_frame(&mut self, now: Timestamp, key: Key, bytes: &[u8]) {
+        let s = self.host.sessions.get(key);
+        let early = s.is_some_and(|s| s.server && s.carrier == Carrier::Returning);
+        let other = |(f, _): &(Frame, _)| !matches!(f.kind, Kind::Message | Kind::Ack);
+        if early || Frame::parse(bytes).is_some_and(|f| other(&f)) {
+            let why = "an operation in a message, or a message too early";
+            return self.host.misbehaved(key, why.into());
+        }
+        self.on_frame(now, key, bytes);
+    }
+
     /// A frame, by whichever way it came.
     pub(super) fn on_frame(&mut self, now: Timestamp, key: Key, bytes: &[u8]) {
         let Some((frame, body)) = Frame::parse(bytes) else {
@@ -193,11 +205,6 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             return self.on_frame(now, key, bytes);
         }
         let counted = matches!(frame.kind, Kind::Message | Kind::Ack);
-        if !counted && s.carrier == Carrier::Queue {
-            self.host
-                .misbehaved(key, "an operation in a message".into());
-            return;
-        }
         if counted {
             match s.flow.on_ack(frame.ack) {
                 Ok(true) => self.host.room(key),

@@ -1,10 +1,11 @@
 //! One lane's state at either end.
 
 use super::app::{LaneEnd, LaneError, Operation};
+use super::returns::Way;
 use crate::base::Timestamp;
 use crate::conn::ConnId;
 use crate::rdma::bootstrap::{Message, Terms};
-use crate::rdma::lane::{Flow, Frame, HEADER};
+use crate::rdma::lane::{Flow, Frame, HEADER, Kind};
 use crate::rdma::parts::{Parts, Plan};
 use crate::rdma::quota::Reservation;
 use crate::rdma::slots::Key;
@@ -39,6 +40,8 @@ pub(super) enum Carrier {
     Queue,
     /// From the queue pair to the stream; nothing is sent until both said what they have.
     Changing,
+    /// From the stream to another queue pair; nothing is sent until the peer is ready.
+    Returning,
 }
 
 /// Memory of a lane: registered, or plain where there is no queue pair.
@@ -111,13 +114,18 @@ impl Memory {
     }
 }
 
+/// The number of a request that no queue pair has.
+pub(super) const UNPOSTED: u64 = u64::MAX;
+
 /// An operation under way, or a piece of one over the stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pending {
     pub id: u64,
     pub op: Operation,
-    /// The request's number in the send queue.
+    /// The request's number in the send queue, or [`UNPOSTED`].
     pub index: u64,
+    /// Messages that were accepted before it, and that it does not overtake.
+    pub after: u64,
     /// Whether the application is told when it is done.
     pub last: bool,
 }
@@ -142,6 +150,12 @@ pub(super) struct Session {
     /// Tag and length of each message that the peer has not consumed, by number modulo the window.
     pub messages: Vec<(u32, u32)>,
     pub ops: VecDeque<Pending>,
+    /// Of them and their pieces those that were asked for by the stream.
+    pub streamed: usize,
+    /// The newest of them, which wait to be posted.
+    pub unposted: usize,
+    /// It is among those that post something when the turn ends.
+    pub gathered: bool,
     pub posted: u64,
     pub completed: u64,
     /// Received bytes of the stream that are not read yet.
@@ -167,6 +181,8 @@ pub(super) struct Session {
     /// Why the lane has no queue pair.
     pub why_quic: Option<String>,
     pub deadline: Timestamp,
+    /// Back to a queue pair.
+    pub way: Way,
     pub dirty: bool,
     pub end: Option<LaneEnd>,
 }
@@ -190,6 +206,9 @@ impl Session {
             flow: Flow::new(0),
             messages: Vec::new(),
             ops: VecDeque::new(),
+            streamed: 0,
+            unposted: 0,
+            gathered: false,
             posted: 0,
             completed: 0,
             inbox: Vec::new(),
@@ -207,6 +226,7 @@ impl Session {
             counted: false,
             why_quic: None,
             deadline,
+            way: Way::new(),
             dirty: false,
             end: None,
         }
@@ -274,11 +294,48 @@ impl Session {
         oldest.then(|| self.ops.pop_front()).flatten()
     }
 
-    /// The number of the next request, and whether it is one whose completion is asked for.
-    pub fn next_request(&mut self) -> (u64, bool) {
-        let index = self.posted;
-        self.posted += 1;
+    /// Whether this frame may come by the stream now.
+    pub fn takes_by_stream(&self, bytes: &[u8]) -> bool {
+        match self.carrier {
+            Carrier::Stream => true,
+            Carrier::Queue | Carrier::Changing => false,
+            Carrier::Returning if self.server => true,
+            // The server has spoken its last but for answers.
+            Carrier::Returning => Frame::parse(bytes).is_some_and(|(f, _)| f.kind == Kind::Done),
+        }
+    }
+
+    /// An operation, or a piece of one, was asked for by the stream.
+    pub fn stream_operation(&mut self, pending: Pending) {
+        self.streamed += 1;
+        self.ops.push_back(pending);
+    }
+
+    /// The oldest of those.
+    pub fn take_streamed(&mut self) -> Option<Pending> {
+        self.streamed = self.streamed.checked_sub(1)?;
+        self.ops.pop_front()
+    }
+
+    /// Whether success of the request of this number is asked for.
+    pub fn is_signaled(&self, index: u64) -> bool {
         let every = u64::from(self.plan.send_depth() / 4).max(1);
-        (index, index % every == every - 1)
+        index % every == every - 1
+    }
+
+    /// The next operation but `n` that waits to be posted.
+    pub fn unposted(&self, n: usize) -> Option<&Pending> {
+        let first = self.ops.len().checked_sub(self.unposted)?;
+        self.ops.get(first + n)
+    }
+
+    /// What tells the peer how much was consumed.
+    pub fn ack_frame(&self) -> Frame {
+        Frame {
+            kind: Kind::Ack,
+            tag: 0,
+            number: 0,
+            ack: self.flow.ack(),
+        }
     }
 }

@@ -39,6 +39,10 @@ impl<P: Port> Host<P> {
         *opened += 1;
         self.lanes += u64::from(!std::mem::replace(&mut s.counted, true));
         self.set_deadline(key, Timestamp::NEVER);
+        let now = self.now;
+        if let Some(s) = self.sessions.get_mut(key) {
+            s.way.since = now;
+        }
         if let Some(info) = self.info(key) {
             self.tell(key, News::Open(info));
         }
@@ -68,7 +72,8 @@ impl<P: Port> Host<P> {
         let Some(s) = self.sessions.get_mut(key) else {
             return;
         };
-        if s.carrier == Carrier::Stream || s.peer_fallback.is_some() {
+        let none = matches!(s.carrier, Carrier::Stream | Carrier::Returning);
+        if none || s.peer_fallback.is_some() {
             return self.misbehaved(key, "a fallback from nothing".into());
         }
         s.peer_fallback = Some(received);

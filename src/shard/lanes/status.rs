@@ -24,8 +24,8 @@ fn limits<'a>(of: impl Iterator<Item = &'a Usage>) -> String {
 fn counts(lanes: u64, s: &LaneStats) -> String {
     format!(
         "\"lanes\":{lanes},\"opened_rdma\":{},\"opened_quic\":{},\"refused\":{},\
-         \"fallbacks\":{},\"ended\":{},\"misbehaved\":{}",
-        s.opened_rdma, s.opened_quic, s.refused, s.fallbacks, s.ended, s.misbehaved
+         \"fallbacks\":{},\"returned\":{},\"ended\":{},\"misbehaved\":{}",
+        s.opened_rdma, s.opened_quic, s.refused, s.fallbacks, s.returned, s.ended, s.misbehaved
     )
 }
 

@@ -71,6 +71,7 @@ pub fn messages() -> Vec<Vec<u8>> {
             rkey: 0xdead_beef,
             access: Access::REMOTE_WRITE | Access::REMOTE_READ,
         }),
+        returns: true,
     };
     let bare = Terms {
         queue: None,
@@ -102,6 +103,8 @@ pub fn messages() -> Vec<Vec<u8>> {
         Message::ByeAck(5),
         Message::StatusRequest,
         Message::Status(b"{}"),
+        Message::Returned(terms.queue),
+        Message::Returned(None),
         Message::Frame(&frames[0]),
         Message::Frame(&frames[1]),
         Message::Frame(&frames[2]),

@@ -1,0 +1,323 @@
+//! What a turn of the shard gathered for queue pairs, posted at its end: each lane's messages,
+//! operations and acknowledgement as one list, for which the device is rung once, and so the
+//! receives that were used. A turn ends with each batch of completions as well.
+//!
+//! Messages and operations go in the order in which they were asked for. What a provider refused,
+//! and what stood behind it, was never posted: messages are still to be sent, operations still to
+//! be done, by whatever carries the lane next.
+
+use super::app::Operation;
+use super::host::Host;
+use super::session::{Carrier, Session, State};
+use crate::rdma::lane::{Frame, HEADER, Kind};
+use crate::rdma::parts::{INLINE, POSTS, Parts, post_receives};
+use crate::rdma::slots::Key;
+use crate::rdma::{
+    Data, MemoryRegion, Port, QueuePair, QueuePairId, Remote, SendOp, SendRequest, Sge,
+};
+use smallvec::SmallVec;
+
+/// What a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Message,
+    Operation,
+    Ack,
+}
+
+/// A request that is about to be posted.
+struct Planned {
+    what: What,
+    op: SendOp,
+    sge: Sge,
+    /// Its bytes are the ones that stand inline at its place.
+    inline: bool,
+}
+
+type Batch = SmallVec<[Planned; POSTS]>;
+
+/// What a lane posts with.
+struct Means {
+    qp: QueuePair,
+    /// The memory that messages are sent from.
+    send: MemoryRegion,
+    /// The own region.
+    region: MemoryRegion,
+    /// Bytes that may be given inline, 0 where that is of no use.
+    inline: usize,
+}
+
+impl Means {
+    fn of(parts: &Parts, prefers_inline: bool) -> Option<Self> {
+        let (qp, send) = (parts.qp()?, parts.send()?);
+        Some(Self {
+            qp,
+            send,
+            // Without a region there are only operations of no bytes.
+            region: parts.region().unwrap_or(send),
+            inline: if prefers_inline { parts.inline() } else { 0 },
+        })
+    }
+}
+
+/// The bytes of an inline message at its place in a batch.
+fn inline_at(inline: &[u8], n: usize, len: u32) -> Option<&[u8]> {
+    let at = n * INLINE as usize;
+    inline.get(at..at + len as usize)
+}
+
+/// The next message but `n`, its frame in place; `None` when its memory is gone.
+fn plan_message<P: Port>(
+    port: &mut P,
+    s: &Session,
+    means: &Means,
+    number: u64,
+    inline: &mut [u8],
+) -> Option<Planned> {
+    let (n, at) = s.place(number);
+    let (tag, len) = s.messages.get(n).copied().unwrap_or_default();
+    let frame = Frame {
+        kind: Kind::Message,
+        tag,
+        number,
+        ack: s.flow.ack(),
+    };
+    let mr = &means.send;
+    port.write(mr.id, at, &frame.to_bytes()).ok()?;
+    let len = HEADER as u32 + len;
+    let short = (len as usize <= means.inline)
+        .then(|| inline.get_mut(..len as usize))
+        .flatten();
+    Some(Planned {
+        what: What::Message,
+        op: SendOp::Send,
+        sge: mr.sge(at, len),
+        inline: short.is_some_and(|short| port.read(mr.id, at, short).is_ok()),
+    })
+}
+
+fn plan_operation(s: &Session, means: &Means, op: &Operation) -> Option<Planned> {
+    let peer = s.peer?.region?;
+    let (local, remote, len) = op.span();
+    let remote = Remote {
+        addr: peer.addr.wrapping_add(remote),
+        rkey: peer.rkey,
+    };
+    let send_op = match *op {
+        Operation::Write { .. } => SendOp::RdmaWrite(remote),
+        Operation::Read { .. } => SendOp::RdmaRead(remote),
+        Operation::CompareSwap { compare, swap, .. } => SendOp::AtomicCmpAndSwp {
+            remote,
+            compare,
+            swap,
+        },
+        Operation::FetchAdd { add, .. } => SendOp::AtomicFetchAndAdd { remote, add },
+    };
+    Some(Planned {
+        what: What::Operation,
+        op: send_op,
+        sge: means.region.sge(local, len),
+        inline: false,
+    })
+}
+
+/// What a lane posts next, as far as one list holds it.
+fn plan<P: Port>(port: &mut P, s: &Session, means: &Means, inline: &mut Vec<u8>) -> Batch {
+    let mut batch = Batch::new();
+    let (mut messages, mut operations) = (0, 0);
+    if means.inline > 0 {
+        inline.resize(POSTS * INLINE as usize, 0);
+    }
+    while batch.len() < POSTS {
+        let taken = batch.len() as u32;
+        let op = s.unposted(operations);
+        let planned = if let Some(op) = op.filter(|op| op.after <= s.flow.sent() + messages) {
+            operations += 1;
+            let free = s.has_slot(taken);
+            free.then(|| plan_operation(s, means, &op.op)).flatten()
+        } else if let Some(number) = s.flow.next_but(messages)
+            && s.has_slot(taken + 2)
+        {
+            messages += 1;
+            let at = batch.len() * INLINE as usize;
+            let inline = inline.get_mut(at..).unwrap_or_default();
+            plan_message(port, s, means, number, inline)
+        } else {
+            None
+        };
+        match planned {
+            Some(planned) => batch.push(planned),
+            None => break,
+        }
+    }
+    // A message tells it as well.
+    let owes = messages == 0 && s.flow.owes_ack();
+    if owes && batch.len() < POSTS && s.has_slot(batch.len() as u32) {
+        batch.push(Planned {
+            what: What::Ack,
+            op: SendOp::Send,
+            sge: means.send.sge(0, 0),
+            inline: true,
+        });
+    }
+    batch
+}
+
+/// Counts the first `posted` of a batch as posted.
+fn note(s: &mut Session, batch: &Batch, posted: usize) {
+    for planned in batch.iter().take(posted) {
+        match planned.what {
+            What::Message => s.flow.on_sent(),
+            What::Ack => s.flow.on_told(),
+            What::Operation => {
+                let first = s.ops.len() - s.unposted;
+                if let Some(op) = s.ops.get_mut(first) {
+                    op.index = s.posted;
+                    s.unposted -= 1;
+                }
+            }
+        }
+        s.posted += 1;
+    }
+}
+
+impl<P: Port> Host<P> {
+    /// Has a lane post what it may when the turn ends.
+    pub(super) fn gather(&mut self, key: Key) {
+        if let Some(s) = self.sessions.get_mut(key)
+            && !std::mem::replace(&mut s.gathered, true)
+        {
+            self.gathered.push(key);
+        }
+    }
+
+    /// Posts all that was gathered.
+    pub(super) fn ring(&mut self) {
+        // First, for what is sent below lets peers send again.
+        self.post_receives();
+        let mut all = std::mem::take(&mut self.gathered);
+        for key in all.drain(..) {
+            if let Some(s) = self.sessions.get_mut(key) {
+                s.gathered = false;
+                while self.post_batch(key) {}
+            }
+        }
+        self.gathered = all;
+    }
+
+    /// Posts a lane's next list; whether there may be another.
+    fn post_batch(&mut self, key: Key) -> bool {
+        let (Some(s), Some(port)) = (self.sessions.get_mut(key), &mut self.port) else {
+            return false;
+        };
+        let open = matches!(s.state, State::Open | State::Leaving | State::Left);
+        if !open || s.carrier != Carrier::Queue {
+            return false;
+        }
+        let prefers = port.prefers_inline();
+        let Some(means) = s.parts.as_ref().and_then(|p| Means::of(p, prefers)) else {
+            return false;
+        };
+        let batch = plan(port, s, &means, &mut self.inline);
+        if batch.is_empty() {
+            return false;
+        }
+        let ack = s.ack_frame().to_bytes();
+        let mut requests: SmallVec<[SendRequest<'_>; POSTS]> = SmallVec::new();
+        for (n, planned) in batch.iter().enumerate() {
+            let data = match planned.what {
+                What::Ack => Some(&ack[..]),
+                _ if planned.inline => inline_at(&self.inline, n, planned.sge.length),
+                _ => None,
+            };
+            let data = match data {
+                Some(bytes) => Data::Inline(bytes),
+                None => Data::Sges(std::slice::from_ref(&planned.sge)),
+            };
+            let index = s.posted + n as u64;
+            let mut request = SendRequest::new(index, planned.op, data);
+            request.signaled = planned.what == What::Operation || s.is_signaled(index);
+            requests.push(request);
+        }
+        let posted = port.post_send(means.qp.id, &requests);
+        drop(requests);
+        match posted {
+            Ok(()) => {
+                note(s, &batch, batch.len());
+                batch.len() == POSTS
+            }
+            Err(refused) => {
+                note(s, &batch, refused.index);
+                self.fail_over(key, &refused.error.to_string());
+                false
+            }
+        }
+    }
+
+    /// A receive was used, and what it brought was copied.
+    pub(super) fn repost(&mut self, qp: QueuePairId, place: u64) {
+        self.receives.push((qp, place));
+        if self.receives.len() >= POSTS {
+            self.post_receives();
+        }
+    }
+
+    fn post_receives(&mut self) {
+        if self.receives.is_empty() {
+            return;
+        }
+        let mut used = std::mem::take(&mut self.receives);
+        if self.shared.as_ref().is_some_and(|s| s.receives.is_some()) {
+            let posted = self.post_shared(&used);
+            used.drain(..posted);
+        } else {
+            for some in used.chunk_by(|a, b| a.0 == b.0) {
+                self.post_own(some);
+            }
+            used.clear();
+        }
+        self.receives = used;
+    }
+
+    /// Posts receives of all lanes; how many. Those that were refused are posted with the next.
+    fn post_shared(&mut self, used: &[(QueuePairId, u64)]) -> usize {
+        let (Some(shared), Some(port)) = (&self.shared, &mut self.port) else {
+            return used.len();
+        };
+        let Some((srq, mr)) = shared.receives else {
+            return used.len();
+        };
+        let mut posted = 0;
+        for some in used.chunks(POSTS) {
+            let places: SmallVec<[u64; POSTS]> = some.iter().map(|(_, place)| *place).collect();
+            let done = post_receives(&mr, shared.slot, &places, |b| port.post_srq_recv(srq, b));
+            if let Err(refused) = done {
+                tracing::error!(error = %refused.error, "a receive could not be posted again");
+                return posted + refused.index;
+            }
+            posted += places.len();
+        }
+        posted
+    }
+
+    /// Posts receives of one queue pair. One that does not take them is left: its peer may send
+    /// what there is no place for.
+    fn post_own(&mut self, used: &[(QueuePairId, u64)]) {
+        let key = used.first().and_then(|(qp, _)| self.by_qp.get(qp).copied());
+        let session = key.and_then(|key| Some((key, self.sessions.get(key)?)));
+        // A server may be the first to use a queue pair that both come back to.
+        let used_now = |s: &Session| matches!(s.carrier, Carrier::Queue | Carrier::Returning);
+        let Some((key, s)) = session.filter(|(_, s)| used_now(s)) else {
+            return;
+        };
+        let (Some(parts), Some(port)) = (&s.parts, &mut self.port) else {
+            return;
+        };
+        for some in used.chunks(POSTS) {
+            let places: SmallVec<[u64; POSTS]> = some.iter().map(|(_, place)| *place).collect();
+            if let Err(refused) = parts.post_receives(port, &places) {
+                return self.fail_over(key, &refused.error.to_string());
+            }
+        }
+    }
+}
