@@ -2,6 +2,8 @@
 
 mod common;
 
+#[path = "multipath/abuse.rs"]
+mod abuse;
 #[path = "multipath/acks.rs"]
 mod acks;
 #[path = "multipath/addresses.rs"]
@@ -14,6 +16,8 @@ mod attacks;
 mod basics;
 #[path = "multipath/bounds.rs"]
 mod bounds;
+#[path = "multipath/chaos.rs"]
+mod chaos;
 #[path = "multipath/context.rs"]
 mod context;
 #[path = "multipath/copies.rs"]
@@ -24,6 +28,8 @@ mod coupled;
 mod faults;
 #[path = "multipath/gains.rs"]
 mod gains;
+#[path = "multipath/ledger.rs"]
+mod ledger;
 #[path = "multipath/links.rs"]
 mod links;
 #[path = "multipath/noise.rs"]

@@ -66,10 +66,30 @@ fn nothing_is_lost_with_four_shards() {
 }
 
 #[test]
+fn nothing_is_lost_over_several_paths() {
+    let identity = Identity::fixed();
+    for shards in [1, 4] {
+        let mut opened = 0;
+        for seed in seeds().step_by(2) {
+            match World::with_paths(seed, shards, &identity, true).run() {
+                Ok(outcome) => opened += outcome.paths,
+                Err(why) => {
+                    panic!("CORELANE_SEEDS={seed} with {shards} shards, several paths: {why}")
+                }
+            }
+        }
+        let many = seeds().count() > 100;
+        assert!(!many || opened > 100, "{opened} paths were opened");
+    }
+}
+
+#[test]
 fn a_seed_repeats_exactly() {
     let identity = Identity::fixed();
     for seed in 0..20 {
         let [a, b] = [(), ()].map(|()| World::new(seed, 4, &identity).run());
         assert_eq!(a, b, "seed {seed}");
+        let [a, b] = [(), ()].map(|()| World::with_paths(seed, 4, &identity, true).run());
+        assert_eq!(a, b, "seed {seed}, several paths");
     }
 }

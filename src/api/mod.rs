@@ -55,6 +55,7 @@ pub use shared::OtherDatagram;
 pub use sockets::SocketOptions;
 
 // What the face speaks of and other layers define.
+pub use crate::conn::{AddressConfig, AdvertiseError};
 pub use crate::conn::{ClosePathError, CopyStats, MultipathConfig, OpenPathError};
 pub use crate::conn::{
     ConnectionError, ConnectionStats, MigrateError, MigrationFailure, PathStats, PortGuard,

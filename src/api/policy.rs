@@ -4,10 +4,11 @@
 use super::connection::Connection;
 use super::shared::Request;
 use crate::base::Timestamp;
-use crate::conn::{self, ConnectionError, CopyStats};
+use crate::conn::{self, AdvertiseError, ConnectionError, CopyStats};
 use crate::path::duplicate::DuplicationConfig;
 use crate::path::reinject::{ReinjectionConfig, TargetSelector};
 use crate::wire::StreamId;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What a handle has the shard do with the connection itself.
@@ -67,6 +68,17 @@ impl Connection {
     ) -> Result<bool, ConnectionError> {
         self.with(move |now, c| c.set_stream_deadline(stream, within.map(|d| now + d)))
             .await
+    }
+
+    /// Tells the peer that this side can be reached at `addr` too, once the handshake is complete;
+    /// it hears [`PathEvent::PeerAddress`](super::PathEvent::PeerAddress). Both sides must have
+    /// [`MultipathConfig::addresses`](super::MultipathConfig::addresses), and ours must allow it.
+    ///
+    /// # Errors
+    /// [`AdvertiseError`]: the peer is not told.
+    pub async fn advertise_address(&self, addr: SocketAddr) -> Result<(), AdvertiseError> {
+        let told = self.with(move |_, c| c.advertise_address(addr)).await;
+        told.unwrap_or(Err(AdvertiseError::Closed))
     }
 
     /// What copies have added to this connection's packets.

@@ -136,7 +136,12 @@ impl Ways {
         from.sort();
         from.dedup();
         let alike = self.paths > 1 && !self.auto && from.len() == 1;
-        alike.then(|| format!("{} paths, one local address: give --local", self.paths))
+        alike.then(|| {
+            format!(
+                "{} paths, one local address: name others with --local",
+                self.paths
+            )
+        })
     }
 
     /// The local address of a path; `None` leaves it to the routes.

@@ -4,6 +4,7 @@ use super::report::units;
 use clap::Args;
 use corelane::conn::multipath::MultipathConfig;
 use corelane::path::duplicate::DuplicationConfig;
+use corelane::path::failure::MIN_FLOOR;
 use corelane::path::reinject::ReinjectionConfig;
 use corelane::path::schedule::SchedulerKind;
 use serde::Serialize;
@@ -12,21 +13,22 @@ use std::time::Duration;
 /// How several paths are used.
 #[derive(Clone, Debug, Default, Args, Serialize)]
 pub struct PolicyArgs {
-    /// Which path a packet takes: low-latency, ecf, min-rtt[:BIAS] (from 0, equal shares, to 1, the
-    /// lowest round trip), round-robin, blest, redundant[:PATHS], weighted[:PATH=WEIGHT,..] (as in
-    /// weighted:0=3,1=1) or backup
+    /// Which path a packet takes: low-latency (the default), ecf, min-rtt[:BIAS] (from 0, equal
+    /// shares, to 1, the lowest round trip), round-robin, blest, redundant[:PATHS],
+    /// weighted[:PATH=WEIGHT,..] (as in weighted:0=3,1=1) or backup
     #[arg(long, value_name = "KIND", value_parser = scheduler)]
     pub scheduler: Option<String>,
-    /// What is sent on several paths at once: any of crypto, resets, datagrams, all, and paths=N,
-    /// permille=N (of the bytes sent), burst=SIZE
+    /// What is sent on several paths at once: any of crypto, resets, datagrams, all, and paths=N
+    /// (2), permille=N (of the bytes sent, 100), burst=SIZE (16K)
     #[arg(long, value_name = "WHAT,..", value_parser = duplicate)]
     pub duplicate: Option<String>,
     /// Sends on another path what is overdue or in flight on a path that may have failed: `default`
-    /// or any of delay=TIME, max=N (times for a frame), queue=N, interval=TIME
+    /// or any of delay=TIME (50ms), max=N (times for a frame, 2), queue=N (256), interval=TIME (0)
     #[arg(long, value_name = "KEY=VALUE,..", value_parser = reinject)]
     pub reinject: Option<String>,
-    /// A path may have failed when it acknowledges nothing for so long, or four round trips
-    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    /// A path may have failed when it acknowledges nothing for so long (200ms; 50ms at least) and
+    /// for four round trips
+    #[arg(long, value_name = "TIME", value_parser = floor)]
     pub failure_floor: Option<Duration>,
 }
 
@@ -99,6 +101,13 @@ impl PolicyArgs {
     }
 }
 
+fn floor(input: &str) -> Result<Duration, String> {
+    match units::parse_duration(input).map_err(|e| e.to_string())? {
+        floor if floor < MIN_FLOOR => Err("below 50ms a busy host would do: 50ms at least".into()),
+        floor => Ok(floor),
+    }
+}
+
 fn scheduler(input: &str) -> Result<String, String> {
     kind(input).map(|_| input.to_owned())
 }
@@ -132,6 +141,13 @@ fn duplication(text: &str) -> Result<DuplicationConfig, String> {
             Some((key, _)) => return Err(wrong_copies(key)),
         }
     }
+    let c = &config;
+    if !(c.crypto || c.resets || c.datagrams || c.all) {
+        return Err("nothing is copied: name crypto, resets, datagrams or all".into());
+    }
+    if c.paths < 2 {
+        return Err("paths=N counts the first one too: 2 at least".into());
+    }
     Ok(config)
 }
 
@@ -145,12 +161,10 @@ fn reinject(input: &str) -> Result<String, String> {
 
 fn reinjection(text: &str) -> Result<ReinjectionConfig, String> {
     let mut config = ReinjectionConfig::default();
-    if text == "default" {
-        return Ok(config);
-    }
     let time = |text| units::parse_duration(text).map_err(|e| e.to_string());
     for part in text.split(',') {
         match part.split_once('=') {
+            None if part == "default" => {}
             Some(("delay", d)) => config.delay = Some(time(d)?),
             Some(("max", n)) => config.max_per_frame = number(n)?,
             Some(("queue", n)) => config.queue_limit = number(n)?,
@@ -160,6 +174,9 @@ fn reinjection(text: &str) -> Result<ReinjectionConfig, String> {
                 return Err(format!("no `{part}`: {known}"));
             }
         }
+    }
+    if config.max_per_frame == 0 || config.queue_limit == 0 {
+        return Err("nothing is sent again: max and queue are 1 at least".into());
     }
     Ok(config)
 }
@@ -208,6 +225,27 @@ mod tests {
         assert!(scheduler("fastest").is_err());
         assert!(duplicate("foo").unwrap_err().contains("datagrams"));
         assert!(reinject("foo=1").unwrap_err().contains("delay=TIME"));
+    }
+
+    #[test]
+    fn policies_that_do_nothing_are_refused() {
+        for (text, word) in [
+            ("paths=2", "name crypto"),
+            ("permille=500,burst=1M", "name crypto"),
+            ("all,paths=1", "2 at least"),
+            ("all,paths=0", "2 at least"),
+        ] {
+            let why = duplicate(text).unwrap_err();
+            assert!(why.contains(word), "{text}: {why}");
+        }
+        for text in ["max=0", "delay=5ms,queue=0"] {
+            assert!(reinject(text).unwrap_err().contains("1 at least"), "{text}");
+        }
+        assert!(reinject("default,delay=5ms").is_ok());
+        for text in ["0", "49ms"] {
+            assert!(floor(text).unwrap_err().contains("50ms"), "{text}");
+        }
+        assert_eq!(floor("50ms"), Ok(MIN_FLOOR));
     }
 
     #[test]

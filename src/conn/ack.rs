@@ -142,8 +142,8 @@ impl Connection {
         if space_index(ty) == 2 {
             // Of the packets that the path counts as sent.
             path.counters.packets_acked += u64::from(summary.newly_acked);
+            path.counters.bytes_acked += summary.acked_bytes;
         }
-        path.counters.bytes_acked += summary.acked_bytes;
         path.counters.last_ack = Some(now);
         if summary.largest_is_new
             && summary.acked_ack_eliciting
@@ -252,12 +252,12 @@ impl Connection {
             }
         };
         if let Some(s) = summary.filter(|s| s.bytes > 0 || s.count > 0) {
-            self.after_loss(now, &s);
+            self.after_loss(now, ty, &s);
         }
     }
 
     /// Keeps RFC 9000 §13.3.
-    fn after_loss(&mut self, now: Timestamp, summary: &LostSummary) {
+    fn after_loss(&mut self, now: Timestamp, ty: PacketType, summary: &LostSummary) {
         self.stats.packets_lost += u64::from(summary.count);
         if self.multipath.is_some() {
             self.note_lost(now, summary.bytes);
@@ -265,8 +265,11 @@ impl Connection {
         self.couple();
         let path = self.paths.current_mut();
         path.bytes_in_flight = path.bytes_in_flight.saturating_sub(summary.bytes);
-        path.counters.packets_lost += u64::from(summary.count);
-        path.counters.bytes_lost += summary.bytes;
+        if space_index(ty) == 2 {
+            let probe = u64::from(summary.mtu_probe_lost.unwrap_or(0));
+            path.counters.packets_lost += u64::from(summary.count);
+            path.counters.bytes_lost += summary.bytes.saturating_sub(probe);
+        }
         // RFC 9000 §14.4: a lost MTU probe says nothing about congestion.
         if let Some(sent_at) = summary.largest_lost_sent {
             if path
@@ -330,6 +333,7 @@ impl Connection {
         match ty {
             PacketType::Initial => probe_handshake(self.initial.as_deref_mut(), PROBES),
             PacketType::Handshake => probe_handshake(self.handshake.as_deref_mut(), PROBES),
+            _ if self.paths.current().is_abandoned() => self.resend_in_flight(now),
             _ if self.move_in_flight() => {}
             _ => self.probe_one_rtt(PROBES),
         }

@@ -46,6 +46,9 @@ pub enum Event {
     Closed(ConnectionError),
 }
 
+/// Places of the queue that hints may take, which a peer causes as often as it likes.
+const HINTS: usize = limits::EVENTS / 4;
+
 /// Events in order, bounded; the last place is kept for the one that must not be lost.
 #[derive(Debug)]
 pub(crate) struct Events {
@@ -68,6 +71,14 @@ impl Events {
     pub(crate) fn push(&mut self, event: Event) {
         if self.queue.back() != Some(&event) {
             let _ = self.queue.push(event);
+        }
+    }
+
+    /// The same of one that tells no more than can be asked for: those leave room for others, which
+    /// are told once.
+    pub(crate) fn push_hint(&mut self, event: Event) {
+        if self.queue.len() < HINTS {
+            self.push(event);
         }
     }
 

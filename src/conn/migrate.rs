@@ -209,18 +209,20 @@ impl Connection {
     /// A validation that begins with a challenge of random data (RFC 9000 §8.2.1). `received` bytes
     /// came from there already; `None` where no limit holds.
     pub(super) fn challenge(&mut self, now: Timestamp, received: Option<usize>) -> Validation {
-        let (interval, patience) = self.patience();
         let mut validation = Validation::default();
-        validation.start(
-            now,
-            Start {
-                data: [self.rng.array(), self.rng.array()],
-                interval,
-                patience,
-                received,
-            },
-        );
+        validation.start(now, self.challenge_start(received));
         validation
+    }
+
+    /// What such a validation is begun with.
+    pub(super) fn challenge_start(&mut self, received: Option<usize>) -> Start {
+        let (interval, patience) = self.patience();
+        Start {
+            data: [self.rng.array(), self.rng.array()],
+            interval,
+            patience,
+            received,
+        }
     }
 
     /// An address to look at for a while, at most twice as long as an answer may take.

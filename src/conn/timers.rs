@@ -174,13 +174,25 @@ impl Connection {
         Duration::from_nanos(self.largest_pto_nanos())
     }
 
-    /// The same in nanoseconds.
+    /// The same in nanoseconds, up to [`limits::LONGEST_PTO`]: closing, draining and idling last
+    /// three of it (RFC 9000 §10.1, §10.2), and the round trip is what the peer makes of it.
     #[inline]
     pub(super) fn largest_pto_nanos(&self) -> u64 {
+        const LONGEST: u64 = nanos(limits::LONGEST_PTO);
         let delay = nanos(self.peer_params.max_ack_delay);
         let pto = self.paths.current().rtt.pto_nanos(delay);
         let others = self.paths.others().map(|p| p.rtt.pto_nanos(delay));
-        others.fold(pto, u64::max)
+        match others.fold(pto, u64::max) {
+            pto if pto <= LONGEST => pto,
+            pto => pto.min(self.longest_pto_nanos()),
+        }
+    }
+
+    /// What is said to be the longest, by who knows of longer round trips (RFC 9002 §6.2.2).
+    #[cold]
+    fn longest_pto_nanos(&self) -> u64 {
+        let initial = self.config.initial_rtt.saturating_mul(3);
+        nanos(limits::LONGEST_PTO.max(initial))
     }
 
     /// When the connection has been idle for too long (RFC 9000 §10.1).
@@ -300,7 +312,7 @@ impl Connection {
     /// Keeps RFC 9000 §9.3.2.
     fn handle_path_timeout(&mut self, now: Timestamp) {
         if self.is_path_over(now) {
-            return self.forget_path(self.paths.current().id);
+            return self.forget_path(now, self.paths.current().id);
         }
         let path = self.paths.current_mut();
         if path.paced_until.is_some_and(|at| at <= now) {

@@ -313,6 +313,7 @@ impl Connection {
         let (packet, at) = (&mut buf[..len], offsets.packet_number);
         self.watch
             .sent(PathId::ZERO, (PacketType::ZeroRtt, pn), packet, at + pn_len);
+        self.nonces.on_seal(0, pn);
         if seal(key, 0, pn, packet, at, pn_len).is_err() {
             return 0;
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Smoothed round-trip times without an acknowledgement that raise suspicion.
 const SUSPECT_RTTS: u32 = 4;
 /// The lowest floor: below it a delayed acknowledgement and a busy host would do.
-const MIN_FLOOR: Duration = Duration::from_millis(50);
+pub const MIN_FLOOR: Duration = Duration::from_millis(50);
 
 /// When a path counts as failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

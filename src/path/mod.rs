@@ -87,9 +87,10 @@ pub struct PathCounters {
     pub packets_acked: u64,
     /// Bytes of them that were in flight.
     pub bytes_acked: u64,
-    /// Packets declared lost.
+    /// Packets declared lost, but those of the handshake and probes of the datagram size, whose
+    /// loss is none of the path's.
     pub packets_lost: u64,
-    /// Bytes of them.
+    /// Bytes of them that were in flight.
     pub bytes_lost: u64,
     /// Packets sent here that hold copies of what another path carried first.
     pub packets_duplicated: u64,

@@ -123,6 +123,11 @@ impl Validation {
         self.validated = start.received.is_none();
         self.received = start.received.unwrap_or(0) as u64;
         self.sent = 0;
+        self.again(now, &start);
+    }
+
+    /// Asks an address again that did not answer; the limit on what it gets goes on.
+    pub fn again(&mut self, now: Timestamp, start: &Start) {
         self.challenge = Some(Box::new(Challenge {
             data: start.data,
             sent: [false; 2],

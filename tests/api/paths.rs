@@ -4,8 +4,9 @@
 use super::certs::SERVER_NAME;
 use super::util::{ALPN, Pair, World, run};
 use corelane::api::{
-    Bind, Bytes, Choice, ClosePathError, Connection, Endpoint, OpenPathError, Path, PathError,
-    PathEvent, PathId, PathInfo, PathOptions, PathState, PathStatus, PinError, SocketOptions,
+    AddressConfig, AdvertiseError, Bind, Bytes, Choice, ClosePathError, Connection, Endpoint,
+    OpenPathError, Path, PathError, PathEvent, PathId, PathInfo, PathOptions, PathState,
+    PathStatus, PinError, SocketOptions,
 };
 use corelane::shard::engine::EngineConfig;
 use corelane::sys::reuseport;
@@ -150,13 +151,28 @@ fn paths_are_opened_past_the_first_identifiers() {
         let pair = pair(&world(), Choice::Auto);
         let (client, server) = pair.connect().await;
         for n in 1..10 {
-            let path = client.open_path(PathOptions::default().backup()).await;
-            let path = path.unwrap();
+            let path = another(&client).await;
             assert_eq!(path.id(), PathId(n));
             echo(&client, &server).await;
             path.close().await.unwrap();
         }
     });
+}
+
+/// A further path, once those that were closed no longer count: three probe timeouts after both
+/// sides know (multipath §3.4).
+async fn another(client: &Connection) -> Path {
+    for _ in 0..1000 {
+        match client.open_path(PathOptions::default().backup()).await {
+            Ok(path) => return path,
+            Err(PathError::Refused(OpenPathError::NoPathId | OpenPathError::NoConnectionId)) => {
+                // The shards have threads of their own.
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(why) => panic!("{why}"),
+        }
+    }
+    panic!("closed paths count for ever");
 }
 
 #[test]
@@ -356,6 +372,33 @@ fn the_last_socket_stays() {
         pair.client.remove_socket(pair.client.local_addr());
         pair.server.remove_socket(pair.server.local_addr());
         echo(&client, &server).await;
+    });
+}
+
+#[test]
+fn a_server_tells_of_an_address_and_a_client_goes_there() {
+    run(|| async {
+        let mut world = world();
+        let second = addr("127.0.0.9:0");
+        let allow = vec![(second.ip(), 32)];
+        world.transport.multipath.addresses = Some(AddressConfig { allow });
+        let pair = pair(&world, Choice::Auto);
+        let second = pair.server.add_socket(&SocketOptions::at(second)).unwrap()[0];
+        let (client, server) = pair.connect().await;
+        let other = addr("127.0.0.8:9");
+        let refused = server.advertise_address(other).await;
+        assert_eq!(refused, Err(AdvertiseError::NotAllowed(other)));
+        assert_eq!(server.advertise_address(second).await, Ok(()));
+        let named = |e| matches!(e, PathEvent::PeerAddress { addr, .. } if addr == second);
+        wait_for(&client, named).await;
+        let there = PathOptions::from(addr("127.0.0.2:0")).to(second);
+        let path = client.open_path(there).await.unwrap();
+        assert_eq!(info(&path).await.tuple.remote, second);
+        use_it(&path, &client, &server).await;
+        client.close(0, b"");
+        server.closed().await;
+        let over = server.advertise_address(second).await;
+        assert_eq!(over, Err(AdvertiseError::Closed));
     });
 }
 

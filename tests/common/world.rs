@@ -1,6 +1,8 @@
 //! The whole engine in one thread and virtual time: server shards and a client shard on a simulated
 //! network, every fault drawn from a seed.
 
+mod paths;
+
 use super::certs::Identity;
 use super::file_app::{FileApp, Job};
 use super::files::{ALPN, File, Request};
@@ -39,6 +41,8 @@ pub struct Outcome {
     pub forwarded: u64,
     /// Times that the client moved, or went to the server's preferred address.
     pub moves: usize,
+    /// Paths that the client opened beside its first.
+    pub paths: usize,
     /// What became of the client's early data.
     pub early: EarlyData,
 }
@@ -54,11 +58,19 @@ pub struct World {
     /// Moves that the client has yet to make, and when the next is due.
     moves: u64,
     move_at: Timestamp,
+    /// What it does with several paths instead, and where the server is.
+    paths: Option<paths::Changes>,
+    remote: SocketAddr,
 }
 
 impl World {
     /// A world whose every choice follows from `seed`.
     pub fn new(seed: u64, shards: usize, identity: &Identity) -> Self {
+        Self::with_paths(seed, shards, identity, false)
+    }
+
+    /// The same, where the client may have several paths and uses them.
+    pub fn with_paths(seed: u64, shards: usize, identity: &Identity, several: bool) -> Self {
         let mut rng = Rng::from_u64(seed);
         let network = Network::new(rng.next_u64());
         let now = Timestamp::from_nanos(1_000_000_000);
@@ -73,7 +85,9 @@ impl World {
         }
         let files = files(&mut rng);
         let server_addr = SocketAddr::new(SERVER, PORT);
+        let max_paths = if several { paths::MOST } else { 0 };
         let mut transport = transport(&mut rng);
+        transport.max_paths = max_paths;
         let mut server_addrs = vec![server_addr];
         if rng.chance(0.3) {
             let preferred = SocketAddr::new(SERVER_2, PORT);
@@ -117,10 +131,12 @@ impl World {
                 });
             }
         }
+        let mut client_transport = self::transport(&mut rng);
+        client_transport.max_paths = max_paths;
         let job = Job {
             remote: server_addr,
             tls: client_tls,
-            transport: Arc::new(self::transport(&mut rng)),
+            transport: Arc::new(client_transport),
             requests: requests(&files),
             stop: false,
         };
@@ -131,7 +147,10 @@ impl World {
         let addrs = [(CLIENT, 5000), (CLIENT, 5001), (CLIENT_2, 5002)].map(SocketAddr::from);
         let codec = codec(rng.next_u64(), 0, 1);
         let client = shard(&network, now, 0, codec, mailbox, config, &addrs, app);
-        let moves = if rng.chance(0.5) { 1 + rng.below(5) } else { 0 };
+        let moves = match rng.chance(0.5) {
+            true if !several => 1 + rng.below(5),
+            _ => 0,
+        };
         let mut world = Self {
             network,
             servers,
@@ -141,6 +160,8 @@ impl World {
             rebound: false,
             moves,
             move_at: now,
+            paths: several.then(|| paths::Changes::new(seed, now)),
+            remote: server_addr,
         };
         world.plan_faults();
         world
@@ -188,6 +209,7 @@ impl World {
                 self.plan_rebinding();
             }
             self.move_client()?;
+            self.change_paths()?;
             if self.now >= next_update {
                 next_update = self.now + Duration::from_millis(50 + self.rng.below(500));
                 self.update_keys();
@@ -299,6 +321,7 @@ impl World {
             datagrams: stats.sent,
             forwarded,
             moves: self.client.app().moves,
+            paths: self.paths.as_ref().map_or(0, |p| p.opened),
             early: self.client.app().early,
         })
     }

@@ -106,8 +106,11 @@ fn the_first_path_can_be_abandoned() {
     let (now, client) = (rig.pair.now, rig.client);
     let conn = rig.pair.conn(CLIENT, client);
     conn.close_path(now, PathId(0), Code::NO_ERROR).unwrap();
+    rig.forget_traffic();
     rig.run_ms(3000);
     assert!(rig.has(CLIENT, stream, 1_000_000));
+    // Multipath §3.4: its connection IDs are retired at once.
+    assert_eq!(rig.bytes_from(at(CLIENT_0)), 0);
     rig.run_ms(4000);
     assert_eq!(rig.info(CLIENT, PathId(0)), None);
     assert_eq!(rig.info(SERVER, PathId(0)), None);

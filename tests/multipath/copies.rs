@@ -58,9 +58,16 @@ pub fn agreed(conn: &Connection) -> Result<u64, String> {
     let s = conn.copy_stats();
     let paths: Vec<_> = conn.paths().map(|p| p.counters).collect();
     let sum = |f: fn(&PathCounters) -> u64| paths.iter().map(f).sum::<u64>();
+    let mut all = conn.past_paths().chain(conn.paths());
+    let balanced = all.all(|p| {
+        let c = p.counters;
+        let settled = c.bytes_acked + c.bytes_lost + p.stats.bytes_in_flight;
+        c.packets_acked + c.packets_lost <= p.packets_sent && settled <= c.bytes_sent
+    });
     // Paths that are gone took their counts along.
     let fits = sum(|c| c.bytes_duplicated) <= s.duplicated_bytes + s.redundant_bytes
-        && sum(|c| c.bytes_reinjected) <= s.reinjected_bytes;
+        && sum(|c| c.bytes_reinjected) <= s.reinjected_bytes
+        && balanced;
     match fits {
         true => Ok(s.duplicated_packets + s.reinjected_packets),
         false => Err(format!("{s:?} {paths:?}")),

@@ -266,6 +266,36 @@ fn a_dark_path_does_not_end_an_idle_connection() {
     }
 }
 
+/// With its last path a connection ends (multipath §3.4): one that does not answer in time is asked
+/// again while there is no other, and not for ever.
+#[test]
+fn the_only_path_left_is_asked_again() {
+    for (silent_ms, lives) in [(12_000, true), (120_000, false)] {
+        let mut s = setup(4);
+        for config in [&mut s.client, &mut s.server] {
+            config.max_idle_timeout = std::time::Duration::from_secs(600);
+        }
+        let mut rig = Rig::with(s);
+        rig.traffic.lock().unwrap().deaf.push(at(CLIENT_1));
+        let second = rig.open(PathStatus::Available).unwrap();
+        rig.run_ms(200);
+        let [client, _] = rig.ids();
+        let now = rig.pair.now;
+        let conn = rig.pair.conn(CLIENT, client);
+        conn.close_path(now, PathId(0), Code::NO_ERROR).unwrap();
+        rig.run_ms(silent_ms);
+        rig.traffic.lock().unwrap().deaf.clear();
+        rig.run_ms(10_000);
+        if lives {
+            assert!(rig.saw(CLIENT, PathEvent::Validated(second)));
+            rig.deliver(CLIENT, 100_000, 5000);
+            rig.expect_alive();
+        } else {
+            assert!(rig.pair.closed(CLIENT).is_some());
+        }
+    }
+}
+
 /// A probe timeout of who receives does not move its acknowledgements to another path: they would
 /// come early there, and none would come for a while once the path is trusted again.
 #[test]

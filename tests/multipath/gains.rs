@@ -169,3 +169,51 @@ fn a_healthy_path_is_never_given_up() {
     }
     lab.rig.expect_alive();
 }
+
+/// A path that was slow for a while is used again: what leaves it out for its round trip finds out
+/// that this is past, at the price of a few packets a second.
+#[test]
+fn a_path_that_was_slow_for_a_while_is_used_again() {
+    for kind in [
+        SchedulerKind::LowLatency,
+        SchedulerKind::MinRtt { bias: 1.0 },
+        SchedulerKind::Ecf,
+        SchedulerKind::Blest,
+    ] {
+        let net = Net::new(&[10, 30].map(|ms| Link::new(20, ms)));
+        let mut lab = Lab::new(net, |c| c.multipath.scheduler = kind.clone());
+        let ids = lab.rig.ids();
+        // A request of a kilobyte every 20 ms; returns the bytes and packets of each path.
+        let ask = |lab: &mut Lab, ms: u64, delay: u64| {
+            for link in &mut lab.net.lock().expect("no panic").links[0] {
+                link.delay = Duration::from_millis(delay);
+            }
+            let count = |lab: &mut Lab| {
+                let paths = [0, 1].map(|id| lab.info(CLIENT, id));
+                paths.map(|p| (p.counters.bytes_sent, p.packets_sent))
+            };
+            let before = count(lab);
+            for _ in 0..ms / 20 {
+                let streams = lab.rig.pair.conn(CLIENT, ids[CLIENT]).streams_mut();
+                let id = streams.open(Dir::Uni).expect("a stream");
+                assert_eq!(streams.write(id, &[7; 1000]), Ok(1000));
+                streams.finish(id).expect("finished");
+                lab.rig.run_ms(20);
+            }
+            let after = count(lab);
+            [0, 1].map(|n| (after[n].0 - before[n].0, after[n].1 - before[n].1))
+        };
+        let [near, far] = ask(&mut lab, 3000, 10);
+        assert!(near.0 > 9 * far.0, "{kind}: {near:?} {far:?}");
+        ask(&mut lab, 1000, 300);
+        let [near, far] = ask(&mut lab, 5000, 300);
+        assert!(
+            far.0 > 9 * near.0 && near.1 <= 30,
+            "{kind}: {near:?} {far:?}"
+        );
+        ask(&mut lab, 8000, 10);
+        let [near, far] = ask(&mut lab, 3000, 10);
+        assert!(near.0 > 9 * far.0, "{kind}: {near:?} {far:?}");
+        lab.rig.expect_alive();
+    }
+}

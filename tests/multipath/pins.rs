@@ -4,12 +4,15 @@ use crate::common::pair::{CLIENT, SERVER};
 use crate::rig::*;
 use bytes::Bytes;
 use corelane::base::{FourTuple, Timestamp};
-use corelane::conn::{PathController, PathControllers, PinError};
+use corelane::conn::{AddressConfig, PathController, PathControllers, PinError};
+use corelane::path::reinject::{ReinjectionConfig, TargetSelector};
 use corelane::path::schedule::{Decision, PathView, Pin, SchedulerContext};
 use corelane::path::{PathId, PathStatus};
 use corelane::stream::DatagramError;
 use corelane::wire::{Code, Dir, StreamId};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A stream pinned to a path, with so many bytes and its end.
 fn pinned(rig: &mut Rig, pin: Pin, bytes: usize) -> StreamId {
@@ -244,5 +247,56 @@ fn a_controller_sees_everything_and_chooses() {
         assert!(acked > 100_000 && acked <= sent, "{acked} of {sent}");
     }
     assert!(seen.states > 20);
+    rig.expect_alive();
+}
+
+/// Sends again on the third path, and keeps the addresses that the peer names.
+struct Third(Arc<Mutex<Vec<SocketAddr>>>);
+
+impl PathController for Third {
+    fn peer_address(&mut self, address: SocketAddr) {
+        self.0.lock().unwrap().push(address);
+    }
+    fn target_selector(&mut self) -> Option<Box<dyn TargetSelector>> {
+        Some(Box::new(Self(self.0.clone())))
+    }
+}
+
+impl TargetSelector for Third {
+    fn target(&mut self, _: &SchedulerContext<'_>, _: PathId) -> Option<PathId> {
+        Some(PathId(2))
+    }
+}
+
+#[test]
+fn a_controller_hears_of_addresses_and_says_where_to_reinject() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let mut s = setup(4);
+    for config in [&mut s.client, &mut s.server] {
+        let allow = vec![("127.0.0.0".parse().unwrap(), 8)];
+        config.multipath.addresses = Some(AddressConfig { allow });
+    }
+    s.client.multipath.reinjection = Some(ReinjectionConfig {
+        delay: Some(Duration::from_millis(2)),
+        ..ReinjectionConfig::default()
+    });
+    let shared = heard.clone();
+    let make = move |_| Some(Box::new(Third(shared.clone())) as Box<dyn PathController>);
+    s.client.multipath.controller = Some(PathControllers::new(make));
+    let mut rig = Rig::with(s).and_second();
+    let server = rig.server;
+    let conn = rig.pair.conn(SERVER, server);
+    conn.advertise_address(at(SERVER_1)).unwrap();
+    rig.run_ms(100);
+    assert_eq!(*heard.lock().unwrap(), [at(SERVER_1)]);
+    let tuple = FourTuple::new(at(CLIENT_1), at(SERVER_1));
+    let third = rig.open_over(1, tuple, PathStatus::Available).unwrap();
+    rig.run_ms(300);
+    rig.expect_open(third);
+    rig.darken(at(CLIENT_0));
+    rig.deliver(CLIENT, 60_000, 2000);
+    let again = [0, 1, 2].map(|id| rig.info(CLIENT, PathId(id)).unwrap().counters);
+    let again = again.map(|c| c.packets_reinjected);
+    assert!(again[2] > 0 && again[..2] == [0, 0], "{again:?}");
     rig.expect_alive();
 }

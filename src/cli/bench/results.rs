@@ -151,8 +151,8 @@ impl Results {
         let found = workload.paths.len();
         if spec.auto_paths && found < spec.paths {
             output::tell(&format!(
-                "{}: --auto-paths found {found} of {} paths: no more addresses of this host reach \
-                 the server; name some with --local",
+                "{}: --auto-paths found {found} of {} paths: the server takes no more, or no more \
+                 addresses of this host reach it (--local names some)",
                 spec.name, spec.paths
             ));
         }

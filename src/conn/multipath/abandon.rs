@@ -137,11 +137,11 @@ impl Connection {
     }
 
     /// Forgets a path that was abandoned: what it had in flight is lost (multipath §3.4.3).
-    pub(in super::super) fn forget_path(&mut self, id: PathId) {
+    pub(in super::super) fn forget_path(&mut self, now: Timestamp, id: PathId) {
         if self.paths.is_single() || !self.paths.select(id) {
             return;
         }
-        self.resend_in_flight();
+        self.resend_in_flight(now);
         self.keep_past(id);
         if let (Some(path), Some(m)) = (self.paths.remove(id), self.multipath.as_deref_mut()) {
             m.on_forgotten(path.local_cids);

@@ -62,6 +62,9 @@ fn shares(a: u128, b: u128, width: u32, bits: u8) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdvertiseError {
+    /// The connection is over.
+    #[error("the connection is over")]
+    Closed,
     /// One side does not take part.
     #[error("one side does not advertise addresses (MultipathConfig::addresses)")]
     NotNegotiated,
@@ -292,6 +295,9 @@ impl Connection {
     /// # Errors
     /// [`AdvertiseError`].
     pub fn advertise_address(&mut self, addr: SocketAddr) -> Result<(), AdvertiseError> {
+        if self.state.is_closed() {
+            return Err(AdvertiseError::Closed);
+        }
         let addr = canonical(addr);
         let config = self.config.multipath.addresses.as_ref();
         let addresses = self.multipath.as_deref_mut();

@@ -36,6 +36,9 @@ impl Connection {
     /// A probe timeout of the path in hand fired.
     pub(in super::super) fn note_silent(&mut self, now: Timestamp) {
         let path = self.paths.current_mut();
+        if path.is_abandoned() {
+            return;
+        }
         let change = path.failure.as_deref_mut().and_then(|d| d.on_pto(now));
         self.on_failure_change(now, change);
     }

@@ -22,8 +22,9 @@ pub struct PathInfo {
     pub status: PathStatus,
     /// What the peer would have us use it for; `None` while it has not said.
     pub peer_status: Option<PathStatus>,
-    /// It has not acknowledged anything for so long that it may have failed: others are used while
-    /// there are any ([`MultipathConfig::failure`](super::MultipathConfig)).
+    /// It has not acknowledged anything for so long that it may have failed
+    /// ([`MultipathConfig::failure`](super::MultipathConfig)), as `PathEvent::PotentiallyFailed`
+    /// told. Others are used while there are any, and after a probe timeout already.
     pub potentially_failed: bool,
     /// It has not answered for this many probe timeouts.
     pub pto_count: u32,
@@ -90,7 +91,7 @@ impl Connection {
             state: p.state,
             status: p.status.ours(),
             peer_status: p.status.theirs(),
-            potentially_failed: p.is_suspect(),
+            potentially_failed: p.has_failed(),
             pto_count: p.pto_count,
             stats: stats_of(p),
             packets_sent: p.packets_sent(),

@@ -153,6 +153,8 @@ pub(super) struct Multipath {
     past: Vec<PathInfo>,
     /// The last path was abandoned: the connection ends then, unless another is opened.
     last_chance: Option<(Timestamp, Code)>,
+    /// Times that the only path left was asked again since one answered.
+    last_asked: u8,
     /// What is sent on several paths, while anything is.
     copies: Option<Box<copies::Copies>>,
     /// Addresses that are told, where both sides do that.
@@ -185,6 +187,7 @@ impl Multipath {
             retired: Vec::new(),
             past: Vec::new(),
             last_chance: None,
+            last_asked: 0,
             copies: None,
             addresses: None,
             auto: None,
@@ -436,7 +439,13 @@ impl Connection {
 
     pub(super) fn push_path_event(&mut self, event: PathEvent) {
         self.hook_event(event);
-        self.events.push(Event::Path(event));
+        match event {
+            PathEvent::Status(..)
+            | PathEvent::Blocked(_)
+            | PathEvent::PeerPaths { .. }
+            | PathEvent::PeerAddress { .. } => self.events.push_hint(Event::Path(event)),
+            _ => self.events.push(Event::Path(event)),
+        }
     }
 }
 

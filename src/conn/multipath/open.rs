@@ -7,7 +7,7 @@
 use super::super::Connection;
 use super::super::space::SentFrame;
 use super::{Ahead, PathEvent};
-use crate::base::{FourTuple, RecvMeta, SocketId, Timestamp};
+use crate::base::{FourTuple, RecvMeta, SocketId, Timestamp, limits};
 use crate::path::{Path, PathId, PathState, PathStatus, Spin};
 use crate::wire::{Code, ConnectionId, Side, header};
 use std::net::SocketAddr;
@@ -300,6 +300,7 @@ impl Connection {
         path.state = PathState::Open;
         let (id, tuple) = (path.id, path.tuple);
         if let Some(m) = self.multipath.as_deref_mut() {
+            m.last_asked = 0;
             m.choice.selector.scheduler().path_added(id);
         }
         self.push_path_event(PathEvent::Validated(id));
@@ -311,6 +312,21 @@ impl Connection {
     /// never again (multipath §3.1).
     pub(in super::super) fn on_new_path_failed(&mut self, now: Timestamp) {
         let id = self.paths.current().id;
+        if self.is_last(id) && self.paths.current().can_send() && self.may_ask_last() {
+            let start = self.challenge_start(None);
+            self.paths.current_mut().validation.again(now, &start);
+            return;
+        }
         self.abandon_path(now, id, Code::PATH_UNSTABLE_OR_POOR, false);
+    }
+
+    /// Whether the only path left is worth asking once more, for with it the connection ends. The
+    /// peer may have closed the others because it was answered here.
+    fn may_ask_last(&mut self) -> bool {
+        let Some(m) = self.multipath.as_deref_mut() else {
+            return false;
+        };
+        m.last_asked = m.last_asked.saturating_add(1);
+        m.last_asked <= limits::LAST_PATH_ASKED
     }
 }

@@ -14,9 +14,13 @@ use crate::path::schedule::{
 use crate::path::{Path, PathId, PathState};
 use crate::recovery::rtt::GRANULARITY;
 use crate::stream::Outlook;
+use std::time::Duration;
 
 /// The urgency of a stream of priority 0 (RFC 9218 §4.1).
 const USUAL_URGENCY: i8 = 3;
+
+/// How often a path is asked that is left out for a round-trip time which may be past.
+const MEASURE_AGAIN: Duration = Duration::from_millis(200);
 
 /// The scheduler of a connection, and what its last answer was beyond a path.
 #[derive(Debug)]
@@ -130,7 +134,22 @@ impl Connection {
                 }
             }
         }
+        if let (Decision::Send(id), None) = (decision, pin) {
+            self.measure_again(now, id);
+        }
         Some(decision)
+    }
+
+    /// Who looks at round-trip times leaves a path out after a queue that is long gone, and would
+    /// never know: one that was faster than what was chosen now is asked from time to time.
+    fn measure_again(&mut self, now: Timestamp, chosen: PathId) {
+        let Some(rtt) = self.paths.get(chosen).map(|p| p.rtt.smoothed()) else {
+            return;
+        };
+        let idle = |p: &&mut Path<SentFrame>| p.bytes_in_flight == 0 && p.id != chosen;
+        for path in self.paths.iter_mut().filter(idle) {
+            path.ping |= may_be_faster(path, now, rtt);
+        }
     }
 
     /// Nothing more leaves now: the scheduler hears whether the peer's flow control is why.
@@ -171,10 +190,25 @@ pub(super) fn view(path: &mut Path<SentFrame>, now: Timestamp) -> PathView {
         our_status: path.status.ours(),
         peer_status: path.status.theirs().unwrap_or(PathStatus::Available),
         potentially_failed: path.is_suspect(),
-        queue_delay: std::time::Duration::ZERO,
+        queue_delay: Duration::ZERO,
         mtu,
         bytes_sent: path.counters.bytes_sent,
     }
+}
+
+/// Whether a path that has nothing in flight was faster than `rtt`, is not as far as is known, and
+/// that is old.
+fn may_be_faster(path: &Path<SentFrame>, now: Timestamp, rtt: Duration) -> bool {
+    let times = path.rtt.min() < rtt && rtt < path.rtt.smoothed();
+    let old = |at: Timestamp| now >= at + MEASURE_AGAIN;
+    let backup = |status: PathStatus| status == PathStatus::Backup;
+    times
+        && path.counters.last_ack.is_some_and(old)
+        && path.state == PathState::Open
+        && path.can_send()
+        && !path.is_suspect()
+        && !backup(path.status.ours())
+        && !path.status.theirs().is_some_and(backup)
 }
 
 /// The next packet as a scheduler sees it.

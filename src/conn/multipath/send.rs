@@ -229,11 +229,6 @@ impl Connection {
     /// A probe timeout of the path in hand: while another path works, all that is in flight goes
     /// there, once; the path is asked by PINGs. False when there is no other.
     pub(in super::super) fn move_in_flight(&mut self) -> bool {
-        let hand = self.paths.current();
-        if hand.is_abandoned() {
-            self.resend_in_flight();
-            return true;
-        }
         let works =
             |p: &Path<SentFrame>| p.state == PathState::Open && p.can_send() && !p.is_suspect();
         if self.multipath.is_none() || !self.paths.others().any(works) {
@@ -268,19 +263,31 @@ impl Connection {
         true
     }
 
-    /// Takes all that the path in hand has in flight for lost.
-    pub(super) fn resend_in_flight(&mut self) {
+    /// Takes all that the path in hand, which was abandoned, has in flight for lost (multipath
+    /// §3.4.3).
+    pub(in super::super) fn resend_in_flight(&mut self, now: Timestamp) {
         let mut again = std::mem::take(&mut self.scratch);
         again.clear();
         let path = self.paths.current_mut();
-        path.sent.discard(|_, packet, frames| {
+        let (first_pn, counters) = (path.first_pn, &mut path.counters);
+        let before = counters.packets_lost;
+        path.sent.discard(|pn, packet, frames| {
+            if packet.in_flight && !packet.mtu_probe && pn >= first_pn {
+                counters.packets_lost += 1;
+                counters.bytes_lost += u64::from(packet.size);
+            }
             if !packet.spare {
                 again.extend_from_slice(frames);
             }
         });
-        path.bytes_in_flight = 0;
+        self.stats.packets_lost += counters.packets_lost - before;
+        let (id, bytes) = (path.id, std::mem::take(&mut path.bytes_in_flight));
         // Its peer may never let it be forgotten.
         path.sent.rest();
+        let hook = self.multipath.as_deref_mut().and_then(Multipath::hook);
+        if let Some(hook) = hook.filter(|_| bytes > 0) {
+            hook.packet_lost(now, id, bytes);
+        }
         for frame in again.drain(..) {
             self.send_again(frame);
         }

@@ -119,7 +119,8 @@ impl PathView {
 /// The packet that asks for a path.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PacketView {
-    /// It holds nothing but acknowledgements: neither window nor pacer applies.
+    /// It holds nothing but acknowledgements: neither window nor pacer applies. A connection asks
+    /// about none of these, which leave on the path that they are about.
     pub acks_only: bool,
     /// It repeats something that was lost.
     pub retransmission: bool,

@@ -9,3 +9,5 @@ pub mod certs;
 pub mod pair;
 #[path = "../../../tests/common/raw_peer.rs"]
 pub mod raw_peer;
+#[path = "../../../tests/multipath/scripted.rs"]
+pub mod scripted;

@@ -9,9 +9,11 @@
 mod common;
 mod endpoints;
 mod mutate;
+mod paths;
 mod rdma;
 mod targets;
 
+use common::scripted;
 use corelane::base::Rng;
 use mutate::Mutator;
 use std::panic::{self, AssertUnwindSafe};

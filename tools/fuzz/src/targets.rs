@@ -2,7 +2,7 @@
 //! out. A target fails by panicking.
 
 use crate::endpoints as ep;
-use crate::rdma;
+use crate::{paths, rdma};
 use corelane::base::{PathId, Rng};
 use corelane::wire::frame::{
     self, AddAddress, AddressFrame, ConnectionClose, Dir, EcnCounts, Frame, NewConnectionId,
@@ -35,6 +35,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "tparams", corpus: parameters, run: run_parameters, cost: 1 },
     Target { name: "datagram", corpus: ep::handshakes, run: ep::run_datagram, cost: 100 },
     Target { name: "stream", corpus: ep::payloads, run: ep::run_payload, cost: 100 },
+    Target { name: "paths", corpus: paths::corpus, run: paths::run, cost: 100 },
     Target { name: "bootstrap", corpus: rdma::messages, run: rdma::run_bootstrap, cost: 1 },
     Target { name: "roce", corpus: rdma::packets, run: rdma::run_packet, cost: 1 },
     Target { name: "device", corpus: rdma::attacks, run: rdma::run_device, cost: 50 },

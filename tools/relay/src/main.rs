@@ -5,6 +5,7 @@ use corelane_relay::{Config, Event, LinkConfig, PathConfig, Rebind, RebindKind, 
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::process::ExitCode;
 use std::time::Duration;
 
 /// A UDP relay between clients and a server, over a link that misbehaves as told, or over several
@@ -169,7 +170,17 @@ impl Args {
     }
 }
 
-fn main() -> io::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("error: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> io::Result<()> {
     let args = Args::parse();
     let config = args.config().unwrap_or_else(|why| {
         Args::command()

@@ -197,3 +197,19 @@ fn a_schedule_is_kept_in_order() {
         .extend(Event::parse("1s path2 restore").unwrap());
     assert!(Relay::start(config).is_err(), "there is no path 2");
 }
+
+#[test]
+fn the_program_says_in_words_what_is_wrong() {
+    let program = env!("CARGO_BIN_EXE_corelane-relay");
+    let one = "listen=127.0.0.1:0,to=127.0.0.1:9";
+    for (at, code, why) in [
+        ("1s path7 blackhole", 1, "error: there is no path 7\n"),
+        ("1s path0 explode", 2, "`explode` is not KEY=VALUE"),
+    ] {
+        let mut command = std::process::Command::new(program);
+        let out = command.args(["--path", one, "--at", at]).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(code), "{said}");
+        assert!(said.contains(why), "{said}");
+    }
+}
