@@ -198,10 +198,24 @@ fn median(values: &[f64]) -> Option<f64> {
     sorted.get(sorted.len() / 2).copied()
 }
 
+/// Goodput beside one path of the same program, each round by itself: median and spread.
+fn beside_one(row: &Row, rows: &[Row]) -> Option<String> {
+    let is_one = |r: &&Row| r.case == row.case && r.program == row.program && r.paths == 1;
+    let one = rows.iter().filter(|_| row.paths > 1).find(is_one)?;
+    let (many, one) = (&row.goodput_bits_per_second, &one.goodput_bits_per_second);
+    if many.len() != one.len() {
+        return None;
+    }
+    let ratios: Vec<f64> = many.iter().zip(one).map(|(m, o)| m / o).collect();
+    let least = ratios.iter().copied().reduce(f64::min)?;
+    let most = ratios.iter().copied().reduce(f64::max)?;
+    Some(format!("{:.2} [{least:.2}..{most:.2}]", median(&ratios)?))
+}
+
 fn table(rows: &[Row]) -> String {
     let mut text = String::from(
-        "| case | program | paths | goodput, Mb/s | of the links | longest stall, ms | worst | \
-         paths kept |\n|---|---|---|---|---|---|---|---|\n",
+        "| case | program | paths | goodput, Mb/s | of the links | of one path | \
+         longest stall, ms | worst | paths kept |\n|---|---|---|---|---|---|---|---|---|\n",
     );
     for row in rows {
         let goodput = median(&row.goodput_bits_per_second);
@@ -211,12 +225,13 @@ fn table(rows: &[Row]) -> String {
         let whole = row.paths_open.iter().filter(kept).count();
         let or_dash = |value: Option<String>| value.unwrap_or_else(|| "—".into());
         text += &format!(
-            "| {} | {} | {} | {} | {} | {} | {} | {whole} of {} runs |\n",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {whole} of {} runs |\n",
             row.case,
             row.program,
             row.paths,
             or_dash(goodput.map(|g| format!("{:.1}", g / 1e6))),
             or_dash(share.map(|s| format!("{s:.1} %"))),
+            or_dash(beside_one(row, rows)),
             or_dash(median(&row.longest_stall_ms).map(|s| format!("{s:.0}"))),
             or_dash(worst.map(|s| format!("{s:.0}"))),
             row.paths_open.len(),
@@ -243,6 +258,30 @@ mod tests {
             assert_eq!((a.program, b.program), ("corelane", "noq"));
             assert_eq!((&a.case, a.paths, links(a)), (&b.case, b.paths, links(b)));
         }
+    }
+
+    #[test]
+    fn several_paths_are_held_against_one_of_the_same_round() {
+        let args = Args::parse_from(["multipath"]);
+        let mut all = rows("mp-loopback", &args);
+        for (row, goodput) in all.iter_mut().zip([
+            [10.0, 20.0, 30.0],
+            [1.0, 1.0, 1.0],
+            [9.0, 20.0, 33.0],
+            [2.0, 2.0, 2.0],
+            [8.0, 16.0, 24.0],
+            [1.0, 1.0, 1.0],
+        ]) {
+            row.goodput_bits_per_second = goodput.to_vec();
+        }
+        let ratios: Vec<_> = all.iter().map(|r| beside_one(r, &all)).collect();
+        let text = |s: &str| Some(s.to_owned());
+        assert_eq!(ratios[..2], [None, None]);
+        assert_eq!(ratios[2], text("1.00 [0.90..1.10]"));
+        assert_eq!(ratios[3], text("2.00 [2.00..2.00]"));
+        assert_eq!(ratios[4], text("0.80 [0.80..0.80]"));
+        all[2].goodput_bits_per_second.pop();
+        assert_eq!(beside_one(&all[2], &all), None, "a round failed");
     }
 
     #[test]
