@@ -41,7 +41,7 @@ impl Endpoint {
                 (start, at) = (end, end);
                 continue;
             };
-            if run.as_ref().is_none_or(|(_, cid)| cid.as_slice() != dcid) {
+            if run.as_ref().is_none_or(|(_, cid)| !cid.is(dcid)) {
                 let by_addresses = || self.router.by_addresses(meta, datagram, dcid);
                 let route = self.router.get(dcid).or_else(by_addresses);
                 let cid = ConnectionId::new(dcid).unwrap_or_default();

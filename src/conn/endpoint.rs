@@ -527,6 +527,15 @@ impl Endpoint {
         if e.cold.other_tokens.is_none() && !e.conn.has_other_paths() {
             return;
         }
+        let before = e.cold.other_tokens.as_deref().map_or(&[][..], |t| &t.0);
+        let mut count = 0;
+        let same = e.conn.other_reset_tokens().all(|token| {
+            count += 1;
+            before.contains(&token)
+        });
+        if same && count == before.len() {
+            return;
+        }
         let now: Vec<ResetToken> = e.conn.other_reset_tokens().collect();
         let after = (!now.is_empty()).then(|| Box::new(Tokens(now.clone())));
         let before = std::mem::replace(&mut e.cold.other_tokens, after);

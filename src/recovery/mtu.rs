@@ -126,14 +126,10 @@ impl MtuDiscovery {
     /// and PADDING. The caller reports its fate, or calls [`MtuDiscovery::cancel_probe`].
     #[inline]
     pub fn poll_probe(&mut self, now: Timestamp) -> Option<usize> {
-        if !self.discover || self.in_flight.is_some() {
+        if !self.may_probe(now) {
             return None;
         }
-        if let Some(at) = self.next_search {
-            if now < at {
-                return None;
-            }
-            self.next_search = None;
+        if self.next_search.take().is_some() {
             self.high = self.ceiling;
             self.lost = 0;
         }
@@ -143,6 +139,12 @@ impl MtuDiscovery {
             None => self.next_search = Some(now + RAISE_INTERVAL),
         }
         size
+    }
+
+    /// Whether [`poll_probe`](Self::poll_probe) may have one.
+    #[inline]
+    pub fn may_probe(&self, now: Timestamp) -> bool {
+        self.discover && self.in_flight.is_none() && self.next_search.is_none_or(|at| at <= now)
     }
 
     /// The size to probe next; `None` when the search is over.

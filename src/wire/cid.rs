@@ -46,6 +46,16 @@ impl ConnectionId {
         self.len == 0
     }
 
+    /// Whether these are its bytes.
+    #[inline]
+    pub fn is(&self, bytes: &[u8]) -> bool {
+        match <&[u8; DEFAULT_CID_LEN]>::try_from(bytes) {
+            // As above.
+            Ok(own) => self.len() == DEFAULT_CID_LEN && self.bytes.first_chunk() == Some(own),
+            Err(_) => self.as_slice() == bytes,
+        }
+    }
+
     /// Its bytes.
     #[inline]
     pub fn as_slice(&self) -> &[u8] {

@@ -172,7 +172,7 @@ impl Connection {
         let dcid = header::dcid(datagram, self.ids.local_scid.len()).filter(|_| short);
         let hand = self.paths.current().id;
         let is_next = |(cid, path): &(ConnectionId, PathId)| {
-            *path == hand && dcid.is_some_and(|dcid| dcid == cid.as_slice())
+            *path == hand && dcid.is_some_and(|dcid| cid.is(dcid))
         };
         if run.as_ref().is_some_and(is_next) {
             return TakenUp::Known;

@@ -43,16 +43,8 @@ impl Connection {
             return Some(transmit);
         }
         let carrier = self.carrier(now);
-        for id in self.paths.ids() {
-            if Some(id) == carrier || !self.paths.select(id) || !self.paths.current().can_send() {
-                continue;
-            }
-            self.load = Load::Own;
-            let transmit = self.poll_one_of_paths(now, buf);
-            self.load = Load::All;
-            if transmit.is_some() {
-                return transmit;
-            }
+        if let Some(transmit) = self.poll_own(now, buf, carrier) {
+            return Some(transmit);
         }
         if self.has_pins() {
             let transmit = self.poll_pinned(now, buf, carrier.is_some());
@@ -79,6 +71,51 @@ impl Connection {
             m.choice.copies = PathIds::default();
         }
         transmit
+    }
+
+    /// The next train of what belongs to one path alone, of those that do not carry the rest: path
+    /// by path.
+    fn poll_own(
+        &mut self,
+        now: Timestamp,
+        buf: &mut [u8],
+        carrier: Option<PathId>,
+    ) -> Option<Transmit> {
+        let idle = !self.streams.wants_to_send() && !self.datagrams.wants_to_send();
+        let mut asked = None;
+        loop {
+            let ready = |p: &&Path<SentFrame>| {
+                Some(p.id) > asked && Some(p.id) != carrier && self.may_send_own(now, p)
+            };
+            let ready = self.paths.iter().filter(ready);
+            let Some(id) = ready.map(|p| p.id).min() else {
+                break;
+            };
+            asked = Some(id);
+            self.paths.select(id);
+            self.load = Load::Own;
+            let transmit = self.poll_one_of_paths(now, buf);
+            self.load = Load::All;
+            if transmit.is_some() {
+                return transmit;
+            }
+        }
+        let others = self.paths.iter_mut().filter(|p| Some(p.id) != carrier);
+        for path in others.filter(|p| idle && p.can_send()) {
+            path.cc.on_out_of_data(now);
+            path.window_limited = false;
+        }
+        None
+    }
+
+    /// Whether a path may have something of its own to send.
+    #[inline]
+    fn may_send_own(&self, now: Timestamp, path: &Path<SentFrame>) -> bool {
+        path.can_send()
+            && (self.path_wants_to_send(path)
+                || path.mtu.may_probe(now)
+                || self.initial.is_some()
+                || self.handshake.is_some())
     }
 
     /// The next train of the path in hand, and what is to be told of it.
@@ -391,6 +428,9 @@ impl Multipath {
         w: &mut Writer<'_>,
         scratch: &mut Vec<SentFrame>,
     ) {
+        if !self.wants_to_send(paths) {
+            return;
+        }
         while w.remaining() >= frame::multipath::PATH_ABANDON_SIZE
             && let Some((path, error)) = self.abandons.pop()
         {

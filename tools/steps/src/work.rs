@@ -25,7 +25,7 @@ const RR_PARTS: [&str; 3] = ["ask", "answer", "be answered"];
 pub enum Case {
     /// A stream without end in packets of 1,452 bytes; counted per packet.
     Bulk,
-    /// The same over two paths.
+    /// The same over four paths.
     Paths,
     /// Datagrams of 100 bytes, fourteen in a packet; counted per datagram.
     Datagram,
@@ -75,7 +75,7 @@ impl Case {
 /// the last; `begin` comes before the window. Returns how many units the window had.
 pub fn run(case: Case, begin: impl FnOnce(), mark: impl Fn(usize)) -> u64 {
     let mut now = Timestamp::from_nanos(1_000_000_000);
-    let paths = if case == Case::Paths { 2 } else { 1 };
+    let paths = if case == Case::Paths { 4 } else { 1 };
     let mut bulk = Bulk::connect_over(paths, &Identity::fixed(), now);
     now += Duration::from_secs(1);
     let mut units = 0;
