@@ -35,16 +35,30 @@ pub const POSTS: usize = 16;
 pub fn post_receives(
     mr: &MemoryRegion,
     slot: u32,
-    places: &[u64],
+    mut places: impl ExactSizeIterator<Item = u64>,
     post: impl FnOnce(&[RecvRequest<'_>]) -> Result<(), PostError>,
 ) -> Result<(), PostError> {
-    let at = |n: &u64| mr.sge(n.saturating_mul(slot.into()), slot);
-    let sges: SmallVec<[Sge; POSTS]> = places.iter().map(at).collect();
-    let requests = places.iter().zip(&sges).map(|(n, sge)| RecvRequest {
-        wr_id: *n,
-        sges: std::slice::from_ref(sge),
-    });
-    post(&requests.collect::<SmallVec<[_; POSTS]>>())
+    let at = |n: u64| (n, mr.sge(n.saturating_mul(slot.into()), slot));
+    fn request((wr_id, sge): &(u64, Sge)) -> RecvRequest<'_> {
+        RecvRequest {
+            wr_id: *wr_id,
+            sges: std::slice::from_ref(sge),
+        }
+    }
+    // Most are lists of one, for which none is made.
+    if places.len() == 1
+        && let Some(one) = places.next().map(at)
+    {
+        return post(&[request(&one)]);
+    }
+    let all: SmallVec<[(u64, Sge); POSTS]> = places.map(at).collect();
+    post(&all.iter().map(request).collect::<SmallVec<[_; POSTS]>>())
+}
+
+/// The places of so many receives, as many at a time as are posted with one call.
+fn batches(receives: u32) -> impl Iterator<Item = impl ExactSizeIterator<Item = u64>> {
+    let batch = move |at: u32| (at..receives.min(at + POSTS as u32)).map(u64::from);
+    (0..receives).step_by(POSTS).map(batch)
 }
 
 /// Sizes of a client's objects.
@@ -184,12 +198,10 @@ impl Shared {
         };
         note(ObjectKind::Region, len as u64);
         self.receives = Some((srq, mr));
-        let places: Vec<u64> = (0..receives.into()).collect();
-        for some in places.chunks(POSTS) {
-            let posted = post_receives(&mr, self.slot, some, |b| port.post_srq_recv(srq, b));
-            posted.map_err(|e| e.error)?;
-        }
-        Ok(())
+        let mut batches = batches(receives);
+        let posted = batches
+            .try_for_each(|b| post_receives(&mr, self.slot, b, |b| port.post_srq_recv(srq, b)));
+        posted.map_err(|e| e.error)
     }
 
     /// Entries of the completion queue, and how many clients may fill at the worst.
@@ -241,7 +253,7 @@ impl Parts {
         port: &mut P,
         shared: &Shared,
         plan: Plan,
-        (registry, owner): (&Registry, Owner),
+        entry: (&Registry, Owner),
         reservation: Option<Reservation>,
     ) -> Result<Self, RdmaError> {
         let mut parts = Self {
@@ -255,7 +267,7 @@ impl Parts {
             plan: plan.within(&port.query_device()),
             reservation,
         };
-        match parts.steps(port, shared, registry, owner) {
+        match parts.steps(port, shared, entry) {
             Ok(()) => Ok(parts),
             Err(error) => {
                 parts.tear_down(port);
@@ -268,11 +280,10 @@ impl Parts {
         &mut self,
         port: &mut P,
         shared: &Shared,
-        registry: &Registry,
-        owner: Owner,
+        entry: (&Registry, Owner),
     ) -> Result<(), RdmaError> {
         let plan = self.plan;
-        let enter = |kind, detail: usize| registry.enter(owner, kind, detail as u64);
+        let enter = |kind, detail: usize| entry.0.enter(entry.1, kind, detail as u64);
         let pd = port.alloc_pd()?;
         self.pd = Some((pd, enter(ObjectKind::Domain, 0)));
         let len = plan.slot as usize * plan.window as usize;
@@ -288,7 +299,7 @@ impl Parts {
             let mr = port.reg_mr(pd, len, Access::LOCAL_WRITE)?;
             self.receives = Some((mr, enter(ObjectKind::Region, len)));
         }
-        self.queue(port, shared, registry, owner)
+        self.queue(port, shared, entry)
     }
 
     /// Makes the queue pair, with all its receives posted.
@@ -296,8 +307,7 @@ impl Parts {
         &mut self,
         port: &mut P,
         shared: &Shared,
-        registry: &Registry,
-        owner: Owner,
+        (registry, owner): (&Registry, Owner),
     ) -> Result<(), RdmaError> {
         let plan = self.plan;
         let own = match shared.receives {
@@ -330,8 +340,7 @@ impl Parts {
                 access: plan.access,
             },
         )?;
-        let places: Vec<u64> = (0..plan.receives().into()).collect();
-        let mut batches = places.chunks(POSTS);
+        let mut batches = batches(plan.receives());
         let posted = batches.try_for_each(|places| self.post_receives(port, places));
         posted.map_err(|e| e.error)
     }
@@ -344,13 +353,13 @@ impl Parts {
         &mut self,
         port: &mut P,
         shared: &Shared,
-        (registry, owner): (&Registry, Owner),
+        entry: (&Registry, Owner),
     ) -> Result<(), RdmaError> {
         if self.qp.is_some() {
             let (what, users) = ("client", 1);
             return Err(RdmaError::Busy { what, users });
         }
-        let made = self.queue(port, shared, registry, owner);
+        let made = self.queue(port, shared, entry);
         if made.is_err() {
             self.drop_queue(port);
         }
@@ -364,7 +373,7 @@ impl Parts {
     pub fn post_receives<P: Port + ?Sized>(
         &self,
         port: &mut P,
-        places: &[u64],
+        places: impl ExactSizeIterator<Item = u64>,
     ) -> Result<(), PostError> {
         let (Some((mr, _)), Some((qp, _))) = (&self.receives, &self.qp) else {
             return Ok(());

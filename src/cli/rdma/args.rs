@@ -3,7 +3,7 @@
 use crate::cli::args::{TrustArgs, positive, server, shards};
 use crate::cli::report::units;
 use clap::{Args, Subcommand, ValueEnum};
-use corelane::shard::lanes::ProviderChoice;
+use corelane::shard::lanes::{LaneConfig, ProviderChoice, Returns};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -69,10 +69,24 @@ pub struct ProviderArgs {
     /// Over QUIC only
     #[arg(long, conflicts_with_all = ["rdma_device", "roce_port", "rdma_provider"])]
     pub no_rdma: bool,
+    /// A lane that fell back to QUIC stays there, instead of asking for another queue pair
+    #[arg(long, conflicts_with = "no_rdma")]
+    pub no_returns: bool,
     /// How long the other end may take for a step of a lane's opening and of its end
     #[arg(long, value_name = "TIME", default_value = "10")]
     #[arg(value_parser = units::parse_duration)]
     pub patience: Duration,
+}
+
+impl ProviderArgs {
+    /// Lanes as these flags have them.
+    pub fn lanes(&self) -> LaneConfig {
+        LaneConfig {
+            patience: self.patience,
+            returns: (!self.no_returns).then(Returns::default),
+            ..LaneConfig::default()
+        }
+    }
 }
 
 /// `corelane rdma server`.
@@ -199,4 +213,36 @@ pub struct RdmaBenchArgs {
     /// Print the report as JSON
     #[arg(short = 'J', long)]
     pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        provider: ProviderArgs,
+    }
+
+    fn lanes(flags: &[&str]) -> Result<LaneConfig, clap::Error> {
+        let words = ["corelane"].iter().chain(flags);
+        Flags::try_parse_from(words).map(|flags| flags.provider.lanes())
+    }
+
+    #[test]
+    fn lanes_come_back_unless_the_flags_say_otherwise() {
+        let returns = |flags: &[&str]| lanes(flags).ok().map(|lanes| lanes.returns);
+        assert_eq!(returns(&[]), Some(Some(Returns::default())));
+        assert_eq!(returns(&["--no-returns"]), Some(None));
+        // A lane without a queue pair has none to come back to.
+        assert_eq!(returns(&["--no-returns", "--no-rdma"]), None);
+    }
+
+    #[test]
+    fn the_other_end_may_take_as_long_as_the_flags_say() {
+        let patience = lanes(&["--patience", "2m"]).ok().map(|l| l.patience);
+        assert_eq!(patience, Some(Duration::from_secs(120)));
+    }
 }

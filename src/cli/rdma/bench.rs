@@ -215,14 +215,11 @@ fn config(args: &RdmaBenchArgs, size: usize) -> Result<LaneConfig, Failure> {
 /// Measures.
 pub fn run(args: &RdmaBenchArgs) -> Result<(), Failure> {
     let size = size_of(args)?;
-    let lanes = config(args, size)?;
+    let plan = config(args, size)?.plan;
     // Each side has quotas and a registry of its own.
-    let fresh = LaneConfig::default;
-    let patience = args.provider.patience;
-    let lanes = move || LaneConfig {
-        plan: lanes.plan,
-        patience,
-        ..fresh()
+    let lanes = || LaneConfig {
+        plan,
+        ..args.provider.lanes()
     };
     signal::catch()?;
     if args.measure == Measure::Setup {

@@ -218,10 +218,7 @@ pub fn run(args: &RdmaClientArgs) -> Result<(), Failure> {
     signal::catch()?;
     let ip = towards(args.server)?;
     let ports = ends::ports_at(ip, &args.provider, 1)?;
-    let lanes = LaneConfig {
-        patience: args.provider.patience,
-        ..LaneConfig::default()
-    };
+    let lanes = args.provider.lanes();
     let client = Client::start(ip, args.server, ports, Default::default(), lanes)?;
     let outcome = converse(&client, target, &commands, args.require_rdma);
     client.end(outcome)

@@ -216,10 +216,7 @@ pub fn serve(args: &RdmaServerArgs) -> Result<(), Failure> {
         cores: Vec::new(),
         idle: Idle::default(),
         server: Some(server_tls(identity, args.client_ca.as_deref())?),
-        lanes: LaneConfig {
-            patience: args.provider.patience,
-            ..LaneConfig::default()
-        },
+        lanes: args.provider.lanes(),
     };
     let protected = ports.is_none();
     let open = Arc::new(AtomicUsize::new(0));

@@ -6,23 +6,21 @@
 //! [`handle_timeout`](Device::handle_timeout). Nothing on this way allocates.
 
 use super::config::{Config, LocalAddress};
+use super::lists::Lists;
 use super::memory::Memory;
 use super::qp::{Ctx, Qp};
 use super::queues::{CompletionQueue, SharedRecvQueue};
 use super::stats::Stats;
-use super::timers::Timers;
 use super::wire::headers::{BTH, Bth, DEFAULT_PKEY, ICRC};
 use super::wire::packet::Malformed;
-use super::wire::{Icrc, Packet, Refusal, Verdict};
-use crate::base::net::canonical;
+use super::wire::{Packet, Refusal, Verdict};
 use crate::base::{BoundedQueue, RecvMeta, Rng, SocketId, Timestamp, Transmit, limits};
 use crate::rdma::attr::QpState;
 use crate::rdma::error::RdmaError;
 use crate::rdma::event::AsyncEvent;
 use crate::rdma::ids::{Gid, MemoryRegionId, QueuePairId};
 use crate::rdma::slots::{Key, Slots};
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::SocketAddr;
+use std::collections::{HashMap, HashSet};
 
 /// A partition's number without its membership bit.
 const PKEY_MASK: u16 = 0x7fff;
@@ -41,13 +39,7 @@ pub struct Device {
     pub(super) psns: HashSet<u32, foldhash::quality::RandomState>,
     pub(super) events: BoundedQueue<AsyncEvent>,
     stats: Stats,
-    timers: Timers,
-    /// Queue pairs that hold an acknowledgement back, and until when; each once.
-    holding: VecDeque<(Timestamp, Key)>,
-    /// Queue pairs with something to send.
-    ready: VecDeque<Key>,
-    /// Queue pairs with SENDs and WRITEs under way.
-    pub(super) busy: usize,
+    pub(super) lists: Lists,
 }
 
 /// One queue pair and the rest of the device, for as long as the queue pair is worked on.
@@ -61,7 +53,7 @@ macro_rules! parts {
                 events: &mut $device.events,
                 stats: &mut $device.stats,
                 config: &$device.config,
-                busy: $device.busy,
+                busy: $device.lists.busy,
                 now: $now,
             };
             (qp, ctx)
@@ -85,10 +77,7 @@ impl Device {
             psns: HashSet::default(),
             events: BoundedQueue::new(limits::RDMA_EVENTS),
             stats: Stats::default(),
-            timers: Timers::default(),
-            holding: VecDeque::new(),
-            ready: VecDeque::new(),
-            busy: 0,
+            lists: Lists::new(config.ack_delay),
             config,
             rng,
         })
@@ -122,33 +111,32 @@ impl Device {
     /// Takes the datagrams of one train, UDP payloads of `meta.segment_size` bytes each but the
     /// last. The bytes are left as they were.
     pub fn handle_train(&mut self, now: Timestamp, meta: &RecvMeta, train: &mut [u8]) {
-        let mut last = None;
-        for (n, packet) in train.chunks_mut(meta.segment_size.max(1)).enumerate() {
+        let mut longer = false;
+        let packets = train.chunks_mut(meta.segment_size.max(1)).enumerate();
+        let mut packets = packets.peekable();
+        while let Some((n, packet)) = packets.next() {
             self.stats.packets_received += 1;
-            let Some(bth) = packet.first_chunk::<BTH>().map(Bth::parse) else {
+            let Some(qpn) = Bth::qpn_of(packet) else {
                 self.stats.malformed += 1;
                 continue;
             };
-            let key = match last {
-                Some((qpn, key)) if qpn == bth.qpn => key,
-                _ => {
-                    let Some(&key) = self.qpns.get(&bth.qpn) else {
-                        self.stats.unknown_qp += 1;
-                        continue;
-                    };
-                    if let Some((_, before)) = last {
-                        self.touch(before, now);
-                    }
-                    last = Some((bth.qpn, key));
-                    key
-                }
+            let Some(&key) = self.qpns.get(&qpn) else {
+                self.stats.unknown_qp += 1;
+                continue;
             };
-            if let Some((qp, mut ctx)) = parts!(self, key, now) {
+            let Some((qp, mut ctx)) = parts!(self, key, now) else {
+                continue;
+            };
+            handle_packet(qp, &mut ctx, meta, n as u16, packet);
+            // A train is mostly one queue pair's.
+            while let Some((n, packet)) = packets.next_if(|(_, p)| Bth::qpn_of(p) == Some(qpn)) {
+                ctx.stats.packets_received += 1;
                 handle_packet(qp, &mut ctx, meta, n as u16, packet);
             }
+            longer |= self.lists.see(qp, &ctx);
         }
-        if let Some((_, key)) = last {
-            self.touch(key, now);
+        if longer {
+            self.trim();
         }
     }
 
@@ -156,20 +144,22 @@ impl Device {
     /// in use and 44 bytes beside it; 64 KiB hold the longest train. Each queue pair has a train in
     /// turn.
     pub fn poll_transmit(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
-        while let Some(key) = self.ready.pop_front() {
+        while let Some(key) = self.lists.ready.pop_front() {
             let Some((qp, mut ctx)) = parts!(self, key, now) else {
                 continue;
             };
             qp.queued = false;
-            let train = qp.build(&mut ctx, buf);
+            let built = qp.build(&mut ctx, buf);
             // Without a train there was nothing to send, or no room for it.
-            if train.is_some() && qp.has_output(&ctx) {
+            if let Some((_, true)) = built {
                 qp.queued = true;
-                self.ready.push_back(key);
+                self.lists.ready.push_back(key);
             }
-            self.arm(key);
-            if train.is_some() {
-                return train;
+            if self.lists.arm(qp) {
+                self.trim();
+            }
+            if let Some((train, _)) = built {
+                return Some(train);
             }
         }
         None
@@ -179,20 +169,19 @@ impl Device {
     #[inline]
     pub fn next_socket(&self) -> Option<SocketId> {
         let path = |key: &Key| Some(self.qps.get(*key)?.path.as_ref()?.socket);
-        self.ready.iter().find_map(path)
+        self.lists.ready.iter().find_map(path)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, or earlier;
     /// [`Timestamp::NEVER`] when nothing waits.
     pub fn poll_timeout(&self) -> Timestamp {
-        let held = self.holding.front().map_or(Timestamp::NEVER, |h| h.0);
-        self.timers.next().min(held)
+        self.lists.next()
     }
 
     /// Lets go what is held back, as before a sleep: whether there was something.
     pub fn release(&mut self) -> bool {
-        let held = !self.holding.is_empty();
-        while let Some((_, key)) = self.holding.pop_front() {
+        let held = !self.lists.holding.is_empty();
+        while let Some((_, key)) = self.lists.holding.pop_front() {
             self.release_one(key, Timestamp::ZERO);
         }
         held
@@ -209,16 +198,16 @@ impl Device {
 
     /// Acknowledgements that waited long enough.
     fn release_due(&mut self, now: Timestamp) {
-        while let Some((at, key)) = self.holding.front().copied()
+        while let Some((at, key)) = self.lists.holding.front().copied()
             && at <= now
         {
-            self.holding.pop_front();
+            self.lists.holding.pop_front();
             let delay = self.config.ack_delay;
             let held = self.qps.get_mut(key).map(|qp| (qp.held_since(), qp));
             match held {
                 // What it stood for has left; this came later.
                 Some((Some(since), _)) if since + delay > now => {
-                    self.holding.push_back((since + delay, key));
+                    self.lists.holding.push_back((since + delay, key));
                 }
                 Some((Some(_), _)) => self.release_one(key, now),
                 Some((None, qp)) => qp.holding = false,
@@ -230,7 +219,7 @@ impl Device {
     /// Does what is due: requests are sent again, or fail.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.release_due(now);
-        while let Some((at, key)) = self.timers.pop(now) {
+        while let Some((at, key)) = self.lists.timers.pop(now) {
             let Some((qp, mut ctx)) = parts!(self, key, now) else {
                 continue;
             };
@@ -254,41 +243,26 @@ impl Device {
         let unknown = RdmaError::Unknown("queue pair");
         let (found, mut ctx) = parts!(self, qp.0, Timestamp::ZERO).ok_or(unknown)?;
         let done = work(found, &mut ctx)?;
-        self.touch(qp.0, Timestamp::ZERO);
+        if self.lists.see(found, &ctx) {
+            self.trim();
+        }
         Ok(done)
     }
 
     /// Something happened to a queue pair: it may have something to send, and another deadline.
     fn touch(&mut self, key: Key, now: Timestamp) {
-        let Some((qp, ctx)) = parts!(self, key, now) else {
-            return;
-        };
-        if !qp.queued && qp.has_output(&ctx) {
-            qp.queued = true;
-            self.ready.push_back(key);
-        }
-        if let Some(since) = qp.held_since()
-            && !std::mem::replace(&mut qp.holding, true)
+        if let Some((qp, ctx)) = parts!(self, key, now)
+            && self.lists.see(qp, &ctx)
         {
-            self.holding.push_back((since + self.config.ack_delay, key));
+            self.trim();
         }
-        self.arm(key);
     }
 
-    fn arm(&mut self, key: Key) {
-        let Some(qp) = self.qps.get_mut(key) else {
-            return;
-        };
-        let busy = qp.is_busy();
-        match (std::mem::replace(&mut qp.busy, busy), busy) {
-            (false, true) => self.busy += 1,
-            (true, false) => self.busy -= 1,
-            _ => {}
-        }
-        self.timers.arm(key, qp.deadline(), &mut qp.armed);
+    /// There is another entry in the timers.
+    fn trim(&mut self) {
         let qps = &self.qps;
-        self.timers
-            .trim(qps.len(), |key| qps.get(key).map(|q| q.armed));
+        let armed = |key| qps.get(key).map(|q| q.armed);
+        self.lists.timers.trim(qps.len(), armed);
     }
 }
 
@@ -301,12 +275,7 @@ fn handle_packet(qp: &mut Qp, ctx: &mut Ctx<'_>, meta: &RecvMeta, place: u16, pa
     let Some(path) = &mut qp.path else {
         return;
     };
-    let (from, mut to) = (canonical(meta.path.remote), canonical(meta.path.local));
-    if to.ip().is_unspecified() {
-        to.set_ip(path.addresses.local.ip());
-    }
-    let expected = &path.addresses;
-    if from.ip() != expected.remote.ip() || to.ip() != expected.local.ip() {
+    if !path.takes(&meta.path) {
         ctx.stats.wrong_path += 1;
         return;
     }
@@ -314,7 +283,7 @@ fn handle_packet(qp: &mut Qp, ctx: &mut Ctx<'_>, meta: &RecvMeta, place: u16, pa
         ctx.stats.malformed += 1;
         return;
     }
-    match icrc(&mut path.received, from, to).check(packet, place) {
+    match path.received.check(packet, place) {
         Verdict::Good => {}
         Verdict::Identified(_) => ctx.stats.identified += 1,
         Verdict::Bad => {
@@ -333,12 +302,4 @@ fn handle_packet(qp: &mut Qp, ctx: &mut Ctx<'_>, meta: &RecvMeta, place: u16, pa
         Err(Malformed::Opcode(Refusal::Foreign, _)) => ctx.stats.foreign_opcodes += 1,
         Err(_) => ctx.stats.malformed += 1,
     }
-}
-
-/// The checksum of this direction: a peer's port may be another for each packet.
-fn icrc(icrc: &mut Icrc, from: SocketAddr, to: SocketAddr) -> &mut Icrc {
-    if !icrc.is_between(from, to) {
-        *icrc = Icrc::new(from, to);
-    }
-    icrc
 }

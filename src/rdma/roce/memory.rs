@@ -33,6 +33,21 @@ struct Region {
     key: u32,
 }
 
+impl Region {
+    /// These bytes of it, if they are all there and for this domain and use.
+    #[inline]
+    fn span(&self, at: Key, pd: Key, addr: u64, len: u32, needed: Access) -> Option<Span> {
+        let offset = addr.checked_sub(self.addr)?;
+        let end = offset.checked_add(len.into())?;
+        let inside = end <= self.len as u64;
+        (inside && self.pd == pd && self.access.has(needed)).then_some(Span {
+            region: Some(at),
+            offset,
+            len,
+        })
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Memory {
     regions: Slots<Region>,
@@ -132,14 +147,22 @@ impl Memory {
         region.bytes.get_mut(..region.len)
     }
 
-    /// What an SGE of the domain's owner names.
-    pub fn local(&self, pd: Key, sge: &Sge, writes: bool) -> Option<Span> {
+    /// What an SGE of the domain's owner names. A queue's requests are mostly in one region: `near`
+    /// is where the last one was.
+    #[inline]
+    pub fn local(&self, pd: Key, sge: &Sge, writes: bool, near: &mut Option<Key>) -> Option<Span> {
         let needed = if writes {
             Access::LOCAL_WRITE
         } else {
             Access::NONE
         };
-        self.span(pd, sge.lkey, sge.addr, sge.length, needed)
+        let found = near.and_then(|at| Some((at, self.regions.get(at)?)));
+        let (at, region) = match found.filter(|(_, region)| region.key == sge.lkey) {
+            Some(found) => found,
+            None => self.region(sge.lkey)?,
+        };
+        *near = Some(at);
+        region.span(at, pd, sge.addr, sge.length, needed)
     }
 
     /// What a peer of the domain's queue pairs names. Of no bytes nothing is checked, as the
@@ -148,20 +171,14 @@ impl Memory {
         if len == 0 {
             return Some(Span::default());
         }
-        self.span(pd, rkey, addr, len, needed)
+        let (at, region) = self.region(rkey)?;
+        region.span(at, pd, addr, len, needed)
     }
 
-    fn span(&self, pd: Key, key: u32, addr: u64, len: u32, needed: Access) -> Option<Span> {
+    /// The region of a key.
+    fn region(&self, key: u32) -> Option<(Key, &Region)> {
         let at = *self.keys.get(&key)?;
-        let region = self.regions.get(at)?;
-        let offset = addr.checked_sub(region.addr)?;
-        let end = offset.checked_add(len.into())?;
-        let inside = end <= region.len as u64;
-        (inside && region.pd == pd && region.access.has(needed)).then_some(Span {
-            region: Some(at),
-            offset,
-            len,
-        })
+        Some((at, self.regions.get(at)?))
     }
 
     /// `len` bytes of `span` from `at`; `None` once the region is gone.
@@ -285,6 +302,35 @@ mod tests {
     }
 
     #[test]
+    fn where_the_last_piece_was_does_not_decide_about_the_next() {
+        let mut m = Memory::new(&DEVICE_ATTR);
+        let mut rng = Rng::from_u64(4);
+        let mut register = |m: &mut Memory| {
+            let made = m.register(domain(1), 32, Access::LOCAL_WRITE, &mut rng);
+            made.unwrap()
+        };
+        let (a, b) = (register(&mut m), register(&mut m));
+        let mut near = None;
+        for region in [&a, &a, &b, &a, &b, &b] {
+            let sge = region.sge(4, 8);
+            let found = m.local(domain(1), &sge, true, &mut near);
+            assert_eq!(found, m.local(domain(1), &sge, true, &mut None));
+            assert_eq!((found.is_some(), near), (true, Some(region.id.0)));
+            // Neither another domain's, nor more than there is.
+            assert_eq!(m.local(domain(2), &sge, true, &mut near), None);
+            let long = region.sge(0, 33);
+            assert_eq!(m.local(domain(1), &long, true, &mut near), None);
+        }
+        m.deregister(b.id).unwrap();
+        assert_eq!(m.local(domain(1), &b.sge(4, 8), true, &mut near), None);
+        // Another in its place.
+        let c = register(&mut m);
+        assert_eq!(c.id.0.slot, b.id.0.slot);
+        assert_eq!(m.local(domain(1), &b.sge(4, 8), true, &mut near), None);
+        assert!(m.local(domain(1), &c.sge(4, 8), true, &mut near).is_some());
+    }
+
+    #[test]
     fn pieces_are_gathered_and_scattered_in_order() {
         let mut m = Memory::new(&DEVICE_ATTR);
         let mut rng = Rng::from_u64(2);
@@ -292,7 +338,10 @@ mod tests {
             .register(domain(1), 32, Access::LOCAL_WRITE, &mut rng)
             .unwrap();
         let spans: Vec<Span> = [(20, 3), (0, 0), (4, 5), (10, 2)]
-            .map(|(at, len)| m.local(domain(1), &r.sge(at, len), true).unwrap())
+            .map(|(at, len)| {
+                m.local(domain(1), &r.sge(at, len), true, &mut None)
+                    .unwrap()
+            })
             .into();
         assert!(m.scatter(&spans, 0, b"abcdefgh"));
         assert!(m.scatter(&spans, 8, b"ij"));

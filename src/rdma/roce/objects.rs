@@ -323,6 +323,7 @@ impl Provider for Device {
             dest_qpn: attr.dest_qpn,
             sent: Icrc::new(local.addr, remote),
             received: Icrc::new(remote, local.addr),
+            taken: None,
         };
         self.with_qp(qp, |qp, _| {
             qp.enter_rtr(attr, path);
@@ -363,7 +364,7 @@ impl Provider for Device {
         let gone = gone.ok_or(RdmaError::Unknown("queue pair"))?;
         self.qpns.remove(&gone.qpn);
         self.psns.remove(&gone.drawn_psn);
-        self.busy -= usize::from(gone.busy);
+        self.lists.busy -= usize::from(gone.busy);
         self.count_users(gone.pd, [gone.send_cq, gone.recv_cq], gone.srq, false);
         Ok(())
     }

@@ -39,9 +39,12 @@ impl CompletionQueue {
 
     #[inline]
     pub fn poll(&mut self, into: &mut [Completion]) -> usize {
-        let n = into.len().min(self.entries.len());
-        for (to, from) in into.iter_mut().zip(self.entries.drain(..n)) {
+        let mut n = 0;
+        while let Some(to) = into.get_mut(n)
+            && let Some(from) = self.entries.pop_front()
+        {
             *to = from;
+            n += 1;
         }
         n
     }
@@ -57,6 +60,8 @@ pub(super) struct RecvQueue {
     max_sge: usize,
     /// The slot of the oldest request.
     head: usize,
+    /// The region of the last that was taken.
+    pub near: Option<Key>,
 }
 
 impl RecvQueue {
@@ -73,6 +78,7 @@ impl RecvQueue {
             depth,
             max_sge,
             head: 0,
+            near: None,
         }
     }
 
@@ -99,7 +105,7 @@ impl RecvQueue {
                 depth: self.depth as u32,
             });
         }
-        let slot = (self.head + self.requests.len()) % self.depth;
+        let slot = self.wrap(self.head + self.requests.len());
         let at = slot * self.max_sge;
         if let Some(sges) = self.sges.get_mut(at..at + n) {
             sges.copy_from_slice(request.sges);
@@ -113,8 +119,18 @@ impl RecvQueue {
     pub fn take(&mut self) -> Option<(u64, &[Sge])> {
         let (wr_id, n) = self.requests.pop_front()?;
         let at = self.head * self.max_sge;
-        self.head = (self.head + 1) % self.depth;
+        self.head = self.wrap(self.head + 1);
         Some((wr_id, self.sges.get(at..at + usize::from(n))?))
+    }
+
+    /// A slot of the ring, of which `at` is at most one round ahead.
+    #[inline]
+    fn wrap(&self, at: usize) -> usize {
+        if at >= self.depth {
+            at - self.depth
+        } else {
+            at
+        }
     }
 
     pub fn clear(&mut self) {

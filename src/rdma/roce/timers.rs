@@ -25,12 +25,15 @@ impl Timers {
     }
 
     /// Sees to an entry at or before `deadline`, where `armed` is the queue pair's earliest one.
+    /// Whether that is another one.
     #[inline]
-    pub fn arm(&mut self, key: Key, deadline: Timestamp, armed: &mut Timestamp) {
-        if deadline < *armed {
+    pub fn arm(&mut self, key: Key, deadline: Timestamp, armed: &mut Timestamp) -> bool {
+        let sooner = deadline < *armed;
+        if sooner {
             self.heap.push(Reverse((deadline, key)));
             *armed = deadline;
         }
+        sooner
     }
 
     /// The next entry that is due.

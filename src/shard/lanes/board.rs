@@ -76,7 +76,8 @@ impl<P: Port> Host<P> {
         let objects = self.port.as_ref().map(P::objects);
         let (lanes, sessions) = (self.lanes, self.sessions.len());
         let now = (self.stats, lanes, sessions, objects, self.has_device());
-        if self.told.replace(now) != Some(now) {
+        if self.told.as_ref() != Some(&now) {
+            self.told = Some(now);
             self.config.board.tell(self.status_now());
         }
     }

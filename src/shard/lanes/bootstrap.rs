@@ -5,6 +5,7 @@ use super::host::{Host, LaneShard, News};
 use super::session::{Carrier, Memory, Session, State};
 use crate::base::{Timestamp, limits};
 use crate::rdma::bootstrap::{ALPN, BootstrapError, Message, QueueTerms, Refusal, Terms};
+use crate::rdma::lane::Frame;
 use crate::rdma::parts::{Parts, Plan};
 use crate::rdma::quota::{Amount, Identity, Reservation};
 use crate::rdma::registry::Owner;
@@ -426,7 +427,7 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             }
             Message::Frame(bytes) if matches!(state, State::Open | State::Leaving) => {
                 if s.takes_by_stream(bytes) {
-                    self.on_frame(now, key, bytes);
+                    self.on_frame(now, key, Frame::parse(bytes));
                 } else {
                     self.host
                         .misbehaved(key, "a frame on the wrong carrier".into());

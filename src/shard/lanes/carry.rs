@@ -6,7 +6,7 @@ use super::host::{Host, LaneShard, News, Parting};
 use super::session::{Carrier, Pending, State, UNPOSTED};
 use crate::base::{Timestamp, limits};
 use crate::rdma::bootstrap::Message;
-use crate::rdma::lane::{Frame, HEADER, Kind};
+use crate::rdma::lane::{Frame, HEADER};
 use crate::rdma::slots::Key;
 use crate::rdma::{Completion, CompletionOpcode, Port, QueuePairId, Status};
 
@@ -29,7 +29,7 @@ const NONE: Completion = Completion {
 impl<P: Port> Host<P> {
     /// Sends what a lane may send now.
     pub(super) fn pump(&mut self, key: Key) {
-        let Some(s) = self.sessions.get(key) else {
+        let Some(s) = self.sessions.get_mut(key) else {
             return;
         };
         if !matches!(s.state, State::Open | State::Leaving | State::Left) {
@@ -37,7 +37,7 @@ impl<P: Port> Host<P> {
         }
         match s.carrier {
             Carrier::Changing | Carrier::Returning => {}
-            Carrier::Queue => self.gather(key),
+            Carrier::Queue => s.gather(key, &mut self.gathered),
             Carrier::Stream => {
                 while self.write_message(key) {}
                 self.acknowledge(key);
@@ -55,14 +55,7 @@ impl<P: Port> Host<P> {
         let Some(number) = s.flow.next() else {
             return false;
         };
-        let (n, at) = s.place(number);
-        let (tag, len) = s.messages.get(n).copied().unwrap_or_default();
-        let frame = Frame {
-            kind: Kind::Message,
-            tag,
-            number,
-            ack: s.flow.ack(),
-        };
+        let (frame, at, len) = s.message(number);
         let mut body = std::mem::take(&mut self.scratch);
         body.clear();
         body.resize(len as usize, 0);
@@ -107,7 +100,7 @@ impl<P: Port> Host<P> {
             Carrier::Queue => {
                 s.ops.push_back(pending);
                 s.unposted += 1;
-                self.gather(key);
+                s.gather(key, &mut self.gathered);
             }
         }
     }
@@ -187,12 +180,10 @@ impl<P: Port> Host<P> {
         self.on_left(key);
     }
 
-    /// Copies a received message to the scratch buffer.
+    /// Copies a received message to the beginning of the scratch buffer.
     fn fetch(&mut self, c: &Completion) -> Option<Vec<u8>> {
         let (shared, port) = (self.shared.as_ref()?, self.port.as_ref()?);
-        let mut bytes = std::mem::take(&mut self.scratch);
-        bytes.clear();
-        bytes.resize(c.byte_len as usize, 0);
+        let len = c.byte_len as usize;
         let (mr, at) = match shared.receives {
             Some((_, mr)) => (mr.id, c.wr_id * u64::from(shared.slot)),
             None => {
@@ -200,8 +191,16 @@ impl<P: Port> Host<P> {
                 s.parts.as_ref()?.receive(c.wr_id)?
             }
         };
-        port.read(mr, at, &mut bytes).ok()?;
-        Some(bytes)
+        let mut bytes = std::mem::take(&mut self.scratch);
+        if bytes.len() < len {
+            bytes.resize(len, 0);
+        }
+        let read = bytes.get_mut(..len).map(|into| port.read(mr, at, into));
+        if matches!(read, Some(Ok(()))) {
+            return Some(bytes);
+        }
+        self.scratch = bytes;
+        None
     }
 }
 
@@ -229,7 +228,9 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             for completion in batch.iter().take(n) {
                 self.on_completion(now, completion);
             }
-            self.host.ring();
+            if n > 0 {
+                self.host.ring();
+            }
             if n < BATCH {
                 break;
             }
@@ -256,7 +257,8 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             && let Some(bytes) = self.host.fetch(c)
         {
             self.host.repost(c.qp, c.wr_id);
-            self.on_queue_frame(now, key, &bytes);
+            let frame = bytes.get(..c.byte_len as usize).and_then(Frame::parse);
+            self.on_queue_frame(now, key, frame);
             self.host.scratch = bytes;
         } else {
             self.host.repost(c.qp, c.wr_id);

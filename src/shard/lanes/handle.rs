@@ -24,9 +24,14 @@ impl<P: Port> Lanes<'_, P> {
     }
 
     fn open(&mut self, lane: LaneId) -> Result<&mut Session, LaneError> {
-        let session = self.host.sessions.get_mut(lane.0);
-        let session = session.ok_or(LaneError::Closed)?;
-        session.is_open().map(|()| session)
+        self.open_and_port(lane).map(|(session, _)| session)
+    }
+
+    #[inline]
+    fn open_and_port(&mut self, lane: LaneId) -> Result<(&mut Session, Option<&mut P>), LaneError> {
+        let Host { sessions, port, .. } = &mut *self.host;
+        let session = sessions.get_mut(lane.0).ok_or(LaneError::Closed)?;
+        session.is_open().map(|()| (session, port.as_mut()))
     }
 
     fn begin(&mut self, target: Target, status_only: bool) -> Result<LaneId, LaneError> {
@@ -62,7 +67,7 @@ impl<P: Port> Lanes<'_, P> {
     /// # Errors
     /// [`LaneError`]; nothing was accepted then.
     pub fn send(&mut self, lane: LaneId, tag: u32, data: &[u8]) -> Result<(), LaneError> {
-        let session = self.open(lane)?;
+        let (session, port) = self.open_and_port(lane)?;
         if data.len() > session.max_message() {
             return Err(LaneError::TooLong(session.max_message()));
         }
@@ -77,10 +82,7 @@ impl<P: Port> Lanes<'_, P> {
         if let Some(message) = session.messages.get_mut(n) {
             *message = (tag, data.len() as u32);
         }
-        let (sessions, port) = (&mut self.host.sessions, self.host.port.as_mut());
-        if let Some(s) = sessions.get_mut(lane.0) {
-            s.send.write(port, at + HEADER as u64, data);
-        }
+        session.send.write(port, at + HEADER as u64, data);
         self.host.pump(lane.0);
         Ok(())
     }

@@ -3,6 +3,7 @@
 use super::app::{LaneApp, LaneEnd, LaneInfo, OpError, Target};
 use super::board::{Board, Told};
 use super::handle::Lanes;
+use super::post::Planned;
 use super::returns::Returns;
 use super::session::{LaneId, Session, State};
 use super::wake::Wakes;
@@ -158,7 +159,8 @@ pub struct Host<P: Port> {
     pub(super) gathered: Vec<Key>,
     /// Receives to post again: whose they were, and their place.
     pub(super) receives: Vec<(QueuePairId, u64)>,
-    /// Copies of what is posted inline.
+    /// A lane's list while it is put together, and copies of what is posted inline.
+    pub(super) batch: Vec<Planned>,
     pub(super) inline: Vec<u8>,
     /// Where completions are polled to.
     pub(super) completions: Vec<Completion>,
@@ -287,9 +289,10 @@ impl<P: Port> Host<P> {
 
     /// All completions were seen: what waited for it goes.
     pub(super) fn finish_parting(&mut self) {
-        if !self.parting.is_empty() {
-            self.wakes.on_removed();
+        if self.parting.is_empty() {
+            return;
         }
+        self.wakes.on_removed();
         for parting in std::mem::take(&mut self.parting) {
             match (parting, &mut self.port) {
                 (Parting::Client(parts), Some(port)) => {
@@ -350,6 +353,7 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             scratch: Vec::new(),
             gathered: Vec::new(),
             receives: Vec::new(),
+            batch: Vec::new(),
             inline: Vec::new(),
             completions: Vec::new(),
             closing: false,

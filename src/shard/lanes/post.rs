@@ -9,11 +9,11 @@
 use super::app::Operation;
 use super::host::Host;
 use super::session::{Carrier, Session, State};
-use crate::rdma::lane::{Frame, HEADER, Kind};
+use crate::rdma::lane::HEADER;
 use crate::rdma::parts::{INLINE, POSTS, Parts, post_receives};
 use crate::rdma::slots::Key;
 use crate::rdma::{
-    Data, MemoryRegion, Port, QueuePair, QueuePairId, Remote, SendOp, SendRequest, Sge,
+    Data, MemoryRegion, Port, PostError, QueuePair, QueuePairId, Remote, SendOp, SendRequest, Sge,
 };
 use smallvec::SmallVec;
 
@@ -26,15 +26,13 @@ enum What {
 }
 
 /// A request that is about to be posted.
-struct Planned {
+pub(super) struct Planned {
     what: What,
     op: SendOp,
     sge: Sge,
     /// Its bytes are the ones that stand inline at its place.
     inline: bool,
 }
-
-type Batch = SmallVec<[Planned; POSTS]>;
 
 /// What a lane posts with.
 struct Means {
@@ -74,14 +72,7 @@ fn plan_message<P: Port>(
     number: u64,
     inline: &mut [u8],
 ) -> Option<Planned> {
-    let (n, at) = s.place(number);
-    let (tag, len) = s.messages.get(n).copied().unwrap_or_default();
-    let frame = Frame {
-        kind: Kind::Message,
-        tag,
-        number,
-        ack: s.flow.ack(),
-    };
+    let (frame, at, len) = s.message(number);
     let mr = &means.send;
     port.write(mr.id, at, &frame.to_bytes()).ok()?;
     let len = HEADER as u32 + len;
@@ -122,8 +113,13 @@ fn plan_operation(s: &Session, means: &Means, op: &Operation) -> Option<Planned>
 }
 
 /// What a lane posts next, as far as one list holds it.
-fn plan<P: Port>(port: &mut P, s: &Session, means: &Means, inline: &mut Vec<u8>) -> Batch {
-    let mut batch = Batch::new();
+fn plan<P: Port>(
+    port: &mut P,
+    s: &Session,
+    means: &Means,
+    (batch, inline): (&mut Vec<Planned>, &mut Vec<u8>),
+) {
+    batch.clear();
     let (mut messages, mut operations) = (0, 0);
     if means.inline > 0 {
         inline.resize(POSTS * INLINE as usize, 0);
@@ -160,12 +156,53 @@ fn plan<P: Port>(port: &mut P, s: &Session, means: &Means, inline: &mut Vec<u8>)
             inline: true,
         });
     }
-    batch
 }
 
-/// Counts the first `posted` of a batch as posted.
-fn note(s: &mut Session, batch: &Batch, posted: usize) {
-    for planned in batch.iter().take(posted) {
+/// Posts a batch as one list.
+fn post<P: Port>(
+    port: &mut P,
+    s: &Session,
+    qp: QueuePairId,
+    (batch, inline): (&[Planned], &[u8]),
+) -> Result<(), PostError> {
+    let ack = s.ack_frame().to_bytes();
+    // Most are lists of one, for which none is made.
+    if let [one] = batch {
+        return port.post_send(qp, &[request(s, 0, one, (inline, &ack))]);
+    }
+    let all = batch.iter().enumerate();
+    let requests: SmallVec<[SendRequest<'_>; POSTS]> = all
+        .map(|(n, planned)| request(s, n, planned, (inline, &ack)))
+        .collect();
+    port.post_send(qp, &requests)
+}
+
+/// The request at a place of a batch.
+#[inline]
+fn request<'a>(
+    s: &Session,
+    n: usize,
+    planned: &'a Planned,
+    (inline, ack): (&'a [u8], &'a [u8]),
+) -> SendRequest<'a> {
+    let data = match planned.what {
+        What::Ack => Some(ack),
+        _ if planned.inline => inline_at(inline, n, planned.sge.length),
+        _ => None,
+    };
+    let data = match data {
+        Some(bytes) => Data::Inline(bytes),
+        None => Data::Sges(std::slice::from_ref(&planned.sge)),
+    };
+    let index = s.posted + n as u64;
+    let mut request = SendRequest::new(index, planned.op, data);
+    request.signaled = planned.what == What::Operation || s.is_signaled(index);
+    request
+}
+
+/// Counts requests as posted.
+fn note(s: &mut Session, posted: &[Planned]) {
+    for planned in posted {
         match planned.what {
             What::Message => s.flow.on_sent(),
             What::Ack => s.flow.on_told(),
@@ -182,19 +219,13 @@ fn note(s: &mut Session, batch: &Batch, posted: usize) {
 }
 
 impl<P: Port> Host<P> {
-    /// Has a lane post what it may when the turn ends.
-    pub(super) fn gather(&mut self, key: Key) {
-        if let Some(s) = self.sessions.get_mut(key)
-            && !std::mem::replace(&mut s.gathered, true)
-        {
-            self.gathered.push(key);
-        }
-    }
-
     /// Posts all that was gathered.
     pub(super) fn ring(&mut self) {
         // First, for what is sent below lets peers send again.
         self.post_receives();
+        if self.gathered.is_empty() {
+            return;
+        }
         let mut all = std::mem::take(&mut self.gathered);
         for key in all.drain(..) {
             if let Some(s) = self.sessions.get_mut(key) {
@@ -218,36 +249,18 @@ impl<P: Port> Host<P> {
         let Some(means) = s.parts.as_ref().and_then(|p| Means::of(p, prefers)) else {
             return false;
         };
-        let batch = plan(port, s, &means, &mut self.inline);
+        let batch = &mut self.batch;
+        plan(port, s, &means, (batch, &mut self.inline));
         if batch.is_empty() {
             return false;
         }
-        let ack = s.ack_frame().to_bytes();
-        let mut requests: SmallVec<[SendRequest<'_>; POSTS]> = SmallVec::new();
-        for (n, planned) in batch.iter().enumerate() {
-            let data = match planned.what {
-                What::Ack => Some(&ack[..]),
-                _ if planned.inline => inline_at(&self.inline, n, planned.sge.length),
-                _ => None,
-            };
-            let data = match data {
-                Some(bytes) => Data::Inline(bytes),
-                None => Data::Sges(std::slice::from_ref(&planned.sge)),
-            };
-            let index = s.posted + n as u64;
-            let mut request = SendRequest::new(index, planned.op, data);
-            request.signaled = planned.what == What::Operation || s.is_signaled(index);
-            requests.push(request);
-        }
-        let posted = port.post_send(means.qp.id, &requests);
-        drop(requests);
-        match posted {
+        match post(port, s, means.qp.id, (batch, &self.inline)) {
             Ok(()) => {
-                note(s, &batch, batch.len());
+                note(s, batch);
                 batch.len() == POSTS
             }
             Err(refused) => {
-                note(s, &batch, refused.index);
+                note(s, batch.get(..refused.index).unwrap_or_default());
                 self.fail_over(key, &refused.error.to_string());
                 false
             }
@@ -289,13 +302,13 @@ impl<P: Port> Host<P> {
         };
         let mut posted = 0;
         for some in used.chunks(POSTS) {
-            let places: SmallVec<[u64; POSTS]> = some.iter().map(|(_, place)| *place).collect();
-            let done = post_receives(&mr, shared.slot, &places, |b| port.post_srq_recv(srq, b));
+            let places = some.iter().map(|(_, place)| *place);
+            let done = post_receives(&mr, shared.slot, places, |b| port.post_srq_recv(srq, b));
             if let Err(refused) = done {
                 tracing::error!(error = %refused.error, "a receive could not be posted again");
                 return posted + refused.index;
             }
-            posted += places.len();
+            posted += some.len();
         }
         posted
     }
@@ -314,8 +327,8 @@ impl<P: Port> Host<P> {
             return;
         };
         for some in used.chunks(POSTS) {
-            let places: SmallVec<[u64; POSTS]> = some.iter().map(|(_, place)| *place).collect();
-            if let Err(refused) = parts.post_receives(port, &places) {
+            let places = some.iter().map(|(_, place)| *place);
+            if let Err(refused) = parts.post_receives(port, places) {
                 return self.fail_over(key, &refused.error.to_string());
             }
         }

@@ -14,6 +14,9 @@ const PIECE: u32 = 32 * 1024;
 const DONE: u64 = 0;
 const REFUSED: u64 = 1;
 
+/// A frame's header and body; `None` for what is no frame.
+type Parsed<'a> = Option<(Frame, &'a [u8])>;
+
 fn u64_at(body: &[u8], at: usize) -> Option<u64> {
     let bytes = body.get(at..at.checked_add(8)?)?;
     bytes.try_into().ok().map(u64::from_be_bytes)
@@ -177,20 +180,20 @@ fn forget_pieces(s: &mut Session, failed: &Pending) {
 
 impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
     /// A frame by the queue pair: nothing but messages and what tells of them.
-    pub(super) fn on_queue_frame(&mut self, now: Timestamp, key: Key, bytes: &[u8]) {
+    pub(super) fn on_queue_frame(&mut self, now: Timestamp, key: Key, frame: Parsed<'_>) {
         let s = self.host.sessions.get(key);
         let early = s.is_some_and(|s| s.server && s.carrier == Carrier::Returning);
-        let other = |(f, _): &(Frame, _)| !matches!(f.kind, Kind::Message | Kind::Ack);
-        if early || Frame::parse(bytes).is_some_and(|f| other(&f)) {
+        let other = |(f, _): (Frame, _)| !matches!(f.kind, Kind::Message | Kind::Ack);
+        if early || frame.is_some_and(other) {
             let why = "an operation in a message, or a message too early";
             return self.host.misbehaved(key, why.into());
         }
-        self.on_frame(now, key, bytes);
+        self.on_frame(now, key, frame);
     }
 
     /// A frame, by whichever way it came.
-    pub(super) fn on_frame(&mut self, now: Timestamp, key: Key, bytes: &[u8]) {
-        let Some((frame, body)) = Frame::parse(bytes) else {
+    pub(super) fn on_frame(&mut self, now: Timestamp, key: Key, parsed: Parsed<'_>) {
+        let Some((frame, body)) = parsed else {
             self.host
                 .misbehaved(key, "the peer sent what is no frame".into());
             return;
@@ -202,7 +205,7 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             // The queue pair was faster than the stream: who sends is ready.
             s.early = true;
             self.host.ready(key, true);
-            return self.on_frame(now, key, bytes);
+            return self.on_frame(now, key, parsed);
         }
         let counted = matches!(frame.kind, Kind::Message | Kind::Ack);
         if counted {

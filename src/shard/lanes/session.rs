@@ -278,6 +278,28 @@ impl Session {
         (n as usize, n * u64::from(self.plan.slot))
     }
 
+    /// Has the lane post what it may when the turn ends.
+    #[inline]
+    pub fn gather(&mut self, key: Key, gathered: &mut Vec<Key>) {
+        if !std::mem::replace(&mut self.gathered, true) {
+            gathered.push(key);
+        }
+    }
+
+    /// A message that was accepted: its frame's header, where it stands, and bytes of its body.
+    #[inline]
+    pub fn message(&self, number: u64) -> (Frame, u64, u32) {
+        let (n, at) = self.place(number);
+        let (tag, len) = self.messages.get(n).copied().unwrap_or_default();
+        let frame = Frame {
+            kind: Kind::Message,
+            tag,
+            number,
+            ack: self.flow.ack(),
+        };
+        (frame, at, len)
+    }
+
     pub fn is_open(&self) -> Result<(), LaneError> {
         let ok = self.state == State::Open && self.end.is_none();
         ok.then_some(()).ok_or(LaneError::Closed)

@@ -1,11 +1,13 @@
-//! The work that is counted: two endpoints in memory, time and randomness given, so that the same
-//! program executes the same instructions each time.
+//! The work that is counted: two endpoints in memory, or two shards on loopback for lanes, time and
+//! randomness given, so that the same program executes the same instructions each time.
 
 #[path = "../../../tests/common/bulk.rs"]
 #[expect(dead_code, reason = "its steps by the real clock")]
 mod bulk;
 #[path = "../../../tests/common/certs.rs"]
 mod certs;
+#[path = "lanes.rs"]
+mod lanes;
 
 use bulk::Bulk;
 use certs::Identity;
@@ -19,6 +21,8 @@ const RTT: Duration = Duration::from_micros(200);
 /// What every part counts from.
 const PARTS: [&str; 3] = ["send", "receive", "be acked"];
 const RR_PARTS: [&str; 3] = ["ask", "answer", "be answered"];
+/// A client that takes an answer asks again in the same turn.
+const LANE_PARTS: [&str; 3] = ["ask", "answer", "look"];
 
 /// What the endpoints do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -31,6 +35,9 @@ pub enum Case {
     Datagram,
     /// A request of 64 bytes and its answer on a stream of their own, one at a time.
     Rr,
+    /// A message of 64 bytes there and back on a lane over RDMA in user space; counted per round
+    /// trip, with the turn that finds nothing beside.
+    Rdma,
 }
 
 impl Case {
@@ -41,6 +48,7 @@ impl Case {
             Self::Paths => "paths",
             Self::Datagram => "datagram",
             Self::Rr => "rr",
+            Self::Rdma => "rdma",
         }
     }
 
@@ -50,6 +58,7 @@ impl Case {
             Self::Bulk | Self::Paths => "packet",
             Self::Datagram => "datagram of 100 B",
             Self::Rr => "request of 64 B",
+            Self::Rdma => "message of 64 B",
         }
     }
 
@@ -58,6 +67,7 @@ impl Case {
         match self {
             Self::Bulk | Self::Paths | Self::Datagram => PARTS,
             Self::Rr => RR_PARTS,
+            Self::Rdma => LANE_PARTS,
         }
     }
 
@@ -66,7 +76,7 @@ impl Case {
         match self {
             Self::Bulk | Self::Paths => (300, 1),
             Self::Datagram => (300, 1),
-            Self::Rr => (2_000, 40),
+            Self::Rr | Self::Rdma => (2_000, 40),
         }
     }
 }
@@ -75,13 +85,16 @@ impl Case {
 /// the last; `begin` comes before the window. Returns how many units the window had.
 pub fn run(case: Case, begin: impl FnOnce(), mark: impl Fn(usize)) -> u64 {
     let mut now = Timestamp::from_nanos(1_000_000_000);
+    if case == Case::Rdma {
+        return lane(now, begin, mark);
+    }
     let paths = if case == Case::Paths { 4 } else { 1 };
     let mut bulk = Bulk::connect_over(paths, &Identity::fixed(), now);
     now += Duration::from_secs(1);
     let mut units = 0;
     let mut round = |mark: &dyn Fn(usize)| {
         match case {
-            Case::Bulk | Case::Paths => {}
+            Case::Bulk | Case::Paths | Case::Rdma => {}
             Case::Datagram => bulk.send_datagrams(14 * 11, 100),
             Case::Rr => bulk.request(64),
         }
@@ -114,4 +127,21 @@ pub fn run(case: Case, begin: impl FnOnce(), mark: impl Fn(usize)) -> u64 {
         Case::Datagram => after.1 - before.1,
         _ => after.0 - before.0,
     }
+}
+
+/// The same for a lane.
+fn lane(now: Timestamp, begin: impl FnOnce(), mark: impl Fn(usize)) -> u64 {
+    let mut pair = lanes::Pair::connect(now);
+    let (warm_up, window) = Case::Rdma.rounds();
+    let mut before = 0;
+    for _ in 0..warm_up {
+        before = pair.round(&|_| {});
+    }
+    begin();
+    let mut after = before;
+    for _ in 0..window {
+        after = pair.round(&mark);
+    }
+    mark(END);
+    after - before
 }

@@ -181,7 +181,7 @@ impl Qp {
             self.fail_oldest(ctx, Status::BadRespErr);
             return;
         }
-        let spans = r.queue.spans(r.queue.head(), head);
+        let spans = r.queue.spans(head);
         if !ctx.memory.scatter(spans, at, packet.payload) {
             self.fail_oldest(ctx, Status::LocProtErr);
             return;
@@ -202,7 +202,7 @@ impl Qp {
         let Some(head) = r.queue.front() else {
             return;
         };
-        let spans = r.queue.spans(r.queue.head(), head);
+        let spans = r.queue.spans(head);
         if !ctx.memory.scatter(spans, 0, &found.to_ne_bytes()) {
             self.fail_oldest(ctx, Status::LocProtErr);
             return;

@@ -20,6 +20,7 @@ use super::memory::{Memory, Span};
 use super::queues::{CompletionQueue, RecvQueue, SharedRecvQueue};
 use super::stats::Stats;
 use super::wire::Icrc;
+use crate::base::net::canonical;
 use crate::base::{BoundedQueue, FourTuple, SocketId, Timestamp};
 use crate::rdma::access::Access;
 use crate::rdma::attr::{InitAttr, QpInitAttr, QpState, RtrAttr, RtsAttr};
@@ -62,6 +63,33 @@ pub(super) struct Path {
     pub dest_qpn: u32,
     pub sent: Icrc,
     pub received: Icrc,
+    /// The addresses of the packets that were last taken, for which `received` is.
+    pub taken: Option<FourTuple>,
+}
+
+impl Path {
+    /// Whether packets between these addresses are this path's. The peer's port may be another for
+    /// each packet; the checksum is set to it.
+    #[inline]
+    pub fn takes(&mut self, way: &FourTuple) -> bool {
+        self.taken.as_ref() == Some(way) || self.look_at(way)
+    }
+
+    fn look_at(&mut self, way: &FourTuple) -> bool {
+        let (from, mut to) = (canonical(way.remote), canonical(way.local));
+        let expected = &self.addresses;
+        if to.ip().is_unspecified() {
+            to.set_ip(expected.local.ip());
+        }
+        if from.ip() != expected.remote.ip() || to.ip() != expected.local.ip() {
+            return false;
+        }
+        if !self.received.is_between(from, to) {
+            self.received = Icrc::new(from, to);
+        }
+        self.taken = Some(*way);
+        true
+    }
 }
 
 #[derive(Debug)]
@@ -206,11 +234,12 @@ impl Qp {
             }
         };
         let left = queue.len().saturating_sub(1);
+        let mut near = queue.near;
         let (wr_id, sges) = queue.take()?;
         spans.clear();
         let mut capacity = Ok(0u32);
         for sge in sges {
-            match ctx.memory.local(pd, sge, true) {
+            match ctx.memory.local(pd, sge, true, &mut near) {
                 Some(span) => {
                     spans.push(span);
                     capacity = capacity.map(|n: u32| n.saturating_add(span.len));
@@ -218,6 +247,7 @@ impl Qp {
                 None => capacity = Err(()),
             }
         }
+        queue.near = near;
         if let Some((limit, key)) = armed
             && left < *limit as usize
         {

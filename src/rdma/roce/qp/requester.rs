@@ -6,7 +6,7 @@
 
 use super::send_queue::{SendQueue, Wqe};
 use super::train::Planned;
-use super::window::Window;
+use super::window::{Window, is_full};
 use super::{Ctx, Qp};
 use crate::base::Timestamp;
 use crate::base::limits::ROCE_PACKETS_PER_ACK;
@@ -188,9 +188,15 @@ impl Requester {
         head.fault.filter(|_| self.cursor == self.queue.head())
     }
 
-    /// The next packet, when one may be sent now.
+    /// Whether a packet may be sent now, with so many bytes of SENDs and WRITEs under way at most.
     #[inline]
-    pub fn plan(&self, mtu: u32, window: u32) -> Option<Planned> {
+    pub fn may_send(&self, mtu: u32, window: usize) -> bool {
+        self.admitted(mtu, window).is_some()
+    }
+
+    /// The request whose packet may be sent now, the number of its first and how many it takes.
+    #[inline]
+    fn admitted(&self, mtu: u32, window: usize) -> Option<(&Wqe, Psn, u32)> {
         if self.waits_until != Timestamp::NEVER {
             return None;
         }
@@ -212,12 +218,17 @@ impl Requester {
             }
             (self.next, packets)
         };
+        // A window that has become smaller is full, too; but an answer must be on its way.
+        let waits = self.since_ack_request == 0 && is_full(window, self.flight, mtu);
+        (!waits || wqe.op.fetches()).then_some((wqe, first, packets))
+    }
+
+    /// The next packet, when one may be sent now.
+    #[inline]
+    pub fn plan(&self, mtu: u32, window: usize) -> Option<Planned> {
+        let (wqe, first, packets) = self.admitted(mtu, window)?;
         if wqe.op.fetches() {
             return Some(self.plan_fetch(wqe, first, mtu));
-        }
-        // A window that has become smaller is full, too; but an answer must be on its way.
-        if self.flight >= window && self.since_ack_request == 0 {
-            return None;
         }
         let offset = self.packet.saturating_mul(mtu);
         let place = Place::of(self.packet, packets);
@@ -228,7 +239,7 @@ impl Requester {
             psn: first.plus(self.packet),
             offset,
             payload: wqe.len.saturating_sub(offset).min(mtu),
-            ack_req: self.asks(place, window),
+            ack_req: self.asks(place, is_full(window, self.flight + 1, mtu)),
             solicited: wqe.solicited && place.ends(),
         })
     }
@@ -236,8 +247,7 @@ impl Requester {
     /// Whether this packet asks for an acknowledgement: none that could be the last for a while
     /// may go without. Completions of what others follow come with theirs.
     #[inline]
-    fn asks(&self, place: Place, window: u32) -> bool {
-        let stalls = self.flight + 1 >= window;
+    fn asks(&self, place: Place, stalls: bool) -> bool {
         if stalls || self.since_ack_request >= ROCE_PACKETS_PER_ACK {
             return true;
         }
@@ -347,8 +357,7 @@ impl Requester {
         let Some(wqe) = self.queue.get(self.cursor) else {
             return false;
         };
-        self.queue
-            .copy(ctx.memory, self.cursor, wqe, planned.offset, out)
+        self.queue.copy(ctx.memory, wqe, planned.offset, out)
     }
 
     /// The memory of the request at the cursor is gone: it fails when its turn comes.

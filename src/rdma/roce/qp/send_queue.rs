@@ -20,6 +20,8 @@ pub(super) struct Wqe {
     pub op: SendOp,
     /// Bytes of its message.
     pub len: u32,
+    /// Where in the ring its memory is named, or its inline bytes stand.
+    slot: u32,
     spans: u8,
     inline: bool,
     pub signaled: bool,
@@ -57,7 +59,7 @@ impl Wqe {
 
     /// How many numbers it takes.
     pub fn packets_at(&self, mtu: u32) -> u32 {
-        if self.op.is_atomic() {
+        if self.len <= mtu || self.op.is_atomic() {
             return 1;
         }
         self.len.div_ceil(mtu.max(1)).max(1)
@@ -69,11 +71,15 @@ pub(super) struct SendQueue {
     wqes: VecDeque<Wqe>,
     /// The sequence number of the oldest request.
     head: u64,
+    /// The slot of the next that is posted.
+    next_slot: usize,
     depth: usize,
     spans: Box<[Span]>,
     max_sge: usize,
     inline: Box<[u8]>,
     max_inline: usize,
+    /// The region of the last request.
+    near: Option<Key>,
 }
 
 impl SendQueue {
@@ -83,11 +89,13 @@ impl SendQueue {
         Self {
             wqes: VecDeque::with_capacity(depth),
             head: 0,
+            next_slot: 0,
             depth,
             spans: vec![Span::default(); depth * max_sge].into(),
             max_sge,
             inline: vec![0; depth * max_inline].into(),
             max_inline,
+            near: None,
         }
     }
 
@@ -123,26 +131,21 @@ impl SendQueue {
         (wqe.begun() && psn.since(wqe.first) >= 0).then_some(wqe)
     }
 
-    #[inline]
-    fn slot(&self, seq: u64) -> usize {
-        (seq % self.depth.max(1) as u64) as usize
-    }
-
     /// A request's registered memory.
     #[inline]
-    pub fn spans(&self, seq: u64, wqe: &Wqe) -> &[Span] {
-        let at = self.slot(seq) * self.max_sge;
+    pub fn spans(&self, wqe: &Wqe) -> &[Span] {
+        let at = wqe.slot as usize * self.max_sge;
         let range = at..at + usize::from(wqe.spans);
         self.spans.get(range).unwrap_or_default()
     }
 
     /// Copies a piece of a request's message; false when its memory is gone.
     #[inline]
-    pub fn copy(&self, memory: &Memory, seq: u64, wqe: &Wqe, at: u32, out: &mut [u8]) -> bool {
+    pub fn copy(&self, memory: &Memory, wqe: &Wqe, at: u32, out: &mut [u8]) -> bool {
         if !wqe.inline {
-            return memory.gather(self.spans(seq, wqe), at, out);
+            return memory.gather(self.spans(wqe), at, out);
         }
-        let begin = self.slot(seq) * self.max_inline + at as usize;
+        let begin = wqe.slot as usize * self.max_inline + at as usize;
         match self.inline.get(begin..begin + out.len()) {
             Some(bytes) => {
                 out.copy_from_slice(bytes);
@@ -166,11 +169,12 @@ impl SendQueue {
             });
         }
         let len = self.check(request, max_message)?;
-        let slot = self.slot(self.head + self.wqes.len() as u64);
+        let slot = self.next_slot;
         let mut wqe = Wqe {
             wr_id: request.wr_id,
             op: request.op,
             len,
+            slot: slot as u32,
             spans: 0,
             inline: false,
             signaled: request.signaled,
@@ -193,7 +197,7 @@ impl SendQueue {
                 let at = slot * self.max_sge;
                 let slots = self.spans.get_mut(at..at + sges.len()).unwrap_or_default();
                 for (span, sge) in slots.iter_mut().zip(sges) {
-                    match memory.local(pd, sge, request.op.fetches()) {
+                    match memory.local(pd, sge, request.op.fetches(), &mut self.near) {
                         Some(found) => *span = found,
                         None => wqe.fault = Some(Status::LocProtErr),
                     }
@@ -201,6 +205,7 @@ impl SendQueue {
             }
         }
         self.wqes.push_back(wqe);
+        self.next_slot = if slot + 1 < self.depth { slot + 1 } else { 0 };
         Ok(())
     }
 

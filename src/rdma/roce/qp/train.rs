@@ -9,7 +9,7 @@
 //! from, and their data is copied once, out of registered memory.
 
 use super::{Ctx, Qp};
-use crate::base::limits::{MAX_TRAIN_BYTES, MAX_TRAIN_SEGMENTS, ROCE_WINDOW_OF_ALL};
+use crate::base::limits::{MAX_TRAIN_BYTES, MAX_TRAIN_SEGMENTS, ROCE_WINDOW, ROCE_WINDOW_OF_ALL};
 use crate::base::{Ecn, Transmit};
 use crate::rdma::attr::QpState;
 use crate::rdma::roce::config::Identification;
@@ -43,6 +43,9 @@ pub(super) const SHORT: usize = 512;
 /// Bytes of an acknowledgement.
 const ANSWER: usize = BTH + AETH + ICRC;
 
+/// So many queue pairs with something under way have to share; fewer have what each may.
+const SHARERS: usize = ROCE_WINDOW_OF_ALL / ROCE_WINDOW + 1;
+
 /// Whose packet comes next, which, and its bytes.
 type Next = (Half, Planned, usize);
 
@@ -54,6 +57,8 @@ struct Train {
     count: u16,
     /// Whose packet is the first.
     first: Option<Half>,
+    /// Nothing else may be sent now.
+    drained: bool,
 }
 
 impl Qp {
@@ -62,19 +67,24 @@ impl Qp {
         let Some(path) = &self.path else {
             return false;
         };
-        self.plan(path.mtu, self.window(ctx, path.mtu)).is_some()
+        let owes = self.responder.has_output() && self.responder.plan(path.mtu).is_some();
+        let may = self.state == QpState::Rts;
+        owes || (may && self.requester.may_send(path.mtu, self.window(ctx)))
     }
 
-    /// Packets of SENDs and WRITEs that may be under way.
+    /// Bytes of SENDs and WRITEs that may be under way.
     #[inline]
-    fn window(&self, ctx: &Ctx<'_>, mtu: u32) -> u32 {
-        let share = ROCE_WINDOW_OF_ALL / ctx.busy.max(1);
-        let most = ctx.config.window.min(share);
-        self.requester.window.packets(most, mtu)
+    fn window(&self, ctx: &Ctx<'_>) -> usize {
+        let share = match ctx.busy {
+            // A window of the largest size each.
+            0..SHARERS => ROCE_WINDOW,
+            busy => ROCE_WINDOW_OF_ALL / busy,
+        };
+        self.requester.window.bytes(ctx.config.window.min(share))
     }
 
     #[inline]
-    fn plan(&self, mtu: u32, window: u32) -> Option<(Half, Planned)> {
+    fn plan(&self, mtu: u32, window: usize) -> Option<(Half, Planned)> {
         let answer = || Some((Half::Responder, self.responder.plan(mtu)?));
         let request = || {
             let may = self.state == QpState::Rts;
@@ -90,9 +100,12 @@ impl Qp {
 
     /// The next packet of a train: one that is no longer than the first and that `room` holds.
     #[inline]
-    fn plan_next(&self, train: &Train, mtu: u32, window: u32, room: usize) -> Option<Next> {
+    fn plan_next(&self, train: &mut Train, mtu: u32, window: usize, room: usize) -> Option<Next> {
+        let Some((half, planned)) = self.plan(mtu, window) else {
+            train.drained = true;
+            return None;
+        };
         let fits = |len| train.count == 0 || len <= train.segment.min(room);
-        let (half, planned) = self.plan(mtu, window)?;
         let len = packet_len(&planned.ext, planned.payload as usize);
         if half == Half::Requester && self.responder.has_output() {
             // The last place is the answer's.
@@ -109,16 +122,18 @@ impl Qp {
         (fits(len) && !alone).then_some((half, planned, len))
     }
 
-    /// Writes the next train to `buf`, which must hold at least one packet.
-    pub fn build(&mut self, ctx: &mut Ctx<'_>, buf: &mut [u8]) -> Option<Transmit> {
+    /// Writes the next train to `buf`, which must hold at least one packet; it, and whether there
+    /// is more to send.
+    pub fn build(&mut self, ctx: &mut Ctx<'_>, buf: &mut [u8]) -> Option<(Transmit, bool)> {
         let path = self.path.as_ref()?;
         let (mtu, socket, addresses) = (path.mtu, path.socket, path.addresses);
-        let window = self.window(ctx, mtu);
+        let window = self.window(ctx);
         let room = buf.len().min(MAX_TRAIN_BYTES);
         let buf = buf.get_mut(..room)?;
         let mut train = Train::default();
         while usize::from(train.count) < MAX_TRAIN_SEGMENTS {
-            let next = self.plan_next(&train, mtu, window, room - train.len);
+            let left = room - train.len;
+            let next = self.plan_next(&mut train, mtu, window, left);
             let Some((half, planned, len)) = next else {
                 break;
             };
@@ -148,13 +163,14 @@ impl Qp {
         }
         ctx.stats.packets_sent += u64::from(train.count);
         ctx.stats.trains_sent += 1;
-        Some(Transmit {
+        let transmit = Transmit {
             socket,
             path: addresses,
             ecn: Ecn::NotEct,
             segment_size: train.segment,
             len: train.len,
-        })
+        };
+        Some((transmit, !train.drained && self.has_output(ctx)))
     }
 
     /// Writes one packet and moves on; false when its data is gone.

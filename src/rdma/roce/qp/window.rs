@@ -30,10 +30,10 @@ impl Default for Window {
 }
 
 impl Window {
-    /// Packets that may be under way, of `config` bytes at most.
+    /// Bytes that may be under way, `config` at most.
     #[inline]
-    pub fn packets(&self, config: usize, mtu: u32) -> u32 {
-        (config.min(self.allowed) / mtu.max(1) as usize).clamp(2, 1 << 20) as u32
+    pub fn bytes(&self, config: usize) -> usize {
+        config.min(self.allowed)
     }
 
     /// So many bytes arrived.
@@ -59,36 +59,55 @@ impl Window {
     }
 }
 
+/// Whether so many packets under way leave no room for another in a window of so many bytes. Two
+/// are always let go.
+#[inline]
+pub(super) const fn is_full(window: usize, packets: u32, mtu: u32) -> bool {
+    packets >= 2 && (packets as usize + 1).saturating_mul(mtu as usize) > window
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn a_window_lets_go_what_fits_and_two_at_least() {
+        for window in [0, 255, 256, 511, 512, 767, 768, 1 << 20] {
+            for mtu in [256, 4096] {
+                let most = (window / mtu as usize).max(2) as u32;
+                for packets in [0, 1, 2, 3, most - 1, most, most + 1] {
+                    assert_eq!(is_full(window, packets, mtu), packets >= most, "{window}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn it_grows_while_nothing_is_lost_and_shrinks_for_long() {
         let mut w = Window::default();
-        let packets = |w: &Window| w.packets(usize::MAX, 4096) as usize * 4096;
-        assert_eq!(packets(&w), ROCE_WINDOW_START);
-        assert_eq!(w.packets(8192, 4096), 2);
+        let bytes = |w: &Window| w.bytes(usize::MAX);
+        assert_eq!(bytes(&w), ROCE_WINDOW_START);
+        assert_eq!(w.bytes(8192), 8192);
         w.earn(ROCE_WINDOW_START - 1);
-        assert_eq!(packets(&w), ROCE_WINDOW_START);
+        assert_eq!(bytes(&w), ROCE_WINDOW_START);
         w.earn(1);
-        assert_eq!(packets(&w), ROCE_WINDOW_START + ROCE_WINDOW_STEP);
+        assert_eq!(bytes(&w), ROCE_WINDOW_START + ROCE_WINDOW_STEP);
         for _ in 0..100 {
             w.earn(ROCE_WINDOW);
         }
-        assert_eq!(packets(&w), ROCE_WINDOW, "and no further");
+        assert_eq!(bytes(&w), ROCE_WINDOW, "and no further");
         w.lost();
-        assert_eq!(packets(&w), ROCE_WINDOW / 2);
+        assert_eq!(bytes(&w), ROCE_WINDOW / 2);
         for _ in 0..PATIENCE - 1 {
             w.earn(ROCE_WINDOW / 2);
         }
-        assert_eq!(packets(&w), ROCE_WINDOW / 2);
+        assert_eq!(bytes(&w), ROCE_WINDOW / 2);
         w.earn(ROCE_WINDOW);
         w.earn(ROCE_WINDOW);
-        assert_eq!(packets(&w), ROCE_WINDOW / 2 + ROCE_WINDOW_STEP);
+        assert_eq!(bytes(&w), ROCE_WINDOW / 2 + ROCE_WINDOW_STEP);
         for _ in 0..20 {
             w.lost();
         }
-        assert_eq!(packets(&w), ROCE_WINDOW_STEP);
+        assert_eq!(bytes(&w), ROCE_WINDOW_STEP);
     }
 }

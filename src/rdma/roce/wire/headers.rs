@@ -57,6 +57,13 @@ impl Bth {
         }
     }
 
+    /// The receiving queue pair of a packet; `None` where it has no whole header.
+    #[inline]
+    pub fn qpn_of(packet: &[u8]) -> Option<u32> {
+        let [_, _, _, _, _, q0, q1, q2, ..] = *packet.first_chunk::<BTH>()?;
+        Some(u32::from_be_bytes([0, q0, q1, q2]))
+    }
+
     /// As bytes. The migration state is "migrated", as of every queue pair that never moves.
     #[inline]
     pub fn to_bytes(self) -> [u8; BTH] {
