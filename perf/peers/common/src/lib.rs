@@ -35,6 +35,8 @@ pub use certificates::Certificates;
 pub use corelane_perf::clock::{now, unix_seconds};
 pub use corelane_perf::meter::{Latency, Meter, new_latency};
 pub use corelane_perf::tls::{ALPN, SERVER_NAME};
+use corelane_perf::output::tell;
+use corelane_perf::program::{NOT_OFFERED, USAGE};
 pub use frame::{Client, Outcome, Server};
 pub use idle::{AT_A_TIME, SETTLE, WARM_UPS};
 pub use pacer::{MAX_UNDER_WAY, Pacer, Timer};
@@ -84,10 +86,10 @@ pub fn main<P: Peer>() -> ExitCode {
     let args = args::Args::parse();
     let run = match args.run() {
         Ok(run) => run,
-        Err(sentence) => return refuse::<P>(&sentence),
+        Err(sentence) => return end::<P>(&sentence, USAGE),
     };
     if let Some(sentence) = P::refuses(&run) {
-        return refuse::<P>(&sentence);
+        return end::<P>(&sentence, NOT_OFFERED);
     }
     let done = match args.serve {
         Some(directory) => idle::serve::<P>(&run, &directory),
@@ -95,16 +97,16 @@ pub fn main<P: Peer>() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(fault) => {
-            eprintln!("{}: {fault}", P::NAME);
-            ExitCode::FAILURE
-        }
+        Err(fault) => end::<P>(&fault.to_string(), FAILED),
     }
 }
 
-fn refuse<P: Peer>(sentence: &str) -> ExitCode {
-    eprintln!("{}: {sentence}", P::NAME);
-    ExitCode::from(2)
+/// The exit code of a run that failed.
+const FAILED: u8 = 1;
+
+fn end<P: Peer>(sentence: &str, code: u8) -> ExitCode {
+    tell(&format!("{}: {sentence}", P::NAME));
+    ExitCode::from(code)
 }
 
 fn measure<P: Peer>(run: &Run, json: bool) -> Result<(), Fault> {
