@@ -4,8 +4,8 @@
 //! own included, prints the JSON of `report`, and peers take the command line of `program`. `quinn`
 //! is a peer (others are built in `perf/peers`), `ceiling` what the kernel and the cipher alone
 //! allow; both count by `meter`. `profile` says where the time goes. Every program reads `flags`,
-//! speaks by `output`, finds others by `places` and starts them by `child`. `perf/README.md` has the
-//! method.
+//! speaks by `output`, finds others by `places` and starts them by `child`. `perf/README.md` has
+//! the method.
 
 pub mod ceiling;
 pub mod child;

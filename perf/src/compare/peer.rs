@@ -184,8 +184,8 @@ fn corelane(case: &Case, settings: &Settings) -> Option<Vec<String>> {
     Some(words(&format!("bench {work} -t {seconds} {profile} -J")))
 }
 
-/// Connections of a client with several shards: where each lands at the server is chance, and with so
-/// many all shards get some.
+/// Connections of a client with several shards: where each lands at the server is chance, and with
+/// so many all shards get some.
 fn scale(omit: &str, shards: u32) -> String {
     format!("throughput {omit} --shards {shards} --connections 16 -P 16 -l 64K")
 }

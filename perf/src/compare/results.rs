@@ -1,5 +1,6 @@
-//! The files of a comparison: every run and the summaries as JSON, the tables, and the picture. They
-//! have one name, with the time at which the comparison began, so that none replaces another's.
+//! The files of a comparison: every run and the summaries as JSON, the tables, and the picture.
+//! They have one name, with the time at which the comparison began, so that none replaces
+//! another's.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -100,8 +101,8 @@ pub struct Files {
 }
 
 impl Files {
-    /// `<time>-<settings>-<commit>.json`, `.md` and `.svg` in `directory`, from now. `commit` is that
-    /// of the build that is measured.
+    /// `<time>-<settings>-<commit>.json`, `.md` and `.svg` in `directory`, from now. `commit` is
+    /// that of the build that is measured.
     ///
     /// # Errors
     /// When nothing can be written there, which is better known before measuring for hours.

@@ -216,7 +216,8 @@ fn place_of(layer: Layer, function: String) -> Place {
 }
 
 /// A sample does not tell who called: the block cipher, which masks of headers and nonces share,
-/// counts to the payload, the rest of cryptography to TLS, and what stands alone of `core` to nobody.
+/// counts to the payload, the rest of cryptography to TLS, and what stands alone of `core` to
+/// nobody.
 fn settle(spot: Spot) -> Place {
     match spot {
         Spot::Here(place) => place,

@@ -78,7 +78,8 @@ pub(crate) struct Args {
     #[arg(long)]
     resume: bool,
     /// Connections that are held idle
-    #[arg(long, default_value_t = CONNECTIONS, value_parser = value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = CONNECTIONS)]
+    #[arg(value_parser = value_parser!(u32).range(1..=1_000_000))]
     connections: u32,
     /// How the implementation is set up
     #[arg(long, value_enum, default_value = "tuned")]

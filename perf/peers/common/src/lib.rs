@@ -34,9 +34,9 @@ pub use args::{
 pub use certificates::Certificates;
 pub use corelane_perf::clock::{now, unix_seconds};
 pub use corelane_perf::meter::{Latency, Meter, new_latency};
-pub use corelane_perf::tls::{ALPN, SERVER_NAME};
 use corelane_perf::output::tell;
 use corelane_perf::program::{NOT_OFFERED, USAGE};
+pub use corelane_perf::tls::{ALPN, SERVER_NAME};
 pub use frame::{Client, Outcome, Server};
 pub use idle::{AT_A_TIME, SETTLE, WARM_UPS};
 pub use pacer::{MAX_UNDER_WAY, Pacer, Timer};

@@ -59,9 +59,7 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     match measure(&args) {
-        Ok(report) => {
-            output::finish(&format!("{report}\n"), ExitCode::SUCCESS)
-        }
+        Ok(report) => output::finish(&format!("{report}\n"), ExitCode::SUCCESS),
         Err(fault) => {
             output::tell(&format!("noq: {fault}"));
             ExitCode::FAILURE
