@@ -27,6 +27,8 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::Parser;
+use corelane_perf::output::tell;
+use corelane_perf::program::{NOT_OFFERED, USAGE};
 
 pub use args::{
     CONNECTION_WINDOW, IDLE_TIMEOUT, Profile, Run, SOCKET_BUFFER, STREAM_WINDOW, UDP_PAYLOAD, Work,
@@ -34,8 +36,6 @@ pub use args::{
 pub use certificates::Certificates;
 pub use corelane_perf::clock::{now, unix_seconds};
 pub use corelane_perf::meter::{Latency, Meter, new_latency};
-use corelane_perf::output::tell;
-use corelane_perf::program::{NOT_OFFERED, USAGE};
 pub use corelane_perf::tls::{ALPN, SERVER_NAME};
 pub use frame::{Client, Outcome, Server};
 pub use idle::{AT_A_TIME, SETTLE, WARM_UPS};
