@@ -194,9 +194,13 @@ pub fn judge(frames: &[Frame]) -> Spot {
             });
         }
     }
-    match frames.last() {
-        Some(outermost) => judge_symbol(&outermost.function),
-        None => Spot::Callers("?".into()),
+    let Some(outermost) = frames.last() else {
+        return Spot::Callers("?".into());
+    };
+    match judge_symbol(&outermost.function) {
+        // Helpers without a name that says so; inlined ones are their function's.
+        Spot::Callers(name) if outermost.file.contains("/aws-lc/") => Spot::Cipher(name),
+        spot => spot,
     }
 }
 
@@ -275,7 +279,7 @@ fn is_of(frame: &Frame, name: &str, of: &str) -> bool {
 }
 
 /// Assembly and C of the libraries for cryptography. What a library exports begins with its name;
-/// the functions inside it do not, and those of AWS-LC say nothing of their directory either.
+/// the functions inside it do not.
 fn is_cipher(name: &str) -> bool {
     let parts = [
         "ring_core_",
@@ -294,10 +298,10 @@ fn is_cipher(name: &str) -> bool {
 }
 
 /// The layer of a [`Spot::Cipher`] where nobody tells who called it: payloads use the most of a
-/// block cipher, and the rest of cryptography is of handshakes.
+/// block cipher and of comparing (tags), and the rest of cryptography is of handshakes.
 pub fn alone(name: &str) -> Layer {
-    let block = ["aes", "AES", "ctr32", "chacha"];
-    match block.iter().any(|part| name.contains(part)) && is_cipher(name) {
+    let payload = ["aes", "AES", "ctr32", "chacha", "CRYPTO_memcmp"];
+    match payload.iter().any(|part| name.contains(part)) && is_cipher(name) {
         true => Layer::Aead,
         false => Layer::Tls,
     }
