@@ -359,6 +359,23 @@ fn help_and_doctor_succeed() {
     }
 }
 
+/// A release build in a checkout says its commit, too; `perf` puts that beside what it measures.
+#[test]
+fn the_version_is_one_line_with_a_commit_or_without() {
+    let output = run("--version");
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).expect("text");
+    let rest = text.strip_prefix("corelane ").expect("the program's name");
+    let (version, stamp) = rest
+        .trim_end()
+        .split_once(' ')
+        .unwrap_or((rest.trim_end(), ""));
+    assert_eq!(version, env!("CARGO_PKG_VERSION"));
+    let stamp = stamp.trim_matches(['(', ')']).trim_end_matches('+');
+    assert!(stamp.chars().all(|c| c.is_ascii_hexdigit()), "{text}");
+    assert_eq!(text.lines().count(), 1);
+}
+
 #[test]
 fn a_reader_that_goes_away_is_no_failure() {
     let mut child = corelane("bench --help")

@@ -24,15 +24,9 @@ pub fn unix_seconds() -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
-/// Reads a number of seconds on a command line.
-///
-/// # Errors
-/// When it is none, negative, or more than an hour.
-pub fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(seconds) if (0.0..=3600.0).contains(&seconds) => Ok(seconds),
-        _ => Err("a number of seconds from 0 to 3600".into()),
-    }
+/// How many cores this process may use.
+pub fn cores() -> usize {
+    core_affinity::get_core_ids().map_or(0, |cores| cores.len())
 }
 
 /// Pins the calling thread to `core`.
@@ -146,14 +140,6 @@ mod tests {
         assert!(clock.read().unwrap() < Duration::from_millis(20));
         tell.send(()).unwrap();
         assert!(thread.join().unwrap());
-    }
-
-    #[test]
-    fn seconds_are_finite_and_few() {
-        assert_eq!((seconds("0"), seconds("2.5")), (Ok(0.0), Ok(2.5)));
-        for bad in ["", "-1", "3601", "NaN", "inf", "1s"] {
-            assert!(seconds(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

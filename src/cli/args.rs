@@ -13,9 +13,16 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// The version; of a release build in a checkout with the commit (`build.rs`), and a `+` where the
+/// sources differed from it.
+const VERSION: &str = match option_env!("CORELANE_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 /// A thread-per-core QUIC transport engine: what it reaches, on this machine or between two.
 #[derive(Debug, Parser)]
-#[command(name = "corelane", version, max_term_width = 100)]
+#[command(name = "corelane", version = VERSION, max_term_width = 100)]
 pub struct Cli {
     /// Log lines on standard error: error, warn, info, debug, trace, or a filter by module
     #[arg(long, global = true, value_name = "FILTER", default_value = "warn")]

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use corelane_perf::ceiling::{self, Settings, echo};
-use corelane_perf::clock;
 use corelane_perf::report::{Report, Workload};
+use corelane_perf::{flags, output};
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Work {
@@ -43,10 +43,10 @@ struct Args {
     #[arg(long, default_value_t = 1452, value_parser = clap::value_parser!(u16).range(16..=65_507))]
     size: u16,
     /// Seconds to measure
-    #[arg(long, default_value_t = 3.0, value_parser = clock::seconds)]
+    #[arg(long, default_value_t = 3.0, value_parser = flags::window)]
     seconds: f64,
     /// Seconds to leave out before
-    #[arg(long, default_value_t = 0.5, value_parser = clock::seconds)]
+    #[arg(long, default_value_t = 0.5, value_parser = flags::seconds)]
     omit: f64,
     /// The server's core
     #[arg(long, default_value_t = 0)]
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     let workload = match measure(&args) {
         Ok(workload) => workload,
         Err(error) => {
-            eprintln!("ceiling: {error}");
+            output::tell(&format!("ceiling: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -77,12 +77,11 @@ fn main() -> ExitCode {
     });
     let tool = if sealed { "sealed" } else { "udp" };
     let report = Report::new(tool, env!("CARGO_PKG_VERSION"), config, workload);
-    if args.json {
-        print!("{}", report.to_json());
-    } else {
-        print!("{}", report.to_text());
-    }
-    ExitCode::SUCCESS
+    let text = match args.json {
+        true => report.to_json(),
+        false => report.to_text(),
+    };
+    output::finish(&text, ExitCode::SUCCESS)
 }
 
 fn measure(args: &Args) -> io::Result<Workload> {

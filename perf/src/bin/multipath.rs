@@ -7,8 +7,12 @@
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use clap::Parser;
+use corelane_perf::compare::stats::Summary;
+use corelane_perf::output::{self, tell};
+use corelane_perf::{child, flags, places};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -21,17 +25,17 @@ struct Args {
     #[arg(long, value_delimiter = ',', default_values_t = ALL.map(String::from))]
     cases: Vec<String>,
     /// Runs of each
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = flags::rounds)]
     rounds: usize,
     /// Seconds of a run
-    #[arg(long, default_value_t = 8.0)]
+    #[arg(long, default_value_t = 8.0, value_parser = flags::window)]
     seconds: f64,
-    /// The build of corelane
-    #[arg(long, default_value = "target/release/corelane")]
-    corelane: PathBuf,
-    /// The build of noq's program
-    #[arg(long, default_value = "perf/peers/target/release/noq-multipath")]
-    noq: PathBuf,
+    /// The build of corelane [default: beside this program]
+    #[arg(long, value_name = "FILE")]
+    corelane: Option<PathBuf>,
+    /// The build of noq's program [default: perf/peers/target/release/noq-multipath]
+    #[arg(long, value_name = "FILE")]
+    noq: Option<PathBuf>,
     /// Print the results as JSON
     #[arg(short = 'J', long)]
     json: bool,
@@ -48,6 +52,10 @@ const ALL: [&str; 5] = [
 const NEAR: &str = "delay=10,rate=20";
 const FAR: &str = "delay=60,rate=20";
 const SUM: f64 = 40e6;
+/// Seconds left out before.
+const OMIT: f64 = 2.0;
+/// What starting, connecting and ending may take beyond the time that is measured.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// One row: what is run, and what it showed.
 #[derive(Serialize)]
@@ -55,7 +63,8 @@ struct Row {
     case: String,
     program: &'static str,
     paths: u8,
-    goodput_bits_per_second: Vec<f64>,
+    /// Of each round; none where it failed.
+    goodput_bits_per_second: Vec<Option<f64>>,
     longest_stall_ms: Vec<f64>,
     /// Paths that were open at the end.
     paths_open: Vec<u64>,
@@ -68,35 +77,58 @@ struct Row {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    if let Some(case) = args.cases.iter().find(|c| !ALL.contains(&c.as_str())) {
-        eprintln!(
-            "multipath: there is no case `{case}`: take {}",
-            ALL.join(", ")
-        );
-        return ExitCode::from(2);
+    match measure(&Args::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            tell(&format!("multipath: {error}"));
+            ExitCode::from(2)
+        }
     }
-    let mut rows: Vec<Row> = args.cases.iter().flat_map(|c| rows(c, &args)).collect();
+}
+
+fn measure(args: &Args) -> Result<ExitCode, String> {
+    if let Some(case) = args.cases.iter().find(|c| !ALL.contains(&c.as_str())) {
+        let all = ALL.join(", ");
+        return Err(format!("there is no case `{case}`: take {all}"));
+    }
+    let programs = Programs::find(args)?;
+    let mut rows: Vec<Row> = args.cases.iter().flat_map(|c| rows(c, args)).collect();
     for _ in 0..args.rounds {
         for row in &mut rows {
-            let done = run(row, &args);
-            if let Err(why) = done {
-                row.failures.push(why);
+            match run(row, args, &programs) {
+                Ok(goodput) => row.goodput_bits_per_second.push(Some(goodput)),
+                Err(why) => {
+                    row.goodput_bits_per_second.push(None);
+                    row.failures.push(why);
+                }
             }
         }
     }
-    if args.json {
-        match serde_json::to_string_pretty(&rows) {
-            Ok(text) => println!("{text}"),
-            Err(_) => return ExitCode::FAILURE,
-        }
-    } else {
-        print!("{}", table(&rows));
-    }
-    if rows.iter().all(|r| r.failures.is_empty()) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&rows).map_err(|e| e.to_string())? + "\n",
+        false => table(&rows),
+    };
+    let failed = rows.iter().any(|r| !r.failures.is_empty());
+    Ok(output::finish(&text, ExitCode::from(u8::from(failed))))
+}
+
+/// The two that are compared.
+struct Programs {
+    corelane: PathBuf,
+    noq: PathBuf,
+}
+
+impl Programs {
+    /// Finds them before anything is measured.
+    fn find(args: &Args) -> Result<Self, String> {
+        let beside = |_| places::beside().map(|directory| directory.join("corelane"));
+        let corelane = args.corelane.clone().ok_or(()).or_else(beside)?;
+        let noq = args.noq.clone();
+        let noq = noq.unwrap_or_else(|| places::peers().join("noq-multipath"));
+        Ok(Self {
+            corelane: places::program(corelane, places::BUILD)?,
+            noq: places::program(noq, places::BUILD_PEERS)?,
+        })
     }
 }
 
@@ -157,28 +189,25 @@ fn common(program: &str, args: &Args, paths: u8) -> Vec<String> {
         time,
         &args.seconds.to_string(),
         omit,
-        "2",
+        &OMIT.to_string(),
     ];
     words.map(String::from).to_vec()
 }
 
-fn run(row: &mut Row, args: &Args) -> Result<(), String> {
-    let program = if row.program == "corelane" {
-        &args.corelane
-    } else {
-        &args.noq
+/// Runs it once; returns the goodput.
+fn run(row: &mut Row, args: &Args, programs: &Programs) -> Result<f64, String> {
+    let program = match row.program {
+        "corelane" => &programs.corelane,
+        _ => &programs.noq,
     };
-    let output = Command::new(program).args(&row.command).output();
-    let output = output.map_err(|e| format!("cannot run {}: {e}", program.display()))?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
-    }
-    let report: Value = serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())?;
+    let limit = Duration::from_secs_f64(OMIT + args.seconds) + GRACE;
+    let text = child::output(Command::new(program).args(&row.command), limit);
+    let text = text.map_err(|failed| failed.why)?;
+    let report: Value = serde_json::from_str(&text).map_err(|e| e.to_string())?;
     // corelane's report has the workload further inside.
     let of = report.pointer("/end/workloads/0").unwrap_or(&report);
     let goodput = of["goodput_bits_per_second"].as_f64();
-    row.goodput_bits_per_second
-        .push(goodput.ok_or("a report without goodput")?);
+    let goodput = goodput.ok_or("a report without goodput")?;
     row.longest_stall_ms.extend(of["longest_stall_ms"].as_f64());
     let open = match &of["paths"] {
         Value::Array(paths) if !paths.is_empty() => {
@@ -189,13 +218,11 @@ fn run(row: &mut Row, args: &Args) -> Result<(), String> {
         _ => of["paths_open"].as_u64(),
     };
     row.paths_open.extend(open);
-    Ok(())
+    Ok(goodput)
 }
 
-fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied()
+fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    Summary::of(values).map(|s| s.median)
 }
 
 /// Goodput beside one path of the same program, each round by itself: median and spread.
@@ -203,13 +230,14 @@ fn beside_one(row: &Row, rows: &[Row]) -> Option<String> {
     let is_one = |r: &&Row| r.case == row.case && r.program == row.program && r.paths == 1;
     let one = rows.iter().filter(|_| row.paths > 1).find(is_one)?;
     let (many, one) = (&row.goodput_bits_per_second, &one.goodput_bits_per_second);
-    if many.len() != one.len() {
-        return None;
-    }
-    let ratios: Vec<f64> = many.iter().zip(one).map(|(m, o)| m / o).collect();
-    let least = ratios.iter().copied().reduce(f64::min)?;
-    let most = ratios.iter().copied().reduce(f64::max)?;
-    Some(format!("{:.2} [{least:.2}..{most:.2}]", median(&ratios)?))
+    let ratios = many
+        .iter()
+        .zip(one)
+        .filter_map(|(m, o)| Some((*m)? / (*o)?));
+    let Summary {
+        median, min, max, ..
+    } = Summary::of(ratios)?;
+    Some(format!("{median:.2} [{min:.2}..{max:.2}]"))
 }
 
 fn table(rows: &[Row]) -> String {
@@ -218,7 +246,7 @@ fn table(rows: &[Row]) -> String {
          longest stall, ms | worst | paths kept |\n|---|---|---|---|---|---|---|---|---|\n",
     );
     for row in rows {
-        let goodput = median(&row.goodput_bits_per_second);
+        let goodput = median(row.goodput_bits_per_second.iter().copied().flatten());
         let share = goodput.filter(|_| row.is_shaped).map(|g| g / SUM * 100.0);
         let worst = row.longest_stall_ms.iter().copied().reduce(f64::max);
         let kept = |open: &&u64| **open >= u64::from(row.paths);
@@ -232,7 +260,7 @@ fn table(rows: &[Row]) -> String {
             or_dash(goodput.map(|g| format!("{:.1}", g / 1e6))),
             or_dash(share.map(|s| format!("{s:.1} %"))),
             or_dash(beside_one(row, rows)),
-            or_dash(median(&row.longest_stall_ms).map(|s| format!("{s:.0}"))),
+            or_dash(median(row.longest_stall_ms.iter().copied()).map(|s| format!("{s:.0}"))),
             or_dash(worst.map(|s| format!("{s:.0}"))),
             row.paths_open.len(),
         );
@@ -272,7 +300,7 @@ mod tests {
             [8.0, 16.0, 24.0],
             [1.0, 1.0, 1.0],
         ]) {
-            row.goodput_bits_per_second = goodput.to_vec();
+            row.goodput_bits_per_second = goodput.map(Some).to_vec();
         }
         let ratios: Vec<_> = all.iter().map(|r| beside_one(r, &all)).collect();
         let text = |s: &str| Some(s.to_owned());
@@ -280,13 +308,11 @@ mod tests {
         assert_eq!(ratios[2], text("1.00 [0.90..1.10]"));
         assert_eq!(ratios[3], text("2.00 [2.00..2.00]"));
         assert_eq!(ratios[4], text("0.80 [0.80..0.80]"));
-        all[2].goodput_bits_per_second.pop();
-        assert_eq!(beside_one(&all[2], &all), None, "a round failed");
-    }
-
-    #[test]
-    fn the_middle_one_counts() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median(&[]), None);
+        // What failed is paired with nothing, and nothing with another round.
+        all[2].goodput_bits_per_second[0] = None;
+        all[0].goodput_bits_per_second[2] = None;
+        assert_eq!(beside_one(&all[2], &all), text("1.00 [1.00..1.00]"));
+        all[0].goodput_bits_per_second[1] = None;
+        assert_eq!(beside_one(&all[2], &all), None, "no round has both");
     }
 }

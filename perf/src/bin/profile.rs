@@ -1,7 +1,9 @@
 //! Where the time of corelane goes: nanoseconds for each packet, by layer and side.
 
 use clap::Parser;
-use corelane_perf::profile::cost::By;
+use corelane_perf::output::{self, tell};
+use corelane_perf::places;
+use corelane_perf::profile::cost::{By, Profile};
 use corelane_perf::profile::{Settings, run};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,8 +16,10 @@ struct Args {
     /// The program; by default the one beside this
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
-    /// Samples of each second
+    /// Samples of each second; more than the system permits (`sysctl
+    /// kernel.perf_event_max_sample_rate`) are an error
     #[arg(short = 'F', long, default_value_t = 4_000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     frequency: u32,
     /// Also the N most expensive functions of each side
     #[arg(long, value_name = "N")]
@@ -35,23 +39,22 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    match profile(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+    let args = Args::parse();
+    match profile(&args) {
+        Ok(profile) => output::finish(&text(&profile, &args), ExitCode::SUCCESS),
         Err(error) => {
-            eprintln!("profile: {error}");
+            tell(&format!("profile: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn profile(args: &Args) -> Result<(), String> {
+fn profile(args: &Args) -> Result<Profile, String> {
     let program = match &args.program {
         Some(program) => program.clone(),
-        None => {
-            let this = std::env::current_exe().map_err(|e| e.to_string())?;
-            this.with_file_name("corelane")
-        }
+        None => places::beside()?.join("corelane"),
     };
+    let program = places::program(program, places::BUILD)?;
     let mut arguments = vec![OsString::from("bench")];
     arguments.extend(args.bench.iter().cloned());
     arguments.push("--json".into());
@@ -67,19 +70,20 @@ fn profile(args: &Args) -> Result<(), String> {
         // Where perf never began there is nothing to remove.
         let _ = std::fs::remove_file(&settings.data);
     }
-    let profile = profile?;
+    profile
+}
+
+fn text(profile: &Profile, args: &Args) -> String {
     if args.json {
-        println!(
-            "{:#}",
-            profile.json(args.lines.or(args.functions).unwrap_or(25))
-        );
-        return Ok(());
+        let json = profile.json(args.lines.or(args.functions).unwrap_or(25));
+        return format!("{json:#}\n");
     }
-    println!("{}", profile.layers());
+    let mut text = profile.layers() + "\n";
     for (by, n) in [(By::Function, args.functions), (By::Line, args.lines)] {
         if let Some(n) = n {
-            println!("{}", profile.places(by, n));
+            text += &profile.places(by, n);
+            text.push('\n');
         }
     }
-    Ok(())
+    text
 }

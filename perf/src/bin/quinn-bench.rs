@@ -4,8 +4,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use corelane_perf::program::Args;
-use corelane_perf::quinn;
+use corelane_perf::program::{Args, USAGE};
+use corelane_perf::{output, quinn};
 
 /// corelane's own program has this one, so its peers get it too.
 #[global_allocator]
@@ -13,11 +13,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Err(sentence) = args.check() {
+        output::tell(&format!("quinn-bench: {sentence}"));
+        return ExitCode::from(USAGE);
+    }
     if args.serve {
         return match quinn::serve(&args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(fault) => {
-                eprintln!("{fault}");
+                output::tell(&format!("quinn-bench: {fault}"));
                 ExitCode::FAILURE
             }
         };

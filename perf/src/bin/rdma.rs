@@ -11,9 +11,11 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::Parser;
-use corelane_perf::clock;
+use corelane_perf::compare::machine;
 use corelane_perf::compare::noise::{LIMIT_CORES, Snapshot, wait_for_quiet};
 use corelane_perf::compare::stats::Summary;
+use corelane_perf::output::{self, tell};
+use corelane_perf::{child, flags, places};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -22,19 +24,19 @@ use serde_json::{Value, json};
 #[command(name = "rdma", version)]
 struct Args {
     /// Rounds that shall count
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = flags::rounds)]
     rounds: usize,
     /// Rounds made beyond that when noisy ones were discarded
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = flags::extra)]
     extra: usize,
     /// Seconds measured in each run
-    #[arg(long, default_value_t = 2.0, value_parser = clock::seconds)]
+    #[arg(long, default_value_t = 2.0, value_parser = flags::window)]
     seconds: f64,
     /// Seconds left out before
-    #[arg(long, default_value_t = 0.3, value_parser = clock::seconds)]
+    #[arg(long, default_value_t = 0.3, value_parser = flags::seconds)]
     omit: f64,
     /// Seconds to wait for a quiet machine before each run
-    #[arg(long, default_value_t = 5.0, value_parser = clock::seconds)]
+    #[arg(long, default_value_t = 5.0, value_parser = flags::seconds)]
     patience: f64,
     /// Only these rows, separated by commas; their targets need both of their rows
     #[arg(long, value_delimiter = ',', default_values_t = ROWS.map(|r| r.name.to_owned()))]
@@ -159,6 +161,11 @@ const TARGETS: [Target; 4] = [
     },
 ];
 
+/// Windows of the row with the most, at most.
+const STAGES: f64 = 16.0;
+/// What starting, a thousand clients and ending may take beyond them.
+const GRACE: Duration = Duration::from_secs(120);
+
 /// What shall not change with the number of clients.
 struct Flat {
     what: &'static str,
@@ -194,44 +201,81 @@ const FLAT: [Flat; 3] = [
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let known = |name: &String| ROWS.iter().any(|r| r.name == name);
-    if let Some(name) = args.rows.iter().find(|name| !known(name)) {
-        eprintln!("rdma: there is no row `{name}`");
-        return ExitCode::from(2);
-    }
     match measure(&args) {
-        Ok((runs, counted)) => {
-            if args.json {
-                let text = json!({ "runs": runs, "rounds_counted": counted });
-                println!("{text:#}");
-            } else {
-                print!("{}", table(&runs, &counted));
-            }
+        Ok(Rounds {
+            runs,
+            counted,
+            only_noisy,
+        }) => {
             let failed = runs.iter().any(|r| r.error.is_some());
-            ExitCode::from(u8::from(failed))
+            let text = match args.json {
+                true => format!("{:#}\n", document(&args, &runs, &counted, only_noisy)),
+                false if only_noisy => NOISY.to_owned() + &table(&runs, &counted),
+                false => table(&runs, &counted),
+            };
+            output::finish(&text, ExitCode::from(u8::from(failed)))
         }
         Err(error) => {
-            eprintln!("rdma: {error}");
+            tell(&format!("rdma: {error}"));
             ExitCode::from(2)
         }
     }
 }
 
-/// Every run, and the rounds that count: the quiet ones, or all where none was.
-fn measure(args: &Args) -> Result<(Vec<Run>, Vec<usize>), String> {
-    let here = std::env::current_exe().map_err(|e| e.to_string())?;
-    let dir = args.bin_dir.clone().or(here.parent().map(Into::into));
-    let dir = dir.ok_or("no directory of programs")?;
-    let asked = ROWS
+fn document(args: &Args, runs: &[Run], counted: &[usize], only_noisy: bool) -> Value {
+    let commit = |name: &str| machine::commit(&directory(args).ok()?.join(name));
+    json!({
+        "commit": commit("corelane"),
+        "commit_before": args.before.as_ref().and_then(|file| machine::commit(file)),
+        "runs": runs,
+        "rounds_counted": counted,
+        "only_noisy_rounds": only_noisy,
+    })
+}
+
+fn directory(args: &Args) -> Result<PathBuf, String> {
+    args.bin_dir.clone().map_or_else(places::beside, Ok)
+}
+
+/// What is run, found before anything is measured: names, programs and arguments.
+fn programs(args: &Args) -> Result<Vec<(String, PathBuf, &'static str)>, String> {
+    let directory = directory(args)?;
+    let mut rows: Vec<(String, PathBuf, &str)> = Vec::new();
+    if let Some(name) = args
+        .rows
         .iter()
-        .filter(|r| args.rows.iter().any(|n| n == r.name));
-    let mut rows: Vec<(String, PathBuf, &str)> = asked
-        .map(|r| (r.name.into(), dir.join(r.program), r.arguments))
-        .collect();
-    if let Some(before) = &args.before {
-        rows.push(("before-write".into(), before.clone(), WRITE));
-        rows.push(("before-latency".into(), before.clone(), LATENCY));
+        .find(|n| !ROWS.iter().any(|r| r.name == *n))
+    {
+        let all = ROWS.map(|r| r.name).join(", ");
+        return Err(format!("there is no row `{name}`: take {all}"));
     }
+    for row in ROWS
+        .iter()
+        .filter(|r| args.rows.iter().any(|n| n == r.name))
+    {
+        let program = places::locate(&directory, row.program, places::BUILD)?;
+        rows.push((row.name.into(), program, row.arguments));
+    }
+    if let Some(before) = &args.before {
+        let before = places::program(before.clone(), "cargo build --release")?;
+        rows.push(("before-write".into(), before.clone(), WRITE));
+        rows.push(("before-latency".into(), before, LATENCY));
+    }
+    Ok(rows)
+}
+
+/// What stands above the tables where no round was quiet.
+const NOISY: &str = "**Every round was noisy: these are no results.**\n\n";
+
+struct Rounds {
+    runs: Vec<Run>,
+    /// Those that count: the quiet ones, or all where none was.
+    counted: Vec<usize>,
+    only_noisy: bool,
+}
+
+fn measure(args: &Args) -> Result<Rounds, String> {
+    let rows = programs(args)?;
     let (mut runs, mut clean) = (Vec::new(), Vec::new());
     for round in 1..=args.rounds + args.extra {
         if clean.len() == args.rounds {
@@ -240,10 +284,10 @@ fn measure(args: &Args) -> Result<(Vec<Run>, Vec<usize>), String> {
         let mut is_quiet = true;
         for row in &rows {
             let run = once(row, args, round);
-            eprintln!(
+            tell(&format!(
                 "{round} {}: {:.2} cores of others",
                 run.row, run.noise_cores
-            );
+            ));
             is_quiet &= run.noise_cores <= LIMIT_CORES;
             runs.push(run);
         }
@@ -251,10 +295,16 @@ fn measure(args: &Args) -> Result<(Vec<Run>, Vec<usize>), String> {
             clean.push(round);
         }
     }
-    if clean.is_empty() {
-        clean = (1..=args.rounds + args.extra).collect();
-    }
-    Ok((runs, clean))
+    let only_noisy = clean.is_empty();
+    let counted = match only_noisy {
+        true => (1..=args.rounds + args.extra).collect(),
+        false => clean,
+    };
+    Ok(Rounds {
+        runs,
+        counted,
+        only_noisy,
+    })
 }
 
 fn once((name, program, arguments): &(String, PathBuf, &str), args: &Args, round: usize) -> Run {
@@ -271,13 +321,12 @@ fn once((name, program, arguments): &(String, PathBuf, &str), args: &Args, round
         let text = |e: std::io::Error| e.to_string();
         wait_for_quiet(Duration::from_secs_f64(args.patience)).map_err(text)?;
         let before = Snapshot::read().map_err(text)?;
-        let output = Command::new(program).args(line.split_whitespace()).output();
-        let output = output.map_err(|e| format!("cannot run {}: {e}", program.display()))?;
+        let limit = Duration::from_secs_f64((args.seconds + args.omit) * STAGES) + GRACE;
+        let mut command = Command::new(program);
+        let output = child::output(command.args(line.split_whitespace()), limit);
         run.noise_cores = before.others_since().map_err(text)?;
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
-        }
-        let report: Value = serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())?;
+        let output = output.map_err(|failed| failed.why)?;
+        let report: Value = serde_json::from_str(&output).map_err(|e| e.to_string())?;
         let workloads = report.pointer("/end/workloads").and_then(Value::as_array);
         run.workloads = workloads.cloned().ok_or("a report without workloads")?;
         Ok(())

@@ -42,6 +42,11 @@ pub enum Work {
         /// Connections.
         connections: u32,
     },
+    /// Bulk data of many connections, with so many shards on each side.
+    Scale {
+        /// Shards on each side.
+        shards: u32,
+    },
 }
 
 /// One kind of work, and what it is called.
@@ -71,6 +76,7 @@ pub const ALL: &[&str] = &[
     "datagram-1100",
     "idle-1000",
     "idle-10000",
+    "scale-2",
 ];
 
 /// The case that finds the rate of [`Work::OpenLoop`] without one.
@@ -113,6 +119,10 @@ impl Case {
             },
             ("idle", connections) => Work::Idle {
                 connections: number(connections, 1_000_000)?,
+            },
+            // One shard beside one is no case.
+            ("scale", shards) => Work::Scale {
+                shards: number(shards, 64).filter(|n| *n > 1)?,
             },
             _ => return None,
         };
@@ -159,13 +169,22 @@ impl Case {
             }
             Work::Datagram { size } => format!("datagrams of {} B", thousands(size)),
             Work::Idle { connections } => format!("{} idle connections", thousands(connections)),
+            Work::Scale { shards } => format!("bulk, {shards} shards on each side"),
+        }
+    }
+
+    /// How many cores it needs: one for each thread of either side.
+    pub fn cores(&self) -> usize {
+        match self.work {
+            Work::Scale { shards } => 2 * shards as usize,
+            _ => 1,
         }
     }
 
     /// The workload's name in a report.
     pub fn workload(&self) -> &'static str {
         match self.work {
-            Work::Bulk { .. } => "throughput",
+            Work::Bulk { .. } | Work::Scale { .. } => "throughput",
             Work::RequestResponse { .. } | Work::OpenLoop { .. } => "rr",
             Work::Handshake { .. } => "handshake",
             Work::Datagram { .. } => "datagram",
@@ -176,7 +195,7 @@ impl Case {
     /// What is taken from a report; the first is what the ratio is of.
     pub fn metrics(&self) -> &'static [Metric] {
         match self.work {
-            Work::Bulk { .. } => metric::BULK,
+            Work::Bulk { .. } | Work::Scale { .. } => metric::BULK,
             Work::RequestResponse { depth: 1 } => metric::LATENCY,
             Work::RequestResponse { .. } => metric::REQUESTS,
             Work::OpenLoop { .. } => metric::OPEN_LOOP,
@@ -270,6 +289,8 @@ mod tests {
             resumed: true,
         };
         assert_eq!(work("handshake-32-resumed"), Some(resumed));
+        let scale = Case::parse("scale-2").unwrap();
+        assert_eq!((scale.work, scale.cores()), (Work::Scale { shards: 2 }, 4));
     }
 
     #[test]
@@ -290,6 +311,8 @@ mod tests {
             "idle--1",
             "idle-5000000k",
             "idle-1M",
+            "scale-1",
+            "scale-65",
         ] {
             assert_eq!(Case::parse(name), None, "{name}");
         }

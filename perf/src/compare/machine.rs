@@ -1,10 +1,17 @@
-//! What the runs ran on, as far as `/proc` and `/sys` tell. Numbers of one machine say nothing
-//! about those of another.
+//! What was measured and what it ran on, as far as a build, `/proc` and `/sys` tell. Numbers of one
+//! machine say nothing about those of another.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+
+use crate::child;
+
+/// How long a program may take to say its version.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The machine's description; what it does not tell is null.
 pub fn describe() -> Value {
@@ -26,16 +33,19 @@ pub fn describe() -> Value {
     })
 }
 
-/// The commit that was measured, if the working directory is in a checkout; `+` when it differs.
-pub fn commit() -> Option<String> {
-    let git = |arguments: &[&str]| {
-        let output = Command::new("git").args(arguments).output().ok()?;
-        let text = String::from_utf8(output.stdout).ok()?;
-        output.status.success().then(|| text.trim().to_string())
-    };
-    let commit = git(&["rev-parse", "--short=10", "HEAD"])?;
-    let changes = git(&["status", "--porcelain", "--untracked-files=no"])?;
-    Some(commit + if changes.is_empty() { "" } else { "+" })
+/// The commit that a build of corelane is of, as it says itself; `+` when the sources differed.
+pub fn commit(corelane: &Path) -> Option<String> {
+    let mut ask = Command::new(corelane);
+    let version = child::output(ask.arg("--version"), PATIENCE).ok()?;
+    Some(stamp(&version)?.into())
+}
+
+/// `corelane 0.1.0 (0123456789+)`
+fn stamp(version: &str) -> Option<&str> {
+    let (_, rest) = version.trim().rsplit_once(" (")?;
+    let commit = rest.strip_suffix(')')?;
+    let is_commit = |c: char| c.is_ascii_hexdigit() || c == '+';
+    (!commit.is_empty() && commit.chars().all(is_commit)).then_some(commit)
 }
 
 fn cpu_model(cpuinfo: &str) -> Option<&str> {
@@ -46,6 +56,16 @@ fn cpu_model(cpuinfo: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_build_says_its_commit_or_nothing() {
+        assert_eq!(stamp("corelane 0.1.0 (be3fa48640+)\n"), Some("be3fa48640+"));
+        assert_eq!(stamp("corelane 0.1.0 (be3fa48640)\n"), Some("be3fa48640"));
+        for none in ["corelane 0.1.0\n", "", "x ()", "x (../be3)", "x (be3"] {
+            assert_eq!(stamp(none), None, "{none}");
+        }
+        assert_eq!(commit(Path::new("./no-such-program")), None);
+    }
 
     #[test]
     fn the_model_is_the_first_processors() {

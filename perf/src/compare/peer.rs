@@ -103,6 +103,7 @@ pub const PEERS: &[Peer] = &[
     subject("corelane-spin", Role::Variant, corelane_spin),
     subject("corelane-park", Role::Variant, corelane_park),
     subject("corelane-full", Role::Variant, corelane_full),
+    subject("corelane-one", Role::Variant, corelane_one),
     peer("quinn", Role::Quic, "quinn-bench", Built::Here),
     peer("s2n-quic", Role::Quic, "s2n-bench", Built::ByPeers),
     peer("quiche", Role::Quic, "quiche-bench", Built::ByPeers),
@@ -144,6 +145,8 @@ fn ask(case: &Case, settings: &Settings) -> Option<Vec<String>> {
         }
         Work::Datagram { size } => format!("datagram --size {size}"),
         Work::Idle { connections } => format!("idle --connections {connections}"),
+        // Their adapters have a thread on each side.
+        Work::Scale { .. } => return None,
     };
     Some(words(&format!(
         "--work {work} --settings {profile} --seconds {seconds} --omit {omit} --json"
@@ -176,8 +179,27 @@ fn corelane(case: &Case, settings: &Settings) -> Option<Vec<String>> {
         }
         Work::Datagram { size } => format!("datagram {omit} -l {size}"),
         Work::Idle { connections } => format!("connections --apart --connections {connections}"),
+        Work::Scale { shards } => scale(&omit, shards),
     };
     Some(words(&format!("bench {work} -t {seconds} {profile} -J")))
+}
+
+/// Connections of a client with several shards: where each lands at the server is chance, and with
+/// so many all shards get some.
+fn scale(omit: &str, shards: u32) -> String {
+    format!("throughput {omit} --shards {shards} --connections 16 -P 16 -l 64K")
+}
+
+/// The same work with one shard on each side, to have beside several.
+fn corelane_one(case: &Case, settings: &Settings) -> Option<Vec<String>> {
+    let Work::Scale { .. } = case.work else {
+        return None;
+    };
+    let one = Case {
+        name: case.name.clone(),
+        work: Work::Scale { shards: 1 },
+    };
+    corelane(&one, settings)
 }
 
 /// Shards that never sleep, where sleeping is what costs.
@@ -283,6 +305,10 @@ mod tests {
             for peer in PEERS {
                 let asked = line(peer.name, name, Profile::Tuned);
                 match peer.role {
+                    // Their adapters have one thread on each side.
+                    Role::Quic | Role::Other if name.starts_with("scale") => {
+                        assert_eq!(asked, None);
+                    }
                     Role::Subject | Role::Quic | Role::Other => {
                         assert!(asked.is_some_and(|a| a.contains(" 3 ")), "{name}");
                     }
@@ -306,6 +332,7 @@ mod tests {
             ["corelane-full"]
         );
         assert!(rows("bulk-up-8", Role::Ceiling).is_empty());
+        assert_eq!(rows("scale-2", Role::Variant), ["corelane-one"]);
     }
 
     #[test]
@@ -349,5 +376,10 @@ mod tests {
         assert!(idle.ends_with("--idle park"));
         let full = line("corelane-full", "handshake-32-resumed", Profile::Default);
         assert_eq!(full.unwrap(), "bench handshake -O 0.5 -P 32 -t 3 -J");
+        for (row, shards) in [("corelane", 4), ("corelane-one", 1)] {
+            let scale = line(row, "scale-4", Profile::Default).unwrap();
+            let expected = format!("--shards {shards} --connections 16 -P 16 -l 64K -t 3 -J");
+            assert_eq!(scale, format!("bench throughput -O 0.5 {expected}"));
+        }
     }
 }

@@ -1,4 +1,6 @@
-//! The files of a comparison: every run and the summaries as JSON, and the picture.
+//! The files of a comparison: every run and the summaries as JSON, the tables, and the picture.
+//! They have one name, with the time at which the comparison began, so that none replaces
+//! another's.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,12 +26,14 @@ pub struct Comparison<'a> {
     pub rounds: usize,
     /// The rows.
     pub rows: &'a [Row],
-    /// What was not built.
+    /// What was not built, and cases that could not be run.
     pub missing: &'a [String],
     /// The cases with their runs.
     pub results: &'a [(Case, Rounds)],
     /// What came of the targets.
     pub verdicts: &'a [Verdict],
+    /// The tables, as they are shown.
+    pub tables: &'a str,
 }
 
 impl Comparison<'_> {
@@ -67,7 +71,7 @@ impl Comparison<'_> {
         })
     }
 
-    /// Writes both files, over what an earlier call wrote.
+    /// Writes all files, over what an earlier call wrote.
     ///
     /// # Errors
     /// When they cannot be written.
@@ -80,9 +84,10 @@ impl Comparison<'_> {
             files.of()
         );
         let picture = svg::document(&title, self.results, self.rows);
-        let [json, svg] = files.paths();
-        fs::write(&json, text)
-            .and_then(|()| fs::write(&svg, picture))
+        let [json, tables, svg] = files.paths();
+        fs::write(json, text)
+            .and_then(|()| fs::write(tables, self.tables))
+            .and_then(|()| fs::write(svg, picture))
             .map_err(|e| files.failed(&e))
     }
 }
@@ -96,18 +101,19 @@ pub struct Files {
 }
 
 impl Files {
-    /// `<time>-<settings>-<commit>.json` and `<settings>.svg` in `directory`, from now.
+    /// `<time>-<settings>-<commit>.json`, `.md` and `.svg` in `directory`, from now. `commit` is
+    /// that of the build that is measured.
     ///
     /// # Errors
     /// When nothing can be written there, which is better known before measuring for hours.
-    pub fn begin(directory: &Path, profile: Profile) -> Result<Self, String> {
+    pub fn begin(directory: &Path, profile: Profile, commit: Option<&str>) -> Result<Self, String> {
         let files = Self {
             directory: directory.into(),
             profile: name(profile),
             unix_seconds: clock::unix_seconds(),
-            commit: machine::commit(),
+            commit: commit.map(String::from),
         };
-        let [json, _] = files.paths();
+        let [json, ..] = files.paths();
         fs::create_dir_all(directory)
             .and_then(|()| fs::write(&json, ""))
             .and_then(|()| fs::remove_file(&json))
@@ -115,18 +121,22 @@ impl Files {
         Ok(files)
     }
 
-    /// The document and the picture.
-    pub fn paths(&self) -> [PathBuf; 2] {
+    /// The document, the tables and the picture.
+    pub fn paths(&self) -> [PathBuf; 3] {
         let (since, profile, of) = (self.unix_seconds, &self.profile, self.of());
-        [
-            self.directory.join(format!("{since}-{profile}-{of}.json")),
-            self.directory.join(format!("{profile}.svg")),
-        ]
+        ["json", "md", "svg"].map(|kind| {
+            let name = format!("{since}-{profile}-{of}.{kind}");
+            self.directory.join(name)
+        })
+    }
+
+    /// The settings.
+    pub fn profile(&self) -> &str {
+        &self.profile
     }
 
     fn of(&self) -> &str {
-        let commit = self.commit.as_deref().unwrap_or("unknown");
-        commit.trim_end_matches('+')
+        self.commit.as_deref().unwrap_or("unknown")
     }
 
     fn failed(&self, error: &std::io::Error) -> String {
@@ -173,6 +183,7 @@ mod tests {
             missing: &["noq is left out".into()],
             results: &results,
             verdicts: &[],
+            tables: "",
         };
         let json = comparison.to_json(7, Some("abc"));
         for (pointer, expected) in [
@@ -197,11 +208,17 @@ mod tests {
     #[test]
     fn a_directory_that_takes_nothing_is_known_at_the_beginning() {
         let directory = std::env::temp_dir().join(format!("corelane-out-{}", std::process::id()));
-        let files = Files::begin(&directory, Profile::Tuned).unwrap();
-        let [json, svg] = files.paths();
-        assert!(directory.is_dir() && !json.exists() && svg.ends_with("tuned.svg"));
+        let begin = |directory: &Path| Files::begin(directory, Profile::Tuned, Some("be3fa48640+"));
+        let files = begin(&directory).unwrap();
+        let [json, tables, svg] = files.paths();
+        assert!(directory.is_dir() && !json.exists());
+        for (path, end) in [(&json, "json"), (&tables, "md"), (&svg, "svg")] {
+            let name = path.file_name().and_then(|n| n.to_str()).unwrap();
+            let expected = format!("{}-tuned-be3fa48640+.{end}", files.unix_seconds);
+            assert_eq!(name, expected, "a commit with changes is not that commit");
+        }
         fs::write(&svg, "").unwrap();
-        let error = Files::begin(&svg.join("below"), Profile::Tuned).err();
+        let error = begin(&svg.join("below")).err();
         assert!(error.is_some_and(|e| e.starts_with("cannot write to ")));
         fs::remove_dir_all(directory).unwrap();
     }

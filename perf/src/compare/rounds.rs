@@ -30,6 +30,9 @@ pub struct Rounds {
 
 impl Rounds {
     /// Runs the case. `before` is called before each run and `after` behind it.
+    ///
+    /// # Errors
+    /// When a program does not understand its arguments.
     pub fn run(
         rows: &[Row],
         case: &Case,
@@ -37,30 +40,33 @@ impl Rounds {
         plan: Plan,
         before: &mut dyn FnMut(),
         after: &mut dyn FnMut(&Run),
-    ) -> Self {
+    ) -> Result<Self, String> {
         let mut asked: Vec<&Row> = rows.iter().collect();
         asked.retain(|row| (row.peer.arguments)(case, settings).is_some());
         Self::with(plan, |round| {
             let mut runs = Vec::new();
-            asked.retain(|row| {
+            for row in &asked {
                 before();
-                let run = once(row, case, settings, round);
+                let run = once(row, case, settings, round)?;
                 run.iter().for_each(&mut *after);
-                let stays = run.as_ref().is_some_and(|run| run.is_offered);
                 runs.extend(run);
-                stays
-            });
-            runs
+            }
+            let offered = |name: &str| runs.iter().any(|r| r.peer == name && r.is_offered);
+            asked.retain(|row| offered(&row.name));
+            Ok(runs)
         })
     }
 
-    fn with(plan: Plan, mut round: impl FnMut(usize) -> Vec<Run>) -> Self {
+    fn with(
+        plan: Plan,
+        mut round: impl FnMut(usize) -> Result<Vec<Run>, String>,
+    ) -> Result<Self, String> {
         let mut all = Self::default();
         for n in 1..=plan.rounds + plan.extra {
             if all.clean.len() == plan.rounds {
                 break;
             }
-            let runs = round(n);
+            let runs = round(n)?;
             if runs.is_empty() {
                 break; // nobody offers it
             }
@@ -74,7 +80,24 @@ impl Rounds {
                 break;
             }
         }
-        all
+        Ok(all)
+    }
+
+    /// Whether any program has this work.
+    pub fn is_asked(&self) -> bool {
+        self.runs.iter().any(|run| run.is_offered)
+    }
+
+    /// Why none of these has it.
+    pub fn refusals(&self, rows: &[Row]) -> String {
+        let why = |row: &Row| {
+            let run = self.runs.iter().find(|run| run.peer == row.name);
+            match run.and_then(|run| run.error.as_ref()) {
+                Some(error) => format!("{}: {error}", row.name),
+                None => format!("{} is no row of it", row.name),
+            }
+        };
+        rows.iter().map(why).collect::<Vec<_>>().join("; ")
     }
 
     /// The rounds to sum up: the clean ones, or all where no round was clean.
@@ -130,18 +153,19 @@ pub(super) mod tests {
     fn a_noisy_round_is_made_again() {
         let all = Rounds::with(PLAN, |n| {
             let noise = if n == 2 { 0.5 } else { 0.0 };
-            vec![
+            Ok(vec![
                 run("corelane", n, Some(1.0), noise),
                 run("quinn", n, Some(1.0), 0.0),
-            ]
-        });
+            ])
+        })
+        .unwrap();
         assert_eq!(all.clean, [1, 3, 4]);
         assert_eq!((all.runs.len(), all.counted()), (8, vec![1, 3, 4]));
     }
 
     #[test]
     fn extra_rounds_end_and_noisy_ones_count_only_where_no_other_is() {
-        let all = Rounds::with(PLAN, |n| vec![run("quinn", n, Some(1.0), 1.0)]);
+        let all = Rounds::with(PLAN, |n| Ok(vec![run("quinn", n, Some(1.0), 1.0)])).unwrap();
         assert!(all.clean.is_empty());
         assert_eq!(all.counted(), [1, 2, 3, 4, 5]);
     }
@@ -149,14 +173,41 @@ pub(super) mod tests {
     #[test]
     fn a_failure_discards_nobody_else_and_nothing_but_failures_end_early() {
         let all = Rounds::with(PLAN, |n| {
-            vec![
+            Ok(vec![
                 run("corelane", n, None, 0.0),
                 run("quinn", n, Some(1.0), 0.0),
-            ]
-        });
+            ])
+        })
+        .unwrap();
         assert_eq!(all.clean, [1, 2, 3]);
         assert!(all.get("corelane", 1).is_none() && all.get("quinn", 1).is_some());
-        let all = Rounds::with(PLAN, |n| vec![run("quinn", n, None, 0.0)]);
-        assert_eq!(all.runs.len(), 2);
+        let all = Rounds::with(PLAN, |n| Ok(vec![run("quinn", n, None, 0.0)])).unwrap();
+        assert_eq!((all.runs.len(), all.is_asked()), (2, true));
+        let mut rounds = 0;
+        let error = Rounds::with(PLAN, |_| {
+            rounds += 1;
+            Err("no such flag".into())
+        });
+        assert_eq!((error.unwrap_err(), rounds), ("no such flag".into(), 1));
+    }
+
+    #[test]
+    fn a_case_that_nobody_has_says_why_of_each() {
+        let row = |name| Row {
+            name: String::from(name),
+            role: crate::compare::peer::PEERS[0].role,
+            peer: &crate::compare::peer::PEERS[0],
+            path: "none".into(),
+            more: Vec::new(),
+        };
+        let rounds = Rounds::with(PLAN, |n| {
+            let mut tquic = run("tquic", n, None, 0.0);
+            tquic.is_offered = false;
+            Ok(if n == 1 { vec![tquic] } else { vec![] })
+        })
+        .unwrap();
+        assert!(!rounds.is_asked());
+        let why = rounds.refusals(&[row("tquic"), row("sealed")]);
+        assert_eq!(why, "tquic: failed; sealed is no row of it");
     }
 }

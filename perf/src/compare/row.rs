@@ -1,8 +1,9 @@
 //! The rows of one comparison: programs found on this machine, and further configurations of them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::peer::{self, Built, PEERS, Peer, Role};
+use crate::places::{BUILD, BUILD_PEERS, locate};
 
 /// A program that is run, and what it is told.
 #[derive(Clone, Debug)]
@@ -31,7 +32,7 @@ pub struct Places {
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
-    /// Names of rows; none are all.
+    /// Names of rows; none are all. Those of `rows` are wanted without being named again.
     pub names: Vec<String>,
     /// Rows beyond the usual ones, each as [`further`] reads it.
     pub rows: Vec<String>,
@@ -42,8 +43,8 @@ pub struct Wanted {
 impl Row {
     fn new(peer: &'static Peer, places: &Places) -> Result<Self, String> {
         let (directory, remedy) = match peer.built {
-            Built::Here => (&places.here, "cargo build --release --workspace"),
-            Built::ByPeers => (&places.peers, "perf/peers/setup"),
+            Built::Here => (&places.here, BUILD),
+            Built::ByPeers => (&places.peers, BUILD_PEERS),
         };
         Ok(Self {
             name: peer.name.into(),
@@ -60,21 +61,11 @@ impl Row {
     }
 }
 
-/// The file `name` in `directory`, or a sentence that says how to make it.
-fn locate(directory: &Path, name: &str, remedy: &str) -> Result<PathBuf, String> {
-    let path = directory.join(name);
-    if path.is_file() {
-        return Ok(path);
-    }
-    let path = path.display();
-    Err(format!("{path} is missing: run `{remedy}`"))
-}
-
 /// All rows that are wanted and there, in the order of a round, and a sentence for each that is
 /// wanted and was not built.
 ///
 /// # Errors
-/// When a name or a further row is none, or a program of the workspace is missing.
+/// When a name or a further row is none, a program of the workspace is missing, or nothing is left.
 pub fn rows(wanted: &Wanted, places: &Places) -> Result<(Vec<Row>, Vec<String>), String> {
     let (mut rows, mut missing) = (Vec::new(), Vec::new());
     let further: Vec<_> = wanted
@@ -82,6 +73,13 @@ pub fn rows(wanted: &Wanted, places: &Places) -> Result<(Vec<Row>, Vec<String>),
         .iter()
         .map(|r| further(r))
         .collect::<Result<_, _>>()?;
+    for (n, (name, ..)) in further.iter().enumerate() {
+        if further[..n].iter().any(|(other, ..)| other == name) {
+            return Err(format!(
+                "two rows are called `{name}`: give each a name of its own"
+            ));
+        }
+    }
     let names = || {
         PEERS
             .iter()
@@ -99,7 +97,8 @@ pub fn rows(wanted: &Wanted, places: &Places) -> Result<(Vec<Row>, Vec<String>),
         let own = further.iter().filter(|(_, of, _)| of.name == peer.name);
         let own = own.map(|(name, _, more)| (*name, more.clone()));
         for (name, more) in [(peer.name, Vec::new())].into_iter().chain(own) {
-            if !is_wanted(name) {
+            // Who adds a row wants it.
+            if name == peer.name && !is_wanted(name) {
                 continue;
             }
             let mut row = match Row::new(peer, places) {
@@ -121,26 +120,41 @@ pub fn rows(wanted: &Wanted, places: &Places) -> Result<(Vec<Row>, Vec<String>),
             rows.push(row);
         }
     }
+    if rows.is_empty() {
+        return Err(format!("no row is left: {}", missing.join("; ")));
+    }
     Ok((rows, missing))
 }
 
 /// Reads `NAME=PROGRAM ARGUMENTS`: a row of that name, which is a known program with more
 /// arguments.
 fn further(text: &str) -> Result<(&str, &'static Peer, Vec<String>), String> {
-    let usage = || format!("`{text}`: write NAME=PROGRAM and its arguments");
-    let (name, rest) = text.split_once('=').ok_or_else(usage)?;
-    let mut words = rest.split_whitespace();
-    let program = words.next().and_then(peer::find).ok_or_else(usage)?;
-    if name.is_empty() || name.contains(char::is_whitespace) || peer::find(name).is_some() {
-        return Err(usage());
+    let wrong = |why: &str| format!("`{text}`: {why}; write NAME=PROGRAM and its arguments");
+    let (name, rest) = text
+        .split_once('=')
+        .ok_or_else(|| wrong("it has no name"))?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
+    if name.is_empty() || !name.chars().all(is_plain) {
+        return Err(wrong("a name has letters, digits and -_.+"));
     }
-    Ok((name, program, words.map(String::from).collect()))
+    if peer::find(name).is_some() {
+        return Err(wrong("the name is taken"));
+    }
+    let mut words = rest.split_whitespace();
+    let program = words.next().unwrap_or_default();
+    let Some(peer) = peer::find(program) else {
+        let known: Vec<_> = PEERS.iter().map(|p| p.name).collect();
+        let known = known.join(", ");
+        return Err(wrong(&format!("`{program}` is none of {known}")));
+    };
+    Ok((name, peer, words.map(String::from).collect()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
 
     /// A directory in which every program of the workspace exists, and one peer.
     fn places(test: &str) -> Places {
@@ -156,7 +170,9 @@ mod tests {
         ] {
             fs::create_dir_all(directory).unwrap();
             for program in programs {
-                fs::write(directory.join(program), "").unwrap();
+                let file = directory.join(program);
+                fs::write(&file, "").unwrap();
+                fs::set_permissions(&file, Permissions::from_mode(0o700)).unwrap();
             }
         }
         places
@@ -193,9 +209,7 @@ mod tests {
     #[test]
     fn further_rows_stand_behind_their_program_and_are_no_subject() {
         let wanted = Wanted {
-            names: ["corelane", "corelane-aws", "udp"]
-                .map(String::from)
-                .to_vec(),
+            names: ["corelane", "udp"].map(String::from).to_vec(),
             rows: vec!["corelane-aws=corelane --provider aws-lc-rs".into()],
             subject: vec!["--backend".into(), "mmsg".into()],
         };
@@ -220,6 +234,7 @@ mod tests {
             "x=nobody",
             "quinn=corelane",
             "a b=quinn",
+            "a,b=quinn",
         ] {
             let wanted = Wanted {
                 rows: vec![row.into()],
@@ -232,5 +247,25 @@ mod tests {
             ..Wanted::default()
         };
         assert!(rows(&wanted, &places).unwrap_err().contains("s2n-quic"));
+        let wanted = Wanted {
+            rows: vec!["x=quinn".into(), "y=quinn".into(), "x=corelane".into()],
+            ..Wanted::default()
+        };
+        let error = rows(&wanted, &places).unwrap_err();
+        assert!(error.contains("two rows are called `x`"), "{error}");
+    }
+
+    #[test]
+    fn that_nothing_is_left_is_an_error_that_says_why() {
+        let wanted = Wanted {
+            names: vec!["noq".into(), "quiche".into()],
+            ..Wanted::default()
+        };
+        let error = rows(&wanted, &places("nothing")).unwrap_err();
+        assert!(
+            error.starts_with("no row is left: quiche is left out"),
+            "{error}"
+        );
+        assert!(error.contains("; noq is left out"), "{error}");
     }
 }

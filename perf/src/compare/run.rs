@@ -1,27 +1,23 @@
 //! One run of one program: start it, keep time, read its report.
 
-use std::io::Read;
-use std::process::{Child, Command, Stdio};
-use std::thread::{self, JoinHandle};
+use std::process::Command;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::case::{Case, Work};
 use super::noise::{LIMIT_CORES, Snapshot};
-use super::peer::Settings;
+use super::peer::{Built, Settings};
 use super::row::Row;
-use crate::clock::now;
-use crate::report::{Report, Workload};
+use crate::child::{Failed, output};
+use crate::places::BUILD_PEERS;
+use crate::program::{NOT_OFFERED, USAGE};
+use crate::report::{Report, SCHEMA_VERSION, Workload};
 
 /// What starting, connecting and ending may take beyond the time that is measured.
 const GRACE: Duration = Duration::from_secs(20);
 /// And for each connection that is opened to be idle.
 const GRACE_PER_CONNECTION: Duration = Duration::from_millis(10);
-/// How often a running program is looked after.
-const POLL: Duration = Duration::from_millis(20);
-/// The exit code of a program that does not offer a work.
-const NOT_OFFERED: i32 = 2;
 
 /// What came of it.
 #[derive(Clone, Debug, Serialize)]
@@ -48,22 +44,19 @@ pub struct Run {
     pub error: Option<String>,
 }
 
-/// Why there is no report.
-#[derive(Debug)]
-struct Failed {
-    code: Option<i32>,
-    why: String,
-}
-
-impl From<String> for Failed {
-    fn from(why: String) -> Self {
-        Self { code: None, why }
-    }
-}
-
 /// Runs a program once; nothing when it is no row of this case.
-pub fn once(row: &Row, case: &Case, settings: &Settings, round: usize) -> Option<Run> {
-    let arguments = (row.peer.arguments)(case, settings)?;
+///
+/// # Errors
+/// When it does not understand its arguments: no round would be any better.
+pub fn once(
+    row: &Row,
+    case: &Case,
+    settings: &Settings,
+    round: usize,
+) -> Result<Option<Run>, String> {
+    let Some(arguments) = (row.peer.arguments)(case, settings) else {
+        return Ok(None);
+    };
     let mut run = Run {
         case: case.name.clone(),
         peer: row.name.clone(),
@@ -82,7 +75,7 @@ pub fn once(row: &Row, case: &Case, settings: &Settings, round: usize) -> Option
     };
     let limit = Duration::from_secs_f64(settings.seconds + settings.omit) + GRACE + opening;
     let mut command = Command::new(&row.path);
-    command.args(arguments).args(&row.more);
+    command.args(&arguments).args(&row.more);
     let outcome = Snapshot::read()
         .map_err(|e| Failed::from(e.to_string()))
         .and_then(|before| {
@@ -98,72 +91,40 @@ pub fn once(row: &Row, case: &Case, settings: &Settings, round: usize) -> Option
             run.version = Some(report.tool_version);
             run.config = Some(report.config);
         }
+        Err(failed) if failed.code == Some(USAGE.into()) => {
+            return Err(misunderstood(row, &arguments, &failed.why));
+        }
         Err(failed) => {
-            // The subject offers everything: there it is a wrong argument.
-            run.is_offered = failed.code != Some(NOT_OFFERED) || row.is_subject();
+            run.is_offered = failed.code != Some(NOT_OFFERED.into());
             run.error = Some(failed.why);
         }
     }
-    Some(run)
+    Ok(Some(run))
 }
 
-/// Everything that the command prints; an error when it fails or does not end in time.
-fn output(command: &mut Command, limit: Duration) -> Result<String, Failed> {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|e| format!("cannot start: {e}"))?;
-    let stdout = collect(child.stdout.take());
-    let stderr = collect(child.stderr.take());
-    let status = wait(&mut child, limit);
-    let text = |thread: JoinHandle<String>| thread.join().unwrap_or_default();
-    let (stdout, stderr) = (text(stdout), text(stderr));
-    match status? {
-        status if status.success() => Ok(stdout),
-        status => {
-            let last = stderr.lines().rfind(|line| !line.trim().is_empty());
-            let last = last.unwrap_or("no message");
-            let code = status.code();
-            let why = match code {
-                Some(NOT_OFFERED) => last.into(),
-                _ => format!("{status}: {last}"),
-            };
-            Err(Failed { code, why })
-        }
-    }
-}
-
-fn collect(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(mut pipe) = pipe {
-            // What was read until then is still worth showing.
-            let _ = pipe.read_to_end(&mut bytes);
-        }
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
-}
-
-fn wait(child: &mut Child, limit: Duration) -> Result<std::process::ExitStatus, String> {
-    let begin = now();
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Ok(status),
-            Ok(None) if begin.elapsed() < limit => thread::sleep(POLL),
-            Ok(None) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(format!("did not end within {} s", limit.as_secs()));
-            }
-            Err(error) => return Err(error.to_string()),
-        }
-    }
+fn misunderstood(row: &Row, arguments: &[String], why: &str) -> String {
+    let words: Vec<&str> = arguments.iter().chain(&row.more).map(|w| &**w).collect();
+    let remedy = match row.peer.built {
+        Built::Here => String::new(),
+        Built::ByPeers => format!("; if it is of an earlier build, run `{BUILD_PEERS}`"),
+    };
+    let program = row.path.display();
+    format!(
+        "{} refuses its arguments: {why}: `{program} {}`{remedy}",
+        row.name,
+        words.join(" ")
+    )
 }
 
 fn read_report(text: &str, workload: &str) -> Result<(Report, Workload), String> {
     let report: Report =
         serde_json::from_str(text).map_err(|e| format!("its report does not read: {e}"))?;
+    if report.schema_version != SCHEMA_VERSION {
+        let found = report.schema_version;
+        return Err(format!(
+            "its report is of schema {found}, not {SCHEMA_VERSION}"
+        ));
+    }
     if let Some(error) = &report.end.error {
         return Err(error.clone());
     }
@@ -180,38 +141,68 @@ fn read_report(text: &str, workload: &str) -> Result<(Report, Workload), String>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::peer::{self, Role};
+    use crate::program::Profile;
+    use std::fs;
+    use std::path::PathBuf;
 
-    fn shell(script: &str) -> Result<String, Failed> {
-        output(
-            Command::new("sh").args(["-c", script]),
-            Duration::from_secs(60),
-        )
+    /// A row whose program is the shell with a script.
+    fn row(script: &str) -> Row {
+        Row {
+            name: "x".into(),
+            role: Role::Quic,
+            peer: peer::find("noq").unwrap(),
+            path: script_file(script),
+            more: vec!["--more".into()],
+        }
     }
 
-    #[test]
-    fn a_program_that_fails_is_an_error_with_its_last_words() {
-        assert_eq!(shell("echo out; echo err >&2").unwrap(), "out\n");
-        let error = shell("echo first >&2; echo no such core >&2; echo >&2; exit 3").unwrap_err();
-        assert_eq!(error.code, Some(3));
-        assert!(error.why.ends_with("3: no such core"), "{error:?}");
-        let missing = output(&mut Command::new("./no-such-program"), GRACE);
-        assert!(missing.unwrap_err().why.starts_with("cannot start"));
+    /// Written by another process: one that this process starts meanwhile would hold it open for
+    /// writing, and nobody can run it then.
+    fn script_file(script: &str) -> PathBuf {
+        let name = format!("corelane-run-{}-{}", std::process::id(), script.len());
+        let path = std::env::temp_dir().join(name);
+        let write = r#"printf '#!/bin/sh\n%s\n' "$1" >"$2" && chmod 700 "$2""#;
+        let mut command = Command::new("sh");
+        command.args(["-c", write, "sh", script]).arg(&path);
+        assert!(command.status().unwrap().success());
+        path
+    }
+
+    fn run(script: &str) -> Result<Option<Run>, String> {
+        let row = row(script);
+        let settings = Settings {
+            seconds: 1.0,
+            omit: 0.0,
+            profile: Profile::Tuned,
+        };
+        let run = once(&row, &Case::parse("bulk-up").unwrap(), &settings, 1);
+        fs::remove_file(&row.path).unwrap();
+        run
     }
 
     #[test]
     fn what_is_not_offered_is_no_failure_but_a_sentence() {
-        let error = shell("echo no datagrams >&2; exit 2").unwrap_err();
-        assert_eq!(
-            (error.code, &*error.why),
-            (Some(NOT_OFFERED), "no datagrams")
-        );
+        let run = run("echo no datagrams >&2; exit 69").unwrap().unwrap();
+        assert!(!run.is_offered && run.workload.is_none());
+        assert_eq!(run.error.as_deref(), Some("exit status: 69: no datagrams"));
     }
 
     #[test]
-    fn a_program_that_hangs_is_ended() {
-        let mut sleeper = Command::new("sleep");
-        let error = output(sleeper.arg("600"), Duration::ZERO).unwrap_err();
-        assert!(error.why.contains("did not end"), "{error:?}");
+    fn a_wrong_argument_is_not_taken_for_a_work_that_is_not_offered() {
+        let error = run("echo error: unexpected argument >&2; exit 2").unwrap_err();
+        assert!(error.starts_with("x refuses its arguments: "), "{error}");
+        for part in ["unexpected", "--work bulk", " --more`", "perf/peers/setup"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+
+    #[test]
+    fn any_other_end_is_a_failure() {
+        for script in ["exit 1", "exit 101", "kill -9 $$", "exit 0"] {
+            let run = run(script).unwrap().unwrap();
+            assert!(run.is_offered && run.error.is_some(), "{script}");
+        }
     }
 
     #[test]
@@ -231,5 +222,7 @@ mod tests {
         ] {
             assert!(report(bad).is_err(), "{bad}");
         }
+        let text = format!(r#"{{"schema_version": 2, "tool": "x", "end": {good}}}"#);
+        assert!(read_report(&text, "rr").unwrap_err().contains("schema 2"));
     }
 }

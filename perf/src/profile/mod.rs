@@ -11,13 +11,16 @@ use cost::{Cost, Profile, Side};
 use object::{Object, ObjectSegment};
 use samples::{Code, Record};
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::{fs, io};
 
-use corelane_steps::layer::{Layer, Place, Spot, judge_symbol};
+use corelane_steps::layer::{Layer, Place, Spot, alone, judge_symbol};
 use corelane_steps::symbols::Symbols;
+use rustix::process::Signal;
 use serde_json::Value;
+
+use crate::child::tie;
 
 /// What is profiled.
 #[derive(Clone, Debug)]
@@ -37,6 +40,7 @@ pub struct Settings {
 /// # Errors
 /// perf is not there or not permitted, the program fails, or it says nothing of its CPU time.
 pub fn run(settings: &Settings) -> Result<Profile, String> {
+    check(settings.frequency, permitted())?;
     let mut record = Command::new("perf");
     record
         .args(["record", "-q", "-e", "cpu-clock", "-F"])
@@ -64,15 +68,46 @@ pub fn run(settings: &Settings) -> Result<Profile, String> {
     Ok(Profile::new(window, costs))
 }
 
+/// What the command prints. perf and the program below it speak on standard error for themselves.
 fn output(command: &mut Command) -> Result<String, String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let out = command
-        .stderr(Stdio::inherit())
+    // perf ends what it started when it is asked to end, and not when it is killed.
+    let out = tie(command.stderr(Stdio::inherit()), Signal::TERM)
         .output()
-        .map_err(|e| format!("{name}: {e}"))?;
+        .map_err(|e| missing(&name, &e))?;
     match out.status.success() {
         true => Ok(String::from_utf8_lossy(&out.stdout).into_owned()),
-        false => Err(format!("{name} ended with {}", out.status)),
+        false => Err(format!(
+            "`{name}` ended with {}: it has said why above",
+            out.status
+        )),
+    }
+}
+
+fn missing(name: &str, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => format!(
+            "`{name}` is not installed: it is in the package linux-perf (Debian) or linux-tools \
+             (Ubuntu), perf elsewhere; without it, `cargo run --profile steps -p corelane-steps` \
+             counts instructions by layer"
+        ),
+        _ => format!("cannot start `{name}`: {error}"),
+    }
+}
+
+/// The rate at which the system permits samples, where it tells.
+fn permitted() -> Option<u32> {
+    let text = fs::read_to_string("/proc/sys/kernel/perf_event_max_sample_rate").ok()?;
+    text.trim().parse().ok()
+}
+
+fn check(frequency: u32, permitted: Option<u32>) -> Result<(), String> {
+    match permitted.filter(|most| *most < frequency) {
+        None => Ok(()),
+        Some(most) => Err(format!(
+            "{frequency} samples a second are more than the {most} that the system permits: take \
+             `-F {most}`, or set kernel.perf_event_max_sample_rate"
+        )),
     }
 }
 
@@ -89,10 +124,16 @@ pub struct Window {
     pub server_ns: f64,
 }
 
-/// Reads the report of `corelane bench --json`, of its first workload.
+/// Reads the report of `corelane bench --json`, of its one workload.
 fn window(report: &Value) -> Result<Window, String> {
-    let workload = report.pointer("/end/workloads/0");
-    let workload = workload.ok_or("the report has no workload")?;
+    let workloads = report.pointer("/end/workloads").and_then(Value::as_array);
+    let [workload] = workloads.map_or(&[][..], Vec::as_slice) else {
+        return Err(
+            "samples of several workloads cannot be told apart: name one behind `--`, as in \
+             `-- rr`, and for datagrams a size (-l)"
+                .into(),
+        );
+    };
     let number = |pointer: &str| workload.pointer(pointer).and_then(Value::as_f64);
     let need = |pointer: &str| number(pointer).ok_or(format!("the report lacks {pointer}"));
     let ns = need("/duration_seconds")? * 1e9;
@@ -175,11 +216,12 @@ fn place_of(layer: Layer, function: String) -> Place {
 }
 
 /// A sample does not tell who called: the block cipher, which masks of headers and nonces share,
-/// counts to the payload, and what stands alone of `core` to nobody.
+/// counts to the payload, the rest of cryptography to TLS, and what stands alone of `core` to
+/// nobody.
 fn settle(spot: Spot) -> Place {
     match spot {
         Spot::Here(place) => place,
-        Spot::Cipher(name) => place_of(Layer::Aead, name),
+        Spot::Cipher(name) => place_of(alone(&name), name),
         Spot::Callers(name) => place_of(Layer::Other, name),
     }
 }
@@ -211,10 +253,45 @@ mod tests {
     }
 
     #[test]
+    fn samples_of_two_workloads_are_of_neither() {
+        let mut report = report(0);
+        let workloads = report.pointer_mut("/end/workloads").unwrap();
+        let one = workloads[0].clone();
+        workloads.as_array_mut().unwrap().push(one);
+        assert!(window(&report).unwrap_err().contains("name one"));
+        assert!(window(&json!({})).is_err());
+    }
+
+    #[test]
     fn a_report_without_cpu_time_is_an_error() {
         let mut report = report(0);
         report["end"]["workloads"][0]["cpu_utilization_percent"]["client"] = Value::Null;
         assert!(window(&report).is_err());
+    }
+
+    #[test]
+    fn a_sample_of_cryptography_has_a_layer_without_its_caller() {
+        let layer = |name: &str| settle(judge_symbol(name)).layer;
+        assert_eq!(layer("aes_hw_ctr32_encrypt_blocks"), Layer::Aead);
+        assert_eq!(layer("aead_aes_gcm_seal_scatter"), Layer::Aead);
+        assert_eq!(layer("aws_lc_0_47_0_x25519_NEON"), Layer::Tls);
+        assert_eq!(layer("jent_measure_jitter"), Layer::Tls);
+        assert_eq!(layer("core::slice::sort"), Layer::Other);
+    }
+
+    #[test]
+    fn what_is_missing_or_too_much_is_said_with_what_to_do() {
+        let none = io::Error::from(io::ErrorKind::NotFound);
+        let text = missing("perf", &none);
+        for part in ["not installed", "linux-perf", "corelane-steps"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert_eq!(
+            (check(4000, Some(4000)), check(9999, None)),
+            (Ok(()), Ok(()))
+        );
+        let text = check(4000, Some(1000)).unwrap_err();
+        assert!(text.contains("`-F 1000`"), "{text}");
     }
 
     #[test]

@@ -20,10 +20,10 @@ use tokio::task::JoinSet;
 use super::{Fault, client_config, client_endpoint, runtime, server, server_config};
 use crate::clock::{now, pin};
 use crate::meter::{Meter, Sample};
-use crate::process;
 use crate::program::Args;
 use crate::report::{Memory, Workload};
 use crate::tls::{Certificates, SERVER_NAME};
+use crate::{output, process};
 
 /// Connections opened and closed before memory is read for the first time.
 const WARM_UPS: usize = 16;
@@ -44,7 +44,8 @@ pub(super) fn serve(args: &Args) -> Result<(), Fault> {
     let (stop, stopped) = oneshot::channel();
     thread::spawn(move || {
         if let Ok(addr) = addr.recv() {
-            println!("{addr} {authority}");
+            // Who does not read it is gone, which the next line finds out.
+            let _ = output::print(&format!("{addr} {authority}\n"));
         }
         // Nothing is ever written: this returns when the other process lets go.
         let _ = stdin().read(&mut [0]);

@@ -166,6 +166,7 @@ mod tests {
             1 => Spot::Here(place(Layer::Conn, "fill")),
             2 => Spot::Here(place(Layer::HeaderProtection, "mask")),
             3 => Spot::Cipher("aes_hw_ctr32".into()),
+            5 => Spot::Cipher("jent_measure_jitter".into()),
             4 => Spot::Here(place(Layer::Aead, "encrypt_block")),
             _ => Spot::Callers("core::slice::sort".into()),
         }
@@ -221,6 +222,17 @@ mod tests {
         assert_eq!(
             rows(&[(4, true), (3, true), (3, true)]),
             [(Layer::Aead, cipher, 2), (Layer::Aead, None, 1)]
+        );
+    }
+
+    #[test]
+    fn the_rest_of_cryptography_is_no_engine_work() {
+        assert_eq!(
+            rows(&[(1, true), (5, true), (5, true)]),
+            [
+                (Layer::Tls, Some("jent_measure_jitter".into()), 2),
+                (Layer::Conn, None, 1)
+            ]
         );
     }
 

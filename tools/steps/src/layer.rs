@@ -194,9 +194,13 @@ pub fn judge(frames: &[Frame]) -> Spot {
             });
         }
     }
-    match frames.last() {
-        Some(outermost) => judge_symbol(&outermost.function),
-        None => Spot::Callers("?".into()),
+    let Some(outermost) = frames.last() else {
+        return Spot::Callers("?".into());
+    };
+    match judge_symbol(&outermost.function) {
+        // Helpers without a name that says so; inlined ones are their function's.
+        Spot::Callers(name) if outermost.file.contains("/aws-lc/") => Spot::Cipher(name),
+        spot => spot,
     }
 }
 
@@ -214,10 +218,8 @@ pub fn judge_symbol(name: &str) -> Spot {
         });
     }
     if is_cipher(name) {
-        return match ["gcm", "ghash", "poly1305"]
-            .iter()
-            .any(|p| name.contains(p))
-        {
+        let aead = ["aead", "AEAD", "gcm", "ghash", "poly1305"];
+        return match aead.iter().any(|p| name.contains(p)) {
             true => Spot::Here(Place {
                 layer: Layer::Aead,
                 function: name.into(),
@@ -276,18 +278,33 @@ fn is_of(frame: &Frame, name: &str, of: &str) -> bool {
     named || after.any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// Assembly and C of the libraries for cryptography.
+/// Assembly and C of the libraries for cryptography. What a library exports begins with its name;
+/// the functions inside it do not.
 fn is_cipher(name: &str) -> bool {
     let parts = [
         "ring_core_",
         "aws_lc_",
+        "aead_",
+        "aes_",
         "aesni_",
-        "aes_hw_",
-        "aes_gcm_",
         "gcm_",
+        "poly1305_",
         "vpaes_",
+        // Jitterentropy, from which AWS-LC seeds its generator.
+        "jent_",
+        "tree_jitter_",
     ];
     parts.iter().any(|part| name.starts_with(part)) || name.contains("chacha20_poly1305")
+}
+
+/// The layer of a [`Spot::Cipher`] where nobody tells who called it: payloads use the most of a
+/// block cipher and of comparing (tags), and the rest of cryptography is of handshakes.
+pub fn alone(name: &str) -> Layer {
+    let payload = ["aes", "AES", "ctr32", "chacha", "CRYPTO_memcmp"];
+    match payload.iter().any(|part| name.contains(part)) && is_cipher(name) {
+        true => Layer::Aead,
+        false => Layer::Tls,
+    }
 }
 
 /// Functions of the C library, by the names that its parts have inside.

@@ -14,6 +14,7 @@ use corelane_steps::table::{self, By};
 use corelane_steps::trace::{self, Module, Step};
 use std::cell::RefCell;
 use std::fs;
+use std::io::{ErrorKind, Write, stderr, stdout};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use work::Case;
@@ -57,9 +58,21 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("{e}");
+            // Nobody is left to tell when standard error is gone.
+            let _ = writeln!(stderr(), "steps: {e}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Writes to standard output; a reader that went away is no failure.
+fn show(text: &str) -> Result<(), String> {
+    let mut out = stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err(format!("cannot write to standard output: {e}"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -71,7 +84,7 @@ fn child(case: Case) -> Result<(), String> {
         || *result.borrow_mut() = trace::ready(),
         |part| trace::mark(part),
     );
-    println!("{units}");
+    show(&units.to_string())?;
     result.into_inner()
 }
 
@@ -83,12 +96,13 @@ fn count(args: &Args) -> Result<(), String> {
     let mut sums = Vec::new();
     for &case in cases {
         let (rows, units) = watch(case)?;
-        print(case, &rows, units, args);
+        print(case, &rows, units, args)?;
         sums.extend(sums_of(case, &rows, units));
     }
     if args.update {
         let text = ceilings::write(&sums);
-        fs::write(&args.ceilings, text).map_err(|e| e.to_string())?;
+        fs::write(&args.ceilings, text)
+            .map_err(|e| format!("cannot write {}: {e}", args.ceilings.display()))?;
     }
     if args.check {
         check(&sums, &args.ceilings)?;
@@ -100,8 +114,7 @@ fn check(sums: &[(String, f64)], file: &Path) -> Result<(), String> {
     let text = fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
     let violations = ceilings::violations(sums, &ceilings::parse(&text)?);
     if violations.is_empty() {
-        println!("every layer is within its ceiling");
-        return Ok(());
+        return show("every layer is within its ceiling");
     }
     Err(format!("too many instructions:\n{}", violations.join("\n")))
 }
@@ -126,22 +139,20 @@ fn sums_of(case: Case, rows: &[Row], units: u64) -> Vec<(String, f64)> {
     sums
 }
 
-fn print(case: Case, rows: &[Row], units: u64, args: &Args) {
+fn print(case: Case, rows: &[Row], units: u64, args: &Args) -> Result<(), String> {
     let parts = case.parts().map(|part| (part, units));
-    println!(
-        "## {}: instructions per {} ({units})\n",
-        case.name(),
-        case.unit()
-    );
-    println!("{}", table::layers(rows, &parts));
+    let (name, unit) = (case.name(), case.unit());
+    show(&format!("## {name}: instructions per {unit} ({units})\n"))?;
+    show(&table::layers(rows, &parts))?;
     for (by, n) in [(By::Function, args.functions), (By::Line, args.lines)] {
-        for (part, (name, units)) in parts.iter().enumerate() {
+        for (part, (of, units)) in parts.iter().enumerate() {
             if let Some(n) = n {
-                println!("### {}, {name}\n", case.name());
-                println!("{}", table::top(rows, part, *units, by, n));
+                show(&format!("### {name}, {of}\n"))?;
+                show(&table::top(rows, part, *units, by, n))?;
             }
         }
     }
+    Ok(())
 }
 
 /// Counts one case in a process of its own.

@@ -137,7 +137,9 @@ fn run<W: FnMut(Step)>(
     watch: impl FnOnce(&[Module]) -> Result<W, String>,
 ) -> Result<(), String> {
     let pid = Pid::from_raw(child.id() as i32);
-    stopped(pid, Signal::SIGSTOP)?;
+    while let Some(other) = stopped(pid, Signal::SIGSTOP)? {
+        ptrace::cont(pid, other).map_err(|e| format!("cannot go on: {e}"))?;
+    }
     ptrace::setoptions(pid, ptrace::Options::PTRACE_O_EXITKILL).map_err(|e| e.to_string())?;
     let theirs = modules(child.id())?;
     let ours = modules(std::process::id())?;
@@ -146,10 +148,13 @@ fn run<W: FnMut(Step)>(
     };
     let mark_at = mark as *const () as u64 - ours.base + base.base;
     let mut watch = watch(&theirs)?;
-    let mut part = None;
+    let (mut part, mut signal) = (None, None);
     loop {
-        ptrace::step(pid, None).map_err(|e| format!("cannot step: {e}"))?;
-        stopped(pid, Signal::SIGTRAP)?;
+        ptrace::step(pid, signal).map_err(|e| format!("cannot step: {e}"))?;
+        signal = stopped(pid, Signal::SIGTRAP)?;
+        if signal.is_some() {
+            continue; // nothing was executed
+        }
         let registers = ptrace::getregs(pid).map_err(|e| e.to_string())?;
         if registers.rip == mark_at {
             part = Some(registers.rdi as usize);
@@ -164,9 +169,11 @@ fn run<W: FnMut(Step)>(
     }
 }
 
-fn stopped(pid: Pid, by: Signal) -> Result<(), String> {
+/// Waits until the child stops. Any other signal than `by` comes from outside, and is to be passed
+/// on: a shell's job control sends some.
+fn stopped(pid: Pid, by: Signal) -> Result<Option<Signal>, String> {
     match waitpid(pid, None).map_err(|e| e.to_string())? {
-        WaitStatus::Stopped(_, signal) if signal == by => Ok(()),
+        WaitStatus::Stopped(_, signal) => Ok((signal != by).then_some(signal)),
         other => Err(format!("the child did not stop: {other:?}")),
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum, value_parser};
-use corelane_perf::clock::seconds;
+use corelane_perf::flags::{seconds, window};
 
 /// UDP payload of `tuned` from the first packet on, bytes.
 pub const UDP_PAYLOAD: u16 = 1452;
@@ -16,6 +16,9 @@ pub const CONNECTION_WINDOW: u32 = 8 << 20;
 pub const SOCKET_BUFFER: usize = 4 << 20;
 /// The idle timeout of connections that are held idle.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+const SIZE: u32 = 64;
+const CONNECTIONS: u32 = 1000;
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Kind {
@@ -66,7 +69,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1, value_parser = value_parser!(u16).range(1..=4096))]
     streams: u16,
     /// Bytes of a request and its answer, or of a datagram
-    #[arg(long, default_value_t = 64, value_parser = value_parser!(u32).range(1..=65_000))]
+    #[arg(long, default_value_t = SIZE, value_parser = value_parser!(u32).range(1..=65_000))]
     size: u32,
     /// Requests a second at fixed times, whatever the answers do
     #[arg(long, value_parser = value_parser!(u32).range(1..=10_000_000))]
@@ -75,13 +78,14 @@ pub(crate) struct Args {
     #[arg(long)]
     resume: bool,
     /// Connections that are held idle
-    #[arg(long, default_value_t = 1000, value_parser = value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = CONNECTIONS)]
+    #[arg(value_parser = value_parser!(u32).range(1..=1_000_000))]
     connections: u32,
     /// How the implementation is set up
     #[arg(long, value_enum, default_value = "tuned")]
     settings: Profile,
     /// Seconds to measure
-    #[arg(long, default_value_t = 3.0, value_parser = seconds)]
+    #[arg(long, default_value_t = 3.0, value_parser = window)]
     seconds: f64,
     /// Seconds to leave out before
     #[arg(long, default_value_t = 0.5, value_parser = seconds)]
@@ -178,11 +182,23 @@ impl Args {
         if self.rate.is_some() && self.work != Kind::Rr {
             return Err("--rate is for --work rr".into());
         }
+        if self.rate.is_some() && self.streams > 1 {
+            return Err("--rate begins requests as they are due: without --streams".into());
+        }
         if self.resume && self.work != Kind::Handshake {
             return Err("--resume is for --work handshake".into());
         }
         if self.direction == Direction::Down && self.work != Kind::Bulk {
             return Err("--direction down is for --work bulk".into());
+        }
+        if self.size != SIZE && !matches!(self.work, Kind::Rr | Kind::Datagram) {
+            return Err("--size is for --work rr and datagram".into());
+        }
+        if self.connections != CONNECTIONS && self.work != Kind::Idle {
+            return Err("--connections is for --work idle".into());
+        }
+        if self.streams > 1 && matches!(self.work, Kind::Datagram | Kind::Idle) {
+            return Err("--streams is for --work bulk, rr and handshake".into());
         }
         let work = match self.work {
             Kind::Bulk if self.direction == Direction::Up => Work::Up,
@@ -242,6 +258,12 @@ mod tests {
             "--work rr --streams 0",
             "--work rr --rate 0",
             "--work rr --size 65001",
+            "--work rr --rate 5 --streams 2",
+            "--work bulk --size 100",
+            "--work rr --connections 10",
+            "--work idle --streams 2",
+            "--work bulk --seconds 0",
+            "--work bulk --seconds inf",
         ] {
             assert!(run(words).is_err(), "{words}");
         }

@@ -27,6 +27,8 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::Parser;
+use corelane_perf::output::tell;
+use corelane_perf::program::{NOT_OFFERED, USAGE};
 
 pub use args::{
     CONNECTION_WINDOW, IDLE_TIMEOUT, Profile, Run, SOCKET_BUFFER, STREAM_WINDOW, UDP_PAYLOAD, Work,
@@ -84,10 +86,10 @@ pub fn main<P: Peer>() -> ExitCode {
     let args = args::Args::parse();
     let run = match args.run() {
         Ok(run) => run,
-        Err(sentence) => return refuse::<P>(&sentence),
+        Err(sentence) => return end::<P>(&sentence, USAGE),
     };
     if let Some(sentence) = P::refuses(&run) {
-        return refuse::<P>(&sentence);
+        return end::<P>(&sentence, NOT_OFFERED);
     }
     let done = match args.serve {
         Some(directory) => idle::serve::<P>(&run, &directory),
@@ -95,16 +97,16 @@ pub fn main<P: Peer>() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(fault) => {
-            eprintln!("{}: {fault}", P::NAME);
-            ExitCode::FAILURE
-        }
+        Err(fault) => end::<P>(&fault.to_string(), FAILED),
     }
 }
 
-fn refuse<P: Peer>(sentence: &str) -> ExitCode {
-    eprintln!("{}: {sentence}", P::NAME);
-    ExitCode::from(2)
+/// The exit code of a run that failed.
+const FAILED: u8 = 1;
+
+fn end<P: Peer>(sentence: &str, code: u8) -> ExitCode {
+    tell(&format!("{}: {sentence}", P::NAME));
+    ExitCode::from(code)
 }
 
 fn measure<P: Peer>(run: &Run, json: bool) -> Result<(), Fault> {

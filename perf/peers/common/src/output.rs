@@ -1,5 +1,6 @@
 //! The report of a run on standard output.
 
+use corelane_perf::output;
 use corelane_perf::report::{Report, Workload};
 use serde_json::{Value, json};
 
@@ -15,14 +16,13 @@ pub(crate) fn print<P: Peer>(run: &Run, measured: &Measured, json: bool) -> Resu
     let report = Report::new(P::NAME, version, config(run, P::settings(run)), workload);
     if json {
         let text = serde_json::to_string_pretty(&document(&report, measured.memory)?)?;
-        println!("{text}");
-    } else {
-        print!("{}", report.to_text());
-        if let Some(Memory { client, server }) = measured.memory {
-            println!("memory of a connection: client {client} B, server {server} B");
-        }
+        return Ok(output::print(&(text + "\n"))?);
     }
-    Ok(())
+    let mut text = report.to_text();
+    if let Some(Memory { client, server }) = measured.memory {
+        text += &format!("memory of a connection: client {client} B, server {server} B\n");
+    }
+    Ok(output::print(&text)?)
 }
 
 /// The version of a package in a lock file.

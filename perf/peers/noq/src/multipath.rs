@@ -15,6 +15,7 @@ use clap::Parser;
 use corelane_bench_peer::Fault;
 use corelane_perf::program::Profile;
 use corelane_perf::tls::{self, Certificates, SERVER_NAME};
+use corelane_perf::{flags, output};
 use corelane_relay::{Change, Config, LinkConfig, PathConfig, Relay};
 use noq::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use noq::{
@@ -33,7 +34,7 @@ const LINK: (usize, Duration) = (1472, Duration::from_millis(50));
 #[derive(Parser)]
 struct Args {
     /// Paths
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=8))]
     paths: u8,
     /// The links, as `corelane bench --link` takes them
     #[arg(long)]
@@ -42,13 +43,13 @@ struct Args {
     #[arg(long)]
     kill: Option<usize>,
     /// Seconds after which a path that hears nothing is given up
-    #[arg(long)]
+    #[arg(long, value_parser = flags::window)]
     path_idle: Option<f64>,
     /// Seconds to measure
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 5.0, value_parser = flags::window)]
     seconds: f64,
     /// Seconds to leave out before
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = flags::seconds)]
     omit: f64,
     /// Print JSON, which is the only form
     #[arg(short = 'J', long)]
@@ -58,12 +59,9 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     match measure(&args) {
-        Ok(report) => {
-            println!("{report}");
-            ExitCode::SUCCESS
-        }
+        Ok(report) => output::finish(&format!("{report}\n"), ExitCode::SUCCESS),
         Err(fault) => {
-            eprintln!("noq: {fault}");
+            output::tell(&format!("noq: {fault}"));
             ExitCode::FAILURE
         }
     }
@@ -120,6 +118,11 @@ fn local(path: u8) -> IpAddr {
 }
 
 fn measure(args: &Args) -> Result<serde_json::Value, Fault> {
+    if let Some(path) = args.kill
+        && (args.link.is_empty() || path >= usize::from(args.paths))
+    {
+        return Err(format!("--kill {path}: there is no such path with a --link").into());
+    }
     let certificates = Certificates::make()?;
     let authority = certificates.authority.clone();
     let crypto = certificates.server(Profile::Default, false)?;
@@ -131,7 +134,7 @@ fn measure(args: &Args) -> Result<serde_json::Value, Fault> {
     std::thread::spawn(move || {
         let served = || -> Result<(), Fault> { runtime(0)?.block_on(serve(config, counted, tell)) };
         if let Err(fault) = served() {
-            eprintln!("noq: {fault}");
+            output::tell(&format!("noq: {fault}"));
         }
     });
     let server = told.recv()?;

@@ -101,6 +101,48 @@ fn packet_protection_is_told_from_header_protection() {
 }
 
 #[test]
+fn what_a_library_keeps_inside_is_known_without_its_name() {
+    let layer = |function: &str, file: &str| match judge(&[frame(function, file, 1)]) {
+        Spot::Here(place) => Some(place.layer),
+        _ => None,
+    };
+    let file = "/aws-lc/crypto/fipsmodule/cipher/e_aes.c";
+    for name in [
+        "aead_aes_gcm_seal_scatter",
+        "aead_aes_gcm_open_gather_impl",
+        "aws_lc_0_47_0_EVP_AEAD_CTX_seal_scatter",
+        "gcm_init_avx512",
+        "chacha20_poly1305_seal_scatter",
+    ] {
+        assert_eq!(layer(name, file), Some(Layer::Aead), "{name}");
+        assert_eq!(layer(name, ""), Some(Layer::Aead), "{name}");
+    }
+    let inlined = [
+        frame("CRYPTO_xor16", file, 1),
+        frame("aead_aes_gcm_init_impl", file, 2),
+    ];
+    let layer = |frames: &[Frame]| match judge(frames) {
+        Spot::Here(place) => Some(place.layer),
+        _ => None,
+    };
+    assert_eq!(layer(&inlined), Some(Layer::Aead));
+    // Of whoever called it, and never of the engine: `settle` makes TLS of that.
+    let jitter =
+        "/aws-lc/third_party/jitterentropy/jitterentropy-library/src/jitterentropy-noise.c";
+    for name in ["jent_measure_jitter", "tree_jitter_get_seed", "rol64"] {
+        assert_eq!(judge(&[frame(name, jitter, 1)]), Spot::Cipher(name.into()));
+        assert_eq!(alone(name), Layer::Tls);
+    }
+    assert_eq!(
+        judge(&[frame("rol64", "/other/src/x.c", 1)]),
+        Spot::Callers("rol64".into())
+    );
+    assert_eq!(alone("aes_hw_ctr32_encrypt_blocks"), Layer::Aead);
+    assert_eq!(alone("aws_lc_0_47_0_CRYPTO_memcmp"), Layer::Aead);
+    assert_eq!(alone("rustls::conn::ConnectionCore::process"), Layer::Tls);
+}
+
+#[test]
 fn the_c_library_is_known_by_name() {
     let layer = |name| match judge_symbol(name) {
         Spot::Here(place) => Some(place.layer),
