@@ -15,21 +15,16 @@ fn main() {
     if !is_release || env::var_os("CARGO_FEATURE_CLI").is_none() {
         return;
     }
-    // Git's own files change with each commit, the sources with what is not committed yet.
+    // A commit alone is no reason to build again: what was built before it keeps its `+`.
     for path in SOURCES {
         println!("cargo::rerun-if-changed={path}");
-    }
-    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"])
-        && Path::new(&log).exists()
-    {
-        println!("cargo::rerun-if-changed={log}");
     }
     if let (Some(commit), Ok(version)) = (commit(), env::var("CARGO_PKG_VERSION")) {
         println!("cargo::rustc-env=CORELANE_VERSION={version} ({commit})");
     }
 }
 
-/// The commit of this checkout; `+` where the sources differ from it.
+/// The last commit that changed the sources; `+` where they differ from it.
 fn commit() -> Option<String> {
     // A copy of the sources within another repository is not of that one's commit.
     let top = git(&["rev-parse", "--show-toplevel"])?;
@@ -37,7 +32,9 @@ fn commit() -> Option<String> {
     if Path::new(&top).canonicalize().ok()? != Path::new(&here).canonicalize().ok()? {
         return None;
     }
-    let commit = git(&["rev-parse", "--short=10", "HEAD"])?;
+    let mut log = vec!["log", "-1", "--abbrev=10", "--format=%h", "--"];
+    log.extend(SOURCES);
+    let commit = git(&log).filter(|commit| !commit.is_empty())?;
     let mut status = vec!["status", "--porcelain", "--untracked-files=no", "--"];
     status.extend(SOURCES);
     let changes = git(&status)?;

@@ -20,13 +20,19 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct Failed {
     /// Its exit code, where it had one.
     pub code: Option<i32>,
-    /// A sentence: its own last one, if it said something.
+    /// A sentence: how it ended, and its last words.
     pub why: String,
+    /// Its last words alone, where it had any.
+    pub said: Option<String>,
 }
 
 impl From<String> for Failed {
     fn from(why: String) -> Self {
-        Self { code: None, why }
+        Self {
+            code: None,
+            why,
+            said: None,
+        }
     }
 }
 
@@ -67,16 +73,19 @@ pub fn output(command: &mut Command, limit: Duration) -> Result<String, Failed> 
     let (stdout, stderr) = (text(stdout), text(stderr));
     match status? {
         status if status.success() => Ok(stdout),
-        status => Err(Failed {
-            code: status.code(),
-            why: format!("{status}: {}", last(&stderr)),
-        }),
+        status => {
+            let said = last(&stderr).map(String::from);
+            Err(Failed {
+                code: status.code(),
+                why: format!("{status}: {}", said.as_deref().unwrap_or("no message")),
+                said,
+            })
+        }
     }
 }
 
-fn last(text: &str) -> &str {
-    let last = text.lines().rfind(|line| !line.trim().is_empty());
-    last.unwrap_or("no message")
+fn last(text: &str) -> Option<&str> {
+    text.lines().rfind(|line| !line.trim().is_empty())
 }
 
 fn collect(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {

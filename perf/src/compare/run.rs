@@ -96,7 +96,8 @@ pub fn once(
         }
         Err(failed) => {
             run.is_offered = failed.code != Some(NOT_OFFERED.into());
-            run.error = Some(failed.why);
+            let said = failed.said.filter(|_| !run.is_offered);
+            run.error = Some(said.unwrap_or(failed.why));
         }
     }
     Ok(Some(run))
@@ -185,7 +186,7 @@ mod tests {
     fn what_is_not_offered_is_no_failure_but_a_sentence() {
         let run = run("echo no datagrams >&2; exit 69").unwrap().unwrap();
         assert!(!run.is_offered && run.workload.is_none());
-        assert_eq!(run.error.as_deref(), Some("exit status: 69: no datagrams"));
+        assert_eq!(run.error.as_deref(), Some("no datagrams"));
     }
 
     #[test]
