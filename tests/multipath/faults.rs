@@ -296,6 +296,45 @@ fn the_only_path_left_is_asked_again() {
     }
 }
 
+/// Both networks go dark while a path is validated: the client was answered there and closes the
+/// other path, and the server, which was not and hears of nothing, keeps what may be its last.
+#[test]
+fn a_new_path_is_kept_while_no_other_works() {
+    let mut s = setup(4);
+    for config in [&mut s.client, &mut s.server] {
+        config.max_idle_timeout = std::time::Duration::from_secs(600);
+    }
+    let mut rig = Rig::with(s);
+    let second = rig.open(PathStatus::Available).unwrap();
+    let until = |rig: &mut Rig, side, event| {
+        for _ in 0..1000 {
+            if rig.saw(side, event) {
+                return;
+            }
+            rig.run_ms(1);
+        }
+        panic!("{event:?} does not come");
+    };
+    until(&mut rig, SERVER, PathEvent::Opened(second));
+    rig.lose(at(CLIENT_1), 100);
+    until(&mut rig, CLIENT, PathEvent::Validated(second));
+    rig.darken(at(CLIENT_0));
+    let [client, _] = rig.ids();
+    let now = rig.pair.now;
+    let conn = rig.pair.conn(CLIENT, client);
+    conn.close_path(now, PathId(0), Code::NO_ERROR).unwrap();
+    let stream = rig.send(SERVER, 100_000);
+    rig.run_ms(6000);
+    assert!(!rig.saw(SERVER, PathEvent::Validated(second)));
+    // The first network does not come back, the second one does.
+    rig.traffic.lock().unwrap().lossy = None;
+    rig.run_ms(20_000);
+    assert!(rig.saw(SERVER, PathEvent::Validated(second)));
+    assert!(rig.has_exactly(SERVER, stream, 100_000));
+    rig.deliver(CLIENT, 100_000, 5000);
+    rig.expect_alive();
+}
+
 /// A probe timeout of who receives does not move its acknowledgements to another path: they would
 /// come early there, and none would come for a while once the path is trusted again.
 #[test]
