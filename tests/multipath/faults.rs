@@ -335,6 +335,41 @@ fn a_new_path_is_kept_while_no_other_works() {
     rig.expect_alive();
 }
 
+/// One path is dark, and the other has just had a probe timeout: what is sent then goes by the dark
+/// one, which is the faster of two that do not answer, and by the other as soon as that does.
+#[test]
+fn what_a_dark_path_took_goes_by_the_first_that_answers() {
+    let mut rig = Rig::two_paths();
+    rig.delay(at(CLIENT_1), 10);
+    for _ in 0..10 {
+        rig.deliver(SERVER, 100_000, 500);
+    }
+    rig.darken(at(CLIENT_0));
+    rig.deliver(SERVER, 3000, 3000);
+    assert!(rig.saw(SERVER, PathEvent::PotentiallyFailed(PathId(0))));
+    rig.traffic.lock().unwrap().deaf.push(at(CLIENT_1));
+    let first = rig.send(SERVER, 100);
+    rig.run_ms(1);
+    rig.traffic.lock().unwrap().deaf.clear();
+    let silent = |rig: &mut Rig| rig.info(SERVER, PathId(1)).unwrap().pto_count > 0;
+    for _ in 0..1000 {
+        if silent(&mut rig) {
+            break;
+        }
+        rig.run_ms(1);
+    }
+    // The probes left, and are not answered yet.
+    assert!(silent(&mut rig));
+    let second = rig.send(SERVER, 100);
+    rig.run_ms(1000);
+    assert!(!silent(&mut rig));
+    assert!(rig.has_exactly(SERVER, first, 100));
+    assert!(rig.has_exactly(SERVER, second, 100));
+    let ids = rig.ids();
+    assert_eq!(rig.pair.conn(SERVER, ids[SERVER]).stats().path_failures, 1);
+    rig.expect_alive();
+}
+
 /// A probe timeout of who receives does not move its acknowledgements to another path: they would
 /// come early there, and none would come for a while once the path is trusted again.
 #[test]
