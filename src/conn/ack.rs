@@ -164,11 +164,12 @@ impl Connection {
         }
         // RFC 9002 §6.2.1: a client whose address the server may not have validated keeps its
         // backoff through acknowledgements of Initial packets.
+        let mut answers = 0;
         if self.side == Side::Server || ty != PacketType::Initial {
-            self.paths.current_mut().pto_count = 0;
+            answers = std::mem::take(&mut self.paths.current_mut().pto_count);
         }
         if self.multipath.is_some() {
-            self.note_acked(now, summary.acked_bytes);
+            self.note_acked(now, summary.acked_bytes, answers > 0);
         }
         if space_index(ty) != 2 || self.paths.current_mut().sent.has_overtaken() {
             self.detect_lost(now, ty);

@@ -296,6 +296,80 @@ fn the_only_path_left_is_asked_again() {
     }
 }
 
+/// Both networks go dark while a path is validated: the client was answered there and closes the
+/// other path, and the server, which was not and hears of nothing, keeps what may be its last.
+#[test]
+fn a_new_path_is_kept_while_no_other_works() {
+    let mut s = setup(4);
+    for config in [&mut s.client, &mut s.server] {
+        config.max_idle_timeout = std::time::Duration::from_secs(600);
+    }
+    let mut rig = Rig::with(s);
+    let second = rig.open(PathStatus::Available).unwrap();
+    let until = |rig: &mut Rig, side, event| {
+        for _ in 0..1000 {
+            if rig.saw(side, event) {
+                return;
+            }
+            rig.run_ms(1);
+        }
+        panic!("{event:?} does not come");
+    };
+    until(&mut rig, SERVER, PathEvent::Opened(second));
+    rig.lose(at(CLIENT_1), 100);
+    until(&mut rig, CLIENT, PathEvent::Validated(second));
+    rig.darken(at(CLIENT_0));
+    let [client, _] = rig.ids();
+    let now = rig.pair.now;
+    let conn = rig.pair.conn(CLIENT, client);
+    conn.close_path(now, PathId(0), Code::NO_ERROR).unwrap();
+    let stream = rig.send(SERVER, 100_000);
+    rig.run_ms(6000);
+    assert!(!rig.saw(SERVER, PathEvent::Validated(second)));
+    // The first network does not come back, the second one does.
+    rig.traffic.lock().unwrap().lossy = None;
+    rig.run_ms(20_000);
+    assert!(rig.saw(SERVER, PathEvent::Validated(second)));
+    assert!(rig.has_exactly(SERVER, stream, 100_000));
+    rig.deliver(CLIENT, 100_000, 5000);
+    rig.expect_alive();
+}
+
+/// One path is dark, and the other has just had a probe timeout: what is sent then goes by the dark
+/// one, which is the faster of two that do not answer, and by the other as soon as that does.
+#[test]
+fn what_a_dark_path_took_goes_by_the_first_that_answers() {
+    let mut rig = Rig::two_paths();
+    rig.delay(at(CLIENT_1), 10);
+    for _ in 0..10 {
+        rig.deliver(SERVER, 100_000, 500);
+    }
+    rig.darken(at(CLIENT_0));
+    rig.deliver(SERVER, 3000, 3000);
+    assert!(rig.saw(SERVER, PathEvent::PotentiallyFailed(PathId(0))));
+    rig.traffic.lock().unwrap().deaf.push(at(CLIENT_1));
+    let first = rig.send(SERVER, 100);
+    rig.run_ms(1);
+    rig.traffic.lock().unwrap().deaf.clear();
+    let silent = |rig: &mut Rig| rig.info(SERVER, PathId(1)).unwrap().pto_count > 0;
+    for _ in 0..1000 {
+        if silent(&mut rig) {
+            break;
+        }
+        rig.run_ms(1);
+    }
+    // The probes left, and are not answered yet.
+    assert!(silent(&mut rig));
+    let second = rig.send(SERVER, 100);
+    rig.run_ms(1000);
+    assert!(!silent(&mut rig));
+    assert!(rig.has_exactly(SERVER, first, 100));
+    assert!(rig.has_exactly(SERVER, second, 100));
+    let ids = rig.ids();
+    assert_eq!(rig.pair.conn(SERVER, ids[SERVER]).stats().path_failures, 1);
+    rig.expect_alive();
+}
+
 /// A probe timeout of who receives does not move its acknowledgements to another path: they would
 /// come early there, and none would come for a while once the path is trusted again.
 #[test]

@@ -20,8 +20,13 @@ impl Connection {
         path.failure = Some(Box::new(detector));
     }
 
-    /// Packets of the path in hand were acknowledged.
-    pub(in super::super) fn note_alive(&mut self, now: Timestamp) {
+    /// Packets of the path in hand were acknowledged, after a probe timeout if it `answers`. While
+    /// it was silent others may have been no better, and taken what they carry nowhere: that comes
+    /// here now, for their own probe timeouts may be far.
+    pub(in super::super) fn note_alive(&mut self, now: Timestamp, answers: bool) {
+        if answers && !self.paths.is_single() {
+            self.move_from_suspects();
+        }
         let path = self.paths.current_mut();
         let Some(detector) = path.failure.as_deref_mut() else {
             return;

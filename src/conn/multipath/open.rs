@@ -309,19 +309,26 @@ impl Connection {
     }
 
     /// The path in hand, which is new, did not answer: it is not to be used, and its identifier
-    /// never again (multipath §3.1).
+    /// never again (multipath §3.1). While no other works it is asked again: the peer may be about
+    /// to say that it closed the others, for it was answered here.
     pub(in super::super) fn on_new_path_failed(&mut self, now: Timestamp) {
-        let id = self.paths.current().id;
-        if self.is_last(id) && self.paths.current().can_send() && self.may_ask_last() {
+        let works =
+            |p: &Path<SentFrame>| p.state == PathState::Open && p.can_send() && !p.is_suspect();
+        if self.paths.others().any(works) {
+            if let Some(m) = self.multipath.as_deref_mut() {
+                m.last_asked = 0;
+            }
+        } else if self.paths.current().can_send() && self.may_ask_last() {
             let start = self.challenge_start(None);
             self.paths.current_mut().validation.again(now, &start);
             return;
         }
+        let id = self.paths.current().id;
         self.abandon_path(now, id, Code::PATH_UNSTABLE_OR_POOR, false);
     }
 
-    /// Whether the only path left is worth asking once more, for with it the connection ends. The
-    /// peer may have closed the others because it was answered here.
+    /// Whether a path is worth asking once more while no other works, for with the last one the
+    /// connection ends.
     fn may_ask_last(&mut self) -> bool {
         let Some(m) = self.multipath.as_deref_mut() else {
             return false;

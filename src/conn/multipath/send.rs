@@ -234,8 +234,9 @@ impl Connection {
             || paths.any(|p| self.path_wants_to_send(p))
     }
 
-    /// An acknowledgement took bytes of the path in hand out of flight.
-    pub(in super::super) fn note_acked(&mut self, now: Timestamp, bytes: u64) {
+    /// An acknowledgement took bytes of the path in hand out of flight; it `answers` if the path
+    /// was silent for a probe timeout.
+    pub(in super::super) fn note_acked(&mut self, now: Timestamp, bytes: u64, answers: bool) {
         let id = self.paths.current().id;
         if let Some(m) = self.multipath.as_deref_mut() {
             m.choice.selector.on_acked(now, id, bytes);
@@ -243,7 +244,7 @@ impl Connection {
                 hook.packet_acked(now, id, bytes);
             }
         }
-        self.note_alive(now);
+        self.note_alive(now, answers);
         self.hook_state(now);
     }
 
