@@ -61,6 +61,9 @@ pub struct Mmsg {
     open: usize,
     limit: usize,
     pool: Pool,
+    /// A buffer that has left at once, for the next train: to give it back and to take it again
+    /// are four atomic operations.
+    kept: Option<TxBuffer>,
     /// Sockets with something queued, each once.
     dirty: Vec<SocketId>,
     /// Sockets that epoll does not know yet.
@@ -100,6 +103,7 @@ impl Mmsg {
             open: 0,
             limit: config.max_sockets,
             pool,
+            kept: None,
             dirty: Vec::new(),
             unknown: 0,
             spare: Vec::new(),
@@ -290,12 +294,14 @@ impl Mmsg {
 
     #[inline]
     pub(super) fn tx_buffer(&mut self) -> Option<TxBuffer> {
-        self.pool.take().map(TxBuffer::new)
+        self.kept
+            .take()
+            .or_else(|| self.pool.take().map(TxBuffer::new))
     }
 
     /// As [`Backend::tx_lent`](crate::io::Backend::tx_lent).
     pub(super) fn tx_lent(&self) -> usize {
-        self.pool.count() - self.pool.available()
+        self.pool.count() - self.pool.available() - usize::from(self.kept.is_some())
     }
 
     #[inline]
@@ -331,10 +337,56 @@ impl Mmsg {
         }
     }
 
+    /// As [`Backend::send_now`](crate::io::Backend::send_now). A single datagram that nothing is
+    /// queued before is not queued itself.
+    pub(super) fn send_now(
+        &mut self,
+        buffer: TxBuffer,
+        transmit: Transmit,
+    ) -> Result<(), IoError> {
+        let id = transmit.socket;
+        let alone = self.dirty.is_empty()
+            && (1..=buffer.len()).contains(&transmit.len)
+            && (transmit.len..=usize::from(u16::MAX)).contains(&transmit.segment_size);
+        let entry = self.sockets.get_mut(id.index()).and_then(Option::as_mut);
+        let (Some(entry), Some(message), [header, ..]) = (
+            entry.filter(|e| alone && !e.broken),
+            self.messages.first_mut(),
+            &mut *self.headers,
+        ) else {
+            self.send(buffer, transmit);
+            return self.flush();
+        };
+        message.prepare_all(&buffer, &transmit, &entry.socket);
+        header.msg_hdr = message.header();
+        self.stats.syscalls += 1;
+        // SAFETY: the header was set just now and points to a boxed message and to `buffer`.
+        let n = unsafe { send(entry.socket.fd(), std::slice::from_mut(header)) };
+        if n > 0 {
+            self.stats.tx_trains += 1;
+            self.stats.tx_datagrams += 1;
+            self.stats.tx_bytes += transmit.len as u64;
+            self.kept = Some(buffer);
+            return Ok(());
+        }
+        let errno = Errno::last();
+        self.send(buffer, transmit);
+        self.dirty.clear();
+        if self.refused(id, errno)? {
+            return self.flush_socket(id);
+        }
+        Ok(())
+    }
+
+    #[inline]
     pub(super) fn flush(&mut self) -> Result<(), IoError> {
         if self.dirty.is_empty() {
             return Ok(());
         }
+        self.flush_dirty()
+    }
+
+    fn flush_dirty(&mut self) -> Result<(), IoError> {
         let mut result = Ok(());
         let mut ids = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.spare));
         for id in ids.drain(..) {
@@ -366,22 +418,34 @@ impl Mmsg {
                 continue;
             }
             let errno = Errno::last();
-            match errno.class() {
-                Class::Later if errno == Errno(libc::EINTR) => {}
-                Class::Later => {
-                    self.stats.tx_full += 1;
-                    self.dirty.push(id);
-                    return self.set_full(id, true);
-                }
-                Class::Broken(_) if errno != Errno(libc::EOPNOTSUPP) => {
-                    self.stats.errors.count(errno);
-                    return Err(self.give_up(id, "sendmmsg", errno));
-                }
-                Class::Drop(_) | Class::Broken(_) => {
+            if !self.refused(id, errno)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The kernel did not take the head of a socket's queue: whether to go on with what is left.
+    #[cold]
+    fn refused(&mut self, id: SocketId, errno: Errno) -> Result<bool, IoError> {
+        match errno.class() {
+            Class::Later if errno == Errno(libc::EINTR) => {}
+            Class::Later => {
+                self.stats.tx_full += 1;
+                self.dirty.push(id);
+                self.set_full(id, true)?;
+                return Ok(false);
+            }
+            Class::Broken(_) if errno != Errno(libc::EOPNOTSUPP) => {
+                self.stats.errors.count(errno);
+                return Err(self.give_up(id, "sendmmsg", errno));
+            }
+            Class::Drop(_) | Class::Broken(_) => {
+                if let Some(Some(entry)) = self.sockets.get_mut(id.index()) {
                     entry.advance(|train, _| train.on_refused(errno, &mut self.stats));
                 }
             }
         }
+        Ok(true)
     }
 
     /// Has epoll watch for room exactly while the socket is full.

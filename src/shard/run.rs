@@ -307,11 +307,12 @@ impl<A: ShardApp> Shard<A> {
             };
             let short = transmit.segments() == 1 && transmit.len < SHORT;
             let alone = short && !self.endpoint.has_ready();
-            self.backend.send(buffer, transmit);
             if alone {
                 // The peer may well wait for this one, and most of what is left of the turn is
                 // looking for more to do. A jumbo packet is a train of its own.
-                self.backend.flush()?;
+                self.backend.send_now(buffer, transmit)?;
+            } else {
+                self.backend.send(buffer, transmit);
             }
         }
         Ok(Sent::More)
@@ -352,10 +353,11 @@ impl<A: ShardApp> Shard<A> {
                 return Ok(sent > 0);
             };
             let short = transmit.segments() == 1 && transmit.len < SHORT;
-            self.backend.send(buffer, transmit);
             if sent == 0 && short {
                 // As with connections: the peer may well wait for it.
-                self.backend.flush()?;
+                self.backend.send_now(buffer, transmit)?;
+            } else {
+                self.backend.send(buffer, transmit);
             }
         }
         self.backend.flush()?;
