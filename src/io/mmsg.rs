@@ -339,11 +339,7 @@ impl Mmsg {
 
     /// As [`Backend::send_now`](crate::io::Backend::send_now). A single datagram that nothing is
     /// queued before is not queued itself.
-    pub(super) fn send_now(
-        &mut self,
-        buffer: TxBuffer,
-        transmit: Transmit,
-    ) -> Result<(), IoError> {
+    pub(super) fn send_now(&mut self, buffer: TxBuffer, transmit: Transmit) -> Result<(), IoError> {
         let id = transmit.socket;
         let alone = self.dirty.is_empty()
             && (1..=buffer.len()).contains(&transmit.len)

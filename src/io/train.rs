@@ -208,9 +208,11 @@ impl Message {
         if tos != default {
             self.control.push_tos(tos, v4);
         }
-        let source = t.path.local.ip().to_canonical();
-        if socket.wildcard && !source.is_unspecified() && source.is_ipv4() == v4 {
-            self.control.push_source(source);
+        if socket.wildcard {
+            let source = t.path.local.ip().to_canonical();
+            if !source.is_unspecified() && source.is_ipv4() == v4 {
+                self.control.push_source(source);
+            }
         }
         self.iov.iov_base = bytes.cast();
         self.iov.iov_len = len;

@@ -87,8 +87,7 @@ impl<A: ShardApp> Shard<A> {
             ..
         } = self;
         let own = *index;
-        let mut trains = 0;
-        let mut others = 0;
+        let (mut trains, mut others, mut own_trains) = (0, 0, false);
         let (before, handshakes) = (endpoint.handshake_trains(), Cell::new(0));
         let ends = Cell::new(0);
         let mut take = |endpoint: &mut Endpoint, app: &mut A, meta: &RecvMeta, data: &mut [u8]| {
@@ -114,6 +113,7 @@ impl<A: ShardApp> Shard<A> {
             };
             trains += 1;
             if own_sockets.contains(&meta.socket) {
+                own_trains = true;
                 app.on_own_train(now, meta, data);
             } else if let Some(demux) = demux {
                 demux.split(meta, data, &mut |quic, meta, part| {
@@ -131,6 +131,10 @@ impl<A: ShardApp> Shard<A> {
         })?;
         self.stats.others += others;
         self.stats.trains += trains;
+        if own_trains {
+            self.app.on_own_trains(now);
+            self.send_own(now)?;
+        }
         Ok(trains > 0)
     }
 

@@ -164,6 +164,8 @@ pub struct Host<P: Port> {
     pub(super) inline: Vec<u8>,
     /// Where completions are polled to.
     pub(super) completions: Vec<Completion>,
+    /// They were polled when trains came, in this turn.
+    polled: bool,
     pub(super) closing: bool,
     pub(super) stats: LaneStats,
     /// Lanes that are open.
@@ -356,6 +358,7 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             batch: Vec::new(),
             inline: Vec::new(),
             completions: Vec::new(),
+            polled: false,
             closing: false,
             stats: LaneStats::default(),
             lanes: 0,
@@ -525,6 +528,13 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
     }
 
     #[inline]
+    fn on_own_trains(&mut self, now: Timestamp) {
+        self.host.now = now;
+        self.poll_completions(now);
+        self.host.polled = true;
+    }
+
+    #[inline]
     fn next_own(&self) -> Option<SocketId> {
         self.host.port.as_ref()?.next_socket()
     }
@@ -559,13 +569,17 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
         let now = ctx.now();
         self.host.now = now;
         self.host.begin(ctx);
+        let mut polled = std::mem::take(&mut self.host.polled);
         if let Some(port) = &mut self.host.port
             && port.poll_timeout() <= now
         {
             port.handle_timeout(now);
+            polled = false;
         }
         self.connect(ctx);
-        self.poll_completions(now);
+        if !polled {
+            self.poll_completions(now);
+        }
         self.host.finish_parting();
         self.host.expire(now);
         self.host.ask_due(now);

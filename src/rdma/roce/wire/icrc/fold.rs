@@ -32,8 +32,8 @@ pub(super) fn crc(_: bool, _: u32, _: &[u8]) -> Option<u32> {
 mod x86 {
     use super::LONG;
     use std::arch::x86_64::{
-        __m128i, _mm_and_si128, _mm_clmulepi64_si128, _mm_extract_epi32,
-        _mm_set_epi32, _mm_set_epi64x, _mm_srli_si128, _mm_xor_si128,
+        __m128i, _mm_and_si128, _mm_clmulepi64_si128, _mm_extract_epi32, _mm_set_epi32,
+        _mm_set_epi64x, _mm_srli_si128, _mm_xor_si128,
     };
 
     /// x^(128+32) and x^(128-32), x^64, the polynomial and its inverse, all reflected.
