@@ -1,7 +1,7 @@
 //! A shard's lanes: their sessions, the provider that they share, and the shard's turn.
 
 use super::app::{LaneApp, LaneEnd, LaneInfo, OpError, Target};
-use super::board::{Board, Told};
+use super::board::{Board, LaneStats, Told};
 use super::handle::Lanes;
 use super::post::Planned;
 use super::returns::Returns;
@@ -83,37 +83,6 @@ impl Default for LaneConfig {
 
 /// Makes a shard's port on its first turn, with its sockets at hand; `None` goes without RDMA.
 pub(super) type Open<P> = Box<dyn FnOnce(&mut Context<'_>) -> Result<Option<P>, String> + Send>;
-
-/// What happened on a shard's lanes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LaneStats {
-    /// Lanes that opened, over queue pairs.
-    pub opened_rdma: u64,
-    /// Lanes that opened over streams.
-    pub opened_quic: u64,
-    /// Clients refused.
-    pub refused: u64,
-    /// Lanes that left their queue pair for their stream.
-    pub fallbacks: u64,
-    /// Lanes that came back to a queue pair.
-    pub returned: u64,
-    /// Lanes that ended.
-    pub ended: u64,
-    /// Peers that broke the rules of the bootstrap or the lane.
-    pub misbehaved: u64,
-}
-
-impl LaneStats {
-    pub(super) fn add(&mut self, more: &Self) {
-        self.opened_rdma += more.opened_rdma;
-        self.opened_quic += more.opened_quic;
-        self.refused += more.refused;
-        self.fallbacks += more.fallbacks;
-        self.returned += more.returned;
-        self.ended += more.ended;
-        self.misbehaved += more.misbehaved;
-    }
-}
 
 /// News for the application.
 pub(super) enum News {
