@@ -8,14 +8,14 @@
 
 mod epoll;
 mod rx;
+mod tx;
 
 use super::errno::{Class, Errno};
 use super::socket::{Socket, share};
-use super::train::{Message, Progress, Train};
+use super::train::{Message, Train};
 use super::watch::{WatchId, Watches};
 use super::{
-    Arrival, IoConfig, IoError, IoStats, SocketId, SocketOptions, TX_BUFFER_LEN, Transmit,
-    TxBuffer, Waker,
+    Arrival, IoConfig, IoError, IoStats, SocketId, SocketOptions, TX_BUFFER_LEN, TxBuffer, Waker,
 };
 use crate::mem::Pool;
 use epoll::Epoll;
@@ -61,6 +61,9 @@ pub struct Mmsg {
     open: usize,
     limit: usize,
     pool: Pool,
+    /// A buffer that has left at once, for the next train: to give it back and to take it again
+    /// are four atomic operations.
+    kept: Option<TxBuffer>,
     /// Sockets with something queued, each once.
     dirty: Vec<SocketId>,
     /// Sockets that epoll does not know yet.
@@ -100,6 +103,7 @@ impl Mmsg {
             open: 0,
             limit: config.max_sockets,
             pool,
+            kept: None,
             dirty: Vec::new(),
             unknown: 0,
             spare: Vec::new(),
@@ -290,12 +294,14 @@ impl Mmsg {
 
     #[inline]
     pub(super) fn tx_buffer(&mut self) -> Option<TxBuffer> {
-        self.pool.take().map(TxBuffer::new)
+        self.kept
+            .take()
+            .or_else(|| self.pool.take().map(TxBuffer::new))
     }
 
     /// As [`Backend::tx_lent`](crate::io::Backend::tx_lent).
     pub(super) fn tx_lent(&self) -> usize {
-        self.pool.count() - self.pool.available()
+        self.pool.count() - self.pool.available() - usize::from(self.kept.is_some())
     }
 
     #[inline]
@@ -303,84 +309,6 @@ impl Mmsg {
         match self.sockets.get(id.index()) {
             Some(Some(e)) => !e.broken && e.queue.len() < share(self.pool.count(), self.open),
             _ => false,
-        }
-    }
-
-    pub(super) fn send(&mut self, buffer: TxBuffer, transmit: Transmit) {
-        let id = transmit.socket;
-        let room = share(self.pool.count(), self.open);
-        let Some(Some(entry)) = self.sockets.get_mut(id.index()) else {
-            self.stats.tx_dropped += transmit.segments() as u64;
-            self.stats.errors.count(Errno(libc::EBADF));
-            return;
-        };
-        if entry.broken {
-            self.stats.tx_dropped += transmit.segments() as u64;
-            return;
-        }
-        if entry.full && entry.queue.len() >= room {
-            self.stats.tx_dropped += transmit.segments() as u64;
-            self.stats.tx_over_share += transmit.segments() as u64;
-            return;
-        }
-        if let Some(train) = Train::new(buffer, transmit, &entry.socket, &mut self.stats) {
-            if entry.queue.is_empty() {
-                self.dirty.push(id);
-            }
-            entry.queue.push_back(train);
-        }
-    }
-
-    pub(super) fn flush(&mut self) -> Result<(), IoError> {
-        if self.dirty.is_empty() {
-            return Ok(());
-        }
-        let mut result = Ok(());
-        let mut ids = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.spare));
-        for id in ids.drain(..) {
-            result = result.and(self.flush_socket(id));
-        }
-        self.spare = ids;
-        result
-    }
-
-    /// Sends what it can of one socket's queue.
-    fn flush_socket(&mut self, id: SocketId) -> Result<(), IoError> {
-        loop {
-            let Some(Some(entry)) = self.sockets.get_mut(id.index()) else {
-                return Ok(());
-            };
-            let filled = fill(entry, &mut self.messages, &mut self.headers);
-            if filled == 0 {
-                return self.set_full(id, false);
-            }
-            self.stats.syscalls += 1;
-            let headers = self.headers.get_mut(..filled).unwrap_or_default();
-            // SAFETY: these headers were set by `fill` just now and point to boxed messages and to
-            // buffers that the queue's trains own.
-            let n = unsafe { send(entry.socket.fd(), headers) };
-            if n > 0 {
-                for _ in 0..n {
-                    entry.advance(|train, socket| train.on_sent(socket, &mut self.stats));
-                }
-                continue;
-            }
-            let errno = Errno::last();
-            match errno.class() {
-                Class::Later if errno == Errno(libc::EINTR) => {}
-                Class::Later => {
-                    self.stats.tx_full += 1;
-                    self.dirty.push(id);
-                    return self.set_full(id, true);
-                }
-                Class::Broken(_) if errno != Errno(libc::EOPNOTSUPP) => {
-                    self.stats.errors.count(errno);
-                    return Err(self.give_up(id, "sendmmsg", errno));
-                }
-                Class::Drop(_) | Class::Broken(_) => {
-                    entry.advance(|train, _| train.on_refused(errno, &mut self.stats));
-                }
-            }
         }
     }
 
@@ -492,73 +420,4 @@ impl Mmsg {
     pub(super) fn stats(&self) -> &IoStats {
         &self.stats
     }
-}
-
-impl Entry {
-    /// Tells the first train what became of its message and removes it if that was its last.
-    fn advance(&mut self, what: impl FnOnce(&mut Train, &mut Socket) -> Progress) {
-        if let Some(train) = self.queue.front_mut()
-            && what(train, &mut self.socket) == Progress::Done
-        {
-            self.queue.pop_front();
-        }
-    }
-}
-
-/// Sends messages: how many the kernel took, or -1 and `errno`. The calls are made directly: the
-/// library's are cancellation points, which cost a lone small datagram some of its latency.
-///
-/// # Safety
-/// Every header points to what it says, until the call returns.
-unsafe fn send(fd: libc::c_int, headers: &mut [libc::mmsghdr]) -> libc::c_long {
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    if let [one] = headers {
-        let header = &mut one.msg_hdr;
-        // SAFETY: as the caller promises; a train is in one piece.
-        let n = unsafe {
-            if header.msg_control.is_null() && header.msg_iovlen == 1 {
-                // The shorter call: it has no header to copy.
-                let libc::iovec { iov_base, iov_len } = *header.msg_iov;
-                let (name, name_len) = (header.msg_name, header.msg_namelen);
-                libc::syscall(
-                    libc::SYS_sendto,
-                    fd,
-                    iov_base,
-                    iov_len,
-                    flags,
-                    name,
-                    name_len,
-                )
-            } else {
-                libc::syscall(libc::SYS_sendmsg, fd, &raw mut *header, flags)
-            }
-        };
-        return if n < 0 { n } else { 1 };
-    }
-    let (first, count) = (headers.as_mut_ptr(), headers.len());
-    // SAFETY: as the caller promises.
-    unsafe { libc::syscall(libc::SYS_sendmmsg, fd, first, count, flags) }
-}
-
-/// Writes messages for the head of the queue; one a train, or one a segment. Returns how many.
-fn fill(entry: &mut Entry, messages: &mut [Message], headers: &mut [libc::mmsghdr]) -> usize {
-    let mut slots = messages.iter_mut().zip(headers.iter_mut());
-    let mut filled = 0;
-    for train in &entry.queue {
-        let mut offset = train.sent();
-        loop {
-            let len = train.message_len(offset);
-            if len == 0 {
-                break;
-            }
-            let Some((message, header)) = slots.next() else {
-                return filled;
-            };
-            message.prepare(train, offset, &entry.socket);
-            header.msg_hdr = message.header();
-            offset += len;
-            filled += 1;
-        }
-    }
-    filled
 }

@@ -274,6 +274,17 @@ impl Backend {
         each!(self, b => b.send(buffer, transmit));
     }
 
+    /// [`send`](Self::send) and [`flush`](Self::flush) in one, for a train that the peer may well
+    /// wait for.
+    #[inline]
+    pub fn send_now(&mut self, buffer: TxBuffer, transmit: Transmit) -> Result<(), IoError> {
+        if let Self::Mmsg(b) = self {
+            return b.send_now(buffer, transmit);
+        }
+        self.send(buffer, transmit);
+        self.flush()
+    }
+
     /// Gives a buffer back unsent; the same as dropping it.
     pub fn release(&mut self, buffer: TxBuffer) {
         drop(buffer);

@@ -171,7 +171,31 @@ impl Message {
         socket: &Socket,
     ) -> *const libc::msghdr {
         let len = train.message_len(offset);
-        let t = &train.transmit;
+        // SAFETY: `offset` is at most the train's length, which its buffer holds.
+        let bytes = unsafe { train.buffer.lease().as_ptr().add(offset) };
+        self.point_to(bytes, len, &train.transmit, socket)
+    }
+
+    /// The same for all of a train that was never queued.
+    #[inline]
+    pub(super) fn prepare_all(
+        &mut self,
+        buffer: &TxBuffer,
+        transmit: &Transmit,
+        socket: &Socket,
+    ) -> *const libc::msghdr {
+        let bytes = buffer.lease().as_ptr();
+        self.point_to(bytes, transmit.len, transmit, socket)
+    }
+
+    #[inline]
+    fn point_to(
+        &mut self,
+        bytes: *mut u8,
+        len: usize,
+        t: &Transmit,
+        socket: &Socket,
+    ) -> *const libc::msghdr {
         self.control.clear();
         if len > t.segment_size {
             // `Train::new` has checked that it fits.
@@ -184,12 +208,13 @@ impl Message {
         if tos != default {
             self.control.push_tos(tos, v4);
         }
-        let source = t.path.local.ip().to_canonical();
-        if socket.wildcard && !source.is_unspecified() && source.is_ipv4() == v4 {
-            self.control.push_source(source);
+        if socket.wildcard {
+            let source = t.path.local.ip().to_canonical();
+            if !source.is_unspecified() && source.is_ipv4() == v4 {
+                self.control.push_source(source);
+            }
         }
-        // SAFETY: `offset` is at most the train's length, which its buffer holds.
-        self.iov.iov_base = unsafe { train.buffer.lease().as_ptr().add(offset) }.cast();
+        self.iov.iov_base = bytes.cast();
         self.iov.iov_len = len;
         if socket.peer == Some(t.path.remote) {
             (self.header.msg_name, self.header.msg_namelen) = (std::ptr::null_mut(), 0);

@@ -2,7 +2,7 @@
 //! so a key that outlived its object finds nothing.
 
 /// Where an object is and which of the slot's objects it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub slot: u32,
     pub generation: u32,

@@ -79,6 +79,13 @@ pub trait ShardApp {
         let _ = (now, meta, train);
     }
 
+    /// [`ShardApp::on_own_train`] was called, and what came with it was shown. What is written to
+    /// own trains here leaves before the rest of the turn: somebody may well wait for it.
+    #[inline]
+    fn on_own_trains(&mut self, now: Timestamp) {
+        let _ = now;
+    }
+
     /// The socket that the application's own next train would leave by; `None` without one.
     #[inline]
     fn next_own(&self) -> Option<SocketId> {

@@ -87,8 +87,7 @@ impl<A: ShardApp> Shard<A> {
             ..
         } = self;
         let own = *index;
-        let mut trains = 0;
-        let mut others = 0;
+        let (mut trains, mut others, mut own_trains) = (0, 0, false);
         let (before, handshakes) = (endpoint.handshake_trains(), Cell::new(0));
         let ends = Cell::new(0);
         let mut take = |endpoint: &mut Endpoint, app: &mut A, meta: &RecvMeta, data: &mut [u8]| {
@@ -114,6 +113,7 @@ impl<A: ShardApp> Shard<A> {
             };
             trains += 1;
             if own_sockets.contains(&meta.socket) {
+                own_trains = true;
                 app.on_own_train(now, meta, data);
             } else if let Some(demux) = demux {
                 demux.split(meta, data, &mut |quic, meta, part| {
@@ -131,6 +131,10 @@ impl<A: ShardApp> Shard<A> {
         })?;
         self.stats.others += others;
         self.stats.trains += trains;
+        if own_trains {
+            self.app.on_own_trains(now);
+            self.send_own(now)?;
+        }
         Ok(trains > 0)
     }
 
@@ -307,11 +311,12 @@ impl<A: ShardApp> Shard<A> {
             };
             let short = transmit.segments() == 1 && transmit.len < SHORT;
             let alone = short && !self.endpoint.has_ready();
-            self.backend.send(buffer, transmit);
             if alone {
                 // The peer may well wait for this one, and most of what is left of the turn is
                 // looking for more to do. A jumbo packet is a train of its own.
-                self.backend.flush()?;
+                self.backend.send_now(buffer, transmit)?;
+            } else {
+                self.backend.send(buffer, transmit);
             }
         }
         Ok(Sent::More)
@@ -352,10 +357,11 @@ impl<A: ShardApp> Shard<A> {
                 return Ok(sent > 0);
             };
             let short = transmit.segments() == 1 && transmit.len < SHORT;
-            self.backend.send(buffer, transmit);
             if sent == 0 && short {
                 // As with connections: the peer may well wait for it.
-                self.backend.flush()?;
+                self.backend.send_now(buffer, transmit)?;
+            } else {
+                self.backend.send(buffer, transmit);
             }
         }
         self.backend.flush()?;

@@ -219,6 +219,13 @@ impl Rig {
         self.send(buffer, transmit);
     }
 
+    /// Fills a buffer and sends it at once.
+    pub fn put_now(&mut self, data: &[u8], transmit: Transmit) {
+        let mut buffer = self.tx_buffer().expect("a send buffer is free");
+        self.tx_slice(&mut buffer)[..data.len()].copy_from_slice(data);
+        self.send_now(buffer, transmit).unwrap();
+    }
+
     /// Lets some time pass, less if something arrives.
     fn pause(&mut self) {
         self.backend.wait(Some(Duration::from_millis(20))).unwrap();

@@ -2,7 +2,7 @@
 
 use crate::rig::{Got, Rig, to};
 use corelane::base::{Ecn, FourTuple};
-use corelane::io::{AHEAD, Arrival, SocketOptions};
+use corelane::io::{AHEAD, Arrival, IoConfig, SocketOptions};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 pub fn echo(b: &mut Rig) {
@@ -207,4 +207,39 @@ pub fn a_sink_that_has_enough_gets_the_rest_later(b: &mut Rig) {
     assert_eq!(got, (0..100).collect::<Vec<_>>());
     assert!(told.is_sorted_by(|a, b| a < b));
     assert_eq!(told.is_empty(), b.name() == "sim");
+}
+
+pub fn what_is_sent_at_once_leaves_behind_what_was_queued(b: &mut Rig) {
+    let (a, a_addr) = b.bind("127.0.0.1:0");
+    let (c, c_addr) = b.bind("127.0.0.1:0");
+    b.put_now(b"first", to(a, a_addr, c_addr, 5));
+    b.put(b"queued", to(a, a_addr, c_addr, 6));
+    b.put_now(b"behind it", to(a, a_addr, c_addr, 9));
+    // A train of several datagrams may be asked for, too, and another peer in between.
+    let mut train = to(a, a_addr, c_addr, 10);
+    train.segment_size = 4;
+    b.put_now(b"abcdefghij", train);
+    b.put_now(b"back", to(c, c_addr, a_addr, 4));
+    b.put_now(b"last", to(a, a_addr, c_addr, 4));
+    let got = b.receive_bytes(5 + 6 + 9 + 10 + 4 + 4);
+    let of = |socket| {
+        let trains = got.iter().filter(|g| g.meta.socket == socket);
+        let segments = trains.flat_map(Got::segments).map(<[u8]>::to_vec);
+        segments.collect::<Vec<_>>()
+    };
+    let there: [&[u8]; 7] = [
+        b"first",
+        b"queued",
+        b"behind it",
+        b"abcd",
+        b"efgh",
+        b"ij",
+        b"last",
+    ];
+    assert_eq!(of(c), there);
+    assert_eq!(of(a), [b"back"]);
+    assert_eq!((b.stats().tx_datagrams, b.stats().tx_bytes), (8, 38));
+    // Each in a buffer that is free again.
+    let all = b.free_buffers();
+    assert_eq!((all, b.tx_lent()), (IoConfig::default().tx_buffers, 0));
 }

@@ -36,6 +36,8 @@ pub struct Device {
     pub(super) srqs: Slots<SharedRecvQueue>,
     pub(super) qps: Slots<Qp>,
     pub(super) qpns: HashMap<u32, Key, foldhash::quality::RandomState>,
+    /// The number and key of the queue pair that the last packet was for.
+    near: (u32, Key),
     pub(super) psns: HashSet<u32, foldhash::quality::RandomState>,
     pub(super) events: BoundedQueue<AsyncEvent>,
     stats: Stats,
@@ -74,6 +76,7 @@ impl Device {
             srqs: Slots::new(attr.max_srq as usize),
             qps: Slots::new(attr.max_qp as usize),
             qpns: HashMap::default(),
+            near: Default::default(),
             psns: HashSet::default(),
             events: BoundedQueue::new(limits::RDMA_EVENTS),
             stats: Stats::default(),
@@ -120,7 +123,7 @@ impl Device {
                 self.stats.malformed += 1;
                 continue;
             };
-            let Some(&key) = self.qpns.get(&qpn) else {
+            let Some(key) = self.key_of(qpn) else {
                 self.stats.unknown_qp += 1;
                 continue;
             };
@@ -138,6 +141,18 @@ impl Device {
         if longer {
             self.trim();
         }
+    }
+
+    /// The queue pair with a number. Mostly that of the last train.
+    #[inline]
+    fn key_of(&mut self, qpn: u32) -> Option<Key> {
+        let (last, key) = self.near;
+        if last == qpn && self.qps.get(key).is_some_and(|qp| qp.qpn == qpn) {
+            return Some(key);
+        }
+        let key = *self.qpns.get(&qpn)?;
+        self.near = (qpn, key);
+        Some(key)
     }
 
     /// Writes the next train to `buf`, if there is one. `buf` must hold a packet of the largest MTU

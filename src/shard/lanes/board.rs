@@ -3,10 +3,41 @@
 //! A shard tells after each turn in which a lane, an object or a count changed, which is when
 //! clients come and go: data passes no lock here. Nobody is woken, and nobody is waited for.
 
-use super::host::{Host, LaneStats};
+use super::host::Host;
 use crate::rdma::{Objects, Port, Usage};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// What happened on a shard's lanes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneStats {
+    /// Lanes that opened, over queue pairs.
+    pub opened_rdma: u64,
+    /// Lanes that opened over streams.
+    pub opened_quic: u64,
+    /// Clients refused.
+    pub refused: u64,
+    /// Lanes that left their queue pair for their stream.
+    pub fallbacks: u64,
+    /// Lanes that came back to a queue pair.
+    pub returned: u64,
+    /// Lanes that ended.
+    pub ended: u64,
+    /// Peers that broke the rules of the bootstrap or the lane.
+    pub misbehaved: u64,
+}
+
+impl LaneStats {
+    pub(super) fn add(&mut self, more: &Self) {
+        self.opened_rdma += more.opened_rdma;
+        self.opened_quic += more.opened_quic;
+        self.refused += more.refused;
+        self.fallbacks += more.fallbacks;
+        self.returned += more.returned;
+        self.ended += more.ended;
+        self.misbehaved += more.misbehaved;
+    }
+}
 
 /// A shard's lanes and its share of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

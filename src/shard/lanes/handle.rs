@@ -1,8 +1,9 @@
 //! The lanes of a shard as their application uses them.
 
 use super::app::{LaneError, LaneInfo, Operation, Target};
+use super::board::LaneStats;
 use super::board::ShardStatus;
-use super::host::{Host, LaneStats};
+use super::host::Host;
 use super::session::{Carrier, LaneId, Session, State};
 use crate::base::Timestamp;
 use crate::rdma::bootstrap::Message;

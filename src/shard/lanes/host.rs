@@ -1,7 +1,7 @@
 //! A shard's lanes: their sessions, the provider that they share, and the shard's turn.
 
 use super::app::{LaneApp, LaneEnd, LaneInfo, OpError, Target};
-use super::board::{Board, Told};
+use super::board::{Board, LaneStats, Told};
 use super::handle::Lanes;
 use super::post::Planned;
 use super::returns::Returns;
@@ -84,37 +84,6 @@ impl Default for LaneConfig {
 /// Makes a shard's port on its first turn, with its sockets at hand; `None` goes without RDMA.
 pub(super) type Open<P> = Box<dyn FnOnce(&mut Context<'_>) -> Result<Option<P>, String> + Send>;
 
-/// What happened on a shard's lanes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LaneStats {
-    /// Lanes that opened, over queue pairs.
-    pub opened_rdma: u64,
-    /// Lanes that opened over streams.
-    pub opened_quic: u64,
-    /// Clients refused.
-    pub refused: u64,
-    /// Lanes that left their queue pair for their stream.
-    pub fallbacks: u64,
-    /// Lanes that came back to a queue pair.
-    pub returned: u64,
-    /// Lanes that ended.
-    pub ended: u64,
-    /// Peers that broke the rules of the bootstrap or the lane.
-    pub misbehaved: u64,
-}
-
-impl LaneStats {
-    pub(super) fn add(&mut self, more: &Self) {
-        self.opened_rdma += more.opened_rdma;
-        self.opened_quic += more.opened_quic;
-        self.refused += more.refused;
-        self.fallbacks += more.fallbacks;
-        self.returned += more.returned;
-        self.ended += more.ended;
-        self.misbehaved += more.misbehaved;
-    }
-}
-
 /// News for the application.
 pub(super) enum News {
     Open(LaneInfo),
@@ -164,6 +133,8 @@ pub struct Host<P: Port> {
     pub(super) inline: Vec<u8>,
     /// Where completions are polled to.
     pub(super) completions: Vec<Completion>,
+    /// They were polled when trains came, in this turn.
+    polled: bool,
     pub(super) closing: bool,
     pub(super) stats: LaneStats,
     /// Lanes that are open.
@@ -356,6 +327,7 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             batch: Vec::new(),
             inline: Vec::new(),
             completions: Vec::new(),
+            polled: false,
             closing: false,
             stats: LaneStats::default(),
             lanes: 0,
@@ -525,6 +497,13 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
     }
 
     #[inline]
+    fn on_own_trains(&mut self, now: Timestamp) {
+        self.host.now = now;
+        self.poll_completions(now);
+        self.host.polled = true;
+    }
+
+    #[inline]
     fn next_own(&self) -> Option<SocketId> {
         self.host.port.as_ref()?.next_socket()
     }
@@ -551,6 +530,8 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
 
     fn on_command(&mut self, ctx: &mut Context<'_>, command: A::Command) {
         self.host.begin(ctx);
+        // What it posts may be complete at once.
+        self.host.polled = false;
         let (now, host) = (ctx.now(), &mut self.host);
         self.app.on_command(&mut Lanes { now, host }, command);
     }
@@ -559,13 +540,17 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
         let now = ctx.now();
         self.host.now = now;
         self.host.begin(ctx);
+        let mut polled = std::mem::take(&mut self.host.polled);
         if let Some(port) = &mut self.host.port
             && port.poll_timeout() <= now
         {
             port.handle_timeout(now);
+            polled = false;
         }
         self.connect(ctx);
-        self.poll_completions(now);
+        if !polled {
+            self.poll_completions(now);
+        }
         self.host.finish_parting();
         self.host.expire(now);
         self.host.ask_due(now);

@@ -26,9 +26,9 @@ mod status;
 mod wake;
 
 pub use app::{Consume, LaneApp, LaneEnd, LaneError, LaneInfo, OpError, Operation, Target};
-pub use board::{Board, ShardStatus};
+pub use board::{Board, LaneStats, ShardStatus};
 pub use handle::Lanes;
-pub use host::{LaneConfig, LaneShard, LaneStats};
+pub use host::{LaneConfig, LaneShard};
 pub use port::{PortConfig, PortError, PortSetup, Ports, ProviderChoice};
 pub use returns::Returns;
 pub use roce::{RocePort, RoceSetup};

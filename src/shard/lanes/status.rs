@@ -1,8 +1,9 @@
 //! What a server tells of itself, as JSON: the lanes of each shard and of all together, the
 //! device's limits and how much of each is used, and every object with its owner.
 
+use super::board::LaneStats;
 use super::board::ShardStatus;
-use super::host::{Host, LaneStats};
+use super::host::Host;
 use crate::rdma::registry::Object;
 use crate::rdma::{Objects, Port, Usage};
 

@@ -124,3 +124,33 @@ fn other_addresses_ports_and_lengths_are_other_checksums() {
         assert_eq!(icrc.check(&mut short, 0), Verdict::Bad, "{len} bytes");
     }
 }
+
+/// What is written and found is the same whether short packets are folded or not.
+#[test]
+fn folding_is_the_same_checksum() {
+    let mut rng = Rng::from_u64(3);
+    for (from, to) in [
+        ("10.0.0.2:9", "10.0.0.1:4791"),
+        ("[fd00::2]:9", "[fd00::1]:4791"),
+    ] {
+        for len in (12..600).chain([1024, 4096, 4112]) {
+            let mut body = vec![0; len];
+            rng.fill(&mut body);
+            let identification = rng.below(1 << 16) as u16;
+            let mut folds = direction(from, to);
+            let mut tables = direction(from, to);
+            tables.folds = false;
+            let mut packet = sealed(&mut tables, &body, identification);
+            assert_eq!(
+                sealed(&mut folds, &body, identification),
+                packet,
+                "{len} bytes"
+            );
+            assert_eq!(folds.check(&mut packet, identification), Verdict::Good);
+            packet[4] ^= 0x55;
+            assert_eq!(folds.check(&mut packet, identification), Verdict::Good);
+            packet[len - 1] ^= 1;
+            assert_ne!(folds.check(&mut packet, identification), Verdict::Good);
+        }
+    }
+}
