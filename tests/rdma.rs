@@ -9,6 +9,8 @@ mod bad_packets;
 mod bad_requests;
 #[path = "rdma/crossed.rs"]
 mod crossed;
+#[path = "rdma/gather.rs"]
+mod gather;
 #[path = "rdma/held.rs"]
 mod held;
 #[path = "rdma/misuse.rs"]

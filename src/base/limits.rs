@@ -21,6 +21,8 @@ pub const RESET_TOKEN_LEN: usize = 16;
 
 /// Segments in one train: one `sendmsg` with UDP_SEGMENT, one receive with UDP_GRO.
 pub const MAX_TRAIN_SEGMENTS: usize = 64;
+/// Pieces of one train that stand outside its buffer.
+pub const GATHER_PIECES: usize = 32;
 /// Bytes in one train; the kernel takes at most 65,507 over IPv4 in one UDP_SEGMENT send.
 pub const MAX_TRAIN_BYTES: usize = 65_507;
 

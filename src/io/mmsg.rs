@@ -17,6 +17,7 @@ use super::watch::{WatchId, Watches};
 use super::{
     Arrival, IoConfig, IoError, IoStats, SocketId, SocketOptions, TX_BUFFER_LEN, TxBuffer, Waker,
 };
+use crate::base::limits::GATHER_PIECES;
 use crate::mem::Pool;
 use epoll::Epoll;
 use rx::RxBatch;
@@ -39,6 +40,13 @@ const SELDOM: u32 = 4;
 const WAKER: u64 = u64::MAX;
 /// What it reports for a watched descriptor, beside its number; for sockets it is less.
 const WATCHED: u64 = 1 << 32;
+
+/// Parts of a train in pieces: before each, and behind the last.
+const PARTS: usize = 2 * GATHER_PIECES + 1;
+const NO_PART: libc::iovec = libc::iovec {
+    iov_base: std::ptr::null_mut(),
+    iov_len: 0,
+};
 
 struct Entry {
     socket: Socket,
@@ -72,6 +80,8 @@ pub struct Mmsg {
     spare: Vec<SocketId>,
     messages: Box<[Message]>,
     headers: Box<[libc::mmsghdr]>,
+    /// Where the parts of a train in pieces are.
+    iovs: Box<[libc::iovec]>,
     rx: RxBatch,
     events: Box<[libc::epoll_event]>,
     /// Events that `wait` brought and `recv` has not looked at.
@@ -82,8 +92,8 @@ pub struct Mmsg {
     stats: IoStats,
 }
 
-// SAFETY: the raw pointers in `headers` point into `messages` and the pool's buffers, which move
-// with the value on the heap; they are set anew before every call.
+// SAFETY: the raw pointers in `headers` and `iovs` point into `messages`, the pool's buffers and
+// what was borrowed for one call; they are set anew before every call.
 unsafe impl Send for Mmsg {}
 
 impl Mmsg {
@@ -109,6 +119,7 @@ impl Mmsg {
             spare: Vec::new(),
             messages: std::iter::repeat_with(Message::new).take(BATCH).collect(),
             headers: vec![no_header; BATCH].into(),
+            iovs: vec![NO_PART; PARTS].into(),
             rx: RxBatch::new(config.rx_buffers, config.pages)?,
             events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS].into(),
             fresh: 0,

@@ -13,6 +13,7 @@ mod arrival;
 mod cmsg;
 pub mod errno;
 pub mod error;
+mod gather;
 pub mod mmsg;
 pub mod probe;
 pub mod sim;
@@ -283,6 +284,29 @@ impl Backend {
         }
         self.send(buffer, transmit);
         self.flush()
+    }
+
+    /// Sends a train of which `pieces` are not in the buffer: with each, how many bytes of the
+    /// buffer go before it. The buffer has the rest, without gaps, and `transmit` tells of both.
+    /// Where it does not leave at once the pieces are copied, and it is queued as with
+    /// [`send`](Self::send).
+    #[inline]
+    pub fn send_gathered(
+        &mut self,
+        mut buffer: TxBuffer,
+        mut transmit: Transmit,
+        pieces: &[(usize, &[u8])],
+    ) {
+        if let Self::Mmsg(b) = self
+            && b.send_gathered(&mut buffer, &transmit, pieces)
+        {
+            return;
+        }
+        if !gather::fill_in(&mut buffer, transmit.len, pieces) {
+            // No train, which is dropped and counted.
+            transmit.len = 0;
+        }
+        self.send(buffer, transmit);
     }
 
     /// Gives a buffer back unsent; the same as dropping it.

@@ -210,6 +210,13 @@ impl Port for AnyDevice {
     fn poll_transmit(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         each!(self, d => Port::poll_transmit(&mut **d, now, buf))
     }
+    fn poll_gather(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
+        each!(self, d => Port::poll_gather(&mut **d, now, buf))
+    }
+    #[inline]
+    fn piece(&self, n: usize) -> Option<(usize, &[u8])> {
+        each!(self, d => Port::piece(&**d, n))
+    }
     #[inline]
     fn poll_timeout(&self) -> Timestamp {
         each!(self, d => Port::poll_timeout(&**d))

@@ -120,6 +120,19 @@ pub trait Port: Provider {
         None
     }
 
+    /// The same; what [`Port::piece`] tells of then is not in `buf`, which has the rest without
+    /// gaps. The train's length is that of both.
+    fn poll_gather(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
+        self.poll_transmit(now, buf)
+    }
+
+    /// The `n`th piece of the last train of [`Port::poll_gather`]: how many bytes of its buffer go
+    /// before it, and its bytes. At most [`GATHER_PIECES`](crate::base::limits::GATHER_PIECES).
+    fn piece(&self, n: usize) -> Option<(usize, &[u8])> {
+        let _ = n;
+        None
+    }
+
     /// When [`Port::handle_timeout`] has something to do.
     fn poll_timeout(&self) -> Timestamp {
         Timestamp::NEVER

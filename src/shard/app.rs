@@ -100,6 +100,15 @@ pub trait ShardApp {
         None
     }
 
+    /// The `n`th piece of the last train of [`ShardApp::poll_own`] that is not in its buffer, which
+    /// has the rest without gaps: how many bytes of the buffer go before it, and its bytes. At most
+    /// [`GATHER_PIECES`](crate::base::limits::GATHER_PIECES); the train's length is that of both.
+    #[inline]
+    fn own_piece(&self, n: usize) -> Option<(usize, &[u8])> {
+        let _ = n;
+        None
+    }
+
     /// Whether the application has something to do that its next [`ShardApp::on_turn`] does: the
     /// shard does not sleep before.
     #[inline]

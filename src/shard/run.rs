@@ -3,10 +3,11 @@
 
 use super::app::Bridge;
 use super::{Shard, ShardApp, ShardStats, Turn, timer_key};
-use crate::base::{RecvMeta, Timestamp};
+use crate::base::limits::GATHER_PIECES;
+use crate::base::{RecvMeta, Timestamp, Transmit};
 use crate::conn::endpoint::Next;
 use crate::conn::{ConnId, Endpoint};
-use crate::io::{Arrival, IoError};
+use crate::io::{Arrival, IoError, TxBuffer};
 use std::cell::Cell;
 
 /// Trains that one connection sends before others have their turn.
@@ -357,7 +358,9 @@ impl<A: ShardApp> Shard<A> {
                 return Ok(sent > 0);
             };
             let short = transmit.segments() == 1 && transmit.len < SHORT;
-            if sent == 0 && short {
+            if self.app.own_piece(0).is_some() {
+                self.send_gathered(buffer, transmit);
+            } else if sent == 0 && short {
                 // As with connections: the peer may well wait for it.
                 self.backend.send_now(buffer, transmit)?;
             } else {
@@ -366,6 +369,21 @@ impl<A: ShardApp> Shard<A> {
         }
         self.backend.flush()?;
         Ok(true)
+    }
+
+    /// Sends a train of which the application has pieces.
+    fn send_gathered(&mut self, buffer: TxBuffer, transmit: Transmit) {
+        let mut pieces = [(0, [].as_slice()); GATHER_PIECES];
+        let mut count = 0;
+        for place in &mut pieces {
+            let Some(piece) = self.app.own_piece(count) else {
+                break;
+            };
+            *place = piece;
+            count += 1;
+        }
+        let pieces = pieces.get(..count).unwrap_or_default();
+        self.backend.send_gathered(buffer, transmit, pieces);
     }
 
     /// Sleeps until something arrives, `until` passes or another thread calls. Returns early when

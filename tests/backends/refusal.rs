@@ -36,6 +36,27 @@ pub fn what_is_refused_at_once_is_counted_and_nothing_stops(b: &mut Rig) {
     assert_eq!((b.tx_lent(), b.can_send(a)), (0, true));
 }
 
+pub fn what_is_refused_in_pieces_is_counted_and_nothing_stops(b: &mut Rig) {
+    let (a, a_addr) = b.bind("127.0.0.1:0");
+    let (_, c_addr) = b.bind("127.0.0.1:0");
+    let long = vec![1; 65_518];
+    b.put_gathered(b"<>", to(a, a_addr, c_addr, 65_520), &[(1, &long)]);
+    b.put_gathered(
+        b"<>",
+        to(a, a_addr, "[::1]:9".parse().unwrap(), 3),
+        &[(1, b"x")],
+    );
+    b.put_gathered(b"<>", to(SocketId(7), a_addr, c_addr, 3), &[(1, b"x")]);
+    b.put_gathered(b"<>", to(a, a_addr, c_addr, 3), &[(1, b"x")]);
+    assert_eq!(b.receive(1)[0].data, b"<x>");
+    let s = b.stats();
+    for errno in [libc::EMSGSIZE, libc::EAFNOSUPPORT, libc::EBADF] {
+        assert_eq!(s.errors.of(Errno(errno)), 1, "{s:?}");
+    }
+    assert_eq!((s.tx_dropped, s.tx_datagrams), (3, 1), "{s:?}");
+    assert_eq!((b.tx_lent(), b.can_send(a)), (0, true));
+}
+
 pub fn an_icmp_error_on_a_connected_socket_is_counted_and_nothing_stops(b: &mut Rig) {
     let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
     let peer_addr = peer.local_addr().unwrap();

@@ -226,6 +226,13 @@ impl Rig {
         self.send_now(buffer, transmit).unwrap();
     }
 
+    /// Fills a buffer and sends it with pieces that stand elsewhere.
+    pub fn put_gathered(&mut self, held: &[u8], transmit: Transmit, pieces: &[(usize, &[u8])]) {
+        let mut buffer = self.tx_buffer().expect("a send buffer is free");
+        self.tx_slice(&mut buffer)[..held.len()].copy_from_slice(held);
+        self.send_gathered(buffer, transmit, pieces);
+    }
+
     /// Lets some time pass, less if something arrives.
     fn pause(&mut self) {
         self.backend.wait(Some(Duration::from_millis(20))).unwrap();

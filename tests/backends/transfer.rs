@@ -243,3 +243,47 @@ pub fn what_is_sent_at_once_leaves_behind_what_was_queued(b: &mut Rig) {
     let all = b.free_buffers();
     assert_eq!((all, b.tx_lent()), (IoConfig::default().tx_buffers, 0));
 }
+
+pub fn a_train_in_pieces_arrives_whole(b: &mut Rig) {
+    let (a, a_addr) = b.bind("127.0.0.1:0");
+    let plain = SocketOptions {
+        gso: false,
+        ..SocketOptions::default()
+    };
+    let (one_by_one, from) = b.bind_with("127.0.0.1:0", plain);
+    let (_, c_addr) = b.bind("127.0.0.1:0");
+    let data: Vec<u8> = (0..8 * 4000).map(|i| (i / 7) as u8).collect();
+    for (socket, from) in [(a, a_addr), (one_by_one, from)] {
+        // Headers and trailers of 12 and 4 bytes around 4,000.
+        let (mut held, mut pieces, mut whole) = (Vec::new(), Vec::new(), Vec::new());
+        for (n, piece) in data.chunks(4000).enumerate() {
+            held.extend([n as u8; 12]);
+            pieces.push((held.len(), piece));
+            held.extend([0xff - n as u8; 4]);
+            whole.extend([n as u8; 12]);
+            whole.extend_from_slice(piece);
+            whole.extend([0xff - n as u8; 4]);
+        }
+        let mut t = to(socket, from, c_addr, whole.len());
+        t.segment_size = 4016;
+        b.put_gathered(&held, t, &pieces);
+        let got = b.receive_bytes(whole.len());
+        let segments: Vec<&[u8]> = got.iter().flat_map(Got::segments).collect();
+        assert_eq!(segments, whole.chunks(4016).collect::<Vec<_>>());
+    }
+    assert_eq!(b.stats().tx_datagrams, 16);
+    assert_eq!((b.stats().tx_dropped, b.stats().tx_bytes), (0, 16 * 4016));
+    let all = b.free_buffers();
+    assert_eq!((all, b.tx_lent()), (IoConfig::default().tx_buffers, 0));
+}
+
+pub fn a_train_in_pieces_leaves_behind_what_was_queued(b: &mut Rig) {
+    let (a, a_addr) = b.bind("127.0.0.1:0");
+    let (_, c_addr) = b.bind("127.0.0.1:0");
+    b.put(b"queued", to(a, a_addr, c_addr, 6));
+    b.put_gathered(b"<>", to(a, a_addr, c_addr, 5), &[(1, b"two")]);
+    b.put_now(b"last", to(a, a_addr, c_addr, 4));
+    let got = b.receive_bytes(6 + 5 + 4);
+    let there: Vec<&[u8]> = got.iter().flat_map(Got::segments).collect();
+    assert_eq!(there, [&b"queued"[..], b"<two>", b"last"]);
+}

@@ -1,6 +1,7 @@
 //! A device with one queue pair and a region, ready to be connected to anything, and a scripted
 //! peer that can say anything in any packet.
 
+use corelane::base::limits::GATHER_PIECES;
 use corelane::base::{Ecn, FourTuple, RecvMeta, Rng, SocketId, Timestamp, Transmit};
 use corelane::rdma::roce::wire::packet::{packet_len, write};
 use corelane::rdma::roce::wire::{Bth, Ext, Icrc, Opcode, Packet, Psn};
@@ -31,6 +32,8 @@ pub struct Side {
     pub srq: Option<SharedReceiveQueueId>,
     pub qp: QueuePair,
     train: Vec<u8>,
+    /// Trains so far.
+    trains: u64,
 }
 
 /// What a connection is made with.
@@ -94,6 +97,7 @@ impl Side {
             srq,
             qp,
             train: vec![0xa5; 65_536],
+            trains: 0,
         }
     }
 
@@ -167,11 +171,33 @@ impl Side {
         self.dev.query_qp(self.qp.id).unwrap()
     }
 
-    /// The next train.
+    /// The next train; long data of every second one is fetched from where it stands.
     pub fn transmit(&mut self, now: Timestamp) -> Option<(Transmit, Vec<u8>)> {
+        self.trains += 1;
+        if self.trains.is_multiple_of(2) {
+            return self
+                .gather(now)
+                .map(|(transmit, bytes, _)| (transmit, bytes));
+        }
         let transmit = self.dev.poll_transmit(now, &mut self.train)?;
         assert!(transmit.segments() <= 64 && transmit.len <= 65_507);
+        assert_eq!(self.dev.piece(0), None);
         Some((transmit, self.train[..transmit.len].to_vec()))
+    }
+
+    /// The next train of pieces, put together, and how many there were.
+    pub fn gather(&mut self, now: Timestamp) -> Option<(Transmit, Vec<u8>, usize)> {
+        let transmit = self.dev.poll_gather(now, &mut self.train)?;
+        assert!(transmit.segments() <= 64 && transmit.len <= 65_507);
+        let (mut bytes, mut from, mut pieces) = (Vec::new(), 0, 0);
+        while let Some((at, piece)) = self.dev.piece(pieces) {
+            bytes.extend_from_slice(&self.train[from..at]);
+            bytes.extend_from_slice(piece);
+            (from, pieces) = (at, pieces + 1);
+        }
+        bytes.extend_from_slice(&self.train[from..][..transmit.len - bytes.len()]);
+        assert!(pieces <= GATHER_PIECES);
+        Some((transmit, bytes, pieces))
     }
 
     /// Removes everything, and sees that nothing is left.

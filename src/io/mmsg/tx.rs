@@ -1,10 +1,13 @@
-//! Trains out: what is queued leaves with `sendmmsg`, a lone datagram without a queue.
+//! Trains out: what is queued leaves with `sendmmsg`, a lone datagram and a train in pieces without
+//! a queue.
 
 use super::super::errno::{Class, Errno};
+use super::super::gather;
 use super::super::socket::{Socket, share};
 use super::super::train::{Message, Progress, Train};
 use super::super::{IoError, SocketId, Transmit, TxBuffer};
 use super::{Entry, Mmsg};
+use crate::base::limits::{MAX_TRAIN_BYTES, MAX_TRAIN_SEGMENTS};
 
 impl Mmsg {
     pub(in crate::io) fn send(&mut self, buffer: TxBuffer, transmit: Transmit) {
@@ -71,6 +74,55 @@ impl Mmsg {
             return self.flush_socket(id);
         }
         Ok(())
+    }
+
+    /// As [`Backend::send_gathered`](crate::io::Backend::send_gathered); false where it did not
+    /// leave and is to be queued.
+    pub(in crate::io) fn send_gathered(
+        &mut self,
+        buffer: &mut TxBuffer,
+        transmit: &Transmit,
+        pieces: &[(usize, &[u8])],
+    ) -> bool {
+        let segments = transmit.segments();
+        let entry = self.sockets.get(transmit.socket.index());
+        let (Some(Some(entry)), Some(message), [header, ..]) =
+            (entry, self.messages.first_mut(), &mut *self.headers)
+        else {
+            return false;
+        };
+        let at_once = entry.queue.is_empty() && !entry.broken;
+        let one = segments == 1 || entry.socket.gso;
+        let fits = segments <= MAX_TRAIN_SEGMENTS && transmit.len <= MAX_TRAIN_BYTES;
+        if !(at_once && one && fits) {
+            return false;
+        }
+        let mut count = 0;
+        let fits = gather::for_each_part(buffer, transmit.len, pieces, |part| {
+            if let Some(iov) = self.iovs.get_mut(count) {
+                iov.iov_base = part.as_ptr().cast_mut().cast();
+                iov.iov_len = part.len();
+            }
+            count += 1;
+        });
+        if !fits || count > self.iovs.len() {
+            return false;
+        }
+        message.prepare_all(buffer, transmit, &entry.socket);
+        header.msg_hdr = message.header();
+        header.msg_hdr.msg_iov = self.iovs.as_mut_ptr();
+        header.msg_hdr.msg_iovlen = count as _;
+        self.stats.syscalls += 1;
+        // SAFETY: the header was set just now and points to a boxed message and to `count` vectors,
+        // which were set just now as well, to bytes that are borrowed until behind the call.
+        let n = unsafe { send(entry.socket.fd(), std::slice::from_mut(header)) };
+        if n > 0 {
+            self.stats.tx_trains += 1;
+            self.stats.tx_datagrams += segments as u64;
+            self.stats.tx_bytes += transmit.len as u64;
+        }
+        // Refused, it is queued and tried again; what it was refused for is seen to then.
+        n > 0
     }
 
     #[inline]

@@ -6,6 +6,7 @@
 //! [`handle_timeout`](Device::handle_timeout). Nothing on this way allocates.
 
 use super::config::{Config, LocalAddress};
+use super::gather::Pieces;
 use super::lists::Lists;
 use super::memory::Memory;
 use super::qp::{Ctx, Qp};
@@ -42,6 +43,8 @@ pub struct Device {
     pub(super) events: BoundedQueue<AsyncEvent>,
     stats: Stats,
     pub(super) lists: Lists,
+    /// What the last train left in registered memory.
+    pieces: Pieces,
 }
 
 /// One queue pair and the rest of the device, for as long as the queue pair is worked on.
@@ -81,6 +84,7 @@ impl Device {
             events: BoundedQueue::new(limits::RDMA_EVENTS),
             stats: Stats::default(),
             lists: Lists::new(config.ack_delay),
+            pieces: Pieces::new(),
             config,
             rng,
         })
@@ -159,12 +163,32 @@ impl Device {
     /// in use and 44 bytes beside it; 64 KiB hold the longest train. Each queue pair has a train in
     /// turn.
     pub fn poll_transmit(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
+        self.next_train(now, buf, false)
+    }
+
+    /// The same, but long data stays in registered memory: `buf` has the rest, without gaps, and
+    /// [`piece`](Self::piece) tells what comes where. The train's length is that of both.
+    pub fn poll_gather(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
+        self.next_train(now, buf, true)
+    }
+
+    /// The `n`th piece of the last train of [`poll_gather`](Self::poll_gather): how many bytes of
+    /// its buffer go before it, and its bytes.
+    #[inline]
+    pub fn piece(&self, n: usize) -> Option<(usize, &[u8])> {
+        self.pieces.get(n, &self.memory)
+    }
+
+    #[inline]
+    fn next_train(&mut self, now: Timestamp, buf: &mut [u8], gather: bool) -> Option<Transmit> {
+        self.pieces.clear();
         while let Some(key) = self.lists.ready.pop_front() {
             let Some((qp, mut ctx)) = parts!(self, key, now) else {
                 continue;
             };
             qp.queued = false;
-            let built = qp.build(&mut ctx, buf);
+            let pieces = gather.then_some(&mut self.pieces);
+            let built = qp.build(&mut ctx, buf, pieces);
             // Without a train there was nothing to send, or no room for it.
             if let Some((_, true)) = built {
                 qp.queued = true;

@@ -223,6 +223,18 @@ impl Memory {
         out.is_empty()
     }
 
+    /// Where `len` bytes from `at` of what `spans` are together stand, if they do so in one piece.
+    #[inline]
+    pub fn piece(&self, spans: &[Span], mut at: u32, len: usize) -> Option<(Span, u32)> {
+        for span in spans {
+            if at < span.len {
+                return self.slice(span, at, len).map(|_| (*span, at));
+            }
+            at -= span.len;
+        }
+        None
+    }
+
     /// Copies to `at` of what `spans` are together; false when it is not all there.
     #[inline]
     pub fn scatter(&mut self, spans: &[Span], mut at: u32, mut data: &[u8]) -> bool {

@@ -41,6 +41,15 @@ impl Port for Device {
         Device::poll_transmit(self, now, buf)
     }
 
+    fn poll_gather(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
+        Device::poll_gather(self, now, buf)
+    }
+
+    #[inline]
+    fn piece(&self, n: usize) -> Option<(usize, &[u8])> {
+        Device::piece(self, n)
+    }
+
     fn poll_timeout(&self) -> Timestamp {
         Device::poll_timeout(self)
     }

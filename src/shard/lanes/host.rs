@@ -510,7 +510,12 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
 
     #[inline]
     fn poll_own(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
-        self.host.port.as_mut()?.poll_transmit(now, buf)
+        self.host.port.as_mut()?.poll_gather(now, buf)
+    }
+
+    #[inline]
+    fn own_piece(&self, n: usize) -> Option<(usize, &[u8])> {
+        self.host.port.as_ref()?.piece(n)
     }
 
     fn wants_turn(&self) -> bool {

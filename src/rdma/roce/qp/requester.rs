@@ -12,6 +12,7 @@ use crate::base::Timestamp;
 use crate::base::limits::ROCE_PACKETS_PER_ACK;
 use crate::rdma::attr::{QpCap, QpState, RtsAttr, timeout_nanos};
 use crate::rdma::completion::Status;
+use crate::rdma::roce::memory::Span;
 use crate::rdma::roce::wire::{AtomicEth, Ext, Opcode, Place, Psn, Reth};
 use crate::rdma::work::SendOp;
 use std::time::Duration;
@@ -358,6 +359,14 @@ impl Requester {
             return false;
         };
         self.queue.copy(ctx.memory, wqe, planned.offset, out)
+    }
+
+    /// Where the data of a planned packet stands, if in one piece of registered memory.
+    #[inline]
+    pub fn piece(&self, ctx: &Ctx<'_>, planned: &Planned) -> Option<(Span, u32)> {
+        let wqe = self.queue.get(self.cursor)?;
+        let len = planned.payload as usize;
+        self.queue.piece(ctx.memory, wqe, planned.offset, len)
     }
 
     /// The memory of the request at the cursor is gone: it fails when its turn comes.

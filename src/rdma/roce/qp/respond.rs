@@ -185,6 +185,17 @@ impl Responder {
         true
     }
 
+    /// Where the data of a planned packet stands.
+    #[inline]
+    pub fn piece(&self, ctx: &Ctx<'_>, planned: &Planned) -> Option<(Span, u32)> {
+        let owing = self.resources.iter().find(|r| r.owes());
+        let Some(What::Read { span, .. }) = owing.map(|r| r.what) else {
+            return None;
+        };
+        let len = planned.payload as usize;
+        ctx.memory.piece(&[span], planned.offset, len)
+    }
+
     /// A planned packet was written.
     #[inline]
     pub fn commit(&mut self, planned: &Planned, stats: &mut Stats) {

@@ -155,6 +155,13 @@ impl SendQueue {
         }
     }
 
+    /// Where a piece of a request's message stands in registered memory, if in one region.
+    #[inline]
+    pub fn piece(&self, memory: &Memory, wqe: &Wqe, at: u32, len: usize) -> Option<(Span, u32)> {
+        let named = (!wqe.inline).then(|| self.spans(wqe))?;
+        memory.piece(named, at, len)
+    }
+
     pub fn post(
         &mut self,
         memory: &Memory,

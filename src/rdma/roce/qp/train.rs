@@ -6,15 +6,16 @@
 //!
 //! A message's FIRST packet is longer than its MIDDLE ones by its RETH, so it begins a train that
 //! the next packet ends; from there on all segments are equal. Packets are written where they leave
-//! from, and their data is copied once, out of registered memory.
+//! from, and their data is copied once, out of registered memory, or stays there ([`Pieces`]).
 
 use super::{Ctx, Qp};
 use crate::base::limits::{MAX_TRAIN_BYTES, MAX_TRAIN_SEGMENTS, ROCE_WINDOW, ROCE_WINDOW_OF_ALL};
 use crate::base::{Ecn, Transmit};
 use crate::rdma::attr::QpState;
 use crate::rdma::roce::config::Identification;
+use crate::rdma::roce::gather::Pieces;
 use crate::rdma::roce::wire::headers::{AETH, BTH, DEFAULT_PKEY, ICRC};
-use crate::rdma::roce::wire::packet::{packet_len, write};
+use crate::rdma::roce::wire::packet::{packet_len, write, write_headers};
 use crate::rdma::roce::wire::{Bth, Ext, Opcode, Psn};
 
 /// A packet that may be sent now.
@@ -53,6 +54,8 @@ type Next = (Half, Planned, usize);
 #[derive(Default)]
 struct Train {
     len: usize,
+    /// Bytes of it that are in the buffer.
+    held: usize,
     segment: usize,
     count: u16,
     /// Whose packet is the first.
@@ -122,9 +125,14 @@ impl Qp {
         (fits(len) && !alone).then_some((half, planned, len))
     }
 
-    /// Writes the next train to `buf`, which must hold at least one packet; it, and whether there
-    /// is more to send.
-    pub fn build(&mut self, ctx: &mut Ctx<'_>, buf: &mut [u8]) -> Option<(Transmit, bool)> {
+    /// Writes the next train to `buf`, which must hold at least one packet, but for what is left in
+    /// registered memory where there are `pieces`; the train, and whether there is more to send.
+    pub fn build(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        buf: &mut [u8],
+        mut pieces: Option<&mut Pieces>,
+    ) -> Option<(Transmit, bool)> {
         let path = self.path.as_ref()?;
         let (mtu, socket, addresses) = (path.mtu, path.socket, path.addresses);
         let window = self.window(ctx);
@@ -137,21 +145,24 @@ impl Qp {
             let Some((half, planned, len)) = next else {
                 break;
             };
-            let Some(out) = buf.get_mut(train.len..train.len + len) else {
+            let Some(out) = buf.get_mut(train.held..train.held + len) else {
                 break;
             };
-            if !self.write_packet(ctx, half, &planned, out, train.count) {
+            let pieces = pieces.as_deref_mut().map(|p| (p, train.held));
+            let Some(held) = self.write_packet(ctx, (half, &planned), out, train.count, pieces)
+            else {
                 // What cannot be sent has failed now, and the peer may have to be told.
                 self.fail_fill(ctx, half);
                 if train.count == 0 {
                     continue;
                 }
                 break;
-            }
+            };
             if train.count == 0 {
                 (train.segment, train.first) = (len, Some(half));
             }
             train.len += len;
+            train.held += held;
             train.count += 1;
             if len < train.segment {
                 break;
@@ -173,19 +184,18 @@ impl Qp {
         Some((transmit, !train.drained && self.has_output(ctx)))
     }
 
-    /// Writes one packet and moves on; false when its data is gone.
+    /// Writes one packet and moves on: how much of it is in `out`; `None` when its data is gone.
+    /// With `pieces`, and the bytes of the buffer before `out`, long data stays where it is.
     #[inline]
     fn write_packet(
         &mut self,
         ctx: &mut Ctx<'_>,
-        half: Half,
-        planned: &Planned,
+        (half, planned): (Half, &Planned),
         out: &mut [u8],
         place: u16,
-    ) -> bool {
-        let Some(path) = &mut self.path else {
-            return false;
-        };
+        pieces: Option<(&mut Pieces, usize)>,
+    ) -> Option<usize> {
+        let path = self.path.as_mut()?;
         let bth = Bth {
             opcode: planned.opcode as u8,
             solicited: planned.solicited,
@@ -196,30 +206,40 @@ impl Qp {
             ack_req: planned.ack_req,
             psn: planned.psn,
         };
-        let (requester, responder) = (&self.requester, &self.responder);
-        let written = write(
-            out,
-            bth,
-            &planned.ext,
-            planned.payload as usize,
-            |data| match half {
-                Half::Requester => requester.fill(ctx, planned, data),
-                Half::Responder => responder.fill(ctx, planned, data),
-            },
-        );
-        if written.is_none() {
-            return false;
-        }
         let identification = match ctx.config.identification {
             Identification::Ascending => place,
             Identification::Zero => 0,
         };
-        path.sent.seal(out, identification);
+        let (requester, responder) = (&self.requester, &self.responder);
+        let payload = planned.payload as usize;
+        let piece = pieces.filter(|(p, _)| p.take(payload)).and_then(|p| {
+            let stands = match half {
+                Half::Requester => requester.piece(ctx, planned),
+                Half::Responder => responder.piece(ctx, planned),
+            };
+            Some((p, stands?))
+        });
+        let held = if let Some(((pieces, before), (span, offset))) = piece {
+            let data = ctx.memory.slice(&span, offset, payload)?;
+            let headers = write_headers(out, bth, &planned.ext)?;
+            let out = out.get_mut(..headers + ICRC)?;
+            path.sent.seal_around(out, data, identification);
+            pieces.push(before + headers, (span, offset), payload);
+            out.len()
+        } else {
+            let fill = |data: &mut [u8]| match half {
+                Half::Requester => requester.fill(ctx, planned, data),
+                Half::Responder => responder.fill(ctx, planned, data),
+            };
+            write(out, bth, &planned.ext, payload, fill)?;
+            path.sent.seal(out, identification);
+            out.len()
+        };
         match half {
             Half::Requester => self.requester.commit(planned, path.mtu, ctx.now),
             Half::Responder => self.responder.commit(planned, ctx.stats),
         }
-        true
+        Some(held)
     }
 
     /// The memory behind a planned packet is no longer registered.

@@ -73,6 +73,24 @@ impl Icrc {
         }
     }
 
+    /// The same for a packet whose data stands elsewhere: `packet` is its headers and its ICRC, and
+    /// `data` comes between them.
+    #[inline]
+    pub fn seal_around(&mut self, packet: &mut [u8], data: &[u8], identification: u16) {
+        let Some((headers, last)) = packet.split_last_chunk_mut::<ICRC>() else {
+            return;
+        };
+        let mut prefix = self.prefix(headers.len() + data.len() + ICRC);
+        if self.from.is_ipv4() {
+            prefix ^= identification_delta(identification);
+        }
+        if let Some(crc) = self.behind(prefix, headers) {
+            let mut hasher = crc32fast::Hasher::new_with_initial(crc);
+            hasher.update(data);
+            *last = hasher.finalize().to_le_bytes();
+        }
+    }
+
     /// Checks the last four bytes of `packet`, a UDP payload. `identification` is the likely one.
     #[inline]
     pub fn check(&mut self, packet: &mut [u8], identification: u16) -> Verdict {
@@ -100,15 +118,23 @@ impl Icrc {
         if self.from.is_ipv4() {
             prefix ^= identification_delta(identification);
         }
-        if let Some(crc) = fold::crc(self.folds, prefix, packet.get(..at)?) {
-            return Some((crc, at));
+        let crc = self.behind(prefix, packet.get_mut(..at)?)?;
+        Some((crc, at))
+    }
+
+    /// The CRC of `body`, which begins with BTH, behind what `prefix` is the CRC of. `body` is as
+    /// it was.
+    #[inline]
+    fn behind(&self, prefix: u32, body: &mut [u8]) -> Option<u32> {
+        if let Some(crc) = fold::crc(self.folds, prefix, body) {
+            return Some(crc);
         }
         // BTH's reserved byte counts as ones; hashing in one go is faster than in three.
-        let reserved = std::mem::replace(packet.get_mut(4)?, 0xff);
+        let reserved = std::mem::replace(body.get_mut(4)?, 0xff);
         let mut hasher = crc32fast::Hasher::new_with_initial(prefix);
-        hasher.update(packet.get(..at)?);
-        *packet.get_mut(4)? = reserved;
-        Some((hasher.finalize(), at))
+        hasher.update(body);
+        *body.get_mut(4)? = reserved;
+        Some(hasher.finalize())
     }
 
     /// The CRC of everything before a UDP payload of `len` bytes, with identification 0.

@@ -201,14 +201,20 @@ pub fn write(
     let out = out.get_mut(..len)?;
     let pad = payload.next_multiple_of(4) - payload;
     bth.pad = pad as u8;
-    put(out, &bth.to_bytes())?;
-    ext.write(out.get_mut(BTH..)?)?;
-    let data = BTH + ext.len();
+    let data = write_headers(out, bth, ext)?;
     if !fill(out.get_mut(data..data + payload)?) {
         return None;
     }
     out.get_mut(data + payload..data + payload + pad)?.fill(0);
     Some(len)
+}
+
+/// Writes what stands before the data to the beginning of `out`; how many bytes it is.
+#[inline]
+pub fn write_headers(out: &mut [u8], bth: Bth, ext: &Ext) -> Option<usize> {
+    put(out, &bth.to_bytes())?;
+    ext.write(out.get_mut(BTH..)?)?;
+    Some(BTH + ext.len())
 }
 
 #[cfg(test)]

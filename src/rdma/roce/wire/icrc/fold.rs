@@ -31,6 +31,7 @@ pub(super) fn crc(_: bool, _: u32, _: &[u8]) -> Option<u32> {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::LONG;
+    use crate::rdma::roce::wire::headers::BTH;
     use std::arch::x86_64::{
         __m128i, _mm_and_si128, _mm_clmulepi64_si128, _mm_extract_epi32, _mm_set_epi32,
         _mm_set_epi64x, _mm_srli_si128, _mm_xor_si128,
@@ -48,7 +49,7 @@ mod x86 {
     /// [`is_supported`](super::is_supported) said.
     #[inline]
     pub fn crc(supported: bool, prefix: u32, body: &[u8]) -> Option<u32> {
-        let fits = (16..LONG).contains(&body.len()) && body.len().is_multiple_of(4);
+        let fits = (BTH..LONG).contains(&body.len()) && body.len().is_multiple_of(4);
         // SAFETY: the instructions are there.
         (supported && fits).then(|| unsafe { fold(prefix, body) })
     }
