@@ -128,8 +128,13 @@ pub struct Transmit {
 
 impl Transmit {
     /// Datagrams in the train, at least one.
+    #[inline]
     pub fn segments(&self) -> usize {
-        self.len.div_ceil(self.segment_size.max(1)).max(1)
+        // Most are one, and dividing takes as long as twenty other instructions.
+        if self.len <= self.segment_size {
+            return 1;
+        }
+        self.len.div_ceil(self.segment_size.max(1))
     }
 }
 

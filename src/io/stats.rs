@@ -48,7 +48,11 @@ impl IoStats {
     #[inline]
     pub(super) fn on_train(&mut self, len: usize, segment_size: usize) {
         self.rx_trains += 1;
-        self.rx_datagrams += len.div_ceil(segment_size.max(1)) as u64;
+        self.rx_datagrams += if len <= segment_size {
+            1
+        } else {
+            len.div_ceil(segment_size.max(1)) as u64
+        };
         self.rx_bytes += len as u64;
     }
 }

@@ -78,11 +78,13 @@ impl RxBatch {
         stats: &mut IoStats,
         sink: &mut dyn FnMut(Arrival<'_>) -> bool,
     ) -> Result<usize, Errno> {
-        let got = if self.waiting {
-            self.receive_one(socket)
-        } else {
-            self.receive_many(socket)
-        };
+        if self.waiting {
+            self.receive_one(socket)?;
+            self.waiting = false;
+            self.show(0, socket, id, stats, sink);
+            return Ok(1);
+        }
+        let got = self.receive_many(socket);
         self.waiting = got.is_err();
         let n = got?;
         for i in 1..n.min(AHEAD) {
@@ -97,9 +99,10 @@ impl RxBatch {
         Ok(n)
     }
 
-    fn receive_one(&mut self, socket: &Socket) -> Result<usize, Errno> {
+    #[inline]
+    fn receive_one(&mut self, socket: &Socket) -> Result<(), Errno> {
         let Some(header) = self.headers.first_mut() else {
-            return Ok(0);
+            return Err(Errno(libc::EINVAL));
         };
         prepare(header);
         // SAFETY: the header points to a name, control room, an iovec and a buffer, all owned by
@@ -114,7 +117,7 @@ impl RxBatch {
             )
         };
         header.msg_len = u32::try_from(n).map_err(|_| Errno::last())?;
-        Ok(1)
+        Ok(())
     }
 
     fn receive_many(&mut self, socket: &Socket) -> Result<usize, Errno> {

@@ -205,7 +205,9 @@ pub fn write(
     if !fill(out.get_mut(data..data + payload)?) {
         return None;
     }
-    out.get_mut(data + payload..data + payload + pad)?.fill(0);
+    if pad > 0 {
+        out.get_mut(data + payload..data + payload + pad)?.fill(0);
+    }
     Some(len)
 }
 
