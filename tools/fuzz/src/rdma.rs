@@ -382,10 +382,17 @@ impl Attacked {
         let mut buf = vec![0; 65_536];
         let mut last = None;
         for _ in 0..64 {
-            let Some(t) = self.device.poll_transmit(now, &mut buf) else {
+            let Some(t) = self.device.poll_gather(now, &mut buf) else {
                 return last;
             };
-            for packet in buf[..t.len].chunks_mut(t.segment_size) {
+            let (mut train, mut from, mut pieces) = (Vec::new(), 0, 0);
+            while let Some((at, piece)) = self.device.piece(pieces) {
+                train.extend_from_slice(&buf[from..at]);
+                train.extend_from_slice(piece);
+                (from, pieces) = (at, pieces + 1);
+            }
+            train.extend_from_slice(&buf[from..][..t.len - train.len()]);
+            for packet in train.chunks_mut(t.segment_size) {
                 let [own, peer] = addrs(V6);
                 let verdict = Icrc::new(own, peer).check(packet, 0);
                 assert_eq!(verdict, Verdict::Good);
