@@ -340,6 +340,10 @@ impl ShardApp for Driver {
         self.auto.wants_turn()
     }
 
+    fn polls(&self) -> bool {
+        false
+    }
+
     fn on_turn(&mut self, ctx: &mut Context<'_>) -> Option<Timestamp> {
         while let Some(command) = self.link.overflow.pop() {
             self.on_command(ctx, command);

@@ -177,6 +177,9 @@ impl Port for AnyDevice {
     fn name(&self) -> &str {
         each!(self, d => Port::name(&**d))
     }
+    fn moves_itself(&self) -> bool {
+        each!(self, d => Port::moves_itself(&**d))
+    }
     fn shares_receives(&self) -> bool {
         each!(self, d => Port::shares_receives(&**d))
     }

@@ -42,6 +42,11 @@ pub trait Port: Provider {
     /// The provider's name, and the device's where it has one.
     fn name(&self) -> &str;
 
+    /// Whether the device moves packets without being called, and completions come at any time.
+    fn moves_itself(&self) -> bool {
+        false
+    }
+
     /// Whether a shared receive queue of one domain serves queue pairs of others. Where it does
     /// not, every queue pair has receives of its own.
     fn shares_receives(&self) -> bool {

@@ -116,6 +116,13 @@ pub trait ShardApp {
         false
     }
 
+    /// Whether the application has to look for something in every [`ShardApp::on_turn`]. Where it
+    /// has not, a shard that never sleeps and has nothing to do looks at its sockets more often.
+    #[inline]
+    fn polls(&self) -> bool {
+        true
+    }
+
     /// A descriptor that [`Context::watch`] was given became readable: read all there is. A shard
     /// that never sleeps may not tell; look now and then.
     fn on_readable(&mut self, ctx: &mut Context<'_>, id: WatchId) {

@@ -508,10 +508,6 @@ impl<A: ShardApp> Seat<A> {
     }
 }
 
-/// Times that a turn of a shard that never sleeps looks for something received: looking is half of
-/// a turn with nothing to do, and what comes meanwhile waits for the other half.
-const LOOKS: u32 = 4;
-
 /// Turns a shard until its application stops it or `stop` is set (wake the shard then).
 ///
 /// # Errors
@@ -522,7 +518,7 @@ pub fn drive<A: ShardApp>(
     stop: &AtomicBool,
 ) -> Result<(), EngineError> {
     if idle == Idle::Spin {
-        shard.looks = LOOKS;
+        shard.never_sleeps();
     }
     let mut last_work = Clock::now();
     loop {

@@ -59,7 +59,7 @@ pub struct ShardStats {
 }
 
 /// What a turn came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
     /// Something arrived, expired or was sent.
     pub worked: bool,
@@ -69,6 +69,19 @@ pub struct Turn {
     pub next: Option<Timestamp>,
     /// The application asked the loop to end.
     pub stopped: bool,
+}
+
+/// Times that a turn of a shard that never sleeps looks for something received: looking is half of
+/// a turn with nothing to do, and what comes meanwhile waits for the other half.
+const LOOKS: u32 = 4;
+
+/// Turns that only look.
+#[derive(Clone, Copy, Debug, Default)]
+struct Glances {
+    /// How many more may.
+    left: u32,
+    /// When something expires.
+    until: Option<Timestamp>,
 }
 
 /// One thread's share of the engine. See the module's documentation.
@@ -93,6 +106,8 @@ pub struct Shard<A: ShardApp> {
     blocked: Vec<ConnId>,
     /// Times that a turn looks for something received.
     looks: u32,
+    /// Turns to come that may only look, for want of anything else to do.
+    glances: Glances,
     stop: bool,
     stats: ShardStats,
     metrics: Publisher,
@@ -135,10 +150,18 @@ impl<A: ShardApp> Shard<A> {
             outbox: Outbox::default(),
             blocked: Vec::new(),
             looks: 1,
+            glances: Glances::default(),
             stop: false,
             stats: ShardStats::default(),
             metrics: Publisher::default(),
         }
+    }
+
+    /// For whoever turns the shard all the time, as [`engine::drive`] does with
+    /// [`Idle::Spin`](engine::Idle::Spin): a turn looks for something received more than once, and
+    /// while there is nothing else to do most turns only look.
+    pub fn never_sleeps(&mut self) {
+        self.looks = LOOKS;
     }
 
     /// Gives the shard a bound socket.

@@ -2,7 +2,7 @@
 //! the application; trains; submit. And what comes between turns: sleeping.
 
 use super::app::Bridge;
-use super::{Shard, ShardApp, ShardStats, Turn, timer_key};
+use super::{Glances, Shard, ShardApp, ShardStats, Turn, timer_key};
 use crate::base::limits::GATHER_PIECES;
 use crate::base::{RecvMeta, Timestamp, Transmit};
 use crate::conn::endpoint::Next;
@@ -25,6 +25,9 @@ const HANDSHAKES_PER_TURN: u64 = 8;
 const OWN_TRAINS_PER_TURN: usize = 16;
 /// Connections served in one turn.
 const CONNECTIONS_PER_TURN: usize = 1024;
+/// Turns in a row that only look for something received: the rest of a turn takes longer than a
+/// look, and what comes meanwhile waits for it.
+const GLANCES: u32 = 7;
 /// A single packet below this length is no bulk data, bytes.
 const SHORT: usize = 16 * 1024;
 /// The wheel's key of the application.
@@ -44,6 +47,12 @@ impl<A: ShardApp> Shard<A> {
             }
             worked = self.receive(now)?;
         }
+        if !worked && self.may_glance(now) {
+            return Ok(Turn {
+                next: self.glances.until,
+                ..Turn::default()
+            });
+        }
         worked |= self.drain_mailbox(now);
         worked |= self.tell_readable(now);
         worked |= self.expire(now);
@@ -60,17 +69,33 @@ impl<A: ShardApp> Shard<A> {
         let wake = &self.wake;
         self.mailbox.for_each_fresh(wake);
         self.note_turn(now, worked);
+        let expiring = [self.wheel.next_deadline(), self.endpoint.poll_timeout()];
+        let next = expiring.into_iter().flatten().min();
+        let done = !worked && !busy && !self.stop && !self.endpoint.has_ready();
+        let idle = done && self.looks > 1 && !self.app.polls();
+        self.glances = Glances {
+            left: if idle { GLANCES } else { 0 },
+            until: next,
+        };
         Ok(Turn {
             worked,
             busy: busy || self.mailbox.has_mail(),
-            next: self
-                .wheel
-                .next_deadline()
-                .into_iter()
-                .chain(self.endpoint.poll_timeout())
-                .min(),
+            next,
             stopped: self.stop,
         })
+    }
+
+    /// Whether a turn in which nothing came may end there, as the last whole one found nothing to
+    /// do either. Only shards that never sleep have such.
+    #[inline]
+    fn may_glance(&mut self, now: Timestamp) -> bool {
+        let Glances { left, until } = &mut self.glances;
+        let quiet = *left > 0 && until.is_none_or(|at| now < at);
+        if !quiet || self.mailbox.has_mail() || self.app.wants_turn() {
+            return false;
+        }
+        *left -= 1;
+        true
     }
 
     fn receive(&mut self, now: Timestamp) -> Result<bool, IoError> {
@@ -429,3 +454,6 @@ fn count_forward(stats: &mut ShardStats, taken: bool) {
         stats.forward_dropped += 1;
     }
 }
+
+#[cfg(test)]
+mod tests;

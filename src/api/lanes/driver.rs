@@ -188,6 +188,10 @@ fn one(
 impl LaneApp<AnyDevice> for Driver {
     type Command = Command;
 
+    fn polls(&self) -> bool {
+        false
+    }
+
     fn on_open(&mut self, lanes: &mut Handle<'_>, lane: LaneId, info: &LaneInfo) {
         if let Some(entry) = self.lanes.get(&lane) {
             let _ = entry.shared.info.set(*info);

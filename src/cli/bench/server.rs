@@ -350,6 +350,10 @@ impl ShardApp for ServerApp {
         }
     }
 
+    fn polls(&self) -> bool {
+        false
+    }
+
     fn on_turn(&mut self, ctx: &mut Context<'_>) -> Option<Timestamp> {
         self.count_datagrams();
         let now = self.waiting.next().map(|_| ctx.now())?;

@@ -201,6 +201,10 @@ impl CliApp {
 impl LaneApp<AnyDevice> for CliApp {
     type Command = Order;
 
+    fn polls(&self) -> bool {
+        false
+    }
+
     fn on_open(&mut self, lanes: &mut Lanes<'_, AnyDevice>, lane: LaneId, info: &LaneInfo) {
         if self.here.insert(lane) {
             self.open.fetch_add(1, Ordering::Relaxed);

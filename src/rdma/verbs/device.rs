@@ -215,6 +215,10 @@ impl Port for Device {
         &self.named
     }
 
+    fn moves_itself(&self) -> bool {
+        true
+    }
+
     fn prefers_inline(&self) -> bool {
         true
     }

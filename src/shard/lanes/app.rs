@@ -124,6 +124,12 @@ pub trait LaneApp<P: Port> {
         let _ = (lanes, command);
     }
 
+    /// Whether the application has to look for something in every [`LaneApp::on_turn`]. Where it
+    /// has not, a shard that never sleeps and has nothing to do looks at its sockets more often.
+    fn polls(&self) -> bool {
+        true
+    }
+
     /// Once a turn. Returns when to be called again at the latest.
     fn on_turn(&mut self, lanes: &mut Lanes<'_, P>) -> Option<Timestamp> {
         let _ = lanes;

@@ -518,6 +518,12 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
         self.host.port.as_ref()?.piece(n)
     }
 
+    fn polls(&self) -> bool {
+        // Completions of what moves by itself are found by asking.
+        let asks = self.host.port.as_ref().is_some_and(Port::moves_itself);
+        asks || self.app.polls()
+    }
+
     fn wants_turn(&self) -> bool {
         let host = &self.host;
         let waits = !host.dirty.is_empty() || !host.news.is_empty() || !host.parting.is_empty();

@@ -417,6 +417,10 @@ impl ShardApp for ClientApp {
         self.paths.wants_turn()
     }
 
+    fn polls(&self) -> bool {
+        false
+    }
+
     fn on_turn(&mut self, ctx: &mut Context<'_>) -> Option<Timestamp> {
         let paths = self.paths.go_on(&self.common, ctx);
         let load = match &mut self.load {
