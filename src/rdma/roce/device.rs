@@ -36,8 +36,8 @@ pub struct Device {
     pub(super) srqs: Slots<SharedRecvQueue>,
     pub(super) qps: Slots<Qp>,
     pub(super) qpns: HashMap<u32, Key, foldhash::quality::RandomState>,
-    /// The number and key of the queue pair that the last packet was for.
-    near: (u32, Key),
+    /// The number and key of the queue pair that the last packet was for, while it is there.
+    near: Option<(u32, Key)>,
     pub(super) psns: HashSet<u32, foldhash::quality::RandomState>,
     pub(super) events: BoundedQueue<AsyncEvent>,
     stats: Stats,
@@ -76,7 +76,7 @@ impl Device {
             srqs: Slots::new(attr.max_srq as usize),
             qps: Slots::new(attr.max_qp as usize),
             qpns: HashMap::default(),
-            near: Default::default(),
+            near: None,
             psns: HashSet::default(),
             events: BoundedQueue::new(limits::RDMA_EVENTS),
             stats: Stats::default(),
@@ -115,9 +115,8 @@ impl Device {
     /// last. The bytes are left as they were.
     pub fn handle_train(&mut self, now: Timestamp, meta: &RecvMeta, train: &mut [u8]) {
         let mut longer = false;
-        let packets = train.chunks_mut(meta.segment_size.max(1)).enumerate();
-        let mut packets = packets.peekable();
-        while let Some((n, packet)) = packets.next() {
+        let mut packets = Packets { train, next: 0 };
+        while let Some((n, packet)) = packets.next(meta) {
             self.stats.packets_received += 1;
             let Some(qpn) = Bth::qpn_of(packet) else {
                 self.stats.malformed += 1;
@@ -130,11 +129,13 @@ impl Device {
             let Some((qp, mut ctx)) = parts!(self, key, now) else {
                 continue;
             };
-            handle_packet(qp, &mut ctx, meta, n as u16, packet);
+            handle_packet(qp, &mut ctx, meta, n, packet);
             // A train is mostly one queue pair's.
-            while let Some((n, packet)) = packets.next_if(|(_, p)| Bth::qpn_of(p) == Some(qpn)) {
+            while packets.next_qpn(meta) == Some(qpn)
+                && let Some((n, packet)) = packets.next(meta)
+            {
                 ctx.stats.packets_received += 1;
-                handle_packet(qp, &mut ctx, meta, n as u16, packet);
+                handle_packet(qp, &mut ctx, meta, n, packet);
             }
             longer |= self.lists.see(qp, &ctx);
         }
@@ -146,13 +147,20 @@ impl Device {
     /// The queue pair with a number. Mostly that of the last train.
     #[inline]
     fn key_of(&mut self, qpn: u32) -> Option<Key> {
-        let (last, key) = self.near;
-        if last == qpn && self.qps.get(key).is_some_and(|qp| qp.qpn == qpn) {
+        if let Some((last, key)) = self.near
+            && last == qpn
+        {
             return Some(key);
         }
         let key = *self.qpns.get(&qpn)?;
-        self.near = (qpn, key);
+        self.near = Some((qpn, key));
         Some(key)
+    }
+
+    /// A number is no longer a queue pair's.
+    pub(super) fn forget(&mut self, qpn: u32) {
+        self.qpns.remove(&qpn);
+        self.near = self.near.filter(|(last, _)| *last != qpn);
     }
 
     /// Writes the next train to `buf`, if there is one. `buf` must hold a packet of the largest MTU
@@ -183,8 +191,19 @@ impl Device {
     /// The socket that the next train would leave by; `None` when nothing waits to be sent.
     #[inline]
     pub fn next_socket(&self) -> Option<SocketId> {
-        let path = |key: &Key| Some(self.qps.get(*key)?.path.as_ref()?.socket);
-        self.lists.ready.iter().find_map(path)
+        let first = self.lists.ready.front()?;
+        self.socket_of(first).or_else(|| self.later_socket())
+    }
+
+    #[inline]
+    fn socket_of(&self, key: &Key) -> Option<SocketId> {
+        Some(self.qps.get(*key)?.path.as_ref()?.socket)
+    }
+
+    /// The first in the list is gone.
+    #[cold]
+    fn later_socket(&self) -> Option<SocketId> {
+        self.lists.ready.iter().find_map(|key| self.socket_of(key))
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, or earlier;
@@ -253,11 +272,11 @@ impl Device {
     pub(super) fn with_qp<T>(
         &mut self,
         qp: QueuePairId,
-        work: impl FnOnce(&mut Qp, &mut Ctx<'_>) -> Result<T, RdmaError>,
+        work: impl FnOnce(&mut Qp, &mut Ctx<'_>) -> T,
     ) -> Result<T, RdmaError> {
         let unknown = RdmaError::Unknown("queue pair");
         let (found, mut ctx) = parts!(self, qp.0, Timestamp::ZERO).ok_or(unknown)?;
-        let done = work(found, &mut ctx)?;
+        let done = work(found, &mut ctx);
         if self.lists.see(found, &ctx) {
             self.trim();
         }
@@ -278,6 +297,40 @@ impl Device {
         let qps = &self.qps;
         let armed = |key| qps.get(key).map(|q| q.armed);
         self.lists.timers.trim(qps.len(), armed);
+    }
+}
+
+/// The packets of a train that were not taken yet.
+struct Packets<'a> {
+    train: &'a mut [u8],
+    next: u16,
+}
+
+impl<'a> Packets<'a> {
+    /// For which queue pair the next is.
+    #[inline]
+    fn next_qpn(&self, meta: &RecvMeta) -> Option<u32> {
+        if self.train.is_empty() {
+            return None;
+        }
+        let len = self.train.len().min(meta.segment_size.max(1));
+        self.train.get(..len).and_then(Bth::qpn_of)
+    }
+
+    /// The next and its place. A train without a length of its segments is one of single bytes.
+    #[inline]
+    fn next(&mut self, meta: &RecvMeta) -> Option<(u16, &'a mut [u8])> {
+        let train = std::mem::take(&mut self.train);
+        if train.is_empty() {
+            return None;
+        }
+        let (packet, rest) = match train.len() <= meta.segment_size {
+            true => (train, Default::default()),
+            false => train.split_at_mut_checked(meta.segment_size.max(1))?,
+        };
+        let place = self.next;
+        (self.train, self.next) = (rest, place.wrapping_add(1));
+        Some((place, packet))
     }
 }
 

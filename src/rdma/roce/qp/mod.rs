@@ -16,7 +16,7 @@ mod train;
 mod window;
 
 use super::config::Config;
-use super::memory::{Memory, Span};
+use super::memory::Memory;
 use super::queues::{CompletionQueue, RecvQueue, SharedRecvQueue};
 use super::stats::Stats;
 use super::wire::Icrc;
@@ -219,23 +219,21 @@ impl Qp {
         }
     }
 
-    /// Takes the oldest receive; its pieces, checked, into `spans`. `None` when there is none.
-    fn take_receive(
-        &mut self,
-        ctx: &mut Ctx<'_>,
-        spans: &mut Vec<Span>,
-    ) -> Option<(u64, Result<u32, ()>)> {
-        let (queue, pd, armed) = match self.srq {
-            None => (&mut self.rq, self.pd, None),
+    /// Takes the oldest receive: its number, and how much it holds. Its pieces, checked, are the
+    /// responder's. `None` when there is none.
+    fn take_receive(&mut self, ctx: &mut Ctx<'_>) -> Option<(u64, Result<u32, ()>)> {
+        let mut limit = 0;
+        let (queue, pd) = match self.srq {
+            None => (&mut self.rq, self.pd),
             Some(key) => {
                 let shared = ctx.srqs.get_mut(key)?;
-                let armed = Some((&mut shared.limit, key));
-                (&mut shared.queue, shared.pd, armed)
+                limit = shared.limit as usize;
+                (&mut shared.queue, shared.pd)
             }
         };
-        let left = queue.len().saturating_sub(1);
         let mut near = queue.near;
         let (wr_id, sges) = queue.take()?;
+        let spans = &mut self.responder.spans;
         spans.clear();
         let mut capacity = Ok(0u32);
         for sge in sges {
@@ -248,14 +246,21 @@ impl Qp {
             }
         }
         queue.near = near;
-        if let Some((limit, key)) = armed
-            && left < *limit as usize
-        {
-            *limit = 0;
-            let id = SharedReceiveQueueId(key);
-            ctx.event(AsyncEvent::SrqLimitReached(id));
+        if queue.len() < limit {
+            self.tell_limit(ctx);
         }
         Some((wr_id, capacity))
+    }
+
+    /// The shared receive queue has become as short as was to be told, once.
+    #[cold]
+    fn tell_limit(&self, ctx: &mut Ctx<'_>) {
+        if let Some(key) = self.srq
+            && let Some(shared) = ctx.srqs.get_mut(key)
+        {
+            shared.limit = 0;
+            ctx.event(AsyncEvent::SrqLimitReached(SharedReceiveQueueId(key)));
+        }
     }
 }
 

@@ -183,7 +183,11 @@ impl Requester {
     }
 
     /// The request that nothing stands before and that cannot be done.
+    #[inline]
     fn fault(&self) -> Option<Status> {
+        if !self.queue.faulty {
+            return None;
+        }
         let head = self.queue.front()?;
         head.fault.filter(|_| self.cursor == self.queue.head())
     }
@@ -362,10 +366,7 @@ impl Requester {
 
     /// The memory of the request at the cursor is gone: it fails when its turn comes.
     pub fn mark_fault(&mut self) {
-        let cursor = self.cursor;
-        if let Some(wqe) = self.queue.get_mut(cursor) {
-            wqe.fault = Some(Status::LocProtErr);
-        }
+        self.queue.mark_fault(self.cursor);
     }
 }
 
@@ -418,6 +419,7 @@ impl Qp {
 
     /// Does what is due at once: fails the oldest request if it cannot be done, and ends a queue
     /// pair that lost a completion.
+    #[inline]
     pub fn settle(&mut self, ctx: &mut Ctx<'_>) {
         if self.state == QpState::Rts
             && let Some(status) = self.requester.fault()

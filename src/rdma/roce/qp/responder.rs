@@ -56,7 +56,8 @@ pub(super) struct Responder {
     /// Messages completed.
     pub msn: u32,
     message: Message,
-    spans: Vec<Span>,
+    /// The pieces of its receive.
+    pub spans: Vec<Span>,
     /// A gap, or the want of a receive, was told; until it is over nothing is said again.
     silent: bool,
     /// What the peer is to be told once everything before it is answered.
@@ -257,10 +258,7 @@ impl Qp {
         imm: Option<u32>,
     ) -> Result<u32, Refused> {
         if place.begins() {
-            let mut spans = std::mem::take(&mut self.responder.spans);
-            let taken = self.take_receive(ctx, &mut spans);
-            self.responder.spans = spans;
-            let (wr_id, capacity) = taken.ok_or(Refused::NotReady)?;
+            let (wr_id, capacity) = self.take_receive(ctx).ok_or(Refused::NotReady)?;
             self.responder.message = Message::Send {
                 wr_id,
                 at: 0,
@@ -324,10 +322,7 @@ impl Qp {
             return Err(Refused::Access);
         }
         if let Some(imm) = imm {
-            let mut spans = std::mem::take(&mut self.responder.spans);
-            let taken = self.take_receive(ctx, &mut spans);
-            self.responder.spans = spans;
-            let (wr_id, _) = taken.ok_or(Refused::NotReady)?;
+            let (wr_id, _) = self.take_receive(ctx).ok_or(Refused::NotReady)?;
             self.received(
                 ctx,
                 wr_id,

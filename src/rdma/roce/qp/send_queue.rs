@@ -80,6 +80,8 @@ pub(super) struct SendQueue {
     max_inline: usize,
     /// The region of the last request.
     near: Option<Key>,
+    /// There was a request that could not be done.
+    pub faulty: bool,
 }
 
 impl SendQueue {
@@ -96,6 +98,7 @@ impl SendQueue {
             inline: vec![0; depth * max_inline].into(),
             max_inline,
             near: None,
+            faulty: false,
         }
     }
 
@@ -170,43 +173,52 @@ impl SendQueue {
         }
         let len = self.check(request, max_message)?;
         let slot = self.next_slot;
-        let mut wqe = Wqe {
-            wr_id: request.wr_id,
-            op: request.op,
-            len,
-            slot: slot as u32,
-            spans: 0,
-            inline: false,
-            signaled: request.signaled,
-            solicited: request.solicited,
-            fence: request.fence,
-            fault: None,
-            first: Psn::default(),
-            packets: 0,
-        };
+        let (mut spans, mut inline, mut fault) = (0, false, None);
         match request.data {
             Data::Inline(bytes) => {
-                wqe.inline = true;
+                inline = true;
                 let at = slot * self.max_inline;
                 if let Some(out) = self.inline.get_mut(at..at + bytes.len()) {
                     out.copy_from_slice(bytes);
                 }
             }
             Data::Sges(sges) => {
-                wqe.spans = sges.len() as u8;
+                spans = sges.len() as u8;
                 let at = slot * self.max_sge;
                 let slots = self.spans.get_mut(at..at + sges.len()).unwrap_or_default();
                 for (span, sge) in slots.iter_mut().zip(sges) {
                     match memory.local(pd, sge, request.op.fetches(), &mut self.near) {
                         Some(found) => *span = found,
-                        None => wqe.fault = Some(Status::LocProtErr),
+                        None => fault = Some(Status::LocProtErr),
                     }
                 }
             }
         }
-        self.wqes.push_back(wqe);
+        self.faulty |= fault.is_some();
+        self.wqes.push_back(Wqe {
+            wr_id: request.wr_id,
+            op: request.op,
+            len,
+            slot: slot as u32,
+            spans,
+            inline,
+            signaled: request.signaled,
+            solicited: request.solicited,
+            fence: request.fence,
+            fault,
+            first: Psn::default(),
+            packets: 0,
+        });
         self.next_slot = if slot + 1 < self.depth { slot + 1 } else { 0 };
         Ok(())
+    }
+
+    /// The memory of a request is gone: it fails when its turn comes.
+    pub fn mark_fault(&mut self, seq: u64) {
+        if let Some(wqe) = self.get_mut(seq) {
+            wqe.fault = Some(Status::LocProtErr);
+            self.faulty = true;
+        }
     }
 
     /// The bytes of a request's message, if it can be posted.
