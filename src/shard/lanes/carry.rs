@@ -32,16 +32,12 @@ impl<P: Port> Host<P> {
         let Some(s) = self.sessions.get_mut(key) else {
             return;
         };
-        if !matches!(s.state, State::Open | State::Leaving | State::Left) {
+        if s.pump_queue(key, &mut self.gathered) || !s.is_in_use() {
             return;
         }
-        match s.carrier {
-            Carrier::Changing | Carrier::Returning => {}
-            Carrier::Queue => s.gather(key, &mut self.gathered),
-            Carrier::Stream => {
-                while self.write_message(key) {}
-                self.acknowledge(key);
-            }
+        if s.carrier == Carrier::Stream {
+            while self.write_message(key) {}
+            self.acknowledge(key);
         }
     }
 
@@ -134,7 +130,7 @@ impl<P: Port> Host<P> {
         };
         if let (Some(parts), Some(port)) = (&mut s.parts, &mut self.port) {
             if let Some(qp) = parts.qp() {
-                self.by_qp.remove(&qp.id);
+                self.by_qp.remove(qp.id);
             }
             parts.drop_queue(port);
         }
@@ -187,7 +183,7 @@ impl<P: Port> Host<P> {
         let (mr, at) = match shared.receives {
             Some((_, mr)) => (mr.id, c.wr_id * u64::from(shared.slot)),
             None => {
-                let s = self.sessions.get(*self.by_qp.get(&c.qp)?)?;
+                let s = self.sessions.get(self.by_qp.get(c.qp)?)?;
                 s.parts.as_ref()?.receive(c.wr_id)?
             }
         };
@@ -205,8 +201,9 @@ impl<P: Port> Host<P> {
 }
 
 impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
-    /// Sees to everything that completed, and to what the device has to say.
-    pub(super) fn poll_completions(&mut self, now: Timestamp) {
+    /// Sees to everything that completed, and to what the device has to say. `ring` posts what
+    /// that had gathered.
+    pub(super) fn poll_completions(&mut self, now: Timestamp, ring: fn(&mut Host<P>)) {
         let Some(cq) = self.host.shared.as_ref().map(|s| s.cq) else {
             return;
         };
@@ -229,7 +226,7 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
                 self.on_completion(now, completion);
             }
             if n > 0 {
-                self.host.ring();
+                ring(&mut self.host);
             }
             if n < BATCH {
                 break;
@@ -241,7 +238,7 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
     }
 
     fn on_completion(&mut self, now: Timestamp, c: &Completion) {
-        let key = self.host.by_qp.get(&c.qp).copied();
+        let key = self.host.by_qp.find(c.qp);
         let received = matches!(
             c.opcode,
             CompletionOpcode::Recv | CompletionOpcode::RecvRdmaWithImm

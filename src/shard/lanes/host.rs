@@ -3,6 +3,7 @@
 use super::app::{LaneApp, LaneEnd, LaneInfo, OpError, Target};
 use super::board::{Board, LaneStats, Told};
 use super::handle::Lanes;
+use super::pairs::Pairs;
 use super::post::Planned;
 use super::returns::Returns;
 use super::session::{LaneId, Session, State};
@@ -112,7 +113,7 @@ pub struct Host<P: Port> {
     pub(super) shard: usize,
     pub(super) sessions: Slots<Session>,
     pub(super) by_conn: HashMap<ConnId, Key, foldhash::quality::RandomState>,
-    pub(super) by_qp: HashMap<QueuePairId, Key, foldhash::quality::RandomState>,
+    pub(super) by_qp: Pairs,
     pub(super) dirty: VecDeque<Key>,
     pub(super) timers: BTreeSet<(Timestamp, Key)>,
     /// Lanes that will ask for another queue pair, and when.
@@ -268,7 +269,7 @@ impl<P: Port> Host<P> {
             match (parting, &mut self.port) {
                 (Parting::Client(parts), Some(port)) => {
                     if let Some(qp) = parts.qp() {
-                        self.by_qp.remove(&qp.id);
+                        self.by_qp.remove(qp.id);
                     }
                     parts.tear_down(port);
                 }
@@ -312,7 +313,7 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             shard: 0,
             sessions: Slots::new(config.max_lanes.min(limits::LANES)),
             by_conn: HashMap::default(),
-            by_qp: HashMap::default(),
+            by_qp: Pairs::default(),
             dirty: VecDeque::new(),
             timers: BTreeSet::new(),
             returns: BTreeSet::new(),
@@ -499,7 +500,9 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
     #[inline]
     fn on_own_trains(&mut self, now: Timestamp) {
         self.host.now = now;
-        self.poll_completions(now);
+        // A device with trains takes no message before the next of them: receives can wait for the
+        // end of the turn, and those who wait for an answer have it sooner.
+        self.poll_completions(now, Host::send_gathered);
         self.host.polled = true;
     }
 
@@ -549,7 +552,7 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
         }
         self.connect(ctx);
         if !polled {
-            self.poll_completions(now);
+            self.poll_completions(now, Host::ring);
         }
         self.host.finish_parting();
         self.host.expire(now);

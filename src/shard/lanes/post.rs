@@ -8,12 +8,12 @@
 
 use super::app::Operation;
 use super::host::Host;
-use super::session::{Carrier, Session, State};
+use super::session::{Carrier, Session};
 use crate::rdma::lane::HEADER;
 use crate::rdma::parts::{INLINE, POSTS, Parts, post_receives};
 use crate::rdma::slots::Key;
 use crate::rdma::{
-    Data, MemoryRegion, Port, PostError, QueuePair, QueuePairId, Remote, SendOp, SendRequest, Sge,
+    Data, MemoryRegion, Port, PostError, QueuePairId, Remote, SendOp, SendRequest, Sge,
 };
 use smallvec::SmallVec;
 
@@ -36,7 +36,7 @@ pub(super) struct Planned {
 
 /// What a lane posts with.
 struct Means {
-    qp: QueuePair,
+    qp: QueuePairId,
     /// The memory that messages are sent from.
     send: MemoryRegion,
     /// The own region.
@@ -49,7 +49,7 @@ impl Means {
     fn of(parts: &Parts, prefers_inline: bool) -> Option<Self> {
         let (qp, send) = (parts.qp()?, parts.send()?);
         Some(Self {
-            qp,
+            qp: qp.id,
             send,
             // Without a region there are only operations of no bytes.
             region: parts.region().unwrap_or(send),
@@ -117,13 +117,10 @@ fn plan<P: Port>(
     port: &mut P,
     s: &Session,
     means: &Means,
-    (batch, inline): (&mut Vec<Planned>, &mut Vec<u8>),
+    (batch, inline): (&mut Vec<Planned>, &mut [u8]),
 ) {
     batch.clear();
     let (mut messages, mut operations) = (0, 0);
-    if means.inline > 0 {
-        inline.resize(POSTS * INLINE as usize, 0);
-    }
     while batch.len() < POSTS {
         let taken = batch.len() as u32;
         let op = s.unposted(operations);
@@ -165,11 +162,13 @@ fn post<P: Port>(
     qp: QueuePairId,
     (batch, inline): (&[Planned], &[u8]),
 ) -> Result<(), PostError> {
-    let ack = s.ack_frame().to_bytes();
     // Most are lists of one, for which none is made.
-    if let [one] = batch {
-        return port.post_send(qp, &[request(s, 0, one, (inline, &ack))]);
+    if let [one] = batch
+        && one.what != What::Ack
+    {
+        return port.post_send(qp, &[request(s, 0, one, (inline, &[]))]);
     }
+    let ack = s.ack_frame().to_bytes();
     let all = batch.iter().enumerate();
     let requests: SmallVec<[SendRequest<'_>; POSTS]> = all
         .map(|(n, planned)| request(s, n, planned, (inline, &ack)))
@@ -223,16 +222,19 @@ impl<P: Port> Host<P> {
     pub(super) fn ring(&mut self) {
         // First, for what is sent below lets peers send again.
         self.post_receives();
+        self.send_gathered();
+    }
+
+    /// Posts what was gathered to be sent.
+    pub(super) fn send_gathered(&mut self) {
         if self.gathered.is_empty() {
             return;
         }
         let mut all = std::mem::take(&mut self.gathered);
-        for key in all.drain(..) {
-            if let Some(s) = self.sessions.get_mut(key) {
-                s.gathered = false;
-                while self.post_batch(key) {}
-            }
+        for key in &all {
+            while self.post_batch(*key) {}
         }
+        all.clear();
         self.gathered = all;
     }
 
@@ -241,26 +243,37 @@ impl<P: Port> Host<P> {
         let (Some(s), Some(port)) = (self.sessions.get_mut(key), &mut self.port) else {
             return false;
         };
-        let open = matches!(s.state, State::Open | State::Leaving | State::Left);
-        if !open || s.carrier != Carrier::Queue {
+        s.gathered = false;
+        if !s.is_in_use() || s.carrier != Carrier::Queue {
             return false;
         }
         let prefers = port.prefers_inline();
         let Some(means) = s.parts.as_ref().and_then(|p| Means::of(p, prefers)) else {
             return false;
         };
-        let batch = &mut self.batch;
-        plan(port, s, &means, (batch, &mut self.inline));
-        if batch.is_empty() {
+        let (batch, inline) = (&mut self.batch, &mut self.inline);
+        if means.inline > 0 {
+            inline.resize(POSTS * INLINE as usize, 0);
+        }
+        // Mostly it is one message, for which no list is made.
+        let lone = s.lone().map(|n| plan_message(port, s, &means, n, inline));
+        let planned = match &lone {
+            Some(planned) => planned.as_slice(),
+            None => {
+                plan(port, s, &means, (batch, inline));
+                batch
+            }
+        };
+        if planned.is_empty() {
             return false;
         }
-        match post(port, s, means.qp.id, (batch, &self.inline)) {
+        match post(port, s, means.qp, (planned, inline)) {
             Ok(()) => {
-                note(s, batch);
-                batch.len() == POSTS
+                note(s, planned);
+                planned.len() == POSTS
             }
             Err(refused) => {
-                note(s, batch.get(..refused.index).unwrap_or_default());
+                note(s, planned.get(..refused.index).unwrap_or_default());
                 self.fail_over(key, &refused.error.to_string());
                 false
             }
@@ -316,7 +329,7 @@ impl<P: Port> Host<P> {
     /// Posts receives of one queue pair. One that does not take them is left: its peer may send
     /// what there is no place for.
     fn post_own(&mut self, used: &[(QueuePairId, u64)]) {
-        let key = used.first().and_then(|(qp, _)| self.by_qp.get(qp).copied());
+        let key = used.first().and_then(|(qp, _)| self.by_qp.get(*qp));
         let session = key.and_then(|key| Some((key, self.sessions.get(key)?)));
         // A server may be the first to use a queue pair that both come back to.
         let used_now = |s: &Session| matches!(s.carrier, Carrier::Queue | Carrier::Returning);
