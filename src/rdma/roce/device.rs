@@ -114,34 +114,56 @@ impl Device {
     /// Takes the datagrams of one train, UDP payloads of `meta.segment_size` bytes each but the
     /// last. The bytes are left as they were.
     pub fn handle_train(&mut self, now: Timestamp, meta: &RecvMeta, train: &mut [u8]) {
+        if train.is_empty() || train.len() > meta.segment_size {
+            return self.handle_packets(now, meta, train);
+        }
+        // Who waits for a short message waits for a train of one.
+        if let Some(key) = self.addressee(train)
+            && let Some((qp, mut ctx)) = parts!(self, key, now)
+        {
+            handle_packet(qp, &mut ctx, meta, 0, train);
+            if self.lists.see(qp, &ctx) {
+                self.trim();
+            }
+        }
+    }
+
+    fn handle_packets(&mut self, now: Timestamp, meta: &RecvMeta, train: &mut [u8]) {
         let mut longer = false;
-        let mut packets = Packets { train, next: 0 };
-        while let Some((n, packet)) = packets.next(meta) {
-            self.stats.packets_received += 1;
-            let Some(qpn) = Bth::qpn_of(packet) else {
-                self.stats.malformed += 1;
-                continue;
-            };
-            let Some(key) = self.key_of(qpn) else {
-                self.stats.unknown_qp += 1;
+        let packets = train.chunks_mut(meta.segment_size.max(1)).enumerate();
+        let mut packets = packets.peekable();
+        while let Some((n, packet)) = packets.next() {
+            let Some(key) = self.addressee(packet) else {
                 continue;
             };
             let Some((qp, mut ctx)) = parts!(self, key, now) else {
                 continue;
             };
-            handle_packet(qp, &mut ctx, meta, n, packet);
+            handle_packet(qp, &mut ctx, meta, n as u16, packet);
             // A train is mostly one queue pair's.
-            while packets.next_qpn(meta) == Some(qpn)
-                && let Some((n, packet)) = packets.next(meta)
-            {
+            let qpn = Some(qp.qpn);
+            while let Some((n, packet)) = packets.next_if(|(_, p)| Bth::qpn_of(p) == qpn) {
                 ctx.stats.packets_received += 1;
-                handle_packet(qp, &mut ctx, meta, n, packet);
+                handle_packet(qp, &mut ctx, meta, n as u16, packet);
             }
             longer |= self.lists.see(qp, &ctx);
         }
         if longer {
             self.trim();
         }
+    }
+
+    /// The queue pair that a packet is for.
+    #[inline]
+    fn addressee(&mut self, packet: &[u8]) -> Option<Key> {
+        self.stats.packets_received += 1;
+        let Some(qpn) = Bth::qpn_of(packet) else {
+            self.stats.malformed += 1;
+            return None;
+        };
+        let key = self.key_of(qpn);
+        self.stats.unknown_qp += u64::from(key.is_none());
+        key
     }
 
     /// The queue pair with a number. Mostly that of the last train.
@@ -167,25 +189,39 @@ impl Device {
     /// in use and 44 bytes beside it; 64 KiB hold the longest train. Each queue pair has a train in
     /// turn.
     pub fn poll_transmit(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
+        let first = self.lists.ready.pop_front()?;
+        match self.build(first, now, buf) {
+            None => self.build_later(now, buf),
+            built => built,
+        }
+    }
+
+    /// The first queue pair in the list had nothing to send.
+    #[cold]
+    fn build_later(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         while let Some(key) = self.lists.ready.pop_front() {
-            let Some((qp, mut ctx)) = parts!(self, key, now) else {
-                continue;
-            };
-            qp.queued = false;
-            let built = qp.build(&mut ctx, buf);
-            // Without a train there was nothing to send, or no room for it.
-            if let Some((_, true)) = built {
-                qp.queued = true;
-                self.lists.ready.push_back(key);
-            }
-            if self.lists.arm(qp) {
-                self.trim();
-            }
-            if let Some((train, _)) = built {
-                return Some(train);
+            let built = self.build(key, now, buf);
+            if built.is_some() {
+                return built;
             }
         }
         None
+    }
+
+    /// A train of one queue pair, which goes to the end of the list when there is more.
+    #[inline]
+    fn build(&mut self, key: Key, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
+        let (qp, mut ctx) = parts!(self, key, now)?;
+        // Without a train there was nothing to send, or no room for it.
+        let built = qp.build(&mut ctx, buf);
+        qp.queued = matches!(built, Some((_, true)));
+        if qp.queued {
+            self.lists.ready.push_back(key);
+        }
+        if self.lists.arm(qp) {
+            self.trim();
+        }
+        built.map(|(train, _)| train)
     }
 
     /// The socket that the next train would leave by; `None` when nothing waits to be sent.
@@ -273,14 +309,13 @@ impl Device {
         &mut self,
         qp: QueuePairId,
         work: impl FnOnce(&mut Qp, &mut Ctx<'_>) -> T,
-    ) -> Result<T, RdmaError> {
-        let unknown = RdmaError::Unknown("queue pair");
-        let (found, mut ctx) = parts!(self, qp.0, Timestamp::ZERO).ok_or(unknown)?;
+    ) -> Option<T> {
+        let (found, mut ctx) = parts!(self, qp.0, Timestamp::ZERO)?;
         let done = work(found, &mut ctx);
         if self.lists.see(found, &ctx) {
             self.trim();
         }
-        Ok(done)
+        Some(done)
     }
 
     /// Something happened to a queue pair: it may have something to send, and another deadline.
@@ -297,40 +332,6 @@ impl Device {
         let qps = &self.qps;
         let armed = |key| qps.get(key).map(|q| q.armed);
         self.lists.timers.trim(qps.len(), armed);
-    }
-}
-
-/// The packets of a train that were not taken yet.
-struct Packets<'a> {
-    train: &'a mut [u8],
-    next: u16,
-}
-
-impl<'a> Packets<'a> {
-    /// For which queue pair the next is.
-    #[inline]
-    fn next_qpn(&self, meta: &RecvMeta) -> Option<u32> {
-        if self.train.is_empty() {
-            return None;
-        }
-        let len = self.train.len().min(meta.segment_size.max(1));
-        self.train.get(..len).and_then(Bth::qpn_of)
-    }
-
-    /// The next and its place. A train without a length of its segments is one of single bytes.
-    #[inline]
-    fn next(&mut self, meta: &RecvMeta) -> Option<(u16, &'a mut [u8])> {
-        let train = std::mem::take(&mut self.train);
-        if train.is_empty() {
-            return None;
-        }
-        let (packet, rest) = match train.len() <= meta.segment_size {
-            true => (train, Default::default()),
-            false => train.split_at_mut_checked(meta.segment_size.max(1))?,
-        };
-        let place = self.next;
-        (self.train, self.next) = (rest, place.wrapping_add(1));
-        Some((place, packet))
     }
 }
 

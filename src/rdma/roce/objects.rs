@@ -3,7 +3,7 @@
 //! Each call checks everything before it changes anything, so that a failed call changes nothing.
 
 use super::device::Device;
-use super::qp::{Path, Qp};
+use super::qp::{Ctx, Path, Qp};
 use super::queues::{CompletionQueue, RecvQueue, SharedRecvQueue};
 use super::wire::Icrc;
 use crate::base::FourTuple;
@@ -66,6 +66,12 @@ fn each<T>(
     Ok(())
 }
 
+#[cold]
+fn unknown_qp() -> Result<(), PostError> {
+    let error = RdmaError::Unknown("queue pair");
+    Err(PostError { index: 0, error })
+}
+
 impl Device {
     fn domain(&mut self, pd: ProtectionDomainId) -> Result<&mut u32, RdmaError> {
         let unknown = RdmaError::Unknown("protection domain");
@@ -103,6 +109,15 @@ impl Device {
                 return psn;
             }
         }
+    }
+
+    fn change(
+        &mut self,
+        qp: QueuePairId,
+        work: impl FnOnce(&mut Qp, &mut Ctx<'_>),
+    ) -> Result<(), RdmaError> {
+        let done = self.with_qp(qp, work);
+        done.ok_or(RdmaError::Unknown("queue pair"))
     }
 
     /// Checks that a queue pair may go on to `next`.
@@ -173,6 +188,7 @@ impl Provider for Device {
         Ok(())
     }
 
+    #[inline]
     fn read(&self, mr: MemoryRegionId, offset: u64, into: &mut [u8]) -> Result<(), RdmaError> {
         let bytes = self.bytes(mr);
         let bytes = bytes.ok_or(RdmaError::Unknown("memory region"))?;
@@ -184,6 +200,7 @@ impl Provider for Device {
         Ok(())
     }
 
+    #[inline]
     fn write(&mut self, mr: MemoryRegionId, offset: u64, from: &[u8]) -> Result<(), RdmaError> {
         let bytes = self.bytes_mut(mr);
         let bytes = bytes.ok_or(RdmaError::Unknown("memory region"))?;
@@ -208,6 +225,7 @@ impl Provider for Device {
         unused(&mut self.cqs, cq.0, "completion queue", |c| c.users)
     }
 
+    #[inline]
     fn poll_cq(
         &mut self,
         cq: CompletionQueueId,
@@ -302,7 +320,7 @@ impl Provider for Device {
 
     fn modify_to_init(&mut self, qp: QueuePairId, attr: &InitAttr) -> Result<(), RdmaError> {
         self.may_become(qp, QpState::Init)?;
-        self.with_qp(qp, |qp, _| qp.enter_init(attr))
+        self.change(qp, |qp, _| qp.enter_init(attr))
     }
 
     fn modify_to_rtr(&mut self, qp: QueuePairId, attr: &RtrAttr) -> Result<(), RdmaError> {
@@ -326,21 +344,21 @@ impl Provider for Device {
             received: Icrc::new(remote, local.addr),
             taken: None,
         };
-        self.with_qp(qp, |qp, _| qp.enter_rtr(attr, path))
+        self.change(qp, |qp, _| qp.enter_rtr(attr, path))
     }
 
     fn modify_to_rts(&mut self, qp: QueuePairId, attr: &RtsAttr) -> Result<(), RdmaError> {
         self.may_become(qp, QpState::Rts)?;
         attr.check(&self.config.attr)?;
-        self.with_qp(qp, |qp, _| qp.enter_rts(attr))
+        self.change(qp, |qp, _| qp.enter_rts(attr))
     }
 
     fn modify_to_err(&mut self, qp: QueuePairId) -> Result<(), RdmaError> {
-        self.with_qp(qp, |qp, ctx| qp.enter_err(ctx))
+        self.change(qp, |qp, ctx| qp.enter_err(ctx))
     }
 
     fn modify_to_reset(&mut self, qp: QueuePairId) -> Result<(), RdmaError> {
-        self.with_qp(qp, |qp, _| qp.reset())
+        self.change(qp, |qp, _| qp.reset())
     }
 
     fn query_qp(&self, qp: QueuePairId) -> Result<QpState, RdmaError> {
@@ -365,14 +383,14 @@ impl Provider for Device {
             qp.settle(ctx);
             posted
         });
-        posted.unwrap_or_else(|error| Err(PostError { index: 0, error }))
+        posted.unwrap_or_else(unknown_qp)
     }
 
     fn post_recv(&mut self, qp: QueuePairId, batch: &[RecvRequest<'_>]) -> Result<(), PostError> {
         let posted = self.with_qp(qp, |qp, ctx| {
             each(batch, |request| qp.post_recv(ctx, request))
         });
-        posted.unwrap_or_else(|error| Err(PostError { index: 0, error }))
+        posted.unwrap_or_else(unknown_qp)
     }
 
     fn get_async_event(&mut self) -> Option<AsyncEvent> {

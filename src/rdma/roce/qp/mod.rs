@@ -182,6 +182,7 @@ impl Qp {
     }
 
     /// Whether SENDs or WRITEs are under way.
+    #[inline]
     pub fn is_busy(&self) -> bool {
         self.requester.is_busy()
     }
@@ -219,9 +220,9 @@ impl Qp {
         }
     }
 
-    /// Takes the oldest receive: its number, and how much it holds. Its pieces, checked, are the
-    /// responder's. `None` when there is none.
-    fn take_receive(&mut self, ctx: &mut Ctx<'_>) -> Option<(u64, Result<u32, ()>)> {
+    /// Takes the oldest receive: its number, and how much it holds, unless some of that is not
+    /// there. Its pieces, checked, are the responder's. `None` when there is none.
+    fn take_receive(&mut self, ctx: &mut Ctx<'_>) -> Option<(u64, Option<u32>)> {
         let mut limit = 0;
         let (queue, pd) = match self.srq {
             None => (&mut self.rq, self.pd),
@@ -231,21 +232,20 @@ impl Qp {
                 (&mut shared.queue, shared.pd)
             }
         };
-        let mut near = queue.near;
-        let (wr_id, sges) = queue.take()?;
+        let (wr_id, sges, near) = queue.take()?;
         let spans = &mut self.responder.spans;
         spans.clear();
-        let mut capacity = Ok(0u32);
-        for sge in sges {
-            match ctx.memory.local(pd, sge, true, &mut near) {
-                Some(span) => {
-                    spans.push(span);
-                    capacity = capacity.map(|n: u32| n.saturating_add(span.len));
-                }
-                None => capacity = Err(()),
-            }
-        }
-        queue.near = near;
+        let mut name = |sge| {
+            let span = ctx.memory.local(pd, sge, true, near)?;
+            spans.push(span);
+            Some(span.len)
+        };
+        let capacity = match sges {
+            [one] => name(one),
+            _ => sges.iter().fold(Some(0), |sum: Option<u32>, sge| {
+                name(sge).and_then(|n| Some(sum?.saturating_add(n)))
+            }),
+        };
         if queue.len() < limit {
             self.tell_limit(ctx);
         }

@@ -212,12 +212,12 @@ impl Requester {
             (wqe.first, wqe.packets)
         } else {
             let packets = wqe.packets_at(mtu);
-            let numbers = self.next.plus(packets).since(self.una);
-            let fetch_waits = wqe.op.fetches() && self.fetching >= self.max_fetching;
+            let fetch_waits = || wqe.op.fetches() && self.fetching >= self.max_fetching;
             let fenced = wqe.fence && self.fetching > 0;
             // A message of its own may take all numbers, two may not take more.
-            let numbers_used = self.next != self.una && numbers.unsigned_abs() > MAX_NUMBERS;
-            if fetch_waits || fenced || numbers_used {
+            let numbers = || self.next.plus(packets).since(self.una).unsigned_abs();
+            let numbers_used = || self.next != self.una && numbers() > MAX_NUMBERS;
+            if fenced || fetch_waits() || numbers_used() {
                 return None;
             }
             (self.next, packets)

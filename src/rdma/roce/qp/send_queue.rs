@@ -10,7 +10,7 @@ use crate::rdma::error::RdmaError;
 use crate::rdma::roce::memory::{Memory, Span};
 use crate::rdma::roce::wire::Psn;
 use crate::rdma::slots::Key;
-use crate::rdma::work::{Data, SendOp, SendRequest};
+use crate::rdma::work::{Data, SendOp, SendRequest, Sge};
 use std::collections::VecDeque;
 
 /// A request under way.
@@ -185,16 +185,19 @@ impl SendQueue {
             Data::Sges(sges) => {
                 spans = sges.len() as u8;
                 let at = slot * self.max_sge;
-                let slots = self.spans.get_mut(at..at + sges.len()).unwrap_or_default();
-                for (span, sge) in slots.iter_mut().zip(sges) {
-                    match memory.local(pd, sge, request.op.fetches(), &mut self.near) {
-                        Some(found) => *span = found,
-                        None => fault = Some(Status::LocProtErr),
-                    }
+                let fetches = request.op.fetches();
+                let named = match sges {
+                    [one] => self.name(memory, pd, (at, one), fetches),
+                    _ => (at..).zip(sges).fold(true, |named, piece| {
+                        self.name(memory, pd, piece, fetches) && named
+                    }),
+                };
+                if !named {
+                    fault = Some(Status::LocProtErr);
+                    self.faulty = true;
                 }
             }
         }
-        self.faulty |= fault.is_some();
         self.wqes.push_back(Wqe {
             wr_id: request.wr_id,
             op: request.op,
@@ -211,6 +214,16 @@ impl SendQueue {
         });
         self.next_slot = if slot + 1 < self.depth { slot + 1 } else { 0 };
         Ok(())
+    }
+
+    /// Checks a piece of memory for its place; false where there is none such.
+    #[inline]
+    fn name(&mut self, memory: &Memory, pd: Key, (at, sge): (usize, &Sge), fetches: bool) -> bool {
+        let found = memory.local(pd, sge, fetches, &mut self.near);
+        if let (Some(found), Some(span)) = (found, self.spans.get_mut(at)) {
+            *span = found;
+        }
+        found.is_some()
     }
 
     /// The memory of a request is gone: it fails when its turn comes.
@@ -242,6 +255,7 @@ impl SendQueue {
             Data::Sges(sges) if sges.len() > self.max_sge => {
                 return refuse("number of SGEs", sges.len() as u64, "at most max_send_sge");
             }
+            Data::Sges([one]) => one.length.into(),
             Data::Sges(sges) => sges.iter().map(|s| u64::from(s.length)).sum(),
         };
         if request.op.is_atomic() && len != 8 {
