@@ -11,9 +11,9 @@ use crate::rdma::slots::Key;
 use crate::rdma::{Completion, CompletionOpcode, Port, QueuePairId, Status};
 
 /// Completions taken at once.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
 /// What no device has written.
-const NONE: Completion = Completion {
+pub(super) const NONE: Completion = Completion {
     wr_id: 0,
     status: Status::GeneralErr,
     opcode: CompletionOpcode::Send,
@@ -201,40 +201,44 @@ impl<P: Port> Host<P> {
 }
 
 impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
-    /// Sees to everything that completed, and to what the device has to say. `ring` posts what
-    /// that had gathered.
-    pub(super) fn poll_completions(&mut self, now: Timestamp, ring: fn(&mut Host<P>)) {
-        let Some(cq) = self.host.shared.as_ref().map(|s| s.cq) else {
-            return;
-        };
-        // Kept, for filling it anew would be the longest part of a turn without completions.
-        let mut batch = std::mem::take(&mut self.host.completions);
-        batch.resize(BATCH, NONE);
+    /// Sees to everything that completed; whether the device is there. `ring` posts what was
+    /// gathered for that.
+    pub(super) fn poll_completions(&mut self, now: Timestamp, ring: fn(&mut Host<P>)) -> bool {
         let mut any = false;
         loop {
-            let polled = self.host.port.as_mut().map(|p| p.poll_cq(cq, &mut batch));
-            let n = match polled {
-                Some(Ok(n)) => n,
-                Some(Err(error)) => {
-                    tracing::error!(%error, "completions cannot be taken");
-                    return self.host.lose_device();
-                }
-                None => return,
+            let Some(n) = self.poll_batch(now) else {
+                return false;
             };
-            any |= n > 0;
-            for completion in batch.iter().take(n) {
-                self.on_completion(now, completion);
-            }
             if n > 0 {
+                any = true;
                 ring(&mut self.host);
             }
             if n < BATCH {
                 break;
             }
         }
-        self.host.completions = batch;
         self.host.wakes.on_polled(any);
-        self.hear_device(now);
+        true
+    }
+
+    /// Sees to so many completions at most; `None` where there are none to be had.
+    fn poll_batch(&mut self, now: Timestamp) -> Option<usize> {
+        let host = &mut self.host;
+        let (shared, port) = (host.shared.as_ref()?, host.port.as_mut()?);
+        let n = match port.poll_cq(shared.cq, &mut host.completions) {
+            Ok(n) => n,
+            Err(error) => {
+                tracing::error!(%error, "completions cannot be taken");
+                self.host.lose_device();
+                return None;
+            }
+        };
+        for at in 0..n {
+            if let Some(completion) = self.host.completions.get(at).copied() {
+                self.on_completion(now, &completion);
+            }
+        }
+        Some(n)
     }
 
     fn on_completion(&mut self, now: Timestamp, c: &Completion) {

@@ -2,6 +2,7 @@
 
 use super::app::{LaneApp, LaneEnd, LaneInfo, OpError, Target};
 use super::board::{Board, LaneStats, Told};
+use super::carry::{BATCH, NONE};
 use super::handle::Lanes;
 use super::pairs::Pairs;
 use super::post::Planned;
@@ -133,9 +134,9 @@ pub struct Host<P: Port> {
     pub(super) batch: Vec<Planned>,
     pub(super) inline: Vec<u8>,
     /// Where completions are polled to.
-    pub(super) completions: Vec<Completion>,
-    /// They were polled when trains came, in this turn.
-    polled: bool,
+    pub(super) completions: Box<[Completion]>,
+    /// They were polled when trains came, in this turn, and this was told.
+    polled: Option<bool>,
     pub(super) closing: bool,
     pub(super) stats: LaneStats,
     /// Lanes that are open.
@@ -327,8 +328,8 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             receives: Vec::new(),
             batch: Vec::new(),
             inline: Vec::new(),
-            completions: Vec::new(),
-            polled: false,
+            completions: vec![NONE; BATCH].into(),
+            polled: None,
             closing: false,
             stats: LaneStats::default(),
             lanes: 0,
@@ -501,9 +502,9 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
     fn on_own_trains(&mut self, now: Timestamp) {
         self.host.now = now;
         // A device with trains takes no message before the next of them: receives can wait for the
-        // end of the turn, and those who wait for an answer have it sooner.
-        self.poll_completions(now, Host::send_gathered);
-        self.host.polled = true;
+        // end of the turn, as what it tells can, and who waits for an answer has it sooner.
+        let there = self.poll_completions(now, Host::send_gathered);
+        self.host.polled = Some(there);
     }
 
     #[inline]
@@ -534,7 +535,7 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
     fn on_command(&mut self, ctx: &mut Context<'_>, command: A::Command) {
         self.host.begin(ctx);
         // What it posts may be complete at once.
-        self.host.polled = false;
+        self.host.polled = None;
         let (now, host) = (ctx.now(), &mut self.host);
         self.app.on_command(&mut Lanes { now, host }, command);
     }
@@ -548,11 +549,11 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
             && port.poll_timeout() <= now
         {
             port.handle_timeout(now);
-            polled = false;
+            polled = None;
         }
         self.connect(ctx);
-        if !polled {
-            self.poll_completions(now, Host::ring);
+        if polled.unwrap_or_else(|| self.poll_completions(now, Host::ring)) {
+            self.hear_device(now);
         }
         self.host.finish_parting();
         self.host.expire(now);

@@ -13,7 +13,7 @@ use crate::rdma::lane::HEADER;
 use crate::rdma::parts::{INLINE, POSTS, Parts, post_receives};
 use crate::rdma::slots::Key;
 use crate::rdma::{
-    Data, MemoryRegion, Port, PostError, QueuePairId, Remote, SendOp, SendRequest, Sge,
+    Data, MemoryRegion, Port, PostError, QueuePair, QueuePairId, Remote, SendOp, SendRequest, Sge,
 };
 use smallvec::SmallVec;
 
@@ -36,7 +36,7 @@ pub(super) struct Planned {
 
 /// What a lane posts with.
 struct Means {
-    qp: QueuePairId,
+    qp: QueuePair,
     /// The memory that messages are sent from.
     send: MemoryRegion,
     /// The own region.
@@ -49,7 +49,7 @@ impl Means {
     fn of(parts: &Parts, prefers_inline: bool) -> Option<Self> {
         let (qp, send) = (parts.qp()?, parts.send()?);
         Some(Self {
-            qp: qp.id,
+            qp,
             send,
             // Without a region there are only operations of no bytes.
             region: parts.region().unwrap_or(send),
@@ -117,10 +117,13 @@ fn plan<P: Port>(
     port: &mut P,
     s: &Session,
     means: &Means,
-    (batch, inline): (&mut Vec<Planned>, &mut [u8]),
+    (batch, inline): (&mut Vec<Planned>, &mut Vec<u8>),
 ) {
     batch.clear();
     let (mut messages, mut operations) = (0, 0);
+    if means.inline > 0 {
+        inline.resize(POSTS * INLINE as usize, 0);
+    }
     while batch.len() < POSTS {
         let taken = batch.len() as u32;
         let op = s.unposted(operations);
@@ -162,13 +165,11 @@ fn post<P: Port>(
     qp: QueuePairId,
     (batch, inline): (&[Planned], &[u8]),
 ) -> Result<(), PostError> {
-    // Most are lists of one, for which none is made.
-    if let [one] = batch
-        && one.what != What::Ack
-    {
-        return port.post_send(qp, &[request(s, 0, one, (inline, &[]))]);
-    }
     let ack = s.ack_frame().to_bytes();
+    // For one none is made.
+    if let [one] = batch {
+        return port.post_send(qp, &[request(s, 0, one, (inline, &ack))]);
+    }
     let all = batch.iter().enumerate();
     let requests: SmallVec<[SendRequest<'_>; POSTS]> = all
         .map(|(n, planned)| request(s, n, planned, (inline, &ack)))
@@ -199,6 +200,26 @@ fn request<'a>(
     request
 }
 
+/// Posts the one message that a lane has to post; not when its memory is gone.
+fn post_message<P: Port>(port: &mut P, s: &mut Session, number: u64) -> Result<(), PostError> {
+    let found = s.parts.as_ref().and_then(|p| p.qp().zip(p.send()));
+    let Some((qp, mr)) = found else {
+        return Ok(());
+    };
+    let (frame, at, len) = s.message(number);
+    if port.write(mr.id, at, &frame.to_bytes()).is_err() {
+        return Ok(());
+    }
+    let sge = mr.sge(at, HEADER as u32 + len);
+    let data = Data::Sges(std::slice::from_ref(&sge));
+    let mut request = SendRequest::new(s.posted, SendOp::Send, data);
+    request.signaled = s.is_signaled(s.posted);
+    port.post_send(qp.id, &[request])?;
+    s.flow.on_sent();
+    s.posted += 1;
+    Ok(())
+}
+
 /// Counts requests as posted.
 fn note(s: &mut Session, posted: &[Planned]) {
     for planned in posted {
@@ -227,19 +248,16 @@ impl<P: Port> Host<P> {
 
     /// Posts what was gathered to be sent.
     pub(super) fn send_gathered(&mut self) {
-        if self.gathered.is_empty() {
-            return;
+        for at in 0..self.gathered.len() {
+            if let Some(key) = self.gathered.get(at).copied() {
+                while self.post_some(key) {}
+            }
         }
-        let mut all = std::mem::take(&mut self.gathered);
-        for key in &all {
-            while self.post_batch(*key) {}
-        }
-        all.clear();
-        self.gathered = all;
+        self.gathered.clear();
     }
 
-    /// Posts a lane's next list; whether there may be another.
-    fn post_batch(&mut self, key: Key) -> bool {
+    /// Posts what a lane has to post, as far as one list holds it; whether there may be more.
+    fn post_some(&mut self, key: Key) -> bool {
         let (Some(s), Some(port)) = (self.sessions.get_mut(key), &mut self.port) else {
             return false;
         };
@@ -247,33 +265,37 @@ impl<P: Port> Host<P> {
         if !s.is_in_use() || s.carrier != Carrier::Queue {
             return false;
         }
+        // Mostly it is one message, for which no list is made.
+        let Some(number) = s.lone().filter(|_| !port.prefers_inline()) else {
+            return self.post_batch(key);
+        };
+        if let Err(refused) = post_message(port, s, number) {
+            self.fail_over(key, &refused.error.to_string());
+        }
+        false
+    }
+
+    /// The same by a list.
+    fn post_batch(&mut self, key: Key) -> bool {
+        let (Some(s), Some(port)) = (self.sessions.get_mut(key), &mut self.port) else {
+            return false;
+        };
         let prefers = port.prefers_inline();
         let Some(means) = s.parts.as_ref().and_then(|p| Means::of(p, prefers)) else {
             return false;
         };
-        let (batch, inline) = (&mut self.batch, &mut self.inline);
-        if means.inline > 0 {
-            inline.resize(POSTS * INLINE as usize, 0);
-        }
-        // Mostly it is one message, for which no list is made.
-        let lone = s.lone().map(|n| plan_message(port, s, &means, n, inline));
-        let planned = match &lone {
-            Some(planned) => planned.as_slice(),
-            None => {
-                plan(port, s, &means, (batch, inline));
-                batch
-            }
-        };
-        if planned.is_empty() {
+        let batch = &mut self.batch;
+        plan(port, s, &means, (batch, &mut self.inline));
+        if batch.is_empty() {
             return false;
         }
-        match post(port, s, means.qp, (planned, inline)) {
+        match post(port, s, means.qp.id, (batch, &self.inline)) {
             Ok(()) => {
-                note(s, planned);
-                planned.len() == POSTS
+                note(s, batch);
+                batch.len() == POSTS
             }
             Err(refused) => {
-                note(s, planned.get(..refused.index).unwrap_or_default());
+                note(s, batch.get(..refused.index).unwrap_or_default());
                 self.fail_over(key, &refused.error.to_string());
                 false
             }

@@ -272,6 +272,7 @@ impl Session {
         self.plan.slot as usize - HEADER
     }
 
+    #[inline]
     pub fn place(&self, number: u64) -> (usize, u64) {
         let n = number % u64::from(self.plan.window.max(1));
         (n as usize, n * u64::from(self.plan.slot))
