@@ -114,6 +114,7 @@ impl Flow {
     }
 
     /// Takes another message: its number; `None` while the peer has to consume others first.
+    #[inline]
     pub fn accept(&mut self) -> Option<u64> {
         let number = self.accepted;
         (self.room() > 0).then(|| {
@@ -123,6 +124,7 @@ impl Flow {
     }
 
     /// Messages that would be accepted now.
+    #[inline]
     pub const fn room(&self) -> u64 {
         self.window - (self.accepted - self.acked)
     }
@@ -133,6 +135,7 @@ impl Flow {
     }
 
     /// The message to send after `n` others.
+    #[inline]
     pub fn next_but(&self, n: u64) -> Option<u64> {
         let number = self.sent + n;
         (number < self.accepted).then_some(number)
@@ -144,6 +147,7 @@ impl Flow {
     }
 
     /// It left, with what [`Flow::ack`] says.
+    #[inline]
     pub fn on_sent(&mut self) {
         self.sent += 1;
         self.told = self.consumed;
@@ -185,6 +189,7 @@ impl Flow {
     }
 
     /// The application is done with `n` more messages.
+    #[inline]
     pub fn consume(&mut self, n: u64) {
         self.consumed = (self.consumed + n).min(self.received);
     }
@@ -193,6 +198,7 @@ impl Flow {
     ///
     /// # Errors
     /// [`Miscounted`].
+    #[inline]
     pub fn on_ack(&mut self, ack: u64) -> Result<bool, Miscounted> {
         if ack > self.sent {
             return Err(Miscounted);
@@ -207,6 +213,7 @@ impl Flow {
     ///
     /// # Errors
     /// [`Miscounted`].
+    #[inline]
     pub fn on_message(&mut self, number: u64) -> Result<bool, Miscounted> {
         if number > self.received || self.received - self.consumed >= self.window {
             return Err(Miscounted);

@@ -16,7 +16,7 @@ mod train;
 mod window;
 
 use super::config::Config;
-use super::memory::Memory;
+use super::memory::{Memory, Span};
 use super::queues::{CompletionQueue, RecvQueue, SharedRecvQueue};
 use super::stats::Stats;
 use super::wire::Icrc;
@@ -29,7 +29,7 @@ use crate::rdma::error::RdmaError;
 use crate::rdma::event::AsyncEvent;
 use crate::rdma::ids::{CompletionQueueId, QueuePairId, SharedReceiveQueueId};
 use crate::rdma::slots::{Key, Slots};
-use crate::rdma::work::{RecvRequest, SendRequest};
+use crate::rdma::work::{RecvRequest, SendRequest, Sge};
 use requester::Requester;
 use responder::Responder;
 
@@ -235,16 +235,13 @@ impl Qp {
         let (wr_id, sges, near) = queue.take()?;
         let spans = &mut self.responder.spans;
         spans.clear();
-        let mut name = |sge| {
-            let span = ctx.memory.local(pd, sge, true, near)?;
-            spans.push(span);
-            Some(span.len)
-        };
         let capacity = match sges {
-            [one] => name(one),
-            _ => sges.iter().fold(Some(0), |sum: Option<u32>, sge| {
-                name(sge).and_then(|n| Some(sum?.saturating_add(n)))
-            }),
+            [one] => {
+                let span = ctx.memory.local(pd, one, true, near);
+                spans.extend(span);
+                span.map(|span| span.len)
+            }
+            _ => name_all(ctx.memory, (pd, near), sges, spans),
         };
         if queue.len() < limit {
             self.tell_limit(ctx);
@@ -262,6 +259,22 @@ impl Qp {
             ctx.event(AsyncEvent::SrqLimitReached(SharedReceiveQueueId(key)));
         }
     }
+}
+
+/// Checks a receive's pieces; how much they hold, unless one is not there.
+fn name_all(
+    memory: &Memory,
+    (pd, near): (Key, &mut Option<Key>),
+    sges: &[Sge],
+    spans: &mut Vec<Span>,
+) -> Option<u32> {
+    let mut capacity = Some(0u32);
+    for sge in sges {
+        let span = memory.local(pd, sge, true, near);
+        spans.extend(span);
+        capacity = capacity.and_then(|sum| Some(sum.saturating_add(span?.len)));
+    }
+    capacity
 }
 
 impl Qp {

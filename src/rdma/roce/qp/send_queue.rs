@@ -186,12 +186,15 @@ impl SendQueue {
                 spans = sges.len() as u8;
                 let at = slot * self.max_sge;
                 let fetches = request.op.fetches();
-                let named = match sges {
-                    [one] => self.name(memory, pd, (at, one), fetches),
-                    _ => (at..).zip(sges).fold(true, |named, piece| {
-                        self.name(memory, pd, piece, fetches) && named
-                    }),
-                };
+                let mut named = true;
+                match sges {
+                    [one] => named = self.name(memory, pd, (at, one), fetches),
+                    _ => {
+                        for piece in (at..).zip(sges) {
+                            named &= self.name(memory, pd, piece, fetches);
+                        }
+                    }
+                }
                 if !named {
                     fault = Some(Status::LocProtErr);
                     self.faulty = true;
