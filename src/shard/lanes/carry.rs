@@ -235,13 +235,13 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
         };
         for at in 0..n {
             if let Some(completion) = self.host.completions.get(at).copied() {
-                self.on_completion(now, &completion);
+                self.on_completion(now, completion);
             }
         }
         Some(n)
     }
 
-    fn on_completion(&mut self, now: Timestamp, c: &Completion) {
+    fn on_completion(&mut self, now: Timestamp, c: Completion) {
         let key = self.host.by_qp.find(c.qp);
         let received = matches!(
             c.opcode,
@@ -249,13 +249,13 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
         );
         if !received {
             if let Some(key) = key {
-                self.on_sent(key, c);
+                self.on_sent(key, &c);
             }
             return;
         }
         if c.status == Status::Success
             && let Some(key) = key
-            && let Some(bytes) = self.host.fetch(c)
+            && let Some(bytes) = self.host.fetch(&c)
         {
             self.host.repost(c.qp, c.wr_id);
             let frame = bytes.get(..c.byte_len as usize).and_then(Frame::parse);

@@ -249,7 +249,9 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
     /// A message, which the application has not seen yet.
     fn deliver(&mut self, now: Timestamp, key: Key, tag: u32, body: &[u8]) {
         // What happened before the message is told before it.
-        self.bring_news(now);
+        if !self.host.news.is_empty() {
+            self.bring_news(now);
+        }
         let host = &mut self.host;
         let lanes = &mut Lanes { now, host };
         let consumed = self.app.on_message(lanes, LaneId(key), tag, body) == Consume::Now;
