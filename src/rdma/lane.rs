@@ -52,31 +52,31 @@ pub struct Frame {
 
 impl Frame {
     /// As bytes.
+    #[inline]
     pub fn to_bytes(&self) -> [u8; HEADER] {
-        let mut out = [0; HEADER];
-        let (kind, rest) = out.split_at_mut(4);
-        kind.copy_from_slice(&[self.kind as u8 + 1, 0, 0, 0]);
-        let (tag, rest) = rest.split_at_mut(4);
-        tag.copy_from_slice(&self.tag.to_be_bytes());
-        let (number, ack) = rest.split_at_mut(8);
-        number.copy_from_slice(&self.number.to_be_bytes());
-        ack.copy_from_slice(&self.ack.to_be_bytes());
-        out
+        let [t0, t1, t2, t3] = self.tag.to_be_bytes();
+        let [n0, n1, n2, n3, n4, n5, n6, n7] = self.number.to_be_bytes();
+        let [a0, a1, a2, a3, a4, a5, a6, a7] = self.ack.to_be_bytes();
+        let kind = self.kind as u8 + 1;
+        [
+            kind, 0, 0, 0, t0, t1, t2, t3, n0, n1, n2, n3, n4, n5, n6, n7, a0, a1, a2, a3, a4, a5,
+            a6, a7,
+        ]
     }
 
     /// A frame taken apart; `None` when it is none.
+    #[inline]
     pub fn parse(bytes: &[u8]) -> Option<(Self, &[u8])> {
-        let ([kind, 0, 0, 0], rest) = bytes.split_first_chunk()? else {
+        let (header, body) = bytes.split_first_chunk::<HEADER>()?;
+        let [kind, 0, 0, 0, t0, t1, t2, t3, numbers @ ..] = *header else {
             return None;
         };
-        let (tag, rest) = rest.split_first_chunk()?;
-        let (number, rest) = rest.split_first_chunk()?;
-        let (ack, body) = rest.split_first_chunk()?;
+        let [n0, n1, n2, n3, n4, n5, n6, n7, ack @ ..] = numbers;
         let frame = Self {
-            kind: *KINDS.get(usize::from(*kind).checked_sub(1)?)?,
-            tag: u32::from_be_bytes(*tag),
-            number: u64::from_be_bytes(*number),
-            ack: u64::from_be_bytes(*ack),
+            kind: *KINDS.get(usize::from(kind).checked_sub(1)?)?,
+            tag: u32::from_be_bytes([t0, t1, t2, t3]),
+            number: u64::from_be_bytes([n0, n1, n2, n3, n4, n5, n6, n7]),
+            ack: u64::from_be_bytes(ack),
         };
         Some((frame, body))
     }
@@ -114,6 +114,7 @@ impl Flow {
     }
 
     /// Takes another message: its number; `None` while the peer has to consume others first.
+    #[inline]
     pub fn accept(&mut self) -> Option<u64> {
         let number = self.accepted;
         (self.room() > 0).then(|| {
@@ -123,6 +124,7 @@ impl Flow {
     }
 
     /// Messages that would be accepted now.
+    #[inline]
     pub const fn room(&self) -> u64 {
         self.window - (self.accepted - self.acked)
     }
@@ -133,6 +135,7 @@ impl Flow {
     }
 
     /// The message to send after `n` others.
+    #[inline]
     pub fn next_but(&self, n: u64) -> Option<u64> {
         let number = self.sent + n;
         (number < self.accepted).then_some(number)
@@ -144,9 +147,15 @@ impl Flow {
     }
 
     /// It left, with what [`Flow::ack`] says.
+    #[inline]
     pub fn on_sent(&mut self) {
         self.sent += 1;
         self.told = self.consumed;
+    }
+
+    /// Messages that were accepted and did not leave.
+    pub const fn waiting(&self) -> u64 {
+        self.accepted - self.sent
     }
 
     /// Messages accepted in all.
@@ -180,6 +189,7 @@ impl Flow {
     }
 
     /// The application is done with `n` more messages.
+    #[inline]
     pub fn consume(&mut self, n: u64) {
         self.consumed = (self.consumed + n).min(self.received);
     }
@@ -188,6 +198,7 @@ impl Flow {
     ///
     /// # Errors
     /// [`Miscounted`].
+    #[inline]
     pub fn on_ack(&mut self, ack: u64) -> Result<bool, Miscounted> {
         if ack > self.sent {
             return Err(Miscounted);
@@ -202,6 +213,7 @@ impl Flow {
     ///
     /// # Errors
     /// [`Miscounted`].
+    #[inline]
     pub fn on_message(&mut self, number: u64) -> Result<bool, Miscounted> {
         if number > self.received || self.received - self.consumed >= self.window {
             return Err(Miscounted);

@@ -80,16 +80,19 @@ impl<T> Slots<T> {
     #[inline]
     pub fn get(&self, key: Key) -> Option<&T> {
         let slot = self.slots.get(key.slot as usize)?;
-        slot.object
-            .as_ref()
-            .filter(|_| slot.generation == key.generation)
+        if slot.generation != key.generation {
+            return None;
+        }
+        slot.object.as_ref()
     }
 
     #[inline]
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let slot = self.slots.get_mut(key.slot as usize)?;
-        let live = slot.generation == key.generation;
-        slot.object.as_mut().filter(|_| live)
+        if slot.generation != key.generation {
+            return None;
+        }
+        slot.object.as_mut()
     }
 
     pub fn remove(&mut self, key: Key) -> Option<T> {

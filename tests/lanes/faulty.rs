@@ -26,6 +26,8 @@ struct Inner {
     only: AtomicUsize,
     /// Sends that were posted with one call, at most.
     longest: AtomicUsize,
+    /// What was posted since that was asked last: `s` for sends, `r` for shared receives.
+    posted: Mutex<String>,
     events: Mutex<VecDeque<AsyncEvent>>,
     /// What to tell once a queue pair has come to this state.
     at: Mutex<Option<(QpState, AsyncEvent)>>,
@@ -42,6 +44,7 @@ impl Default for Inner {
             failed: AtomicU32::new(0),
             only: AtomicUsize::new(usize::MAX),
             longest: AtomicUsize::new(0),
+            posted: Mutex::default(),
             events: Mutex::default(),
             at: Mutex::default(),
             pairs: Mutex::default(),
@@ -79,6 +82,15 @@ impl Faults {
     /// Sends that were posted with one call, at most.
     pub fn longest(&self) -> usize {
         self.0.longest.load(Ordering::Relaxed)
+    }
+
+    /// What was posted since the last call of this: `s` for sends, `r` for shared receives.
+    pub fn posted(&self) -> String {
+        std::mem::take(&mut self.0.posted.lock().expect("no panic"))
+    }
+
+    fn post(&self, what: char) {
+        self.0.posted.lock().expect("no panic").push(what);
     }
 
     /// The device tells this.
@@ -226,6 +238,7 @@ impl Provider for Faulty {
         batch: &[RecvRequest<'_>],
     ) -> Result<(), PostError> {
         self.faults.step().map_err(none_posted)?;
+        self.faults.post('r');
         self.device.post_srq_recv(srq, batch)
     }
     fn create_qp(
@@ -272,6 +285,7 @@ impl Provider for Faulty {
     }
     fn post_send(&mut self, qp: QueuePairId, batch: &[SendRequest<'_>]) -> Result<(), PostError> {
         self.faults.live().map_err(none_posted)?;
+        self.faults.post('s');
         let told = &self.faults.0;
         told.longest.fetch_max(batch.len(), Ordering::Relaxed);
         let index = told.only.load(Ordering::Relaxed);

@@ -1,8 +1,10 @@
 //! What one turn posts leaves by one call, and of a list that the device takes in part, what it did
 //! not take was never posted: nothing is lost, repeated or overtaken.
 
-use crate::rig::{Options, Order, Pair};
+use crate::place::is_native;
+use crate::rig::{DEADLINE, Options, Order, Pair};
 use corelane::shard::lanes::{LaneId, OpError, Operation};
+use corelane::sys::clock::Clock;
 
 const ADDED: u64 = 5;
 
@@ -70,6 +72,33 @@ fn what_a_device_refuses_of_a_list_was_not_posted() {
         assert_eq!(pair.client.count().1.fallbacks, 1);
         pair.finish();
     }
+}
+
+#[test]
+fn an_answer_does_not_wait_for_receives_and_they_follow_in_its_turn() {
+    if !is_native() {
+        return; // other devices may take a message before the answer is posted
+    }
+    let server = Options {
+        echo: true,
+        ..Options::new()
+    };
+    let faults = server.faults.clone();
+    let pair = Pair::new(&server, &Options::new());
+    let (lane, _, info) = pair.connect();
+    assert!(info.rdma);
+    for n in 0..20 {
+        faults.posted();
+        pair.client.order(Order::Send(lane, n, vec![n as u8; 64]));
+        assert_eq!(pair.client.message(), (lane, n, vec![n as u8; 64]));
+        let mut posted = String::new();
+        let until = Clock::now() + DEADLINE;
+        while posted.len() < 2 && Clock::now() < until {
+            posted += &faults.posted();
+        }
+        assert_eq!(posted, "sr");
+    }
+    pair.finish();
 }
 
 #[test]

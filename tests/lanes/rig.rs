@@ -384,9 +384,11 @@ impl End {
     /// Waits until nothing is left but what the shard itself has.
     pub fn emptied(&self) -> Option<Objects> {
         loop {
-            let (lanes, _, objects, _) = self.count();
+            // First, for what goes between the two is counted still.
             let mut all = self.registry.objects().into_iter();
-            if lanes == 0 && all.all(|o| matches!(o.owner, Owner::Shard(_))) {
+            let own = all.all(|o| matches!(o.owner, Owner::Shard(_)));
+            let (lanes, _, objects, _) = self.count();
+            if own && lanes == 0 {
                 return objects;
             }
             std::thread::sleep(Duration::from_millis(5));

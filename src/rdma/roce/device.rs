@@ -37,8 +37,8 @@ pub struct Device {
     pub(super) srqs: Slots<SharedRecvQueue>,
     pub(super) qps: Slots<Qp>,
     pub(super) qpns: HashMap<u32, Key, foldhash::quality::RandomState>,
-    /// The number and key of the queue pair that the last packet was for.
-    near: (u32, Key),
+    /// The number and key of the queue pair that the last packet was for, while it is there.
+    near: Option<(u32, Key)>,
     pub(super) psns: HashSet<u32, foldhash::quality::RandomState>,
     pub(super) events: BoundedQueue<AsyncEvent>,
     stats: Stats,
@@ -79,7 +79,7 @@ impl Device {
             srqs: Slots::new(attr.max_srq as usize),
             qps: Slots::new(attr.max_qp as usize),
             qpns: HashMap::default(),
-            near: Default::default(),
+            near: None,
             psns: HashSet::default(),
             events: BoundedQueue::new(limits::RDMA_EVENTS),
             stats: Stats::default(),
@@ -118,17 +118,26 @@ impl Device {
     /// Takes the datagrams of one train, UDP payloads of `meta.segment_size` bytes each but the
     /// last. The bytes are left as they were.
     pub fn handle_train(&mut self, now: Timestamp, meta: &RecvMeta, train: &mut [u8]) {
+        if train.is_empty() || train.len() > meta.segment_size {
+            return self.handle_packets(now, meta, train);
+        }
+        // Who waits for a short message waits for a train of one.
+        if let Some(key) = self.addressee(train)
+            && let Some((qp, mut ctx)) = parts!(self, key, now)
+        {
+            handle_packet(qp, &mut ctx, meta, 0, train);
+            if self.lists.see(qp, &ctx) {
+                self.trim();
+            }
+        }
+    }
+
+    fn handle_packets(&mut self, now: Timestamp, meta: &RecvMeta, train: &mut [u8]) {
         let mut longer = false;
         let packets = train.chunks_mut(meta.segment_size.max(1)).enumerate();
         let mut packets = packets.peekable();
         while let Some((n, packet)) = packets.next() {
-            self.stats.packets_received += 1;
-            let Some(qpn) = Bth::qpn_of(packet) else {
-                self.stats.malformed += 1;
-                continue;
-            };
-            let Some(key) = self.key_of(qpn) else {
-                self.stats.unknown_qp += 1;
+            let Some(key) = self.addressee(packet) else {
                 continue;
             };
             let Some((qp, mut ctx)) = parts!(self, key, now) else {
@@ -136,7 +145,8 @@ impl Device {
             };
             handle_packet(qp, &mut ctx, meta, n as u16, packet);
             // A train is mostly one queue pair's.
-            while let Some((n, packet)) = packets.next_if(|(_, p)| Bth::qpn_of(p) == Some(qpn)) {
+            let qpn = Some(qp.qpn);
+            while let Some((n, packet)) = packets.next_if(|(_, p)| Bth::qpn_of(p) == qpn) {
                 ctx.stats.packets_received += 1;
                 handle_packet(qp, &mut ctx, meta, n as u16, packet);
             }
@@ -147,16 +157,36 @@ impl Device {
         }
     }
 
+    /// The queue pair that a packet is for.
+    #[inline]
+    fn addressee(&mut self, packet: &[u8]) -> Option<Key> {
+        self.stats.packets_received += 1;
+        let Some(qpn) = Bth::qpn_of(packet) else {
+            self.stats.malformed += 1;
+            return None;
+        };
+        let key = self.key_of(qpn);
+        self.stats.unknown_qp += u64::from(key.is_none());
+        key
+    }
+
     /// The queue pair with a number. Mostly that of the last train.
     #[inline]
     fn key_of(&mut self, qpn: u32) -> Option<Key> {
-        let (last, key) = self.near;
-        if last == qpn && self.qps.get(key).is_some_and(|qp| qp.qpn == qpn) {
+        if let Some((last, key)) = self.near
+            && last == qpn
+        {
             return Some(key);
         }
         let key = *self.qpns.get(&qpn)?;
-        self.near = (qpn, key);
+        self.near = Some((qpn, key));
         Some(key)
+    }
+
+    /// A number is no longer a queue pair's.
+    pub(super) fn forget(&mut self, qpn: u32) {
+        self.qpns.remove(&qpn);
+        self.near = self.near.filter(|(last, _)| *last != qpn);
     }
 
     /// Writes the next train to `buf`, if there is one. `buf` must hold a packet of the largest MTU
@@ -182,33 +212,64 @@ impl Device {
     #[inline]
     fn next_train(&mut self, now: Timestamp, buf: &mut [u8], gather: bool) -> Option<Transmit> {
         self.pieces.clear();
+        let first = self.lists.ready.pop_front()?;
+        match self.build(first, now, buf, gather) {
+            None => self.build_later(now, buf, gather),
+            built => built,
+        }
+    }
+
+    /// The first queue pair in the list had nothing to send.
+    #[cold]
+    fn build_later(&mut self, now: Timestamp, buf: &mut [u8], gather: bool) -> Option<Transmit> {
         while let Some(key) = self.lists.ready.pop_front() {
-            let Some((qp, mut ctx)) = parts!(self, key, now) else {
-                continue;
-            };
-            qp.queued = false;
-            let pieces = gather.then_some(&mut self.pieces);
-            let built = qp.build(&mut ctx, buf, pieces);
-            // Without a train there was nothing to send, or no room for it.
-            if let Some((_, true)) = built {
-                qp.queued = true;
-                self.lists.ready.push_back(key);
-            }
-            if self.lists.arm(qp) {
-                self.trim();
-            }
-            if let Some((train, _)) = built {
-                return Some(train);
+            let built = self.build(key, now, buf, gather);
+            if built.is_some() {
+                return built;
             }
         }
         None
     }
 
+    /// A train of one queue pair, which goes to the end of the list when there is more.
+    #[inline]
+    fn build(
+        &mut self,
+        key: Key,
+        now: Timestamp,
+        buf: &mut [u8],
+        gather: bool,
+    ) -> Option<Transmit> {
+        let (qp, mut ctx) = parts!(self, key, now)?;
+        // Without a train there was nothing to send, or no room for it.
+        let pieces = gather.then_some(&mut self.pieces);
+        let built = qp.build(&mut ctx, buf, pieces);
+        qp.queued = matches!(built, Some((_, true)));
+        if qp.queued {
+            self.lists.ready.push_back(key);
+        }
+        if self.lists.arm(qp) {
+            self.trim();
+        }
+        built.map(|(train, _)| train)
+    }
+
     /// The socket that the next train would leave by; `None` when nothing waits to be sent.
     #[inline]
     pub fn next_socket(&self) -> Option<SocketId> {
-        let path = |key: &Key| Some(self.qps.get(*key)?.path.as_ref()?.socket);
-        self.lists.ready.iter().find_map(path)
+        let first = self.lists.ready.front()?;
+        self.socket_of(first).or_else(|| self.later_socket())
+    }
+
+    #[inline]
+    fn socket_of(&self, key: &Key) -> Option<SocketId> {
+        Some(self.qps.get(*key)?.path.as_ref()?.socket)
+    }
+
+    /// The first in the list is gone.
+    #[cold]
+    fn later_socket(&self) -> Option<SocketId> {
+        self.lists.ready.iter().find_map(|key| self.socket_of(key))
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, or earlier;
@@ -277,15 +338,14 @@ impl Device {
     pub(super) fn with_qp<T>(
         &mut self,
         qp: QueuePairId,
-        work: impl FnOnce(&mut Qp, &mut Ctx<'_>) -> Result<T, RdmaError>,
-    ) -> Result<T, RdmaError> {
-        let unknown = RdmaError::Unknown("queue pair");
-        let (found, mut ctx) = parts!(self, qp.0, Timestamp::ZERO).ok_or(unknown)?;
-        let done = work(found, &mut ctx)?;
+        work: impl FnOnce(&mut Qp, &mut Ctx<'_>) -> T,
+    ) -> Option<T> {
+        let (found, mut ctx) = parts!(self, qp.0, Timestamp::ZERO)?;
+        let done = work(found, &mut ctx);
         if self.lists.see(found, &ctx) {
             self.trim();
         }
-        Ok(done)
+        Some(done)
     }
 
     /// Something happened to a queue pair: it may have something to send, and another deadline.

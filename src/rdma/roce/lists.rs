@@ -58,11 +58,8 @@ impl Lists {
     #[inline]
     pub fn arm(&mut self, qp: &mut Qp) -> bool {
         let busy = qp.is_busy();
-        match (std::mem::replace(&mut qp.busy, busy), busy) {
-            (false, true) => self.busy += 1,
-            (true, false) => self.busy -= 1,
-            _ => {}
-        }
+        let before = std::mem::replace(&mut qp.busy, busy);
+        self.busy = self.busy + usize::from(busy) - usize::from(before);
         self.timers.arm(qp.key, qp.deadline(), &mut qp.armed)
     }
 }

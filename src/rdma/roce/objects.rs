@@ -3,7 +3,7 @@
 //! Each call checks everything before it changes anything, so that a failed call changes nothing.
 
 use super::device::Device;
-use super::qp::{Path, Qp};
+use super::qp::{Ctx, Path, Qp};
 use super::queues::{CompletionQueue, RecvQueue, SharedRecvQueue};
 use super::wire::Icrc;
 use crate::base::FourTuple;
@@ -66,6 +66,12 @@ fn each<T>(
     Ok(())
 }
 
+#[cold]
+fn unknown_qp() -> Result<(), PostError> {
+    let error = RdmaError::Unknown("queue pair");
+    Err(PostError { index: 0, error })
+}
+
 impl Device {
     fn domain(&mut self, pd: ProtectionDomainId) -> Result<&mut u32, RdmaError> {
         let unknown = RdmaError::Unknown("protection domain");
@@ -103,6 +109,15 @@ impl Device {
                 return psn;
             }
         }
+    }
+
+    fn change(
+        &mut self,
+        qp: QueuePairId,
+        work: impl FnOnce(&mut Qp, &mut Ctx<'_>),
+    ) -> Result<(), RdmaError> {
+        let done = self.with_qp(qp, work);
+        done.ok_or(RdmaError::Unknown("queue pair"))
     }
 
     /// Checks that a queue pair may go on to `next`.
@@ -173,22 +188,28 @@ impl Provider for Device {
         Ok(())
     }
 
+    #[inline]
     fn read(&self, mr: MemoryRegionId, offset: u64, into: &mut [u8]) -> Result<(), RdmaError> {
         let bytes = self.bytes(mr);
         let bytes = bytes.ok_or(RdmaError::Unknown("memory region"))?;
-        let range = range_of(offset, into.len(), bytes.len())?;
-        into.copy_from_slice(bytes.get(range).unwrap_or_default());
+        let found = range_of(offset, into.len()).and_then(|range| bytes.get(range));
+        let Some(from) = found else {
+            return Err(out_of_range(offset, into.len(), bytes.len()));
+        };
+        into.copy_from_slice(from);
         Ok(())
     }
 
+    #[inline]
     fn write(&mut self, mr: MemoryRegionId, offset: u64, from: &[u8]) -> Result<(), RdmaError> {
         let bytes = self.bytes_mut(mr);
         let bytes = bytes.ok_or(RdmaError::Unknown("memory region"))?;
-        let range = range_of(offset, from.len(), bytes.len())?;
-        bytes
-            .get_mut(range)
-            .unwrap_or_default()
-            .copy_from_slice(from);
+        let region = bytes.len();
+        let found = range_of(offset, from.len()).and_then(|range| bytes.get_mut(range));
+        let Some(into) = found else {
+            return Err(out_of_range(offset, from.len(), region));
+        };
+        into.copy_from_slice(from);
         Ok(())
     }
 
@@ -204,6 +225,7 @@ impl Provider for Device {
         unused(&mut self.cqs, cq.0, "completion queue", |c| c.users)
     }
 
+    #[inline]
     fn poll_cq(
         &mut self,
         cq: CompletionQueueId,
@@ -298,10 +320,7 @@ impl Provider for Device {
 
     fn modify_to_init(&mut self, qp: QueuePairId, attr: &InitAttr) -> Result<(), RdmaError> {
         self.may_become(qp, QpState::Init)?;
-        self.with_qp(qp, |qp, _| {
-            qp.enter_init(attr);
-            Ok(())
-        })
+        self.change(qp, |qp, _| qp.enter_init(attr))
     }
 
     fn modify_to_rtr(&mut self, qp: QueuePairId, attr: &RtrAttr) -> Result<(), RdmaError> {
@@ -325,33 +344,21 @@ impl Provider for Device {
             received: Icrc::new(remote, local.addr),
             taken: None,
         };
-        self.with_qp(qp, |qp, _| {
-            qp.enter_rtr(attr, path);
-            Ok(())
-        })
+        self.change(qp, |qp, _| qp.enter_rtr(attr, path))
     }
 
     fn modify_to_rts(&mut self, qp: QueuePairId, attr: &RtsAttr) -> Result<(), RdmaError> {
         self.may_become(qp, QpState::Rts)?;
         attr.check(&self.config.attr)?;
-        self.with_qp(qp, |qp, _| {
-            qp.enter_rts(attr);
-            Ok(())
-        })
+        self.change(qp, |qp, _| qp.enter_rts(attr))
     }
 
     fn modify_to_err(&mut self, qp: QueuePairId) -> Result<(), RdmaError> {
-        self.with_qp(qp, |qp, ctx| {
-            qp.enter_err(ctx);
-            Ok(())
-        })
+        self.change(qp, |qp, ctx| qp.enter_err(ctx))
     }
 
     fn modify_to_reset(&mut self, qp: QueuePairId) -> Result<(), RdmaError> {
-        self.with_qp(qp, |qp, _| {
-            qp.reset();
-            Ok(())
-        })
+        self.change(qp, |qp, _| qp.reset())
     }
 
     fn query_qp(&self, qp: QueuePairId) -> Result<QpState, RdmaError> {
@@ -362,7 +369,7 @@ impl Provider for Device {
     fn destroy_qp(&mut self, qp: QueuePairId) -> Result<(), RdmaError> {
         let gone = self.qps.remove(qp.0);
         let gone = gone.ok_or(RdmaError::Unknown("queue pair"))?;
-        self.qpns.remove(&gone.qpn);
+        self.forget(gone.qpn);
         self.psns.remove(&gone.drawn_psn);
         self.lists.busy -= usize::from(gone.busy);
         self.count_users(gone.pd, [gone.send_cq, gone.recv_cq], gone.srq, false);
@@ -371,24 +378,19 @@ impl Provider for Device {
 
     fn post_send(&mut self, qp: QueuePairId, batch: &[SendRequest<'_>]) -> Result<(), PostError> {
         let max_message = self.config.attr.max_msg_sz;
-        let mut posted = Ok(());
-        let found = self.with_qp(qp, |qp, ctx| {
-            posted = each(batch, |request| qp.post_send(ctx, request, max_message));
+        let posted = self.with_qp(qp, |qp, ctx| {
+            let posted = each(batch, |request| qp.post_send(ctx, request, max_message));
             qp.settle(ctx);
-            Ok(())
+            posted
         });
-        found.map_err(|error| PostError { index: 0, error })?;
-        posted
+        posted.unwrap_or_else(unknown_qp)
     }
 
     fn post_recv(&mut self, qp: QueuePairId, batch: &[RecvRequest<'_>]) -> Result<(), PostError> {
-        let mut posted = Ok(());
-        let found = self.with_qp(qp, |qp, ctx| {
-            posted = each(batch, |request| qp.post_recv(ctx, request));
-            Ok(())
+        let posted = self.with_qp(qp, |qp, ctx| {
+            each(batch, |request| qp.post_recv(ctx, request))
         });
-        found.map_err(|error| PostError { index: 0, error })?;
-        posted
+        posted.unwrap_or_else(unknown_qp)
     }
 
     fn get_async_event(&mut self) -> Option<AsyncEvent> {
@@ -396,18 +398,17 @@ impl Provider for Device {
     }
 }
 
-fn range_of(offset: u64, len: usize, region: usize) -> Result<std::ops::Range<usize>, RdmaError> {
-    let error = RdmaError::OutOfRange {
+#[inline]
+fn range_of(offset: u64, len: usize) -> Option<std::ops::Range<usize>> {
+    let begin = usize::try_from(offset).ok()?;
+    Some(begin..begin.checked_add(len)?)
+}
+
+#[cold]
+fn out_of_range(offset: u64, len: usize, region: usize) -> RdmaError {
+    RdmaError::OutOfRange {
         offset,
         len: len as u64,
         region: region as u64,
-    };
-    let begin = usize::try_from(offset).ok();
-    let end = begin
-        .and_then(|b| b.checked_add(len))
-        .filter(|&e| e <= region);
-    match (begin, end) {
-        (Some(begin), Some(end)) => Ok(begin..end),
-        _ => Err(error),
     }
 }

@@ -41,9 +41,10 @@ impl CompletionQueue {
     pub fn poll(&mut self, into: &mut [Completion]) -> usize {
         let mut n = 0;
         while let Some(to) = into.get_mut(n)
-            && let Some(from) = self.entries.pop_front()
+            && let Some(from) = self.entries.front()
         {
-            *to = from;
+            *to = *from;
+            self.entries.pop_front();
             n += 1;
         }
         n
@@ -61,7 +62,7 @@ pub(super) struct RecvQueue {
     /// The slot of the oldest request.
     head: usize,
     /// The region of the last that was taken.
-    pub near: Option<Key>,
+    near: Option<Key>,
 }
 
 impl RecvQueue {
@@ -114,13 +115,14 @@ impl RecvQueue {
         Ok(())
     }
 
-    /// The oldest request's number and SGEs, removed.
+    /// The oldest request's number and SGEs, removed, and the region of the last that was taken.
     #[inline]
-    pub fn take(&mut self) -> Option<(u64, &[Sge])> {
+    pub fn take(&mut self) -> Option<(u64, &[Sge], &mut Option<Key>)> {
         let (wr_id, n) = self.requests.pop_front()?;
         let at = self.head * self.max_sge;
         self.head = self.wrap(self.head + 1);
-        Some((wr_id, self.sges.get(at..at + usize::from(n))?))
+        let sges = self.sges.get(at..at + usize::from(n))?;
+        Some((wr_id, sges, &mut self.near))
     }
 
     /// A slot of the ring, of which `at` is at most one round ahead.
@@ -177,7 +179,8 @@ mod tests {
             ));
             for n in 0..3 {
                 let sges = [sge(round), sge(n)];
-                assert_eq!(q.take(), Some((n, &sges[..n as usize % 3])));
+                let sges = &sges[..n as usize % 3];
+                assert_eq!(q.take(), Some((n, sges, &mut None)));
             }
             assert_eq!(q.take(), None);
             q.post(&more).unwrap();

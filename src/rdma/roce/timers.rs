@@ -30,10 +30,16 @@ impl Timers {
     pub fn arm(&mut self, key: Key, deadline: Timestamp, armed: &mut Timestamp) -> bool {
         let sooner = deadline < *armed;
         if sooner {
-            self.heap.push(Reverse((deadline, key)));
+            self.push(key, deadline);
             *armed = deadline;
         }
         sooner
+    }
+
+    /// Not part of every packet's way.
+    #[inline(never)]
+    fn push(&mut self, key: Key, deadline: Timestamp) {
+        self.heap.push(Reverse((deadline, key)));
     }
 
     /// The next entry that is due.

@@ -11,9 +11,9 @@ use crate::rdma::slots::Key;
 use crate::rdma::{Completion, CompletionOpcode, Port, QueuePairId, Status};
 
 /// Completions taken at once.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
 /// What no device has written.
-const NONE: Completion = Completion {
+pub(super) const NONE: Completion = Completion {
     wr_id: 0,
     status: Status::GeneralErr,
     opcode: CompletionOpcode::Send,
@@ -32,16 +32,12 @@ impl<P: Port> Host<P> {
         let Some(s) = self.sessions.get_mut(key) else {
             return;
         };
-        if !matches!(s.state, State::Open | State::Leaving | State::Left) {
+        if s.pump_queue(key, &mut self.gathered) || !s.is_in_use() {
             return;
         }
-        match s.carrier {
-            Carrier::Changing | Carrier::Returning => {}
-            Carrier::Queue => s.gather(key, &mut self.gathered),
-            Carrier::Stream => {
-                while self.write_message(key) {}
-                self.acknowledge(key);
-            }
+        if s.carrier == Carrier::Stream {
+            while self.write_message(key) {}
+            self.acknowledge(key);
         }
     }
 
@@ -134,7 +130,7 @@ impl<P: Port> Host<P> {
         };
         if let (Some(parts), Some(port)) = (&mut s.parts, &mut self.port) {
             if let Some(qp) = parts.qp() {
-                self.by_qp.remove(&qp.id);
+                self.by_qp.remove(qp.id);
             }
             parts.drop_queue(port);
         }
@@ -187,7 +183,7 @@ impl<P: Port> Host<P> {
         let (mr, at) = match shared.receives {
             Some((_, mr)) => (mr.id, c.wr_id * u64::from(shared.slot)),
             None => {
-                let s = self.sessions.get(*self.by_qp.get(&c.qp)?)?;
+                let s = self.sessions.get(self.by_qp.get(c.qp)?)?;
                 s.parts.as_ref()?.receive(c.wr_id)?
             }
         };
@@ -205,56 +201,61 @@ impl<P: Port> Host<P> {
 }
 
 impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
-    /// Sees to everything that completed, and to what the device has to say.
-    pub(super) fn poll_completions(&mut self, now: Timestamp) {
-        let Some(cq) = self.host.shared.as_ref().map(|s| s.cq) else {
-            return;
-        };
-        // Kept, for filling it anew would be the longest part of a turn without completions.
-        let mut batch = std::mem::take(&mut self.host.completions);
-        batch.resize(BATCH, NONE);
+    /// Sees to everything that completed; whether the device is there. `ring` posts what was
+    /// gathered for that.
+    pub(super) fn poll_completions(&mut self, now: Timestamp, ring: fn(&mut Host<P>)) -> bool {
         let mut any = false;
         loop {
-            let polled = self.host.port.as_mut().map(|p| p.poll_cq(cq, &mut batch));
-            let n = match polled {
-                Some(Ok(n)) => n,
-                Some(Err(error)) => {
-                    tracing::error!(%error, "completions cannot be taken");
-                    return self.host.lose_device();
-                }
-                None => return,
+            let Some(n) = self.poll_batch(now) else {
+                return false;
             };
-            any |= n > 0;
-            for completion in batch.iter().take(n) {
-                self.on_completion(now, completion);
-            }
             if n > 0 {
-                self.host.ring();
+                any = true;
+                ring(&mut self.host);
             }
             if n < BATCH {
                 break;
             }
         }
-        self.host.completions = batch;
         self.host.wakes.on_polled(any);
-        self.hear_device(now);
+        true
     }
 
-    fn on_completion(&mut self, now: Timestamp, c: &Completion) {
-        let key = self.host.by_qp.get(&c.qp).copied();
+    /// Sees to so many completions at most; `None` where there are none to be had.
+    fn poll_batch(&mut self, now: Timestamp) -> Option<usize> {
+        let host = &mut self.host;
+        let (shared, port) = (host.shared.as_ref()?, host.port.as_mut()?);
+        let n = match port.poll_cq(shared.cq, &mut host.completions) {
+            Ok(n) => n,
+            Err(error) => {
+                tracing::error!(%error, "completions cannot be taken");
+                self.host.lose_device();
+                return None;
+            }
+        };
+        for at in 0..n {
+            if let Some(completion) = self.host.completions.get(at).copied() {
+                self.on_completion(now, completion);
+            }
+        }
+        Some(n)
+    }
+
+    fn on_completion(&mut self, now: Timestamp, c: Completion) {
+        let key = self.host.by_qp.find(c.qp);
         let received = matches!(
             c.opcode,
             CompletionOpcode::Recv | CompletionOpcode::RecvRdmaWithImm
         );
         if !received {
             if let Some(key) = key {
-                self.on_sent(key, c);
+                self.on_sent(key, &c);
             }
             return;
         }
         if c.status == Status::Success
             && let Some(key) = key
-            && let Some(bytes) = self.host.fetch(c)
+            && let Some(bytes) = self.host.fetch(&c)
         {
             self.host.repost(c.qp, c.wr_id);
             let frame = bytes.get(..c.byte_len as usize).and_then(Frame::parse);

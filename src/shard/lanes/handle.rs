@@ -25,14 +25,9 @@ impl<P: Port> Lanes<'_, P> {
     }
 
     fn open(&mut self, lane: LaneId) -> Result<&mut Session, LaneError> {
-        self.open_and_port(lane).map(|(session, _)| session)
-    }
-
-    #[inline]
-    fn open_and_port(&mut self, lane: LaneId) -> Result<(&mut Session, Option<&mut P>), LaneError> {
-        let Host { sessions, port, .. } = &mut *self.host;
-        let session = sessions.get_mut(lane.0).ok_or(LaneError::Closed)?;
-        session.is_open().map(|()| (session, port.as_mut()))
+        let session = self.host.sessions.get_mut(lane.0);
+        let session = session.ok_or(LaneError::Closed)?;
+        session.is_open().map(|()| session)
     }
 
     fn begin(&mut self, target: Target, status_only: bool) -> Result<LaneId, LaneError> {
@@ -68,7 +63,9 @@ impl<P: Port> Lanes<'_, P> {
     /// # Errors
     /// [`LaneError`]; nothing was accepted then.
     pub fn send(&mut self, lane: LaneId, tag: u32, data: &[u8]) -> Result<(), LaneError> {
-        let (session, port) = self.open_and_port(lane)?;
+        let host = &mut *self.host;
+        let session = host.sessions.get_mut(lane.0).ok_or(LaneError::Closed)?;
+        session.is_open()?;
         if data.len() > session.max_message() {
             return Err(LaneError::TooLong(session.max_message()));
         }
@@ -83,8 +80,11 @@ impl<P: Port> Lanes<'_, P> {
         if let Some(message) = session.messages.get_mut(n) {
             *message = (tag, data.len() as u32);
         }
-        session.send.write(port, at + HEADER as u64, data);
-        self.host.pump(lane.0);
+        let at = at + HEADER as u64;
+        session.send.write(host.port.as_mut(), at, data);
+        if !session.pump_queue(lane.0, &mut host.gathered) {
+            host.pump(lane.0);
+        }
         Ok(())
     }
 

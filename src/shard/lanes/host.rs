@@ -2,7 +2,9 @@
 
 use super::app::{LaneApp, LaneEnd, LaneInfo, OpError, Target};
 use super::board::{Board, LaneStats, Told};
+use super::carry::{BATCH, NONE};
 use super::handle::Lanes;
+use super::pairs::Pairs;
 use super::post::Planned;
 use super::returns::Returns;
 use super::session::{LaneId, Session, State};
@@ -112,7 +114,7 @@ pub struct Host<P: Port> {
     pub(super) shard: usize,
     pub(super) sessions: Slots<Session>,
     pub(super) by_conn: HashMap<ConnId, Key, foldhash::quality::RandomState>,
-    pub(super) by_qp: HashMap<QueuePairId, Key, foldhash::quality::RandomState>,
+    pub(super) by_qp: Pairs,
     pub(super) dirty: VecDeque<Key>,
     pub(super) timers: BTreeSet<(Timestamp, Key)>,
     /// Lanes that will ask for another queue pair, and when.
@@ -132,9 +134,9 @@ pub struct Host<P: Port> {
     pub(super) batch: Vec<Planned>,
     pub(super) inline: Vec<u8>,
     /// Where completions are polled to.
-    pub(super) completions: Vec<Completion>,
-    /// They were polled when trains came, in this turn.
-    polled: bool,
+    pub(super) completions: Box<[Completion]>,
+    /// They were polled when trains came, in this turn, and this was told.
+    polled: Option<bool>,
     pub(super) closing: bool,
     pub(super) stats: LaneStats,
     /// Lanes that are open.
@@ -268,7 +270,7 @@ impl<P: Port> Host<P> {
             match (parting, &mut self.port) {
                 (Parting::Client(parts), Some(port)) => {
                     if let Some(qp) = parts.qp() {
-                        self.by_qp.remove(&qp.id);
+                        self.by_qp.remove(qp.id);
                     }
                     parts.tear_down(port);
                 }
@@ -312,7 +314,7 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             shard: 0,
             sessions: Slots::new(config.max_lanes.min(limits::LANES)),
             by_conn: HashMap::default(),
-            by_qp: HashMap::default(),
+            by_qp: Pairs::default(),
             dirty: VecDeque::new(),
             timers: BTreeSet::new(),
             returns: BTreeSet::new(),
@@ -326,8 +328,8 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
             receives: Vec::new(),
             batch: Vec::new(),
             inline: Vec::new(),
-            completions: Vec::new(),
-            polled: false,
+            completions: vec![NONE; BATCH].into(),
+            polled: None,
             closing: false,
             stats: LaneStats::default(),
             lanes: 0,
@@ -499,8 +501,10 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
     #[inline]
     fn on_own_trains(&mut self, now: Timestamp) {
         self.host.now = now;
-        self.poll_completions(now);
-        self.host.polled = true;
+        // A device with trains takes no message before the next of them: receives can wait for the
+        // end of the turn, as what it tells can, and who waits for an answer has it sooner.
+        let there = self.poll_completions(now, Host::send_gathered);
+        self.host.polled = Some(there);
     }
 
     #[inline]
@@ -542,7 +546,7 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
     fn on_command(&mut self, ctx: &mut Context<'_>, command: A::Command) {
         self.host.begin(ctx);
         // What it posts may be complete at once.
-        self.host.polled = false;
+        self.host.polled = None;
         let (now, host) = (ctx.now(), &mut self.host);
         self.app.on_command(&mut Lanes { now, host }, command);
     }
@@ -556,11 +560,11 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
             && port.poll_timeout() <= now
         {
             port.handle_timeout(now);
-            polled = false;
+            polled = None;
         }
         self.connect(ctx);
-        if !polled {
-            self.poll_completions(now);
+        if polled.unwrap_or_else(|| self.poll_completions(now, Host::ring)) {
+            self.hear_device(now);
         }
         self.host.finish_parting();
         self.host.expire(now);

@@ -15,6 +15,7 @@ mod bootstrap;
 mod carry;
 mod handle;
 mod host;
+mod pairs;
 mod port;
 mod post;
 mod returns;

@@ -8,7 +8,7 @@
 
 use super::app::Operation;
 use super::host::Host;
-use super::session::{Carrier, Session, State};
+use super::session::{Carrier, Session};
 use crate::rdma::lane::HEADER;
 use crate::rdma::parts::{INLINE, POSTS, Parts, post_receives};
 use crate::rdma::slots::Key;
@@ -166,7 +166,7 @@ fn post<P: Port>(
     (batch, inline): (&[Planned], &[u8]),
 ) -> Result<(), PostError> {
     let ack = s.ack_frame().to_bytes();
-    // Most are lists of one, for which none is made.
+    // For one none is made.
     if let [one] = batch {
         return port.post_send(qp, &[request(s, 0, one, (inline, &ack))]);
     }
@@ -200,6 +200,26 @@ fn request<'a>(
     request
 }
 
+/// Posts the one message that a lane has to post; not when its memory is gone.
+fn post_message<P: Port>(port: &mut P, s: &mut Session, number: u64) -> Result<(), PostError> {
+    let found = s.parts.as_ref().and_then(|p| p.qp().zip(p.send()));
+    let Some((qp, mr)) = found else {
+        return Ok(());
+    };
+    let (frame, at, len) = s.message(number);
+    if port.write(mr.id, at, &frame.to_bytes()).is_err() {
+        return Ok(());
+    }
+    let sge = mr.sge(at, HEADER as u32 + len);
+    let data = Data::Sges(std::slice::from_ref(&sge));
+    let mut request = SendRequest::new(s.posted, SendOp::Send, data);
+    request.signaled = s.is_signaled(s.posted);
+    port.post_send(qp.id, &[request])?;
+    s.flow.on_sent();
+    s.posted += 1;
+    Ok(())
+}
+
 /// Counts requests as posted.
 fn note(s: &mut Session, posted: &[Planned]) {
     for planned in posted {
@@ -223,28 +243,43 @@ impl<P: Port> Host<P> {
     pub(super) fn ring(&mut self) {
         // First, for what is sent below lets peers send again.
         self.post_receives();
-        if self.gathered.is_empty() {
-            return;
-        }
-        let mut all = std::mem::take(&mut self.gathered);
-        for key in all.drain(..) {
-            if let Some(s) = self.sessions.get_mut(key) {
-                s.gathered = false;
-                while self.post_batch(key) {}
-            }
-        }
-        self.gathered = all;
+        self.send_gathered();
     }
 
-    /// Posts a lane's next list; whether there may be another.
+    /// Posts what was gathered to be sent.
+    pub(super) fn send_gathered(&mut self) {
+        for at in 0..self.gathered.len() {
+            if let Some(key) = self.gathered.get(at).copied() {
+                while self.post_some(key) {}
+            }
+        }
+        self.gathered.clear();
+    }
+
+    /// Posts what a lane has to post, as far as one list holds it; whether there may be more.
+    fn post_some(&mut self, key: Key) -> bool {
+        let (Some(s), Some(port)) = (self.sessions.get_mut(key), &mut self.port) else {
+            return false;
+        };
+        s.gathered = false;
+        if !s.is_in_use() || s.carrier != Carrier::Queue {
+            return false;
+        }
+        // Mostly it is one message, for which no list is made.
+        let Some(number) = s.lone().filter(|_| !port.prefers_inline()) else {
+            return self.post_batch(key);
+        };
+        if let Err(refused) = post_message(port, s, number) {
+            self.fail_over(key, &refused.error.to_string());
+        }
+        false
+    }
+
+    /// The same by a list.
     fn post_batch(&mut self, key: Key) -> bool {
         let (Some(s), Some(port)) = (self.sessions.get_mut(key), &mut self.port) else {
             return false;
         };
-        let open = matches!(s.state, State::Open | State::Leaving | State::Left);
-        if !open || s.carrier != Carrier::Queue {
-            return false;
-        }
         let prefers = port.prefers_inline();
         let Some(means) = s.parts.as_ref().and_then(|p| Means::of(p, prefers)) else {
             return false;
@@ -316,7 +351,7 @@ impl<P: Port> Host<P> {
     /// Posts receives of one queue pair. One that does not take them is left: its peer may send
     /// what there is no place for.
     fn post_own(&mut self, used: &[(QueuePairId, u64)]) {
-        let key = used.first().and_then(|(qp, _)| self.by_qp.get(qp).copied());
+        let key = used.first().and_then(|(qp, _)| self.by_qp.get(*qp));
         let session = key.and_then(|key| Some((key, self.sessions.get(key)?)));
         // A server may be the first to use a queue pair that both come back to.
         let used_now = |s: &Session| matches!(s.carrier, Carrier::Queue | Carrier::Returning);

@@ -191,7 +191,7 @@ impl<P: Port> Host<P> {
             && let (Some(parts), Some(port)) = (&mut s.parts, &mut self.port)
         {
             if let Some(qp) = parts.qp() {
-                self.by_qp.remove(&qp.id);
+                self.by_qp.remove(qp.id);
             }
             parts.drop_queue(port);
         }

@@ -181,18 +181,15 @@ fn forget_pieces(s: &mut Session, failed: &Pending) {
 impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
     /// A frame by the queue pair: nothing but messages and what tells of them.
     pub(super) fn on_queue_frame(&mut self, now: Timestamp, key: Key, frame: Parsed<'_>) {
-        let s = self.host.sessions.get(key);
-        let early = s.is_some_and(|s| s.server && s.carrier == Carrier::Returning);
-        let other = |(f, _): (Frame, _)| !matches!(f.kind, Kind::Message | Kind::Ack);
-        if early || frame.is_some_and(other) {
-            let why = "an operation in a message, or a message too early";
-            return self.host.misbehaved(key, why.into());
-        }
-        self.on_frame(now, key, frame);
+        self.take_frame(now, key, frame, true);
     }
 
-    /// A frame, by whichever way it came.
-    pub(super) fn on_frame(&mut self, now: Timestamp, key: Key, parsed: Parsed<'_>) {
+    /// A frame by the stream.
+    pub(super) fn on_frame(&mut self, now: Timestamp, key: Key, frame: Parsed<'_>) {
+        self.take_frame(now, key, frame, false);
+    }
+
+    fn take_frame(&mut self, now: Timestamp, key: Key, parsed: Parsed<'_>, by_queue: bool) {
         let Some((frame, body)) = parsed else {
             self.host
                 .misbehaved(key, "the peer sent what is no frame".into());
@@ -201,68 +198,76 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
         let Some(s) = self.host.sessions.get_mut(key) else {
             return;
         };
+        let counted = matches!(frame.kind, Kind::Message | Kind::Ack);
+        if by_queue && (!counted || s.server && s.carrier == Carrier::Returning) {
+            let why = "an operation in a message, or a message too early";
+            return self.host.misbehaved(key, why.into());
+        }
         if s.state == State::Greeting && s.carrier != Carrier::Stream {
             // The queue pair was faster than the stream: who sends is ready.
             s.early = true;
             self.host.ready(key, true);
-            return self.on_frame(now, key, parsed);
+            return self.take_frame(now, key, parsed, by_queue);
         }
-        let counted = matches!(frame.kind, Kind::Message | Kind::Ack);
-        if counted {
-            match s.flow.on_ack(frame.ack) {
-                Ok(true) => self.host.room(key),
-                Ok(false) => {}
-                Err(e) => {
-                    self.host.misbehaved(key, e.to_string());
-                    return;
-                }
-            }
+        if !counted {
+            self.on_operation(key, &frame, body);
+            return self.host.pump(key);
         }
-        match frame.kind {
-            Kind::Message => self.on_message(now, key, &frame, body),
-            Kind::Ack => {}
-            Kind::Done => self.host.on_answer(key, &frame, body),
-            _ => {
-                let answer = self.host.serve_operation(key, &frame, body);
-                if let Some(s) = self.host.sessions.get_mut(key) {
-                    let done = Frame {
-                        kind: Kind::Done,
-                        tag: 0,
-                        number: if answer.is_some() { DONE } else { REFUSED },
-                        ack: 0,
-                    };
-                    s.say_frame(&done, answer.as_deref().unwrap_or_default());
-                    self.host.touch(key);
-                }
-            }
+        let room = s.flow.on_ack(frame.ack);
+        let fresh = room.and_then(|_| match frame.kind {
+            Kind::Message => s.flow.on_message(frame.number),
+            _ => Ok(false),
+        });
+        if room == Ok(true) {
+            self.host.room(key);
         }
-        self.host.pump(key);
+        match fresh {
+            Ok(true) => self.deliver(now, key, frame.tag, body),
+            Ok(false) => self.host.pump(key),
+            Err(e) => self.host.misbehaved(key, e.to_string()),
+        }
     }
 
-    fn on_message(&mut self, now: Timestamp, key: Key, frame: &Frame, body: &[u8]) {
-        let Some(s) = self.host.sessions.get_mut(key) else {
-            return;
-        };
-        match s.flow.on_message(frame.number) {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(e) => {
-                self.host.misbehaved(key, e.to_string());
-                return;
-            }
+    /// An operation over the stream, or an answer to one.
+    fn on_operation(&mut self, key: Key, frame: &Frame, body: &[u8]) {
+        if frame.kind == Kind::Done {
+            return self.host.on_answer(key, frame, body);
         }
+        let answer = self.host.serve_operation(key, frame, body);
+        if let Some(s) = self.host.sessions.get_mut(key) {
+            let done = Frame {
+                kind: Kind::Done,
+                tag: 0,
+                number: if answer.is_some() { DONE } else { REFUSED },
+                ack: 0,
+            };
+            s.say_frame(&done, answer.as_deref().unwrap_or_default());
+            self.host.touch(key);
+        }
+    }
+
+    /// A message, which the application has not seen yet.
+    fn deliver(&mut self, now: Timestamp, key: Key, tag: u32, body: &[u8]) {
         // What happened before the message is told before it.
-        self.bring_news(now);
+        if !self.host.news.is_empty() {
+            self.bring_news(now);
+        }
         let host = &mut self.host;
         let lanes = &mut Lanes { now, host };
-        let consumed = self.app.on_message(lanes, LaneId(key), frame.tag, body) == Consume::Now;
-        let Some(s) = self.host.sessions.get_mut(key) else {
+        let consumed = self.app.on_message(lanes, LaneId(key), tag, body) == Consume::Now;
+        let host = &mut self.host;
+        let Some(s) = host.sessions.get_mut(key) else {
             return;
         };
         s.flow.consume(u64::from(consumed));
         // Its connection is left alone, unless this may have been the last message.
-        if s.peer_total.is_some() {
-            self.host.touch(key);
+        let last = s.peer_total.is_some();
+        let pumped = s.pump_queue(key, &mut host.gathered);
+        if last {
+            host.touch(key);
+        }
+        if !pumped {
+            host.pump(key);
         }
     }
 }

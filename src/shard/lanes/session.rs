@@ -73,17 +73,16 @@ impl Memory {
     }
 
     pub fn read<P: Port>(&self, port: Option<&P>, at: u64, into: &mut [u8]) -> bool {
+        if let Self::Registered(mr) = self {
+            return port.is_some_and(|p| p.read(mr.id, at, into).is_ok());
+        }
         let Some(range) = self.range(at, into.len()) else {
             return false;
         };
-        match self {
-            Self::None => into.is_empty(),
-            Self::Plain(bytes) => {
-                into.copy_from_slice(bytes.get(range).unwrap_or_default());
-                true
-            }
-            Self::Registered(mr) => port.is_some_and(|p| p.read(mr.id, at, into).is_ok()),
+        if let Self::Plain(bytes) = self {
+            into.copy_from_slice(bytes.get(range).unwrap_or_default());
         }
+        true
     }
 
     /// The same bytes, no longer registered.
@@ -98,19 +97,19 @@ impl Memory {
         *self = Self::Plain(bytes);
     }
 
+    #[inline]
     pub fn write<P: Port>(&mut self, port: Option<&mut P>, at: u64, from: &[u8]) -> bool {
+        if let Self::Registered(mr) = self {
+            return port.is_some_and(|p| p.write(mr.id, at, from).is_ok());
+        }
         let Some(range) = self.range(at, from.len()) else {
             return false;
         };
-        match self {
-            Self::None => from.is_empty(),
-            Self::Plain(bytes) => {
-                let place = bytes.get_mut(range).unwrap_or_default();
-                place.copy_from_slice(from);
-                true
-            }
-            Self::Registered(mr) => port.is_some_and(|p| p.write(mr.id, at, from).is_ok()),
+        if let Self::Plain(bytes) = self {
+            let place = bytes.get_mut(range).unwrap_or_default();
+            place.copy_from_slice(from);
         }
+        true
     }
 }
 
@@ -273,6 +272,7 @@ impl Session {
         self.plan.slot as usize - HEADER
     }
 
+    #[inline]
     pub fn place(&self, number: u64) -> (usize, u64) {
         let n = number % u64::from(self.plan.window.max(1));
         (n as usize, n * u64::from(self.plan.slot))
@@ -284,6 +284,28 @@ impl Session {
         if !std::mem::replace(&mut self.gathered, true) {
             gathered.push(key);
         }
+    }
+
+    /// The same for one that is carried by its queue pair; whether it is.
+    #[inline]
+    pub fn pump_queue(&mut self, key: Key, gathered: &mut Vec<Key>) -> bool {
+        let queue = self.carrier == Carrier::Queue;
+        if queue && !self.gathered && self.is_in_use() {
+            self.gather(key, gathered);
+        }
+        queue
+    }
+
+    /// Whether frames may be sent.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self.state, State::Open | State::Leaving | State::Left)
+    }
+
+    /// The message to post when it is all that there is to post.
+    #[inline]
+    pub fn lone(&self) -> Option<u64> {
+        let lone = self.unposted == 0 && self.flow.waiting() == 1 && self.has_slot(2);
+        lone.then(|| self.flow.sent())
     }
 
     /// A message that was accepted: its frame's header, where it stands, and bytes of its body.

@@ -26,7 +26,7 @@ impl<P: Port> Host<P> {
         };
         if !queue && let (Some(parts), Some(port)) = (&mut s.parts, &mut self.port) {
             if let Some(qp) = parts.qp() {
-                self.by_qp.remove(&qp.id);
+                self.by_qp.remove(qp.id);
             }
             // Nothing was posted but receives of its own, which go with it.
             parts.drop_queue(port);

@@ -150,7 +150,7 @@ impl<P: Port> Host<P> {
     }
 
     fn leave_queues(&mut self, why: &str) {
-        let all: Vec<Key> = self.by_qp.values().copied().collect();
+        let all: Vec<Key> = self.by_qp.lanes().collect();
         for key in all {
             self.fail_over(key, why);
         }
@@ -159,7 +159,7 @@ impl<P: Port> Host<P> {
     fn on_device_event(&mut self, event: AsyncEvent) {
         match event {
             AsyncEvent::QpFatal(qp) | AsyncEvent::QpReqErr(qp) | AsyncEvent::QpAccessErr(qp) => {
-                if let Some(key) = self.by_qp.get(&qp).copied() {
+                if let Some(key) = self.by_qp.get(qp) {
                     self.fail_over(key, "the device says that it failed");
                 }
             }

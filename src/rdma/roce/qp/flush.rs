@@ -83,7 +83,7 @@ impl Qp {
     pub fn flush_posted(&mut self, ctx: &mut Ctx<'_>) {
         while self.flush_oldest(ctx, Status::WrFlushErr) {}
         self.end_receive(ctx, Status::WrFlushErr);
-        while let Some((wr_id, _)) = self.rq.take() {
+        while let Some((wr_id, ..)) = self.rq.take() {
             self.flush_receive(ctx, wr_id, Status::WrFlushErr);
         }
     }

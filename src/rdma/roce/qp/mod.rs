@@ -29,7 +29,7 @@ use crate::rdma::error::RdmaError;
 use crate::rdma::event::AsyncEvent;
 use crate::rdma::ids::{CompletionQueueId, QueuePairId, SharedReceiveQueueId};
 use crate::rdma::slots::{Key, Slots};
-use crate::rdma::work::{RecvRequest, SendRequest};
+use crate::rdma::work::{RecvRequest, SendRequest, Sge};
 use requester::Requester;
 use responder::Responder;
 
@@ -182,6 +182,7 @@ impl Qp {
     }
 
     /// Whether SENDs or WRITEs are under way.
+    #[inline]
     pub fn is_busy(&self) -> bool {
         self.requester.is_busy()
     }
@@ -219,44 +220,61 @@ impl Qp {
         }
     }
 
-    /// Takes the oldest receive; its pieces, checked, into `spans`. `None` when there is none.
-    fn take_receive(
-        &mut self,
-        ctx: &mut Ctx<'_>,
-        spans: &mut Vec<Span>,
-    ) -> Option<(u64, Result<u32, ()>)> {
-        let (queue, pd, armed) = match self.srq {
-            None => (&mut self.rq, self.pd, None),
+    /// Takes the oldest receive: its number, and how much it holds, unless some of that is not
+    /// there. Its pieces, checked, are the responder's. `None` when there is none.
+    fn take_receive(&mut self, ctx: &mut Ctx<'_>) -> Option<(u64, Option<u32>)> {
+        let mut limit = 0;
+        let (queue, pd) = match self.srq {
+            None => (&mut self.rq, self.pd),
             Some(key) => {
                 let shared = ctx.srqs.get_mut(key)?;
-                let armed = Some((&mut shared.limit, key));
-                (&mut shared.queue, shared.pd, armed)
+                limit = shared.limit as usize;
+                (&mut shared.queue, shared.pd)
             }
         };
-        let left = queue.len().saturating_sub(1);
-        let mut near = queue.near;
-        let (wr_id, sges) = queue.take()?;
+        let (wr_id, sges, near) = queue.take()?;
+        let spans = &mut self.responder.spans;
         spans.clear();
-        let mut capacity = Ok(0u32);
-        for sge in sges {
-            match ctx.memory.local(pd, sge, true, &mut near) {
-                Some(span) => {
-                    spans.push(span);
-                    capacity = capacity.map(|n: u32| n.saturating_add(span.len));
-                }
-                None => capacity = Err(()),
+        let capacity = match sges {
+            [one] => {
+                let span = ctx.memory.local(pd, one, true, near);
+                spans.extend(span);
+                span.map(|span| span.len)
             }
-        }
-        queue.near = near;
-        if let Some((limit, key)) = armed
-            && left < *limit as usize
-        {
-            *limit = 0;
-            let id = SharedReceiveQueueId(key);
-            ctx.event(AsyncEvent::SrqLimitReached(id));
+            _ => name_all(ctx.memory, (pd, near), sges, spans),
+        };
+        if queue.len() < limit {
+            self.tell_limit(ctx);
         }
         Some((wr_id, capacity))
     }
+
+    /// The shared receive queue has become as short as was to be told, once.
+    #[cold]
+    fn tell_limit(&self, ctx: &mut Ctx<'_>) {
+        if let Some(key) = self.srq
+            && let Some(shared) = ctx.srqs.get_mut(key)
+        {
+            shared.limit = 0;
+            ctx.event(AsyncEvent::SrqLimitReached(SharedReceiveQueueId(key)));
+        }
+    }
+}
+
+/// Checks a receive's pieces; how much they hold, unless one is not there.
+fn name_all(
+    memory: &Memory,
+    (pd, near): (Key, &mut Option<Key>),
+    sges: &[Sge],
+    spans: &mut Vec<Span>,
+) -> Option<u32> {
+    let mut capacity = Some(0u32);
+    for sge in sges {
+        let span = memory.local(pd, sge, true, near);
+        spans.extend(span);
+        capacity = capacity.and_then(|sum| Some(sum.saturating_add(span?.len)));
+    }
+    capacity
 }
 
 impl Qp {

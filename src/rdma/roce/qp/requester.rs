@@ -184,7 +184,11 @@ impl Requester {
     }
 
     /// The request that nothing stands before and that cannot be done.
+    #[inline]
     fn fault(&self) -> Option<Status> {
+        if !self.queue.faulty {
+            return None;
+        }
         let head = self.queue.front()?;
         head.fault.filter(|_| self.cursor == self.queue.head())
     }
@@ -209,12 +213,12 @@ impl Requester {
             (wqe.first, wqe.packets)
         } else {
             let packets = wqe.packets_at(mtu);
-            let numbers = self.next.plus(packets).since(self.una);
-            let fetch_waits = wqe.op.fetches() && self.fetching >= self.max_fetching;
+            let fetch_waits = || wqe.op.fetches() && self.fetching >= self.max_fetching;
             let fenced = wqe.fence && self.fetching > 0;
             // A message of its own may take all numbers, two may not take more.
-            let numbers_used = self.next != self.una && numbers.unsigned_abs() > MAX_NUMBERS;
-            if fetch_waits || fenced || numbers_used {
+            let numbers = || self.next.plus(packets).since(self.una).unsigned_abs();
+            let numbers_used = || self.next != self.una && numbers() > MAX_NUMBERS;
+            if fenced || fetch_waits() || numbers_used() {
                 return None;
             }
             (self.next, packets)
@@ -371,10 +375,7 @@ impl Requester {
 
     /// The memory of the request at the cursor is gone: it fails when its turn comes.
     pub fn mark_fault(&mut self) {
-        let cursor = self.cursor;
-        if let Some(wqe) = self.queue.get_mut(cursor) {
-            wqe.fault = Some(Status::LocProtErr);
-        }
+        self.queue.mark_fault(self.cursor);
     }
 }
 
@@ -427,6 +428,7 @@ impl Qp {
 
     /// Does what is due at once: fails the oldest request if it cannot be done, and ends a queue
     /// pair that lost a completion.
+    #[inline]
     pub fn settle(&mut self, ctx: &mut Ctx<'_>) {
         if self.state == QpState::Rts
             && let Some(status) = self.requester.fault()

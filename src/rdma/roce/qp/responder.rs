@@ -56,7 +56,8 @@ pub(super) struct Responder {
     /// Messages completed.
     pub msn: u32,
     message: Message,
-    spans: Vec<Span>,
+    /// The pieces of its receive.
+    pub spans: Vec<Span>,
     /// A gap, or the want of a receive, was told; until it is over nothing is said again.
     silent: bool,
     /// What the peer is to be told once everything before it is answered.
@@ -256,47 +257,44 @@ impl Qp {
         payload: &[u8],
         imm: Option<u32>,
     ) -> Result<u32, Refused> {
-        if place.begins() {
-            let mut spans = std::mem::take(&mut self.responder.spans);
-            let taken = self.take_receive(ctx, &mut spans);
-            self.responder.spans = spans;
-            let (wr_id, capacity) = taken.ok_or(Refused::NotReady)?;
-            self.responder.message = Message::Send {
-                wr_id,
-                at: 0,
-                capacity: capacity.unwrap_or(0),
-            };
-            if capacity.is_err() {
-                self.end_receive(ctx, Status::LocProtErr);
-                return Err(Refused::Failed);
+        let (wr_id, begin, capacity) = match self.responder.message {
+            _ if place.begins() => {
+                let (wr_id, capacity) = self.take_receive(ctx).ok_or(Refused::NotReady)?;
+                let Some(capacity) = capacity else {
+                    self.flush_receive(ctx, wr_id, Status::LocProtErr);
+                    return Err(Refused::Failed);
+                };
+                (wr_id, 0, capacity)
             }
-        }
-        let Message::Send {
-            wr_id,
-            at,
-            capacity,
-        } = &mut self.responder.message
-        else {
-            return Err(Refused::Invalid);
+            Message::Send {
+                wr_id,
+                at,
+                capacity,
+            } => (wr_id, at, capacity),
+            _ => return Err(Refused::Invalid),
         };
-        let wr_id = *wr_id;
-        let begin = *at;
-        *at = at.saturating_add(payload.len() as u32);
-        let end = *at;
-        if end > *capacity {
-            self.end_receive(ctx, Status::LocLenErr);
-            return Err(Refused::Invalid);
-        }
-        if !ctx.memory.scatter(&self.responder.spans, begin, payload) {
-            self.end_receive(ctx, Status::LocProtErr);
-            return Err(Refused::Failed);
-        }
-        if place.ends() {
-            self.responder.message = Message::None;
-            self.responder.completed_message();
-            self.received(ctx, wr_id, CompletionOpcode::Recv, end, imm);
-        }
-        Ok(1)
+        let at = begin.saturating_add(payload.len() as u32);
+        let (status, refused) = if at > capacity {
+            (Status::LocLenErr, Refused::Invalid)
+        } else if !ctx.memory.scatter(&self.responder.spans, begin, payload) {
+            (Status::LocProtErr, Refused::Failed)
+        } else {
+            if place.ends() {
+                self.responder.message = Message::None;
+                self.responder.completed_message();
+                self.received(ctx, wr_id, CompletionOpcode::Recv, at, imm);
+            } else {
+                self.responder.message = Message::Send {
+                    wr_id,
+                    at,
+                    capacity,
+                };
+            }
+            return Ok(1);
+        };
+        self.responder.message = Message::None;
+        self.flush_receive(ctx, wr_id, status);
+        Err(refused)
     }
 
     fn serve_write(
@@ -324,10 +322,7 @@ impl Qp {
             return Err(Refused::Access);
         }
         if let Some(imm) = imm {
-            let mut spans = std::mem::take(&mut self.responder.spans);
-            let taken = self.take_receive(ctx, &mut spans);
-            self.responder.spans = spans;
-            let (wr_id, _) = taken.ok_or(Refused::NotReady)?;
+            let (wr_id, _) = self.take_receive(ctx).ok_or(Refused::NotReady)?;
             self.received(
                 ctx,
                 wr_id,

@@ -10,7 +10,7 @@ use crate::rdma::error::RdmaError;
 use crate::rdma::roce::memory::{Memory, Span};
 use crate::rdma::roce::wire::Psn;
 use crate::rdma::slots::Key;
-use crate::rdma::work::{Data, SendOp, SendRequest};
+use crate::rdma::work::{Data, SendOp, SendRequest, Sge};
 use std::collections::VecDeque;
 
 /// A request under way.
@@ -80,6 +80,8 @@ pub(super) struct SendQueue {
     max_inline: usize,
     /// The region of the last request.
     near: Option<Key>,
+    /// There was a request that could not be done.
+    pub faulty: bool,
 }
 
 impl SendQueue {
@@ -96,6 +98,7 @@ impl SendQueue {
             inline: vec![0; depth * max_inline].into(),
             max_inline,
             near: None,
+            faulty: false,
         }
     }
 
@@ -177,43 +180,68 @@ impl SendQueue {
         }
         let len = self.check(request, max_message)?;
         let slot = self.next_slot;
-        let mut wqe = Wqe {
-            wr_id: request.wr_id,
-            op: request.op,
-            len,
-            slot: slot as u32,
-            spans: 0,
-            inline: false,
-            signaled: request.signaled,
-            solicited: request.solicited,
-            fence: request.fence,
-            fault: None,
-            first: Psn::default(),
-            packets: 0,
-        };
+        let (mut spans, mut inline, mut fault) = (0, false, None);
         match request.data {
             Data::Inline(bytes) => {
-                wqe.inline = true;
+                inline = true;
                 let at = slot * self.max_inline;
                 if let Some(out) = self.inline.get_mut(at..at + bytes.len()) {
                     out.copy_from_slice(bytes);
                 }
             }
             Data::Sges(sges) => {
-                wqe.spans = sges.len() as u8;
+                spans = sges.len() as u8;
                 let at = slot * self.max_sge;
-                let slots = self.spans.get_mut(at..at + sges.len()).unwrap_or_default();
-                for (span, sge) in slots.iter_mut().zip(sges) {
-                    match memory.local(pd, sge, request.op.fetches(), &mut self.near) {
-                        Some(found) => *span = found,
-                        None => wqe.fault = Some(Status::LocProtErr),
+                let fetches = request.op.fetches();
+                let mut named = true;
+                match sges {
+                    [one] => named = self.name(memory, pd, (at, one), fetches),
+                    _ => {
+                        for piece in (at..).zip(sges) {
+                            named &= self.name(memory, pd, piece, fetches);
+                        }
                     }
+                }
+                if !named {
+                    fault = Some(Status::LocProtErr);
+                    self.faulty = true;
                 }
             }
         }
-        self.wqes.push_back(wqe);
+        self.wqes.push_back(Wqe {
+            wr_id: request.wr_id,
+            op: request.op,
+            len,
+            slot: slot as u32,
+            spans,
+            inline,
+            signaled: request.signaled,
+            solicited: request.solicited,
+            fence: request.fence,
+            fault,
+            first: Psn::default(),
+            packets: 0,
+        });
         self.next_slot = if slot + 1 < self.depth { slot + 1 } else { 0 };
         Ok(())
+    }
+
+    /// Checks a piece of memory for its place; false where there is none such.
+    #[inline]
+    fn name(&mut self, memory: &Memory, pd: Key, (at, sge): (usize, &Sge), fetches: bool) -> bool {
+        let found = memory.local(pd, sge, fetches, &mut self.near);
+        if let (Some(found), Some(span)) = (found, self.spans.get_mut(at)) {
+            *span = found;
+        }
+        found.is_some()
+    }
+
+    /// The memory of a request is gone: it fails when its turn comes.
+    pub fn mark_fault(&mut self, seq: u64) {
+        if let Some(wqe) = self.get_mut(seq) {
+            wqe.fault = Some(Status::LocProtErr);
+            self.faulty = true;
+        }
     }
 
     /// The bytes of a request's message, if it can be posted.
@@ -237,6 +265,7 @@ impl SendQueue {
             Data::Sges(sges) if sges.len() > self.max_sge => {
                 return refuse("number of SGEs", sges.len() as u64, "at most max_send_sge");
             }
+            Data::Sges([one]) => one.length.into(),
             Data::Sges(sges) => sges.iter().map(|s| u64::from(s.length)).sum(),
         };
         if request.op.is_atomic() && len != 8 {
