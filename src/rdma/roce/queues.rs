@@ -54,13 +54,15 @@ impl CompletionQueue {
 /// Receives waiting for messages, of one queue pair or of many.
 #[derive(Debug)]
 pub(super) struct RecvQueue {
-    requests: VecDeque<(u64, u8)>,
-    /// `max_sge` for each slot of the ring.
+    /// Number and SGEs of each slot of the ring.
+    requests: Box<[(u64, u8)]>,
+    /// `max_sge` for each.
     sges: Box<[Sge]>,
-    depth: usize,
     max_sge: usize,
     /// The slot of the oldest request.
     head: usize,
+    /// Requests there are.
+    len: usize,
     /// The region of the last that was taken.
     near: Option<Key>,
 }
@@ -74,17 +76,17 @@ impl RecvQueue {
             lkey: 0,
         };
         Self {
-            requests: VecDeque::with_capacity(depth),
+            requests: vec![(0, 0); depth].into(),
             sges: vec![none; depth * max_sge].into(),
-            depth,
             max_sge,
             head: 0,
+            len: 0,
             near: None,
         }
     }
 
     pub fn len(&self) -> usize {
-        self.requests.len()
+        self.len
     }
 
     pub fn max_sge(&self) -> usize {
@@ -100,27 +102,31 @@ impl RecvQueue {
                 allowed: "at most max_recv_sge",
             });
         }
-        if self.requests.len() >= self.depth {
+        if self.len >= self.requests.len() {
             return Err(RdmaError::QueueFull {
                 what: "receive queue",
-                depth: self.depth as u32,
+                depth: self.requests.len() as u32,
             });
         }
-        let slot = self.wrap(self.head + self.requests.len());
+        let slot = self.wrap(self.head + self.len);
         let at = slot * self.max_sge;
         if let Some(sges) = self.sges.get_mut(at..at + n) {
             sges.copy_from_slice(request.sges);
         }
-        self.requests.push_back((request.wr_id, n as u8));
+        if let Some(entry) = self.requests.get_mut(slot) {
+            *entry = (request.wr_id, n as u8);
+            self.len += 1;
+        }
         Ok(())
     }
 
     /// The oldest request's number and SGEs, removed, and the region of the last that was taken.
     #[inline]
     pub fn take(&mut self) -> Option<(u64, &[Sge], &mut Option<Key>)> {
-        let (wr_id, n) = self.requests.pop_front()?;
+        let left = self.len.checked_sub(1)?;
+        let (wr_id, n) = *self.requests.get(self.head)?;
         let at = self.head * self.max_sge;
-        self.head = self.wrap(self.head + 1);
+        (self.head, self.len) = (self.wrap(self.head + 1), left);
         let sges = self.sges.get(at..at + usize::from(n))?;
         Some((wr_id, sges, &mut self.near))
     }
@@ -128,15 +134,15 @@ impl RecvQueue {
     /// A slot of the ring, of which `at` is at most one round ahead.
     #[inline]
     fn wrap(&self, at: usize) -> usize {
-        if at >= self.depth {
-            at - self.depth
+        if at >= self.requests.len() {
+            at - self.requests.len()
         } else {
             at
         }
     }
 
     pub fn clear(&mut self) {
-        self.requests.clear();
+        self.len = 0;
     }
 }
 

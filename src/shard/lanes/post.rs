@@ -1,6 +1,7 @@
 //! What a turn of the shard gathered for queue pairs, posted at its end: each lane's messages,
 //! operations and acknowledgement as one list, for which the device is rung once, and so the
-//! receives that were used. A turn ends with each batch of completions as well.
+//! receives that were used. A turn ends with each batch of completions as well; but receives that
+//! a train of a device in user space used wait for the turn's own end, as the next train does.
 //!
 //! Messages and operations go in the order in which they were asked for. What a provider refused,
 //! and what stood behind it, was never posted: messages are still to be sent, operations still to

@@ -206,8 +206,7 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
         if s.state == State::Greeting && s.carrier != Carrier::Stream {
             // The queue pair was faster than the stream: who sends is ready.
             s.early = true;
-            self.host.ready(key, true);
-            return self.take_frame(now, key, parsed, by_queue);
+            return self.take_early(now, key, parsed, by_queue);
         }
         if !counted {
             self.on_operation(key, &frame, body);
@@ -228,7 +227,14 @@ impl<P: Port, A: LaneApp<P>> LaneShard<P, A> {
         }
     }
 
-    /// An operation over the stream, or an answer to one.
+    #[cold]
+    fn take_early(&mut self, now: Timestamp, key: Key, parsed: Parsed<'_>, by_queue: bool) {
+        self.host.ready(key, true);
+        self.take_frame(now, key, parsed, by_queue);
+    }
+
+    /// An operation over the stream, or an answer to one; never on the way of a message.
+    #[cold]
     fn on_operation(&mut self, key: Key, frame: &Frame, body: &[u8]) {
         if frame.kind == Kind::Done {
             return self.host.on_answer(key, frame, body);
