@@ -2,7 +2,7 @@
 //!
 //! Each socket has its own queue. When its send buffer is full the queue stays, in order, and is
 //! tried again at every flush; `wait` watches it for room. Other sockets are not held up. With
-//! one or two sockets `recv` asks them directly, with more it asks epoll which are worth asking.
+//! up to three sockets `recv` asks them directly, with more it asks epoll which are worth asking.
 //! Epoll gets to know a socket when it is first asked: the kernel tells it of every datagram that
 //! comes or has left, which a shard that never sleeps has no use for.
 
@@ -31,7 +31,7 @@ const BATCH: usize = 16;
 /// Events taken from epoll at a time; more sockets take turns.
 const EVENTS: usize = 64;
 /// Up to so many sockets are read without asking epoll.
-pub(super) const DIRECT: usize = 2;
+pub(super) const DIRECT: usize = 3;
 /// Looks in a row that bring nothing before a socket beside a busy one is looked at less often.
 const SILENT: u32 = 64;
 /// How often then: once in so many calls.
@@ -185,6 +185,10 @@ impl Mmsg {
 
     pub(super) fn local_addr(&self, id: SocketId) -> Option<SocketAddr> {
         Some(self.sockets.get(id.index())?.as_ref()?.socket.bound)
+    }
+
+    pub(super) fn socket(&self, id: SocketId) -> Option<&Socket> {
+        Some(&self.sockets.get(id.index())?.as_ref()?.socket)
     }
 
     pub(super) fn peer_addr(&self, id: SocketId) -> Option<SocketAddr> {

@@ -120,7 +120,7 @@ impl Choice {
     /// What to open for a shard that never sleeps and has so many sockets.
     pub(crate) fn spinning(self, sockets: usize) -> Self {
         match self {
-            Self::Auto if sockets <= mmsg::DIRECT => Self::Mmsg,
+            Self::Auto if sockets < mmsg::DIRECT => Self::Mmsg,
             other => other,
         }
     }
@@ -203,6 +203,26 @@ impl Backend {
             Self::Mmsg(b) => b.peer_addr(id),
             Self::Sim(_) => None,
         }
+    }
+
+    /// A socket at `local`, where socket `id` is, that is connected to `peer`, to be added. Until
+    /// then nobody reads what that peer sends from `peer`; socket `id` hears all others.
+    pub fn socket_beside(
+        &self,
+        id: SocketId,
+        local: SocketAddr,
+        peer: SocketAddr,
+    ) -> Result<UdpSocket, IoError> {
+        let socket = match self {
+            Self::Uring(b) => b.socket(id),
+            Self::Mmsg(b) => b.socket(id),
+            Self::Sim(_) => return Err(IoError::Simulated),
+        };
+        let unknown = IoError::System {
+            op: "socket",
+            errno: Errno(libc::EBADF),
+        };
+        socket.ok_or(unknown)?.beside(local, peer)
     }
 
     /// Shows received trains to `sink`, in order of arrival per socket, and returns how many. The

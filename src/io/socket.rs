@@ -6,6 +6,7 @@ use super::sockopt::{self, SocketOptions};
 use super::{RecvMeta, SocketId, cmsg};
 use crate::base::FourTuple;
 use crate::base::net::canonical;
+use socket2::{Domain, Protocol, SockRef, Type};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -46,6 +47,27 @@ impl Socket {
             tos: applied.tos,
             traffic_class: applied.traffic_class,
         })
+    }
+
+    /// Another socket at `local`, where this one is, connected to `peer`: the kernel gives it what
+    /// comes from there, and this one all else.
+    pub(super) fn beside(&self, local: SocketAddr, peer: SocketAddr) -> Result<UdpSocket, IoError> {
+        let failed = |op| move |e| IoError::from_io(op, &e);
+        let family = Domain::for_address(local);
+        let made = socket2::Socket::new(family, Type::DGRAM, Some(Protocol::UDP));
+        let made = made.map_err(failed("socket"))?;
+        let this = SockRef::from(&self.os);
+        // SO_REUSEPORT, for only sockets of one user share an address by it, and only while both
+        // permit it; with SO_REUSEADDR anybody's would for that moment.
+        let shared = this
+            .set_reuse_port(true)
+            .and_then(|()| made.set_reuse_port(true))
+            .and_then(|()| made.bind(&local.into()));
+        let alone = this.set_reuse_port(false);
+        let alone = alone.and_then(|()| made.set_reuse_port(false));
+        shared.and(alone).map_err(failed("bind"))?;
+        made.connect(&peer.into()).map_err(failed("connect"))?;
+        Ok(made.into())
     }
 
     pub(super) fn fd(&self) -> RawFd {

@@ -9,7 +9,7 @@ use super::event::AsyncEvent;
 use super::ids::{
     CompletionQueueId, Gid, MemoryRegionId, ProtectionDomainId, QueuePairId, SharedReceiveQueueId,
 };
-use super::port::{Port, Usage, WakeFor};
+use super::port::{Port, SocketChange, Usage, WakeFor};
 use super::provider::{Objects, Provider, QueuePair};
 use super::roce;
 #[cfg(feature = "rdma-verbs")]
@@ -212,6 +212,13 @@ impl Port for AnyDevice {
     #[inline]
     fn poll_transmit(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         each!(self, d => Port::poll_transmit(&mut **d, now, buf))
+    }
+    #[inline]
+    fn socket_change(&mut self) -> Option<SocketChange> {
+        each!(self, d => Port::socket_change(&mut **d))
+    }
+    fn connected(&mut self, socket: Option<SocketId>) {
+        each!(self, d => Port::connected(&mut **d, socket));
     }
     fn poll_gather(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         each!(self, d => Port::poll_gather(&mut **d, now, buf))

@@ -39,6 +39,6 @@ pub use event::AsyncEvent;
 pub use ids::{
     CompletionQueueId, Gid, MemoryRegionId, ProtectionDomainId, QueuePairId, SharedReceiveQueueId,
 };
-pub use port::{Port, Usage, WakeFor};
+pub use port::{Port, SocketChange, Usage, WakeFor};
 pub use provider::{Objects, Provider, QueuePair};
 pub use work::{Data, MemoryRegion, RecvRequest, Remote, SendOp, SendRequest, Sge};

@@ -6,7 +6,7 @@ use super::bootstrap::QueueTerms;
 use super::error::RdmaError;
 use super::ids::{CompletionQueueId, Gid};
 use super::provider::Provider;
-use crate::base::{RecvMeta, SocketId, Timestamp, Transmit};
+use crate::base::{FourTuple, RecvMeta, SocketId, Timestamp, Transmit};
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
@@ -17,6 +17,20 @@ pub enum WakeFor {
     Completions,
     /// Asynchronous events.
     Events,
+}
+
+/// What a provider with sockets of the shard's wants done about them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketChange {
+    /// Another socket at the local address, beside that one, connected to the remote address.
+    Connect {
+        /// The provider's own, which hears all others.
+        beside: SocketId,
+        /// The addresses.
+        way: FourTuple,
+    },
+    /// That one is of no more use.
+    Close(SocketId),
 }
 
 /// How much of a limit is used, by everyone who shares the device in this process.
@@ -107,6 +121,16 @@ pub trait Port: Provider {
     /// `None` where the device does not count it.
     fn not_ready(&self) -> Option<u64> {
         None
+    }
+
+    /// What is to be done about its sockets, told once.
+    fn socket_change(&mut self) -> Option<SocketChange> {
+        None
+    }
+
+    /// The socket that [`SocketChange::Connect`] asked for; `None` where it cannot be had.
+    fn connected(&mut self, socket: Option<SocketId>) {
+        let _ = socket;
     }
 
     /// Takes a train of the provider's own socket.

@@ -8,7 +8,7 @@ use crate::base::{FourTuple, RecvMeta, SocketId, Timestamp, Transmit};
 use crate::conn::endpoint::{ConnectError, EndpointStats};
 use crate::conn::{ConnId, Connection, Endpoint, Event, TransportConfig};
 use crate::conn::{Decision, Incoming, IncomingId, MigrateError};
-use crate::io::{Backend, IoError, IoStats, SocketOptions, WatchId};
+use crate::io::{Backend, IoError, IoStats, SocketOptions, WatchId, sockopt};
 use crate::stream::{Streams, Taken};
 use crate::wire::StreamId;
 use rustls::pki_types::ServerName;
@@ -204,6 +204,22 @@ impl Context<'_> {
         let id = self.backend.add_socket(socket, options)?;
         self.own.push(id);
         Ok(id)
+    }
+
+    /// Gives the shard another socket that is the application's alone, at `local`, where its socket
+    /// `id` is, and connected to `peer`: what comes from there is its, all else the other's.
+    ///
+    /// # Errors
+    /// The system does not permit it, or the backend could not take it.
+    pub fn add_own_beside(
+        &mut self,
+        id: SocketId,
+        local: SocketAddr,
+        peer: SocketAddr,
+    ) -> Result<SocketId, IoError> {
+        let socket = self.backend.socket_beside(id, local, peer)?;
+        sockopt::accept_unchecked(&socket);
+        self.add_own_socket(socket)
     }
 
     /// Ends the shard's sleep whenever `fd` becomes readable, and tells

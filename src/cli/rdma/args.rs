@@ -196,7 +196,7 @@ pub struct RdmaBenchArgs {
     /// Path MTU: 256, 512, 1024, 2048 or 4096
     #[arg(short = 'm', long, value_name = "BYTES", default_value_t = 4096)]
     pub mtu: usize,
-    /// The address to measure at [default: the device's, or 127.0.0.1 in user space]
+    /// The address to measure at [default: the device's; in user space ::1, or 127.0.0.1]
     #[arg(long, value_name = "IP")]
     pub ip: Option<IpAddr>,
     /// Cores of the server's shard and the client's; by default those of this process

@@ -16,7 +16,7 @@ use corelane::shard::lanes::{LaneConfig, LaneShard, PortConfig, Ports};
 use corelane::sys::affinity::Core;
 use corelane::sys::clock::Clock;
 use corelane::sys::netlink::RouteWatcher;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -52,10 +52,20 @@ fn asked_for(ip: IpAddr, args: &ProviderArgs) -> PortConfig {
     config
 }
 
+/// The loopback interface's address: of IPv6, whose packets are checked in full and leave by a
+/// connected socket, where there is IPv6.
+fn loopback() -> IpAddr {
+    let v6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    match UdpSocket::bind((v6, 0)) {
+        Ok(_) => v6,
+        Err(_) => Ipv4Addr::LOCALHOST.into(),
+    }
+}
+
 /// Where to be when the flags leave it open: where the device is that they choose, else on the
 /// loopback interface.
 pub fn place(args: &ProviderArgs) -> Result<IpAddr, Failure> {
-    let loopback = IpAddr::from([127, 0, 0, 1]);
+    let loopback = loopback();
     if args.no_rdma || args.rdma_provider == ProviderName::Roce {
         return Ok(loopback);
     }

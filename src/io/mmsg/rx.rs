@@ -105,9 +105,14 @@ impl RxBatch {
             return Err(Errno(libc::EINVAL));
         };
         prepare(header);
-        // SAFETY: the header points to a name, control room, an iovec and a buffer, all owned by
-        // `self` on the heap, with their true lengths. The call is made directly: the library's
-        // is a cancellation point, which costs a spinning thread a tenth of its turns.
+        let name = header.msg_hdr.msg_name;
+        if socket.peer.is_some() {
+            // Known, and the kernel takes time to write it.
+            (header.msg_hdr.msg_name, header.msg_hdr.msg_namelen) = (std::ptr::null_mut(), 0);
+        }
+        // SAFETY: the header points to a name or none, control room, an iovec and a buffer, all
+        // owned by `self` on the heap, with their true lengths. The call is made directly: the
+        // library's is a cancellation point, which costs a spinning thread a tenth of its turns.
         let n = unsafe {
             libc::syscall(
                 libc::SYS_recvmsg,
@@ -116,6 +121,7 @@ impl RxBatch {
                 libc::MSG_DONTWAIT,
             )
         };
+        header.msg_hdr.msg_name = name;
         header.msg_len = u32::try_from(n).map_err(|_| Errno::last())?;
         Ok(())
     }
@@ -172,7 +178,8 @@ impl RxBatch {
             stats.rx_truncated += 1;
             return;
         }
-        let Some(remote) = name.read().filter(|_| len > 0) else {
+        let remote = socket.peer.or_else(|| name.read());
+        let Some(remote) = remote.filter(|_| len > 0) else {
             stats.rx_empty += 1;
             return;
         };

@@ -196,6 +196,10 @@ impl Uring {
         Some(self.places.get(id.index())?.entry.as_ref()?.socket.bound)
     }
 
+    pub(super) fn socket(&self, id: SocketId) -> Option<&Socket> {
+        Some(&self.places.get(id.index())?.entry.as_ref()?.socket)
+    }
+
     pub(super) fn peer_addr(&self, id: SocketId) -> Option<SocketAddr> {
         self.places.get(id.index())?.entry.as_ref()?.socket.peer
     }

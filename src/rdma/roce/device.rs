@@ -6,6 +6,7 @@
 //! [`handle_timeout`](Device::handle_timeout). Nothing on this way allocates.
 
 use super::config::{Config, LocalAddress};
+use super::direct::Direct;
 use super::gather::Pieces;
 use super::lists::Lists;
 use super::memory::Memory;
@@ -45,6 +46,7 @@ pub struct Device {
     pub(super) lists: Lists,
     /// What the last train left in registered memory.
     pieces: Pieces,
+    pub(super) direct: Direct,
 }
 
 /// One queue pair and the rest of the device, for as long as the queue pair is worked on.
@@ -85,6 +87,7 @@ impl Device {
             stats: Stats::default(),
             lists: Lists::new(config.ack_delay),
             pieces: Pieces::new(),
+            direct: Direct::default(),
             config,
             rng,
         })
@@ -270,6 +273,20 @@ impl Device {
     #[cold]
     fn later_socket(&self) -> Option<SocketId> {
         self.lists.ready.iter().find_map(|key| self.socket_of(key))
+    }
+
+    /// The socket that was asked for is there, or cannot be had: its users send by it from now on.
+    pub(super) fn connected(&mut self, socket: Option<SocketId>) {
+        self.direct.connected(socket);
+        let Some(socket) = self.direct.socket() else {
+            return;
+        };
+        for key in self.qpns.values() {
+            let path = self.qps.get_mut(*key).and_then(|qp| qp.path.as_mut());
+            if let Some(path) = path.filter(|path| path.direct) {
+                path.socket = socket;
+            }
+        }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, or earlier;

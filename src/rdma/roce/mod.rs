@@ -12,6 +12,7 @@ use crate::base::limits;
 
 mod config;
 mod device;
+mod direct;
 mod gather;
 mod lists;
 mod memory;

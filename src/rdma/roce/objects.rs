@@ -111,11 +111,18 @@ impl Device {
         }
     }
 
-    fn change(
+    /// A queue pair goes this way no longer.
+    fn part_with(&mut self, path: Option<Path>) {
+        if path.is_some_and(|path| path.direct) {
+            self.direct.leave();
+        }
+    }
+
+    fn change<T>(
         &mut self,
         qp: QueuePairId,
-        work: impl FnOnce(&mut Qp, &mut Ctx<'_>),
-    ) -> Result<(), RdmaError> {
+        work: impl FnOnce(&mut Qp, &mut Ctx<'_>) -> T,
+    ) -> Result<T, RdmaError> {
         let done = self.with_qp(qp, work);
         done.ok_or(RdmaError::Unknown("queue pair"))
     }
@@ -335,9 +342,13 @@ impl Provider for Device {
                 allowed: "of another address family than our own",
             });
         }
+        let addresses = FourTuple::new(local.addr, remote);
+        let direct = self.direct.join(addresses, local.socket);
+        let connected = self.direct.socket().filter(|_| direct);
         let path = Path {
-            socket: local.socket,
-            addresses: FourTuple::new(local.addr, remote),
+            socket: connected.unwrap_or(local.socket),
+            direct,
+            addresses,
             mtu: attr.path_mtu.bytes() as u32,
             dest_qpn: attr.dest_qpn,
             sent: Icrc::new(local.addr, remote),
@@ -358,7 +369,9 @@ impl Provider for Device {
     }
 
     fn modify_to_reset(&mut self, qp: QueuePairId) -> Result<(), RdmaError> {
-        self.change(qp, |qp, _| qp.reset())
+        let path = self.change(qp, |qp, _| qp.reset())?;
+        self.part_with(path);
+        Ok(())
     }
 
     fn query_qp(&self, qp: QueuePairId) -> Result<QpState, RdmaError> {
@@ -370,6 +383,7 @@ impl Provider for Device {
         let gone = self.qps.remove(qp.0);
         let gone = gone.ok_or(RdmaError::Unknown("queue pair"))?;
         self.forget(gone.qpn);
+        self.part_with(gone.path);
         self.psns.remove(&gone.drawn_psn);
         self.lists.busy -= usize::from(gone.busy);
         self.count_users(gone.pd, [gone.send_cq, gone.recv_cq], gone.srq, false);

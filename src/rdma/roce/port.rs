@@ -4,7 +4,7 @@ use super::device::Device;
 use crate::base::net::canonical;
 use crate::base::{RecvMeta, SocketId, Timestamp, Transmit};
 use crate::rdma::ids::Gid;
-use crate::rdma::port::Port;
+use crate::rdma::port::{Port, SocketChange};
 use std::net::IpAddr;
 
 impl Port for Device {
@@ -27,6 +27,15 @@ impl Port for Device {
 
     fn not_ready(&self) -> Option<u64> {
         Some(self.stats().rnr_naks_sent)
+    }
+
+    #[inline]
+    fn socket_change(&mut self) -> Option<SocketChange> {
+        self.direct.change()
+    }
+
+    fn connected(&mut self, socket: Option<SocketId>) {
+        Device::connected(self, socket);
     }
 
     fn handle_train(&mut self, now: Timestamp, meta: &RecvMeta, train: &mut [u8]) {

@@ -16,7 +16,7 @@ use crate::rdma::parts::{Parts, Plan, Shared};
 use crate::rdma::quota::Quotas;
 use crate::rdma::registry::{Owner, Registry};
 use crate::rdma::slots::{Key, Slots};
-use crate::rdma::{Access, Completion, Mtu, Port, QueuePairId};
+use crate::rdma::{Access, Completion, Mtu, Port, QueuePairId, SocketChange};
 use crate::shard::{Context, ShardApp};
 use crate::stream::{StreamEvent, Streams, Taken};
 use crate::wire::StreamId;
@@ -219,11 +219,31 @@ impl<P: Port> Host<P> {
     /// The shard's own objects and its share of the device go, once no client has any.
     pub(super) fn give_back(&mut self, ctx: &mut Context<'_>) {
         self.unwatch_device(ctx);
+        self.change_sockets(ctx);
         self.receives.clear();
         if let (Some(shared), Some(port)) = (self.shared.take(), &mut self.port) {
             shared.tear_down(port);
         }
         self.port = None;
+    }
+
+    /// Does what the device wants about its sockets.
+    #[inline]
+    fn change_sockets(&mut self, ctx: &mut Context<'_>) {
+        while let Some(port) = &mut self.port
+            && let Some(change) = port.socket_change()
+        {
+            match change {
+                SocketChange::Connect { beside, way } => {
+                    let made = ctx.add_own_beside(beside, way.local, way.remote);
+                    if let Err(error) = &made {
+                        tracing::debug!(%error, peer = %way.remote, "no connected socket");
+                    }
+                    port.connected(made.ok());
+                }
+                SocketChange::Close(socket) => ctx.remove_socket(socket),
+            }
+        }
     }
 
     /// The connection of a lane is gone: so is the lane.
@@ -574,6 +594,7 @@ impl<P: Port, A: LaneApp<P>> ShardApp for LaneShard<P, A> {
         let later = self.app.on_turn(&mut Lanes { now, host });
         self.look(ctx);
         self.host.ring();
+        self.host.change_sockets(ctx);
         self.host.retire_device(ctx);
         self.host.publish();
         self.finish(ctx);

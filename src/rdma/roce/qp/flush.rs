@@ -1,7 +1,7 @@
 //! The end of a queue pair: the request at fault completes with its status, everything else that is
 //! posted as flushed, each exactly once.
 
-use super::{Ctx, Qp};
+use super::{Ctx, Path, Qp};
 use crate::rdma::access::Access;
 use crate::rdma::attr::QpState;
 use crate::rdma::completion::{Completion, CompletionOpcode, Status};
@@ -88,16 +88,17 @@ impl Qp {
         }
     }
 
-    /// As it was made: nothing posted, nothing under way, no completions for it.
-    pub fn reset(&mut self) {
+    /// As it was made: nothing posted, nothing under way, no completions for it. The way it went.
+    pub fn reset(&mut self) -> Option<Path> {
+        let path = self.path.take();
         self.state = QpState::Reset;
         self.access = Access::NONE;
-        self.path = None;
         while self.requester.pop().is_some() {}
         self.requester.stop();
         self.responder.abandon();
         self.responder.hush();
         self.rq.clear();
         (self.lost_completion, self.greeted) = (false, false);
+        path
     }
 }

@@ -58,6 +58,8 @@ impl Ctx<'_> {
 #[derive(Debug)]
 pub(super) struct Path {
     pub socket: SocketId,
+    /// It is a user of the device's connected socket.
+    pub direct: bool,
     pub addresses: FourTuple,
     pub mtu: u32,
     pub dest_qpn: u32,
