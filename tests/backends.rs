@@ -99,6 +99,8 @@ macro_rules! kernel_only {
             /// The simulator has neither ICMP messages nor connected sockets: what reaches nobody
             /// is in its network's counters, and the sender hears nothing.
             refusal::an_icmp_error_on_a_connected_socket_is_counted_and_nothing_stops,
+            /// Nor does it let sockets share an address.
+            transfer::a_socket_beside_another_has_what_its_peer_sends,
             /// No thread sleeps in the simulator. `sim` below asserts what a wake does there.
             waiting::another_thread_ends_a_wait,
             /// Time is the driver's to move, so that `wait` does not let any pass.

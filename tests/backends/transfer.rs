@@ -2,8 +2,9 @@
 
 use crate::rig::{Got, Rig, to};
 use corelane::base::{Ecn, FourTuple};
-use corelane::io::{AHEAD, Arrival, IoConfig, SocketOptions};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use corelane::io::{AHEAD, Arrival, IoConfig, IoError, SocketId, SocketOptions};
+use socket2::{Domain, Socket, Type};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 pub fn echo(b: &mut Rig) {
     let (a, a_addr) = b.bind("127.0.0.1:0");
@@ -286,4 +287,52 @@ pub fn a_train_in_pieces_leaves_behind_what_was_queued(b: &mut Rig) {
     let got = b.receive_bytes(6 + 5 + 4);
     let there: Vec<&[u8]> = got.iter().flat_map(Got::segments).collect();
     assert_eq!(there, [&b"queued"[..], b"<two>", b"last"]);
+}
+
+pub fn a_socket_beside_another_has_what_its_peer_sends(b: &mut Rig) {
+    for addr in ["127.0.0.1:0", "[::1]:0"] {
+        if !b.has(addr) {
+            continue;
+        }
+        let (own, at) = b.bind(addr);
+        let peer = UdpSocket::bind(addr).unwrap();
+        let stranger = UdpSocket::bind(addr).unwrap();
+        let from = peer.local_addr().unwrap();
+        let made = b.socket_beside(own, at, from).unwrap();
+        let beside = b.add_socket(made, SocketOptions::default()).unwrap();
+        assert_eq!(
+            (b.local_addr(beside), b.peer_addr(beside)),
+            (Some(at), Some(from))
+        );
+        // Nobody else may have the address, now or while there was none beside.
+        let other = Socket::new(Domain::for_address(at), Type::DGRAM, None);
+        let other = other.unwrap();
+        other.set_reuse_port(true).unwrap();
+        other.set_reuse_address(true).unwrap();
+        assert!(other.bind(&at.into()).is_err());
+        for _ in 0..20 {
+            for (socket, to) in [(&peer, beside), (&stranger, own)] {
+                let from = socket.local_addr().unwrap();
+                socket.send_to(b"hello", at).unwrap();
+                let got = b.receive(1);
+                assert_eq!((got[0].meta.socket, got[0].meta.path.remote), (to, from));
+                assert_eq!(got[0].meta.path.local, at);
+            }
+        }
+        b.put(b"answer", to(beside, at, from, 6));
+        b.flush().unwrap();
+        let mut answer = [0; 10];
+        assert_eq!(peer.recv_from(&mut answer).unwrap(), (6, at));
+        // Once it is gone the other has everything.
+        b.remove_socket(beside);
+        let got = b.until(|got| {
+            peer.send_to(b"again", at).unwrap();
+            !got.is_empty()
+        });
+        assert!(got.iter().all(|g| g.meta.socket == own));
+        b.remove_socket(own);
+    }
+    let somewhere = "127.0.0.1:9".parse().unwrap();
+    let unknown = b.socket_beside(SocketId(77), somewhere, somewhere);
+    assert!(matches!(unknown, Err(IoError::System { .. })));
 }

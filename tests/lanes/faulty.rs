@@ -330,11 +330,20 @@ impl Port for Faulty {
     fn takes(&self, peer: &QueueTerms) -> Result<(), RdmaError> {
         self.device.takes(peer)
     }
+    fn moves_itself(&self) -> bool {
+        self.device.moves_itself()
+    }
     fn is_shared(&self) -> bool {
         self.device.is_shared()
     }
     fn usage(&self) -> Vec<Usage> {
         self.device.usage()
+    }
+    fn socket_change(&mut self) -> Option<SocketChange> {
+        self.device.socket_change()
+    }
+    fn connected(&mut self, socket: Option<SocketId>) {
+        self.device.connected(socket);
     }
     fn handle_train(&mut self, now: Timestamp, meta: &RecvMeta, train: &mut [u8]) {
         if !self.faults.is_gone() {
@@ -346,6 +355,12 @@ impl Port for Faulty {
     }
     fn poll_transmit(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         self.device.poll_transmit(now, buf)
+    }
+    fn poll_gather(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
+        self.device.poll_gather(now, buf)
+    }
+    fn piece(&self, n: usize) -> Option<(usize, &[u8])> {
+        self.device.piece(n)
     }
     fn poll_timeout(&self) -> Timestamp {
         self.device.poll_timeout()

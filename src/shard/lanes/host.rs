@@ -16,7 +16,7 @@ use crate::rdma::parts::{Parts, Plan, Shared};
 use crate::rdma::quota::Quotas;
 use crate::rdma::registry::{Owner, Registry};
 use crate::rdma::slots::{Key, Slots};
-use crate::rdma::{Access, Completion, Mtu, Port, QueuePairId, SocketChange};
+use crate::rdma::{Access, Completion, Mtu, Port, QueuePairId};
 use crate::shard::{Context, ShardApp};
 use crate::stream::{StreamEvent, Streams, Taken};
 use crate::wire::StreamId;
@@ -225,25 +225,6 @@ impl<P: Port> Host<P> {
             shared.tear_down(port);
         }
         self.port = None;
-    }
-
-    /// Does what the device wants about its sockets.
-    #[inline]
-    fn change_sockets(&mut self, ctx: &mut Context<'_>) {
-        while let Some(port) = &mut self.port
-            && let Some(change) = port.socket_change()
-        {
-            match change {
-                SocketChange::Connect { beside, way } => {
-                    let made = ctx.add_own_beside(beside, way.local, way.remote);
-                    if let Err(error) = &made {
-                        tracing::debug!(%error, peer = %way.remote, "no connected socket");
-                    }
-                    port.connected(made.ok());
-                }
-                SocketChange::Close(socket) => ctx.remove_socket(socket),
-            }
-        }
     }
 
     /// The connection of a lane is gone: so is the lane.

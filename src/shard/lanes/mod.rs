@@ -23,6 +23,7 @@ mod roce;
 mod serve;
 mod session;
 mod settle;
+mod sockets;
 mod status;
 mod wake;
 
