@@ -35,7 +35,7 @@ pub(super) const DIRECT: usize = 3;
 /// Looks in a row that bring nothing before a socket beside a busy one is looked at less often.
 const SILENT: u32 = 64;
 /// How often then: once in so many calls.
-const SELDOM: u32 = 4;
+const SELDOM: u32 = 16;
 /// What epoll reports for the waker.
 const WAKER: u64 = u64::MAX;
 /// What it reports for a watched descriptor, beside its number; for sockets it is less.

@@ -4,6 +4,7 @@
 use super::{corelane, failure, report, run};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
+use std::net::UdpSocket;
 use std::process::{Child, Command, Stdio};
 
 fn workloads(line: &str) -> Vec<Value> {
@@ -119,6 +120,7 @@ fn who_asks_for_a_device_gets_it_or_hears_why_not() {
     let report = report(&format!("rdma bench write -n 1 -O 0 -J {}", provider().1));
     let (device, ip) = match provider().0 {
         "verbs" => ("rxe0".into(), "10.99.0.1"),
+        _ if UdpSocket::bind("[::1]:0").is_ok() => (Value::Null, "::1"),
         _ => (Value::Null, "127.0.0.1"),
     };
     let config = &report["config"];
