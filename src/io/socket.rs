@@ -10,6 +10,9 @@ use socket2::{Domain, Protocol, SockRef, Type};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 
+/// More datagrams than come to a socket in the moment before it is connected.
+const STRANGERS: u32 = 4096;
+
 /// An open socket.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -67,7 +70,9 @@ impl Socket {
         let alone = alone.and_then(|()| made.set_reuse_port(false));
         shared.and(alone).map_err(failed("bind"))?;
         made.connect(&peer.into()).map_err(failed("connect"))?;
-        Ok(made.into())
+        let made = UdpSocket::from(made);
+        forget_strangers(&made).map_err(failed("recv"))?;
+        Ok(made)
     }
 
     pub(super) fn fd(&self) -> RawFd {
@@ -103,6 +108,19 @@ impl Socket {
             },
         }
     }
+}
+
+/// Drops what came before a socket was connected. Nothing that is received later tells it from what
+/// the peer sends, whoever sent it.
+fn forget_strangers(socket: &UdpSocket) -> std::io::Result<()> {
+    socket.set_nonblocking(true)?;
+    for _ in 0..STRANGERS {
+        match socket.recv(&mut [0]) {
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => break,
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The most of `buffers` send buffers that one of `sockets` sockets may hold while the kernel does
