@@ -60,15 +60,17 @@ impl Socket {
         let made = socket2::Socket::new(family, Type::DGRAM, Some(Protocol::UDP));
         let made = made.map_err(failed("socket"))?;
         let this = SockRef::from(&self.os);
+        // As it was, for others may have the address by it: each shard's socket has.
+        let before = this.reuse_port().map_err(failed("getsockopt"))?;
         // SO_REUSEPORT, for only sockets of one user share an address by it, and only while both
         // permit it; with SO_REUSEADDR anybody's would for that moment.
         let shared = this
             .set_reuse_port(true)
             .and_then(|()| made.set_reuse_port(true))
             .and_then(|()| made.bind(&local.into()));
-        let alone = this.set_reuse_port(false);
-        let alone = alone.and_then(|()| made.set_reuse_port(false));
-        shared.and(alone).map_err(failed("bind"))?;
+        let again = this.set_reuse_port(before);
+        let again = again.and_then(|()| made.set_reuse_port(before));
+        shared.and(again).map_err(failed("bind"))?;
         made.connect(&peer.into()).map_err(failed("connect"))?;
         let made = UdpSocket::from(made);
         forget_strangers(&made).map_err(failed("recv"))?;
@@ -115,9 +117,9 @@ impl Socket {
 fn forget_strangers(socket: &UdpSocket) -> std::io::Result<()> {
     socket.set_nonblocking(true)?;
     for _ in 0..STRANGERS {
-        match socket.recv(&mut [0]) {
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => break,
-            _ => {}
+        let none = |e: std::io::Error| e.kind() == std::io::ErrorKind::WouldBlock;
+        if socket.recv(&mut [0]).is_err_and(none) {
+            break;
         }
     }
     Ok(())

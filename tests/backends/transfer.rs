@@ -367,3 +367,19 @@ pub fn what_came_before_a_socket_had_its_peer_is_not_the_peers(b: &mut Rig) {
         b.remove_socket(own);
     }
 }
+
+pub fn a_socket_beside_one_of_many_leaves_the_address_to_all(b: &mut Rig) {
+    let open = |addr: SocketAddr| {
+        let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.bind(&addr.into()).map(|()| UdpSocket::from(socket))
+    };
+    let own = open("127.0.0.1:0".parse().unwrap()).unwrap();
+    let at = own.local_addr().unwrap();
+    let own = b.add_socket(own, SocketOptions::default()).unwrap();
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let made = b.socket_beside(own, at, peer.local_addr().unwrap());
+    assert!(open(at).is_ok(), "with {made:?} beside");
+    drop(made);
+    assert!(open(at).is_ok(), "and without");
+}
