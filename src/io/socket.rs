@@ -10,6 +10,9 @@ use socket2::{Domain, Protocol, SockRef, Type};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 
+/// More datagrams than come to a socket in the moment before it is connected.
+const STRANGERS: u32 = 4096;
+
 /// An open socket.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -57,17 +60,21 @@ impl Socket {
         let made = socket2::Socket::new(family, Type::DGRAM, Some(Protocol::UDP));
         let made = made.map_err(failed("socket"))?;
         let this = SockRef::from(&self.os);
+        // As it was, for others may have the address by it: each shard's socket has.
+        let before = this.reuse_port().map_err(failed("getsockopt"))?;
         // SO_REUSEPORT, for only sockets of one user share an address by it, and only while both
         // permit it; with SO_REUSEADDR anybody's would for that moment.
         let shared = this
             .set_reuse_port(true)
             .and_then(|()| made.set_reuse_port(true))
             .and_then(|()| made.bind(&local.into()));
-        let alone = this.set_reuse_port(false);
-        let alone = alone.and_then(|()| made.set_reuse_port(false));
-        shared.and(alone).map_err(failed("bind"))?;
+        let again = this.set_reuse_port(before);
+        let again = again.and_then(|()| made.set_reuse_port(before));
+        shared.and(again).map_err(failed("bind"))?;
         made.connect(&peer.into()).map_err(failed("connect"))?;
-        Ok(made.into())
+        let made = UdpSocket::from(made);
+        forget_strangers(&made).map_err(failed("recv"))?;
+        Ok(made)
     }
 
     pub(super) fn fd(&self) -> RawFd {
@@ -103,6 +110,19 @@ impl Socket {
             },
         }
     }
+}
+
+/// Drops what came before a socket was connected. Nothing that is received later tells it from what
+/// the peer sends, whoever sent it.
+fn forget_strangers(socket: &UdpSocket) -> std::io::Result<()> {
+    socket.set_nonblocking(true)?;
+    for _ in 0..STRANGERS {
+        let none = |e: std::io::Error| e.kind() == std::io::ErrorKind::WouldBlock;
+        if socket.recv(&mut [0]).is_err_and(none) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// The most of `buffers` send buffers that one of `sockets` sockets may hold while the kernel does
