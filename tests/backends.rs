@@ -102,7 +102,6 @@ macro_rules! kernel_only {
             /// Nor does it let sockets share an address.
             transfer::a_socket_beside_another_has_what_its_peer_sends,
             transfer::a_socket_beside_one_of_many_leaves_the_address_to_all,
-            transfer::what_came_before_a_socket_had_its_peer_is_not_the_peers,
             /// No thread sleeps in the simulator. `sim` below asserts what a wake does there.
             waiting::another_thread_ends_a_wait,
             /// Time is the driver's to move, so that `wait` does not let any pass.

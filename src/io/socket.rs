@@ -112,8 +112,9 @@ impl Socket {
     }
 }
 
-/// Drops what came before a socket was connected. Nothing that is received later tells it from what
-/// the peer sends, whoever sent it.
+/// Drops what came before a socket was connected: it would be taken for the peer's, for nobody asks
+/// the kernel who sent it. What the kernel is about to queue at this moment may still come, with an
+/// ICRC over another address than the peer's.
 fn forget_strangers(socket: &UdpSocket) -> std::io::Result<()> {
     socket.set_nonblocking(true)?;
     for _ in 0..STRANGERS {
@@ -138,6 +139,25 @@ pub(super) fn share(buffers: usize, sockets: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_came_before_a_socket_had_its_peer_is_dropped() {
+        let [socket, stranger, peer] = [(); 3].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+        let (at, from) = (socket.local_addr().unwrap(), peer.local_addr().unwrap());
+        for _ in 0..5 {
+            stranger.send_to(b"who", at).unwrap();
+        }
+        socket.connect(from).unwrap();
+        forget_strangers(&socket).unwrap();
+        stranger.send_to(b"who", at).unwrap();
+        peer.send_to(b"me", at).unwrap();
+        let mut bytes = [0; 8];
+        assert_eq!(socket.recv(&mut bytes).unwrap(), 2);
+        assert_eq!(
+            socket.recv(&mut bytes).unwrap_err().kind(),
+            std::io::ErrorKind::WouldBlock
+        );
+    }
 
     #[test]
     fn a_stuck_socket_leaves_buffers_to_the_others() {

@@ -5,7 +5,6 @@ use corelane::base::{Ecn, FourTuple};
 use corelane::io::{AHEAD, Arrival, IoConfig, IoError, SocketId, SocketOptions};
 use socket2::{Domain, Socket, Type};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 pub fn echo(b: &mut Rig) {
     let (a, a_addr) = b.bind("127.0.0.1:0");
@@ -336,36 +335,6 @@ pub fn a_socket_beside_another_has_what_its_peer_sends(b: &mut Rig) {
     let somewhere = "127.0.0.1:9".parse().unwrap();
     let unknown = b.socket_beside(SocketId(77), somewhere, somewhere);
     assert!(matches!(unknown, Err(IoError::System { .. })));
-}
-
-pub fn what_came_before_a_socket_had_its_peer_is_not_the_peers(b: &mut Rig) {
-    for (wildcard, addr) in [("0.0.0.0:0", "127.0.0.1:0"), ("[::]:0", "[::1]:0")] {
-        if !b.has(addr) {
-            continue;
-        }
-        // Of a wildcard's socket all goes to the other, until that is connected.
-        let (own, wild) = b.bind(wildcard);
-        let peer = UdpSocket::bind(addr).unwrap();
-        let stranger = UdpSocket::bind(addr).unwrap();
-        let from = peer.local_addr().unwrap();
-        let at = SocketAddr::new(from.ip(), wild.port());
-        let (done, mut strange) = (AtomicBool::new(false), 0);
-        std::thread::scope(|s| {
-            s.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    let _ = stranger.send_to(b"who", at);
-                }
-            });
-            for _ in 0..500 {
-                let made = b.socket_beside(own, at, from);
-                let heard = made.map(|m| m.set_nonblocking(true).and_then(|()| m.recv(&mut [0])));
-                strange += usize::from(!matches!(heard, Ok(Err(_))));
-            }
-            done.store(true, Ordering::Relaxed);
-        });
-        assert_eq!(strange, 0, "{addr}");
-        b.remove_socket(own);
-    }
 }
 
 pub fn a_socket_beside_one_of_many_leaves_the_address_to_all(b: &mut Rig) {
