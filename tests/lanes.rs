@@ -26,5 +26,7 @@ mod returns;
 mod rig;
 #[path = "lanes/scenarios.rs"]
 mod scenarios;
+#[path = "lanes/splits.rs"]
+mod splits;
 #[path = "lanes/undo.rs"]
 mod undo;

@@ -19,3 +19,5 @@ mod misuse;
 mod rig;
 #[path = "rdma/sim.rs"]
 mod sim;
+#[path = "rdma/split.rs"]
+mod split;

@@ -183,6 +183,12 @@ impl Port for AnyDevice {
     fn shares_receives(&self) -> bool {
         each!(self, d => Port::shares_receives(&**d))
     }
+    fn splits_writes(&self) -> bool {
+        each!(self, d => Port::splits_writes(&**d))
+    }
+    fn split_writes(&mut self, qp: QueuePairId) -> Result<(), RdmaError> {
+        each!(self, d => Port::split_writes(&mut **d, qp))
+    }
     fn prefers_inline(&self) -> bool {
         each!(self, d => Port::prefers_inline(&**d))
     }

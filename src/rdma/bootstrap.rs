@@ -24,6 +24,8 @@ const HAS_REGION: u32 = 2;
 /// The peer takes the lane back to a queue pair. Who does not know this flag passes over it, and
 /// hears no word of the kind.
 const RETURNS: u32 = 4;
+/// The peer's writes may come packet by packet, and this end would send its own so.
+const SPLITS: u32 = 8;
 /// Bytes of a queue pair's terms, and where they stand among all.
 const QUEUE: usize = 29;
 const QUEUE_AT: usize = 16;
@@ -73,6 +75,8 @@ pub struct Terms {
     pub region: Option<RegionTerms>,
     /// Whether a lane that left its queue pair may get another.
     pub returns: bool,
+    /// Whether both write packet by packet, where the other says so, too.
+    pub splits: bool,
 }
 
 /// Why a client is refused.
@@ -220,7 +224,8 @@ impl Terms {
         let has = |yes: bool, bit| if yes { bit } else { 0 };
         let flags = has(self.queue.is_some(), HAS_QUEUE)
             | has(self.region.is_some(), HAS_REGION)
-            | has(self.returns, RETURNS);
+            | has(self.returns, RETURNS)
+            | has(self.splits, SPLITS);
         put(0, &flags.to_be_bytes());
         put(4, &self.slot.to_be_bytes());
         put(8, &self.window.to_be_bytes());
@@ -250,6 +255,7 @@ impl Terms {
             queue: None,
             region: None,
             returns: flags & RETURNS != 0,
+            splits: flags & SPLITS != 0,
         };
         let within = |n: u32, (low, high): (usize, usize)| (low..=high).contains(&(n as usize));
         ok(within(terms.slot, limits::LANE_SLOT), "slot")?;

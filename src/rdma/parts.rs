@@ -381,7 +381,8 @@ impl Parts {
         post_receives(mr, self.plan.slot, places, |b| port.post_recv(qp.id, b))
     }
 
-    /// Takes the queue pair to RTS, connected to the peer's.
+    /// Takes the queue pair to RTS, connected to the peer's; with `splits` both write packet by
+    /// packet.
     ///
     /// # Errors
     /// Those of the provider.
@@ -390,6 +391,7 @@ impl Parts {
         port: &mut P,
         local: IpAddr,
         peer: &QueueTerms,
+        splits: bool,
     ) -> Result<(), RdmaError> {
         let (qp, _) = self.qp.as_ref().ok_or(RdmaError::Unknown("queue pair"))?;
         let (sgid_index, ..) = port.gid_of(local).ok_or(RdmaError::NoGid { index: 0 })?;
@@ -414,7 +416,11 @@ impl Parts {
             rnr_retry: 7,
             max_rd_atomic: rd_atomic.min(peer.rd_atomic),
         };
-        port.modify_to_rts(qp.id, &rts)
+        port.modify_to_rts(qp.id, &rts)?;
+        if splits {
+            port.split_writes(qp.id)?;
+        }
+        Ok(())
     }
 
     /// What to tell the peer of the queue pair; `None` without one, or without an address.

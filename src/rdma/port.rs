@@ -4,7 +4,7 @@
 
 use super::bootstrap::QueueTerms;
 use super::error::RdmaError;
-use super::ids::{CompletionQueueId, Gid};
+use super::ids::{CompletionQueueId, Gid, QueuePairId};
 use super::provider::Provider;
 use crate::base::{FourTuple, RecvMeta, SocketId, Timestamp, Transmit};
 use std::net::IpAddr;
@@ -115,6 +115,23 @@ pub trait Port: Provider {
                 attr.max_srq.into(),
             ),
         ]
+    }
+
+    /// Whether queue pairs here send faster where the peer lets them
+    /// [split](Port::split_writes) what they write.
+    fn splits_writes(&self) -> bool {
+        false
+    }
+
+    /// In RTS, before anything is posted: a long RDMA WRITE without immediate data is asked for as
+    /// one RDMA WRITE ONLY for each packet, still with one completion. What is then refused midway
+    /// was written in part.
+    ///
+    /// # Errors
+    /// No such queue pair, or it has work.
+    fn split_writes(&mut self, qp: QueuePairId) -> Result<(), RdmaError> {
+        let _ = qp;
+        Ok(())
     }
 
     /// How often a peer was told that no receive was ready (RNR), by all that the device has;

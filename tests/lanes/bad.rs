@@ -33,6 +33,7 @@ fn terms(queue: bool) -> Terms {
             access: Access::REMOTE_READ,
         }),
         returns: true,
+        splits: true,
     }
 }
 

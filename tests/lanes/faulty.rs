@@ -26,6 +26,8 @@ struct Inner {
     only: AtomicUsize,
     /// Sends that were posted with one call, at most.
     longest: AtomicUsize,
+    /// Queue pairs that split what they write.
+    split: AtomicUsize,
     /// What was posted since that was asked last: `s` for sends, `r` for shared receives.
     posted: Mutex<String>,
     events: Mutex<VecDeque<AsyncEvent>>,
@@ -44,6 +46,7 @@ impl Default for Inner {
             failed: AtomicU32::new(0),
             only: AtomicUsize::new(usize::MAX),
             longest: AtomicUsize::new(0),
+            split: AtomicUsize::new(0),
             posted: Mutex::default(),
             events: Mutex::default(),
             at: Mutex::default(),
@@ -82,6 +85,11 @@ impl Faults {
     /// Sends that were posted with one call, at most.
     pub fn longest(&self) -> usize {
         self.0.longest.load(Ordering::Relaxed)
+    }
+
+    /// How many queue pairs split what they write, those that are gone included.
+    pub fn split(&self) -> usize {
+        self.0.split.load(Ordering::Relaxed)
     }
 
     /// What was posted since the last call of this: `s` for sends, `r` for shared receives.
@@ -317,6 +325,14 @@ impl Port for Faulty {
     }
     fn shares_receives(&self) -> bool {
         self.shares.unwrap_or_else(|| self.device.shares_receives())
+    }
+    fn splits_writes(&self) -> bool {
+        self.device.splits_writes()
+    }
+    fn split_writes(&mut self, qp: QueuePairId) -> Result<(), RdmaError> {
+        self.faults.step()?;
+        self.faults.0.split.fetch_add(1, Ordering::Relaxed);
+        self.device.split_writes(qp)
     }
     fn prefers_inline(&self) -> bool {
         self.device.prefers_inline()

@@ -44,7 +44,7 @@ fn build(port: &mut Faulty, registry: &Registry, quotas: &Quotas) -> bool {
     let mut done = false;
     if let Ok(mut parts) = Parts::build(port, &shared, plan(), owner, reserved) {
         assert_eq!(quotas.identities(), 1);
-        done = parts.connect(port, ip, &peer).is_ok();
+        done = parts.connect(port, ip, &peer, true).is_ok();
         // Another one, where the first was left.
         parts.drop_queue(port);
         let before = (port.objects(), registry.objects());
@@ -52,7 +52,7 @@ fn build(port: &mut Faulty, registry: &Registry, quotas: &Quotas) -> bool {
             assert_eq!((port.objects(), registry.objects()), before);
             done = false;
         }
-        done = done && parts.connect(port, ip, &peer).is_ok();
+        done = done && parts.connect(port, ip, &peer, true).is_ok();
         parts.tear_down(port);
     }
     shared.tear_down(port);

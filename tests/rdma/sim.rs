@@ -171,6 +171,11 @@ impl World {
         let names = [ends[0].side.name(), ends[1].side.name()];
         ends[0].side.connect(names[1], &terms);
         ends[1].side.connect(names[0], &terms);
+        if seed.is_multiple_of(3) {
+            for end in &mut ends {
+                end.side.dev.split_writes(end.side.qp.id).unwrap();
+            }
+        }
         let mut world = Self {
             rng,
             now: Timestamp::from_nanos(1),

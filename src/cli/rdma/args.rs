@@ -72,6 +72,10 @@ pub struct ProviderArgs {
     /// A lane that fell back to QUIC stays there, instead of asking for another queue pair
     #[arg(long, conflicts_with = "no_rdma")]
     pub no_returns: bool,
+    /// Long writes go as one message each, instead of packet by packet where both ends are in user
+    /// space
+    #[arg(long, conflicts_with = "no_rdma")]
+    pub no_split_writes: bool,
     /// How long the other end may take for a step of a lane's opening and of its end
     #[arg(long, value_name = "TIME", default_value = "10")]
     #[arg(value_parser = units::parse_duration)]
@@ -84,6 +88,7 @@ impl ProviderArgs {
         LaneConfig {
             patience: self.patience,
             returns: (!self.no_returns).then(Returns::default),
+            splits_writes: !self.no_split_writes,
             ..LaneConfig::default()
         }
     }
@@ -238,6 +243,14 @@ mod tests {
         assert_eq!(returns(&["--no-returns"]), Some(None));
         // A lane without a queue pair has none to come back to.
         assert_eq!(returns(&["--no-returns", "--no-rdma"]), None);
+    }
+
+    #[test]
+    fn long_writes_are_split_unless_the_flag_says_otherwise() {
+        let splits = |flags: &[&str]| lanes(flags).ok().map(|lanes| lanes.splits_writes);
+        assert_eq!(splits(&[]), Some(true));
+        assert_eq!(splits(&["--no-split-writes"]), Some(false));
+        assert_eq!(splits(&["--no-split-writes", "--no-rdma"]), None);
     }
 
     #[test]

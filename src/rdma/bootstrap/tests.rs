@@ -28,6 +28,7 @@ fn terms(n: u64, has_queue: bool, has_region: bool) -> Terms {
         queue: has_queue.then(|| queue(n)),
         region: has_region.then_some(region),
         returns: n.is_multiple_of(3),
+        splits: n.is_multiple_of(5),
     }
 }
 

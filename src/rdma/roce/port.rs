@@ -3,7 +3,8 @@
 use super::device::Device;
 use crate::base::net::canonical;
 use crate::base::{RecvMeta, SocketId, Timestamp, Transmit};
-use crate::rdma::ids::Gid;
+use crate::rdma::error::RdmaError;
+use crate::rdma::ids::{Gid, QueuePairId};
 use crate::rdma::port::{Port, SocketChange};
 use std::net::IpAddr;
 
@@ -14,6 +15,21 @@ impl Port for Device {
 
     fn shares_receives(&self) -> bool {
         true
+    }
+
+    fn splits_writes(&self) -> bool {
+        true
+    }
+
+    fn split_writes(&mut self, qp: QueuePairId) -> Result<(), RdmaError> {
+        match self.with_qp(qp, |qp, _| qp.split_writes()) {
+            Some(true) => Ok(()),
+            Some(false) => Err(RdmaError::Busy {
+                what: "queue pair",
+                users: 1,
+            }),
+            None => Err(RdmaError::Unknown("queue pair")),
+        }
     }
 
     fn gid_of(&self, ip: IpAddr) -> Option<(u8, Gid, u16)> {

@@ -101,7 +101,13 @@ impl<P: Port> Host<P> {
             queue: queue.and_then(|(parts, port)| parts.queue_terms(port, s.local)),
             region,
             returns: self.config.returns.is_some(),
+            splits: self.splits(),
         }
+    }
+
+    /// Whether long writes of both ends are to go packet by packet.
+    pub(super) fn splits(&self) -> bool {
+        self.config.splits_writes && self.port.as_ref().is_some_and(Port::splits_writes)
     }
 
     /// The client's first word.
@@ -208,11 +214,12 @@ impl<P: Port> Host<P> {
         s.why_quic = reached.err();
         let local = s.local;
         self.adopt(key, parts);
+        let splits = peer.splits && self.splits();
         if let (Some(queue), Some(s), Some(port)) =
             (&peer.queue, self.sessions.get_mut(key), &mut self.port)
             && let Some(parts) = &s.parts
         {
-            match parts.connect(port, local, queue) {
+            match parts.connect(port, local, queue, splits) {
                 Ok(()) => s.carrier = Carrier::Queue,
                 Err(error) => {
                     tracing::warn!(client, %error, "a client's terms cannot be met");
@@ -254,8 +261,9 @@ impl<P: Port> Host<P> {
             why_quic = Some("the RDMA device of this end is not usable".into());
         }
         let queue = peer.queue.filter(|_| why_quic.is_none());
+        let splits = peer.splits && self.splits();
         if let (Some(parts), Some(queue), Some(port)) = (&s.parts, queue, &mut self.port) {
-            match parts.connect(port, local, &queue) {
+            match parts.connect(port, local, &queue, splits) {
                 Ok(()) => ready = true,
                 Err(error) => why_quic = Some(error.to_string()),
             }

@@ -44,6 +44,9 @@ pub struct LaneConfig {
     /// How a client's lane that left its queue pair tries to come back to one, and whether a server
     /// lets it; `None` has lanes stay on their streams.
     pub returns: Option<Returns>,
+    /// Whether long writes go packet by packet between two providers in user space
+    /// ([`Port::split_writes`]); whole where a peer does not want it or is a device.
+    pub splits_writes: bool,
     /// Lanes at a time.
     pub max_lanes: usize,
     /// Whether a peer's queue pair may be at another address than its QUIC connection comes from.
@@ -74,6 +77,7 @@ impl Default for LaneConfig {
             completions: 64 * 1024,
             patience: Duration::from_secs(10),
             returns: Some(Returns::default()),
+            splits_writes: true,
             max_lanes: limits::LANES,
             foreign_gids: false,
             quotas: Quotas::new(Default::default()),

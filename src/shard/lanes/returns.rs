@@ -252,11 +252,13 @@ impl<P: Port> Host<P> {
 
     fn connect_queue(&mut self, key: Key, queue: &QueueTerms) -> Result<(), RdmaError> {
         const NONE: RdmaError = RdmaError::Unknown("queue pair");
+        let splits = self.splits();
         let (Some(s), Some(port)) = (self.sessions.get_mut(key), &mut self.port) else {
             return Err(NONE);
         };
         let parts = s.parts.as_ref().ok_or(NONE)?;
-        parts.connect(port, s.local, queue)?;
+        let splits = splits && s.peer.as_ref().is_some_and(|peer| peer.splits);
+        parts.connect(port, s.local, queue, splits)?;
         if let Some(peer) = &mut s.peer {
             peer.queue = Some(*queue);
         }

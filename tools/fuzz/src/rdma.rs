@@ -72,6 +72,7 @@ pub fn messages() -> Vec<Vec<u8>> {
             access: Access::REMOTE_WRITE | Access::REMOTE_READ,
         }),
         returns: true,
+        splits: true,
     };
     let bare = Terms {
         queue: None,

@@ -183,6 +183,11 @@ impl Qp {
         self.requester.start(attr);
     }
 
+    /// From now on long WRITEs leave packet by packet; false when some are posted already.
+    pub fn split_writes(&mut self) -> bool {
+        self.requester.split_writes()
+    }
+
     /// Whether SENDs or WRITEs are under way.
     #[inline]
     pub fn is_busy(&self) -> bool {

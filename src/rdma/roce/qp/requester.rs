@@ -51,6 +51,8 @@ pub(super) struct Requester {
     pub rnr_retries: u8,
     pub rnr_left: u8,
     max_fetching: u32,
+    /// A WRITE without immediate data is asked for as one for each packet.
+    splits: bool,
 }
 
 impl Requester {
@@ -75,6 +77,7 @@ impl Requester {
             rnr_retries: 0,
             rnr_left: 0,
             max_fetching: 0,
+            splits: false,
         }
     }
 
@@ -86,7 +89,14 @@ impl Requester {
         (self.rnr_retries, self.rnr_left) = (attr.rnr_retry, attr.rnr_retry);
         self.max_fetching = attr.max_rd_atomic.into();
         self.window = Window::default();
+        self.splits = false;
         self.stop();
+    }
+
+    /// From now on long WRITEs are asked for packet by packet; false when some are there already.
+    pub fn split_writes(&mut self) -> bool {
+        self.splits = self.queue.front().is_none();
+        self.splits
     }
 
     /// Nothing is under way any more.
@@ -237,13 +247,24 @@ impl Requester {
         }
         let offset = self.packet.saturating_mul(mtu);
         let place = Place::of(self.packet, packets);
-        let (opcode, ext) = message_packet(wqe, place);
+        let payload = wqe.len.saturating_sub(offset).min(mtu);
+        let (opcode, ext) = match wqe.op {
+            SendOp::RdmaWrite(remote) if self.splits => {
+                let reth = Reth {
+                    addr: remote.addr.wrapping_add(offset.into()),
+                    rkey: remote.rkey,
+                    len: payload,
+                };
+                (Opcode::write(Place::Only, false), Ext::Reth(reth))
+            }
+            _ => message_packet(wqe, place),
+        };
         Some(Planned {
             opcode,
             ext,
             psn: first.plus(self.packet),
             offset,
-            payload: wqe.len.saturating_sub(offset).min(mtu),
+            payload,
             ack_req: self.asks(place, is_full(window, self.flight + 1, mtu)),
             solicited: wqe.solicited && place.ends(),
         })

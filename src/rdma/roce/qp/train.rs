@@ -4,9 +4,10 @@
 //! call of its own. Answers that a train had no place for begin the next one, and so do those
 //! behind a single short request, which leaves at once.
 //!
-//! A message's FIRST packet is longer than its MIDDLE ones by its RETH, so it begins a train that
-//! the next packet ends; from there on all segments are equal. Packets are written where they leave
-//! from, and their data is copied once, out of registered memory, or stays there ([`Pieces`]).
+//! A WRITE's FIRST packet is longer than its MIDDLE ones by its RETH, so it begins a train that the
+//! next packet ends; from there on all segments are equal. Split WRITEs have equal packets, and
+//! their trains go on over the end of each. Data is copied once, out of registered memory, to where
+//! it leaves from, or stays there ([`Pieces`]).
 
 use super::{Ctx, Qp};
 use crate::base::limits::{MAX_TRAIN_BYTES, MAX_TRAIN_SEGMENTS, ROCE_WINDOW, ROCE_WINDOW_OF_ALL};
