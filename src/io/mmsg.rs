@@ -4,8 +4,10 @@
 //! tried again at every flush; `wait` watches it for room. Other sockets are not held up. With
 //! up to three sockets `recv` asks them directly, with more it asks epoll which are worth asking.
 //! Epoll gets to know a socket when it is first asked: the kernel tells it of every datagram that
-//! comes or has left, which a shard that never sleeps has no use for.
+//! comes or has left, which a shard that never sleeps has no use for. What comes alone to a
+//! connected socket is received with less ado (`alone`).
 
+mod alone;
 mod epoll;
 mod rx;
 mod tx;
@@ -19,6 +21,7 @@ use super::{
 };
 use crate::base::limits::GATHER_PIECES;
 use crate::mem::Pool;
+use alone::Alone;
 use epoll::Epoll;
 use rx::RxBatch;
 use std::collections::VecDeque;
@@ -50,6 +53,7 @@ const NO_PART: libc::iovec = libc::iovec {
 
 struct Entry {
     socket: Socket,
+    alone: Alone,
     queue: VecDeque<Train>,
     /// Epoll knows the socket.
     known: bool,
@@ -148,6 +152,7 @@ impl Mmsg {
         };
         if let Some(slot) = self.sockets.get_mut(index) {
             *slot = Some(Entry {
+                alone: Alone::of(&socket),
                 socket,
                 queue: VecDeque::new(),
                 known: false,
@@ -264,7 +269,14 @@ impl Mmsg {
             return Ok(0);
         }
         self.stats.syscalls += 1;
-        match self.rx.receive(&entry.socket, id, &mut self.stats, sink) {
+        let (socket, alone) = (&entry.socket, &mut entry.alone);
+        let received = match alone.is_on() {
+            true => self
+                .rx
+                .receive_alone(socket, alone, id, &mut self.stats, sink),
+            false => self.rx.receive(socket, alone, id, &mut self.stats, sink),
+        };
+        match received {
             Ok(trains) => {
                 entry.silence = 0;
                 Ok(trains)
@@ -272,6 +284,7 @@ impl Mmsg {
             Err(errno) => match errno.class() {
                 Class::Later => {
                     entry.silence = entry.silence.saturating_add(1);
+                    entry.alone.missed(&entry.socket);
                     Ok(0)
                 }
                 Class::Drop(_) => {

@@ -28,6 +28,10 @@ pub(super) struct Socket {
     pub(super) peer: Option<SocketAddr>,
     /// The kernel takes UDP_SEGMENT on this socket.
     pub(super) gso: bool,
+    /// It gives trains on it (UDP_GRO), unless told otherwise since.
+    pub(super) gro: bool,
+    /// It tells nothing of ECN ([`SocketOptions::bare`]).
+    pub(super) bare: bool,
     /// The type of service of an IPv4 datagram whose message does not say it.
     pub(super) tos: u8,
     /// The traffic class of an IPv6 one.
@@ -47,6 +51,8 @@ impl Socket {
             wildcard: bound.ip().is_unspecified(),
             bound: canonical(bound),
             gso: applied.gso,
+            gro: applied.gro,
+            bare: options.bare,
             tos: applied.tos,
             traffic_class: applied.traffic_class,
         })

@@ -5,6 +5,7 @@ use super::super::cmsg;
 use super::super::errno::Errno;
 use super::super::socket::Socket;
 use super::super::{AHEAD, Arrival, IoError, IoStats, SocketId, TX_BUFFER_LEN};
+use super::alone::{Alone, SHORT};
 use crate::mem::{Pages, Region};
 
 /// Trains in one `recvmmsg`: enough to amortise the call, few enough that the buffers stay in
@@ -74,6 +75,7 @@ impl RxBatch {
     pub(super) fn receive(
         &mut self,
         socket: &Socket,
+        alone: &mut Alone,
         id: SocketId,
         stats: &mut IoStats,
         sink: &mut dyn FnMut(Arrival<'_>) -> bool,
@@ -81,7 +83,8 @@ impl RxBatch {
         if self.waiting {
             self.receive_one(socket)?;
             self.waiting = false;
-            self.show(0, socket, id, stats, sink);
+            let single = self.show(0, socket, id, stats, sink);
+            alone.heard(single);
             return Ok(1);
         }
         let got = self.receive_many(socket);
@@ -94,9 +97,46 @@ impl RxBatch {
             if i + AHEAD < n {
                 self.tell(i + AHEAD, sink);
             }
-            self.show(i, socket, id, stats, sink);
+            let single = self.show(i, socket, id, stats, sink);
+            alone.heard(single && n == 1);
         }
         Ok(n)
+    }
+
+    /// The same with one `recvfrom`, of a socket that hands over nothing else.
+    #[inline]
+    pub(super) fn receive_alone(
+        &mut self,
+        socket: &Socket,
+        alone: &mut Alone,
+        id: SocketId,
+        stats: &mut IoStats,
+        sink: &mut dyn FnMut(Arrival<'_>) -> bool,
+    ) -> Result<usize, Errno> {
+        // SAFETY: the first buffer is that long, and nothing else refers to it; no address is
+        // asked for. Called directly as below.
+        let n = unsafe {
+            libc::syscall(
+                libc::SYS_recvfrom,
+                socket.fd(),
+                self.buffers.as_ptr(),
+                BUFFER,
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut::<libc::c_void>(),
+                std::ptr::null_mut::<libc::c_void>(),
+            )
+        };
+        let len = usize::try_from(n).map_err(|_| Errno::last())?;
+        alone.came(socket, len);
+        let Some(remote) = socket.peer.filter(|_| len > 0) else {
+            stats.rx_empty += 1;
+            return Ok(1);
+        };
+        let meta = socket.meta(id, remote, &[], len);
+        stats.on_train(len, len);
+        let data = self.bytes(0, len);
+        sink(Arrival::Train(&meta, data));
+        Ok(1)
     }
 
     #[inline]
@@ -157,6 +197,7 @@ impl RxBatch {
         sink(Arrival::Coming(self.bytes(i, len)));
     }
 
+    /// Whether it was one short datagram.
     #[inline]
     fn show(
         &mut self,
@@ -165,28 +206,29 @@ impl RxBatch {
         id: SocketId,
         stats: &mut IoStats,
         sink: &mut dyn FnMut(Arrival<'_>) -> bool,
-    ) {
+    ) -> bool {
         let (Some(header), Some(name), Some(control)) =
             (self.headers.get(i), self.names.get(i), self.controls.get(i))
         else {
-            return;
+            return false;
         };
         let len = (header.msg_len as usize).min(BUFFER);
         let control_len = header.msg_hdr.msg_controllen.min(cmsg::RECV_LEN);
         let control = control.0.get(..control_len).unwrap_or(&[]);
         if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
             stats.rx_truncated += 1;
-            return;
+            return false;
         }
         let remote = socket.peer.or_else(|| name.read());
         let Some(remote) = remote.filter(|_| len > 0) else {
             stats.rx_empty += 1;
-            return;
+            return false;
         };
         let meta = socket.meta(id, remote, control, len);
         stats.on_train(len, meta.segment_size);
         let data = self.bytes(i, len);
         sink(Arrival::Train(&meta, data));
+        len <= SHORT.min(meta.segment_size)
     }
 }
 
