@@ -3,7 +3,7 @@
 
 use super::error::IoError;
 use super::sockopt::{self, SocketOptions};
-use super::{RecvMeta, SocketId, cmsg};
+use super::{RecvMeta, SocketId, Transmit, cmsg};
 use crate::base::FourTuple;
 use crate::base::net::canonical;
 use socket2::{Domain, Protocol, SockRef, Type};
@@ -93,6 +93,14 @@ impl Socket {
         self.os
             .set_nonblocking(!blocking)
             .map_err(|e| IoError::from_io("fcntl", &e))
+    }
+
+    /// Whether the kernel knows all about a datagram but its bytes.
+    #[inline]
+    pub(super) fn is_plain(&self, t: &Transmit) -> bool {
+        let v4 = t.path.remote.is_ipv4();
+        let default = if v4 { self.tos } else { self.traffic_class };
+        !self.wildcard && t.ecn.in_tos(default) == default && self.peer == Some(t.path.remote)
     }
 
     /// Describes a received train of `len` bytes.

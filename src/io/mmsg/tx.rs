@@ -55,11 +55,16 @@ impl Mmsg {
             self.send(buffer, transmit);
             return self.flush();
         };
-        message.prepare_all(&buffer, &transmit, &entry.socket);
-        header.msg_hdr = message.header();
         self.stats.syscalls += 1;
-        // SAFETY: the header was set just now and points to a boxed message and to `buffer`.
-        let n = unsafe { send(entry.socket.fd(), std::slice::from_mut(header)) };
+        let n = if entry.socket.is_plain(&transmit) {
+            let bytes = buffer.get(..transmit.len).unwrap_or_default();
+            send_plain(entry.socket.fd(), bytes)
+        } else {
+            message.prepare_all(&buffer, &transmit, &entry.socket);
+            header.msg_hdr = message.header();
+            // SAFETY: the header was set just now and points to a boxed message and to `buffer`.
+            unsafe { send(entry.socket.fd(), std::slice::from_mut(header)) }
+        };
         if n > 0 {
             self.stats.tx_trains += 1;
             self.stats.tx_datagrams += 1;
@@ -205,6 +210,18 @@ impl Entry {
             self.queue.pop_front();
         }
     }
+}
+
+/// Sends a datagram of which a connected socket knows the rest: 1, or -1 and `errno`. Called
+/// directly as below.
+#[inline]
+fn send_plain(fd: libc::c_int, bytes: &[u8]) -> libc::c_long {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let (at, len) = (bytes.as_ptr(), bytes.len());
+    let nobody = std::ptr::null::<libc::c_void>();
+    // SAFETY: the kernel reads `bytes`, and no address.
+    let n = unsafe { libc::syscall(libc::SYS_sendto, fd, at, len, flags, nobody, 0) };
+    if n < 0 { n } else { 1 }
 }
 
 /// Sends messages: how many the kernel took, or -1 and `errno`. The calls are made directly: the

@@ -111,6 +111,12 @@ impl Requester {
         self.timer.min(self.waits_until)
     }
 
+    /// Whether every packet of every request was sent.
+    #[inline]
+    pub fn is_done(&self) -> bool {
+        self.queue.get(self.cursor).is_none()
+    }
+
     /// Whether SENDs or WRITEs are under way.
     pub fn is_busy(&self) -> bool {
         self.flight > 0

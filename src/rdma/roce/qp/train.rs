@@ -168,6 +168,11 @@ impl Qp {
             if len < train.segment {
                 break;
             }
+            // Mostly there is nothing else, and to plan takes longer than to see it.
+            train.drained = self.requester.is_done() && !self.responder.has_output();
+            if train.drained {
+                break;
+            }
         }
         self.answers_first = self.responder.has_output();
         if train.count == 0 {
