@@ -130,3 +130,18 @@ fn a_queue_pair_with_work_does_not_change() {
         Err(RdmaError::Unknown(_))
     ));
 }
+
+#[test]
+fn asked_again_midway_it_stays_as_it_is() {
+    let mut peer = peer();
+    let (first, len) = (peer.side.qp.psn, 3 * MTU + 5);
+    post(&mut peer, SendOp::RdmaWrite(REMOTE), 0, len);
+    peer.answers();
+    let qp = peer.side.qp.id;
+    assert!(matches!(
+        peer.side.dev.split_writes(qp),
+        Err(RdmaError::Busy { .. })
+    ));
+    acknowledge(&mut peer, first + 2, Syndrome::SequenceError);
+    assert_eq!(peer.answers(), packets(&peer, first, len, 2));
+}

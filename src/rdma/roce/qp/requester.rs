@@ -93,10 +93,12 @@ impl Requester {
         self.stop();
     }
 
-    /// From now on long WRITEs are asked for packet by packet; false when some are there already.
+    /// From now on long WRITEs are asked for packet by packet; false when some are there already,
+    /// which go on as they began.
     pub fn split_writes(&mut self) -> bool {
-        self.splits = self.queue.front().is_none();
-        self.splits
+        let idle = self.queue.front().is_none();
+        self.splits |= idle;
+        idle
     }
 
     /// Nothing is under way any more.
