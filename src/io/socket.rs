@@ -30,8 +30,8 @@ pub(super) struct Socket {
     pub(super) gso: bool,
     /// It gives trains on it (UDP_GRO), unless told otherwise since.
     pub(super) gro: bool,
-    /// It tells nothing of ECN ([`SocketOptions::bare`]).
-    pub(super) bare: bool,
+    /// It tells nothing else, and its datagrams have a check of their own ([`SocketOptions`]).
+    pub(super) simple: bool,
     /// The type of service of an IPv4 datagram whose message does not say it.
     pub(super) tos: u8,
     /// The traffic class of an IPv6 one.
@@ -52,7 +52,7 @@ impl Socket {
             bound: canonical(bound),
             gso: applied.gso,
             gro: applied.gro,
-            bare: options.bare,
+            simple: options.bare && options.checked,
             tos: applied.tos,
             traffic_class: applied.traffic_class,
         })

@@ -24,6 +24,9 @@ pub struct SocketOptions {
     /// For a protocol without ECN: what is received does not tell its ECN field, and what is sent
     /// says itself when it has one.
     pub bare: bool,
+    /// Datagrams have a check of their own, so that two that were taken for one would be noticed.
+    /// A bare and connected socket may then change how it receives while it is in use.
+    pub checked: bool,
 }
 
 impl Default for SocketOptions {
@@ -34,6 +37,7 @@ impl Default for SocketOptions {
             gro: true,
             gso: true,
             bare: false,
+            checked: false,
         }
     }
 }

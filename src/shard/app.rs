@@ -197,8 +197,13 @@ impl Context<'_> {
     /// # Errors
     /// The backend could not take it.
     pub fn add_own_socket(&mut self, socket: UdpSocket) -> Result<SocketId, IoError> {
+        self.add_own(socket, false)
+    }
+
+    fn add_own(&mut self, socket: UdpSocket, checked: bool) -> Result<SocketId, IoError> {
         let options = SocketOptions {
             bare: true,
+            checked,
             ..self.options
         };
         let id = self.backend.add_socket(socket, options)?;
@@ -207,7 +212,9 @@ impl Context<'_> {
     }
 
     /// Gives the shard another socket that is the application's alone, at `local`, where its socket
-    /// `id` is, and connected to `peer`: what comes from there is its, all else the other's.
+    /// `id` is, and connected to `peer`: what comes from there is its, all else the other's. Its
+    /// datagrams must have a check of their own, as RoCE's have: in the moment in which it turns
+    /// from trains to single datagrams or back, a train may rarely be taken for one datagram.
     ///
     /// # Errors
     /// The system does not permit it, or the backend could not take it.
@@ -219,7 +226,7 @@ impl Context<'_> {
     ) -> Result<SocketId, IoError> {
         let socket = self.backend.socket_beside(id, local, peer)?;
         sockopt::accept_unchecked(&socket);
-        self.add_own_socket(socket)
+        self.add_own(socket, true)
     }
 
     /// Ends the shard's sleep whenever `fd` becomes readable, and tells

@@ -11,7 +11,7 @@ use super::super::sockopt;
 /// Datagrams that have to come alone, one after another, before trains are turned down.
 const ENOUGH: u32 = 64;
 /// Looks that have to find nothing after that: whoever saw the option as it was is through then.
-/// Of a train that came later nobody would tell the segments' size; it would not pass its checks.
+/// Of a train that came later nobody would tell the segments' size; it would not pass its check.
 const LOOKS: usize = 8;
 /// The longest short datagram, bytes.
 pub(super) const SHORT: usize = 1024;
@@ -34,7 +34,7 @@ pub(super) struct Alone(State);
 
 impl Alone {
     pub(super) fn of(socket: &Socket) -> Self {
-        let apt = socket.peer.is_some() && socket.bare && socket.gro && !socket.wildcard;
+        let apt = socket.peer.is_some() && socket.simple && socket.gro && !socket.wildcard;
         Self(if apt { State::Trains(0) } else { State::Never })
     }
 
@@ -123,6 +123,7 @@ mod tests {
         gro: true,
         gso: true,
         bare: true,
+        checked: true,
     };
 
     /// Two sockets, connected to each other.
@@ -296,9 +297,19 @@ mod tests {
             ..BARE
         };
         let single = SocketOptions { gro: false, ..BARE };
-        let other = connected.try_clone().unwrap();
+        let unchecked = SocketOptions {
+            checked: false,
+            ..BARE
+        };
         let third = connected.try_clone().unwrap();
-        for (os, options) in [(connected, plain), (unconnected, BARE), (other, single)] {
+        let again = || third.try_clone().unwrap();
+        let all = [
+            (connected, plain),
+            (unconnected, BARE),
+            (again(), single),
+            (again(), unchecked),
+        ];
+        for (os, options) in all {
             let socket = Socket::new(os, &options).unwrap();
             assert_eq!(Alone::of(&socket).0, State::Never);
         }
