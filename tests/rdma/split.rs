@@ -103,6 +103,40 @@ fn trains_go_on_over_the_end_of_a_write() {
 }
 
 #[test]
+fn a_window_is_of_whole_trains() {
+    let trains = |window: usize| {
+        let mtu = Mtu::Mtu4096;
+        let terms = Terms {
+            mtu,
+            ..Terms::new()
+        };
+        let mut peer = RawPeer::with(terms, |c| c.window = window);
+        peer.side.dev.split_writes(peer.side.qp.id).unwrap();
+        let first = peer.side.qp.psn;
+        for n in 0..2 {
+            post(&mut peer, SendOp::RdmaWrite(REMOTE), n << 16, 64 << 10);
+        }
+        let mut all = Vec::new();
+        loop {
+            let sent: Vec<usize> = std::iter::from_fn(|| peer.side.transmit(peer.now))
+                .map(|(transmit, _)| transmit.segments())
+                .collect();
+            if sent.is_empty() {
+                break;
+            }
+            all.extend(sent);
+            let last = first + all.iter().sum::<usize>() as u32 - 1;
+            acknowledge(&mut peer, last, Syndrome::Ack);
+        }
+        all
+    };
+    assert_eq!(trains(64 << 10), [15, 15, 2]);
+    assert_eq!(trains(100 << 10), [15, 15, 2]);
+    // What is less than a train is left as it is.
+    assert_eq!(trains(32 << 10), [8, 8, 8, 8]);
+}
+
+#[test]
 fn what_tells_the_peer_something_at_its_end_stays_whole() {
     let mut peer = peer();
     post(&mut peer, SendOp::RdmaWriteWithImm(REMOTE, 7), 0, 2 * MTU);

@@ -92,11 +92,7 @@ const ROWS: [Row; 9] = [
         "rdma bench write --spin -J -s 65536 -D {s} -O {o}",
     ),
     row("latency", "corelane", LATENCY),
-    row(
-        "clients",
-        "corelane",
-        "rdma bench clients --spin -J -D {s} -O {o}",
-    ),
+    row("clients", "corelane", "rdma bench clients -J -D {s} -O {o}"),
     row("setup", "corelane", "rdma bench setup -J"),
 ];
 

@@ -185,7 +185,8 @@ impl Qp {
 
     /// From now on long WRITEs leave packet by packet; false when some are posted already.
     pub fn split_writes(&mut self) -> bool {
-        self.requester.split_writes()
+        let mtu = self.path.as_ref().map_or(0, |path| path.mtu);
+        self.requester.split_writes(mtu)
     }
 
     /// Whether SENDs or WRITEs are under way.

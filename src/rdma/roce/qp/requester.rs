@@ -9,10 +9,11 @@ use super::train::Planned;
 use super::window::{Window, is_full};
 use super::{Ctx, Qp};
 use crate::base::Timestamp;
-use crate::base::limits::ROCE_PACKETS_PER_ACK;
+use crate::base::limits::{MAX_TRAIN_BYTES, MAX_TRAIN_SEGMENTS, ROCE_PACKETS_PER_ACK};
 use crate::rdma::attr::{QpCap, QpState, RtsAttr, timeout_nanos};
 use crate::rdma::completion::Status;
 use crate::rdma::roce::memory::Span;
+use crate::rdma::roce::wire::headers::{BTH, ICRC, RETH};
 use crate::rdma::roce::wire::{AtomicEth, Ext, Opcode, Place, Psn, Reth};
 use crate::rdma::work::SendOp;
 use std::time::Duration;
@@ -51,8 +52,9 @@ pub(super) struct Requester {
     pub rnr_retries: u8,
     pub rnr_left: u8,
     max_fetching: u32,
-    /// A WRITE without immediate data is asked for as one for each packet.
-    splits: bool,
+    /// Bytes of data in a whole train of WRITEs where each packet is one, those without immediate
+    /// data; 0 where they are not split.
+    train: usize,
 }
 
 impl Requester {
@@ -77,7 +79,7 @@ impl Requester {
             rnr_retries: 0,
             rnr_left: 0,
             max_fetching: 0,
-            splits: false,
+            train: 0,
         }
     }
 
@@ -89,16 +91,30 @@ impl Requester {
         (self.rnr_retries, self.rnr_left) = (attr.rnr_retry, attr.rnr_retry);
         self.max_fetching = attr.max_rd_atomic.into();
         self.window = Window::default();
-        self.splits = false;
+        self.train = 0;
         self.stop();
     }
 
     /// From now on long WRITEs are asked for packet by packet; false when some are there already,
     /// which go on as they began.
-    pub fn split_writes(&mut self) -> bool {
+    pub fn split_writes(&mut self, mtu: u32) -> bool {
         let idle = self.queue.front().is_none();
-        self.splits |= idle;
+        if idle {
+            let packet = mtu as usize + BTH + RETH + ICRC;
+            let packets = (MAX_TRAIN_BYTES / packet).min(MAX_TRAIN_SEGMENTS);
+            self.train = packets * mtu as usize;
+        }
         idle
+    }
+
+    /// A window of whole trains: what is left of one costs as much as another.
+    #[inline]
+    pub fn whole_trains(&self, window: usize) -> usize {
+        match self.train {
+            0 => window,
+            train if window < train => window,
+            train => window - window % train,
+        }
     }
 
     /// Nothing is under way any more.
@@ -257,7 +273,7 @@ impl Requester {
         let place = Place::of(self.packet, packets);
         let payload = wqe.len.saturating_sub(offset).min(mtu);
         let (opcode, ext) = match wqe.op {
-            SendOp::RdmaWrite(remote) if self.splits => {
+            SendOp::RdmaWrite(remote) if self.train > 0 => {
                 let reth = Reth {
                     addr: remote.addr.wrapping_add(offset.into()),
                     rkey: remote.rkey,

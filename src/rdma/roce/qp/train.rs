@@ -84,7 +84,8 @@ impl Qp {
             0..SHARERS => ROCE_WINDOW,
             busy => ROCE_WINDOW_OF_ALL / busy,
         };
-        self.requester.window.bytes(ctx.config.window.min(share))
+        let window = self.requester.window.bytes(ctx.config.window.min(share));
+        self.requester.whole_trains(window)
     }
 
     #[inline]
